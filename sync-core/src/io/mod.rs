@@ -1,0 +1,5 @@
+//! Effects: everything that touches disks, clocks and threads. The only place where that is allowed.
+#![allow(clippy::disallowed_methods)]
+
+pub mod fs;
+pub mod state;

@@ -1,0 +1,11 @@
+//! The engine of driftless: synchronises replicas of a tree without losing what anybody wrote.
+//!
+//! A pure middle decides; the modules below [`io`] act. A module uses only those listed before it.
+
+pub mod path;
+pub mod report;
+pub mod entry;
+pub mod knowledge;
+pub mod store;
+pub mod plan;
+pub mod io;

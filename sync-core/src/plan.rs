@@ -1,0 +1,257 @@
+//! What a pull wants done: steps in the order in which they must be done, and the items a user sees.
+//!
+//! Plain data. Every step carries what it expects to find, so that whoever carries it out can check again.
+
+use crate::entry::{Attrs, Hash, Kind};
+use crate::knowledge::{Creation, Row, Vector};
+use crate::path::RelPath;
+use std::sync::Arc;
+
+/// One step of a pull, to be carried out at the pulling replica (B, "here"); A, "there", is the source.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Step {
+    /// Position in the pull; ascending.
+    pub ticket: u64,
+    /// The path it is about.
+    pub path: RelPath,
+    /// What is to be done.
+    pub action: Action,
+}
+
+/// Which version a row gets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stamp {
+    /// These.
+    Given {
+        /// Version.
+        m: Vector,
+        /// Creation events.
+        c: Creation,
+    },
+    /// A new event of this replica; a fresh creation too where `c` is `None`.
+    Fresh {
+        /// Creation events, if they are not fresh.
+        c: Option<Creation>,
+    },
+}
+
+/// Where the displaced old object goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Displaced {
+    /// To the kept versions.
+    Versions,
+    /// To a conflict copy beside it, which is a new path with a fresh event.
+    Copy(RelPath),
+}
+
+/// What a step does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// No change here; o of the path learns.
+    Learn {
+        /// Knowledge gained.
+        learn: Arc<Vector>,
+    },
+    /// The path becomes `row.object`, whose bytes stand at `from` there.
+    Write {
+        /// The source's version.
+        row: Row,
+        /// The path at the source; another one than the step's for a conflict copy.
+        from: RelPath,
+        /// What stands here now; `None` if nothing may.
+        expect: Option<Row>,
+        /// Version and creation of the result.
+        stamp: Stamp,
+        /// Knowledge gained for the path; `None` for a conflict copy.
+        learn: Option<Arc<Vector>>,
+        /// Where the old object goes.
+        displaced: Displaced,
+    },
+    /// The object stays, or changes its attributes only; its version changes.
+    Restamp {
+        /// What stands here now.
+        expect: Row,
+        /// New attributes.
+        attrs: Option<Attrs>,
+        /// Its version from now on.
+        stamp: Stamp,
+        /// Knowledge gained for the path.
+        learn: Arc<Vector>,
+        /// Why.
+        why: Why,
+    },
+    /// The object, a leaf or an empty directory, goes to the kept versions.
+    Remove {
+        /// What stands here now.
+        expect: Row,
+        /// Knowledge gained for the path.
+        learn: Arc<Vector>,
+        /// Covers the deletion.
+        bound: Arc<Vector>,
+    },
+    /// The directory goes to the kept versions with everything below it.
+    RemoveTree {
+        /// What stands here now.
+        expect: Row,
+        /// Knowledge gained for the path and everything below.
+        learn: Arc<Vector>,
+        /// Covers the deletion.
+        bound: Arc<Vector>,
+    },
+    /// A directory without an object here resurrects: somebody's child needs it. As `Write`, with a fresh event;
+    /// what stands in the way (a file) becomes a conflict copy.
+    MakeDir {
+        /// Attributes.
+        attrs: Attrs,
+        /// What stands here now.
+        expect: Option<Row>,
+        /// Where it goes.
+        displaced: Displaced,
+    },
+    /// All changes of the directory's children stand before this step: set its carried time.
+    FinishDir {
+        /// Modification time, ns since 1970.
+        mtime_ns: i64,
+    },
+    /// If every step from `first` to this one succeeded: S and M are raised.
+    Raise {
+        /// First ticket of the subtree.
+        first: u64,
+        /// S0; `None` if only M is raised.
+        s: Option<Arc<Vector>>,
+        /// M0.
+        bound: Arc<Vector>,
+    },
+    /// Left undone, and remembered: the path is incomplete.
+    Leave {
+        /// Why.
+        why: Open,
+        /// What stands here.
+        ours: Option<Row>,
+        /// What stands there.
+        theirs: Option<Row>,
+        /// Own knowledge of the source for the path: what a resolution must cover.
+        known: Arc<Vector>,
+    },
+    /// Nothing can be decided before these bytes were read.
+    NeedHash {
+        /// The file here.
+        ours: bool,
+        /// The file there.
+        theirs: bool,
+    },
+}
+
+/// Why a version changes without new content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// Equal content on both sides.
+    Merged,
+    /// An edit survives the deletion of what it edited.
+    EditBeatsDelete,
+    /// A directory stays for what is left below it.
+    StillNeeded,
+    /// A conflict that this side won.
+    ConflictWon,
+    /// Attributes differed; one side's were chosen, or followed.
+    Attributes,
+    /// A mirror run keeps this side's.
+    Forced,
+}
+
+/// Why a path is left undone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Open {
+    /// A conflict, and the policy is to leave conflicts.
+    Conflict,
+    /// An ignore rule of this run or of one side covers a path that has rows.
+    Ignored,
+    /// The bytes that decide could not be read.
+    Unreadable,
+}
+
+/// What a user sees of a step.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// The path.
+    pub path: RelPath,
+    /// Its kind: of the new object, or of the one that goes.
+    pub kind: Kind,
+    /// What happens.
+    pub verb: Verb,
+    /// Where from, for a move.
+    pub from: Option<RelPath>,
+    /// Bytes of content that it takes.
+    pub bytes: u64,
+    /// Why, where it is not obvious.
+    pub reason: Option<&'static str>,
+}
+
+/// What happens to a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verb {
+    /// It comes to be.
+    Create,
+    /// Its content changes.
+    Update,
+    /// It goes.
+    Delete,
+    /// It comes from another path here.
+    Move,
+    /// Its attributes change.
+    Meta,
+    /// Both sides changed it; it is resolved, or left.
+    Conflict,
+}
+
+impl Step {
+    /// What a user sees of this step; `None` for pure bookkeeping. Moves are recognised elsewhere.
+    #[must_use]
+    pub fn item(&self) -> Option<Item> {
+        let item = |kind, verb, bytes, reason| Some(Item { path: self.path.clone(), kind, verb, from: None, bytes, reason });
+        match &self.action {
+            Action::Write { row, expect, from, displaced, .. } => {
+                let bytes = size(row);
+                match expect {
+                    _ if *from != self.path => item(row.object.kind(), Verb::Conflict, bytes, Some("conflict copy")),
+                    Some(_) if *displaced != Displaced::Versions => {
+                        item(row.object.kind(), Verb::Conflict, bytes, Some("both sides changed it"))
+                    }
+                    Some(old) if hash(old).is_some() && hash(old) == hash(row) => item(row.object.kind(), Verb::Meta, 0, None),
+                    Some(_) => item(row.object.kind(), Verb::Update, bytes, None),
+                    None => item(row.object.kind(), Verb::Create, bytes, None),
+                }
+            }
+            Action::Restamp { expect, attrs, why, .. } => match why {
+                Why::ConflictWon => item(expect.object.kind(), Verb::Conflict, 0, Some("both sides changed it")),
+                _ if attrs.is_some() => item(expect.object.kind(), Verb::Meta, 0, None),
+                _ => None,
+            },
+            Action::Remove { expect, .. } | Action::RemoveTree { expect, .. } => item(expect.object.kind(), Verb::Delete, 0, None),
+            Action::MakeDir { .. } => item(Kind::Dir, Verb::Create, 0, Some("something below it survives")),
+            Action::Leave { why, ours, theirs, .. } => {
+                let kind = ours.as_ref().or(theirs.as_ref()).map_or(Kind::File, |row| row.object.kind());
+                match why {
+                    Open::Conflict => item(kind, Verb::Conflict, 0, Some("both sides changed it")),
+                    Open::Unreadable => item(kind, Verb::Conflict, 0, Some("cannot be read")),
+                    Open::Ignored => None,
+                }
+            }
+            Action::Learn { .. } | Action::FinishDir { .. } | Action::Raise { .. } | Action::NeedHash { .. } => None,
+        }
+    }
+}
+
+fn size(row: &Row) -> u64 {
+    match row.object.content {
+        crate::entry::Content::File { size, .. } => size,
+        _ => 0,
+    }
+}
+
+fn hash(row: &Row) -> Option<Hash> {
+    match row.object.content {
+        crate::entry::Content::File { hash, .. } => hash,
+        _ => None,
+    }
+}
