@@ -3,3 +3,4 @@
 
 pub mod fs;
 pub mod state;
+pub mod sync;
