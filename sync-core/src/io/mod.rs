@@ -2,5 +2,9 @@
 #![allow(clippy::disallowed_methods)]
 
 pub mod fs;
+pub mod kill;
 pub mod state;
+pub mod source;
+pub mod stage;
+pub mod apply;
 pub mod sync;
