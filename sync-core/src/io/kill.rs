@@ -119,7 +119,9 @@ pub(crate) mod hook {
         // Taken out while it runs: what it does may pass places too.
         let Some(mut hook) = HOOK.with(|slot| slot.borrow_mut().take()) else { return };
         hook(name);
-        HOOK.with(|slot| slot.borrow_mut().get_or_insert(hook));
+        HOOK.with(|slot| {
+            slot.borrow_mut().get_or_insert(hook);
+        });
     }
 }
 

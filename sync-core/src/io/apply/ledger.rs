@@ -140,7 +140,9 @@ impl<'a> Ledger<'a> {
             };
             self.failed_incoming(incoming, why);
         });
-        tree.each_finish(&mut |_, finish| drop(self.undone.insert(finish.ticket)));
+        tree.each_finish(&mut |_, finish| {
+            self.undone.insert(finish.ticket);
+        });
     }
 
     /// One object of a tree failed.

@@ -1,7 +1,7 @@
 //! Intents: what each job of a batch is about to do, checked against the rows and written before anything is done.
 
 use super::check;
-use super::job::{Attributes, Job, Removal, hash_of};
+use super::job::{Attributes, Job, Removal};
 use super::moves::{Contents, Kept, Offer, Origin, holds};
 use super::names::{self, Taken};
 use super::rows::Live;

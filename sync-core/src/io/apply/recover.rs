@@ -25,6 +25,8 @@ pub struct Recovered {
     pub finished: usize,
     /// Swaps that had not happened; they are forgotten.
     pub forgotten: usize,
+    /// Swaps that had happened and whose rows could not be recorded: the next scan finds them as local edits.
+    pub unexplained: usize,
     /// Objects of users found in the staging folder; they are among the kept versions now.
     pub kept: usize,
 }
@@ -41,27 +43,56 @@ pub fn recover(root: &Root, state: &State, mask: AttrMask) -> Result<Recovered, 
         keeper: Keeper::open(root)?,
     };
     let mut recovered = Recovered::default();
-    let mut batch = Batch::default();
+    let mut batches = Vec::new();
     for (id, intent) in state.intents()? {
-        batch.settled.push(id);
         kill_point("recover-intent");
+        let mut batch = Batch { settled: vec![id], ..Batch::default() };
         if recovery.happened(&intent)? {
             recovered.finished += 1;
             recovery.finish(intent, &mut batch)?;
         } else {
             recovered.forgotten += 1;
         }
+        batches.push(batch);
     }
-    recovered.kept = recovery.rescue(&mut batch)?;
-    if !(batch.settled.is_empty() && batch.versions.is_empty()) {
+    let mut rescued = Batch::default();
+    recovered.kept = recovery.rescue(&mut rescued)?;
+    if recovered.kept > 0 {
+        batches.push(rescued);
+    }
+    if !batches.is_empty() {
         root.sync_all()?;
         kill_point("recover-synced");
-        state.commit(batch, true)?;
+        recovered.unexplained = record(state, batches)?;
         kill_point("recover-committed");
     }
     recovery.sweep()?;
     kill_point("recover-swept");
     Ok(recovered)
+}
+
+/// Records what recovery found, together. If the rows cannot be recorded as they were meant, each intent is settled
+/// by itself, and those that cannot are left to the next scan: a root must not stay closed for them.
+fn record(state: &State, batches: Vec<Batch>) -> Result<usize, ApplyError> {
+    let mut all = Batch::default();
+    for batch in &batches {
+        all.changes.extend(batch.changes.iter().cloned());
+        all.settled.extend(&batch.settled);
+        all.versions.extend(batch.versions.iter().cloned());
+    }
+    if state.commit(all, true).is_ok() {
+        return Ok(0);
+    }
+    let mut unexplained = 0;
+    for Batch { changes, settled, versions } in batches {
+        let rest = Batch { settled: settled.clone(), versions: versions.clone(), ..Batch::default() };
+        if state.commit(Batch { changes, settled, versions }, true).is_err() {
+            unexplained += 1;
+            // A state that can record nothing at all fails here too.
+            state.commit(rest, true)?;
+        }
+    }
+    Ok(unexplained)
 }
 
 struct Recovery<'a> {

@@ -103,6 +103,9 @@ impl Swapper<'_> {
         let (dir, name) = self.parent(path)?;
         self.forget_dirs();
         check::on_disk(&dir, name.as_bytes(), expected, None, "remove")?;
+        if !self.rows.children(path, None)?.is_empty() {
+            return Err(Failure::new("remove", "something in it could not be removed").into());
+        }
         match dir.rmdir(name.as_bytes()) {
             Ok(()) => {
                 kill_point("remove-dir-after");
