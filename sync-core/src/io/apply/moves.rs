@@ -1,6 +1,6 @@
 //! Recognises that content to be created here stands here already, at a path that goes.
 
-use crate::entry::{Content, Digest, Hash, Kind, Signature};
+use crate::entry::{AttrMask, Content, Digest, Hash, Kind, Object, Signature};
 use crate::io::state::Known;
 use crate::knowledge::{Row, Vector};
 use crate::path::RelPath;
@@ -224,11 +224,12 @@ fn claim<K: std::hash::Hash + Eq>(
 
 /// Do the rows of a directory here hold exactly what is to stand below its new path? Equal digests say so; this
 /// checks that they had a hash to speak of.
-pub(super) fn holds(contents: &Contents, wanted: &[(RelPath, &crate::entry::Object)]) -> bool {
+pub(super) fn holds(contents: &Contents, wanted: &[(RelPath, &Object)], mask: AttrMask) -> bool {
     contents.len() == wanted.len()
         && contents.iter().zip(wanted).all(|((here, known), (there, object))| {
             here == there
                 && known.kind == object.kind()
+                && mask.equal(known.kind, &known.signature.attrs(), &object.attrs)
                 && match object.content {
                     Content::File { hash, .. } => hash.is_some() && hash == known.hash,
                     Content::Dir | Content::Symlink(_) => known.kind != Kind::File,
@@ -239,7 +240,7 @@ pub(super) fn holds(contents: &Contents, wanted: &[(RelPath, &crate::entry::Obje
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::{Attrs, Object};
+    use crate::entry::Attrs;
     use crate::knowledge::{Creation, Event, ReplicaId};
 
     fn removal(path: &str, hash: u8) -> Step {

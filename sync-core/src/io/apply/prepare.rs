@@ -7,7 +7,7 @@ use super::names::{self, Taken};
 use super::rows::Live;
 use super::swap::Swapper;
 use super::{ApplyError, Stop};
-use crate::entry::{Content, Kind, Object, Signature};
+use crate::entry::{AttrMask, Content, Kind, Object, Signature};
 use crate::io::source::with_buffer;
 use crate::io::stage::{Failure, Incoming, Stage, Tree};
 use crate::io::state::Intent;
@@ -216,7 +216,7 @@ impl Swapper<'_> {
             Ok(None) | Err(Stop::Path(_) | Stop::Left(_)) => return Ok(None),
             Err(stop) => return Err(stop),
         };
-        if whole && !adopt(tree, &origin.contents) {
+        if whole && !adopt(tree, &origin.contents, self.context.mask) {
             return Ok(None);
         }
         tree.top.outcome = Some(Ok(origin.signature));
@@ -317,7 +317,7 @@ struct Found {
 }
 
 /// Gives what is in a tree the signatures of what stands at its origin; `false` if that is something else.
-fn adopt(tree: &mut Tree, contents: &Contents) -> bool {
+fn adopt(tree: &mut Tree, contents: &Contents, mask: AttrMask) -> bool {
     let top = tree.top.path.clone();
     let mut wanted = Vec::with_capacity(contents.len());
     tree.each(&mut |incoming| {
@@ -328,7 +328,7 @@ fn adopt(tree: &mut Tree, contents: &Contents) -> bool {
         }
     });
     wanted.sort_by(|a, b| a.0.cmp(&b.0));
-    if !contents.is_sorted_by(|a, b| a.0 <= b.0) || !holds(contents, &wanted) {
+    if !contents.is_sorted_by(|a, b| a.0 <= b.0) || !holds(contents, &wanted, mask) {
         return false;
     }
     tree.each_mut(&mut |incoming| {
