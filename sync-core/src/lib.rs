@@ -8,4 +8,6 @@ pub mod entry;
 pub mod knowledge;
 pub mod store;
 pub mod plan;
+pub mod reconcile;
+pub mod session;
 pub mod io;

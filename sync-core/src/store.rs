@@ -47,7 +47,8 @@ pub enum Filter {
     /// All rows, ghosts included.
     All,
     /// The rows that changed, or have changes below them, after the sequence number `after`; and those of
-    /// `also` (paths below the root) that lie at or below a child.
+    /// `also` (paths below the root) that lie at or below a child. A directory whose tree came to be after
+    /// `after` is listed in full: what was below an earlier one may have gone without ghosts.
     Since {
         /// Highest sequence number that the asking side has incorporated.
         after: u64,
