@@ -132,6 +132,8 @@ pub enum Action {
         s: Option<Arc<Vector>>,
         /// M0.
         bound: Arc<Vector>,
+        /// `bound` may stand for deletions that no row told of.
+        gaps: bool,
     },
     /// Left undone, and remembered: the path is incomplete.
     Leave {

@@ -158,6 +158,8 @@ struct Side {
     /// M of the containing directory: covers the deletion of a path that has no row.
     bound_above: Arc<Vector>,
     digest: Digest,
+    /// Is there a row that says absent?
+    ghost: bool,
     /// Are there rows below?
     tree: bool,
     /// Does S of this very path tell more than its directory's?
@@ -173,11 +175,12 @@ impl Side {
             bound: parent.bound.clone(),
             bound_above: parent.bound.clone(),
             digest: Digest::default(),
+            ghost: false,
             tree: false,
             s_of_its_own: false,
         };
         let Some(child) = child else { return inherited() };
-        let mut side = Side { row: child.row.clone(), ..inherited() };
+        let mut side = Side { row: child.row.clone(), ghost: child.row.is_none(), ..inherited() };
         if let Some(tree) = &child.tree {
             side.tree = true;
             side.digest = tree.digest;
@@ -203,6 +206,7 @@ impl Side {
             bound: listing.bound.clone(),
             bound_above: listing.bound.clone(),
             digest: listing.digest,
+            ghost: false,
             tree: true,
             s_of_its_own: true,
         }
@@ -233,6 +237,8 @@ struct Frame {
     children: Children,
     /// The directory's knowledge as read together with the rows of its children: (there, here).
     header: Option<(Side, Side)>,
+    /// Was A's listing one of all rows? Then names without a row are absent there, and no ghost tells of them.
+    full: bool,
     first: u64,
     complete: bool,
     survivors: bool,
@@ -246,12 +252,20 @@ struct Frame {
     finished: Vec<Finished>,
 }
 
+impl Frame {
+    /// Does A's bound tell of more than the rows that it listed?
+    fn gaps(&self) -> bool {
+        self.full && !self.theirs.bound.within(&self.ours.bound)
+    }
+}
+
 struct Finished {
     path: RelPath,
     first: u64,
     until: u64,
     s: Arc<Vector>,
     bound: Arc<Vector>,
+    gaps: bool,
 }
 
 /// What settling one object led to.
@@ -346,6 +360,7 @@ impl Pull {
             differ,
             children: Children::AskThere,
             header: None,
+            full: true,
             survivors: false,
             touched: false,
             own_last: false,
@@ -381,6 +396,7 @@ impl Pull {
                 let here = if nothing_to_compare { Some(nothing_below(&frame.path, &frame.ours)) } else { self.supplied.take() };
                 match here {
                     Some(here) => {
+                        frame.full = there.full;
                         frame.header = Some((Side::listed(&there), Side::listed(&here)));
                         frame.children = Children::Next(self.pair_up(there, here).into_iter());
                     }
@@ -472,7 +488,7 @@ impl Pull {
             let settled = self.settle(path, theirs, ours, false);
             // What was below went with it.
             let (until, s, bound) = (self.next_ticket, theirs.sub.clone(), self.raised_bound(&theirs.bound_above));
-            self.emit(path, Action::Raise { first, until, s: Some(s), bound });
+            self.emit(path, Action::Raise { first, until, s: Some(s), bound, gaps: true });
             return settled;
         }
         let Some(expect) = ours.row.clone() else { unreachable!("a directory stands here") };
@@ -560,7 +576,9 @@ impl Pull {
         // A directory that was made on the way to a child touched its parent, too.
         parent.touched |= touched_above || (frame.now == Now::Dir) != frame.ours.is_dir();
         if frame.complete {
-            parent.finished.push(Finished { path: frame.path, first: frame.first, until, s: frame.theirs.sub, bound: frame.theirs.bound });
+            let gaps = frame.gaps();
+            let (s, bound) = (frame.theirs.sub, frame.theirs.bound);
+            parent.finished.push(Finished { path: frame.path, first: frame.first, until, s, bound, gaps });
         }
     }
 
@@ -617,7 +635,8 @@ impl Pull {
             for done in std::mem::take(&mut frame.finished) {
                 if !done.s.within(&frame.ours.sub) {
                     let bound = self.raised_bound(&done.bound);
-                    self.emit(&done.path, Action::Raise { first: done.first, until: done.until, s: Some(done.s), bound });
+                    let (first, until, gaps) = (done.first, done.until, done.gaps);
+                    self.emit(&done.path, Action::Raise { first, until, s: Some(done.s), bound, gaps });
                 }
             }
             return;
@@ -625,8 +644,8 @@ impl Pull {
         let s = (frame.theirs.s_of_its_own && !s.within(&frame.ours.sub)).then(|| s.clone());
         if s.is_some() || !bound.within(&frame.ours.bound) || !frame.ours.tree {
             let bound = self.raised_bound(bound);
-            let path = frame.path.clone();
-            self.emit(&path, Action::Raise { first: frame.first, until, s, bound });
+            let (path, gaps) = (frame.path.clone(), frame.gaps());
+            self.emit(&path, Action::Raise { first: frame.first, until, s, bound, gaps });
         }
     }
 
@@ -667,7 +686,9 @@ impl Pull {
         let learn = theirs.own.clone();
         match decision {
             Decision::Keep => {
-                if theirs.row.is_none() && ours.row.is_some() && !learn.within(&ours.own) {
+                // What S of the directory tells is raised with the directory; what o tells beyond it is not.
+                let survives = theirs.row.is_none() && ours.row.is_some();
+                if (survives || theirs.knows_more_of_the_object()) && !learn.within(&ours.own) {
                     self.emit(path, Action::Learn { learn });
                 }
                 stays
@@ -677,8 +698,10 @@ impl Pull {
                 stays
             }
             Decision::StayAbsent { event: false } => {
-                // What S of the directory tells is raised with the directory.
-                if theirs.knows_more_of_the_object() && !learn.within(&ours.own) {
+                // What S of the directory tells is raised with the directory. But where A lists only what changed,
+                // its ghost is handed on as a ghost: whoever asks here next is told of it in the same way.
+                let changes_only = self.stack.last().is_some_and(|frame| !frame.full);
+                if (theirs.knows_more_of_the_object() || (changes_only && theirs.ghost)) && !learn.within(&ours.own) {
                     self.emit(path, Action::Learn { learn });
                 }
                 stays

@@ -47,8 +47,9 @@ pub enum Filter {
     /// All rows, ghosts included.
     All,
     /// The rows that changed, or have changes below them, after the sequence number `after`; and those of
-    /// `also` (paths below the root) that lie at or below a child. A directory whose tree came to be after
-    /// `after` is listed in full: what was below an earlier one may have gone without ghosts.
+    /// `also` (paths below the root) that lie at or below a child. A directory is listed in full
+    /// if something below it may have gone without a ghost since: its tree came to be or went whole after `after`,
+    /// its bound was raised with gaps, or ghosts as young as that were dropped.
     Since {
         /// Highest sequence number that the asking side has incorporated.
         after: u64,
@@ -112,6 +113,9 @@ pub enum Change {
         s: Option<Arc<Vector>>,
         /// What covers all versions and deletions at or below.
         bound: Arc<Vector>,
+        /// `bound` may stand for deletions that have no ghosts here: a listing of the path since an earlier
+        /// sequence number must be full.
+        gaps: bool,
     },
     /// No event: the file system's view of an unchanged object was renewed, its times refreshed, or its bytes
     /// were read for the first time.
