@@ -51,6 +51,8 @@ pub enum Action {
     Learn {
         /// Knowledge gained.
         learn: Arc<Vector>,
+        /// Covers the deletion that it may be about; empty for a path that is live there.
+        bound: Arc<Vector>,
     },
     /// The path becomes `row.object`, whose bytes stand at `from` there.
     Write {

@@ -689,7 +689,8 @@ impl Pull {
                 // What S of the directory tells is raised with the directory; what o tells beyond it is not.
                 let survives = theirs.row.is_none() && ours.row.is_some();
                 if (survives || theirs.knows_more_of_the_object()) && !learn.within(&ours.own) {
-                    self.emit(path, Action::Learn { learn });
+                    let bound = if theirs.row.is_none() { self.deletion_bound(theirs) } else { Arc::default() };
+                    self.emit(path, Action::Learn { learn, bound });
                 }
                 stays
             }
@@ -702,7 +703,8 @@ impl Pull {
                 // its ghost is handed on as a ghost: whoever asks here next is told of it in the same way.
                 let changes_only = self.stack.last().is_some_and(|frame| !frame.full);
                 if (theirs.knows_more_of_the_object() || (changes_only && theirs.ghost)) && !learn.within(&ours.own) {
-                    self.emit(path, Action::Learn { learn });
+                    let bound = self.deletion_bound(theirs);
+                    self.emit(path, Action::Learn { learn, bound });
                 }
                 stays
             }

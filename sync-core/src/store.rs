@@ -98,11 +98,14 @@ pub enum Change {
         bound: Arc<Vector>,
     },
     /// o of the path is joined with `learn`; a ghost row is made if the path has none and `learn` exceeds Sub(path).
+    /// M of the path's ancestors is joined with `bound`. Nothing happens if `learn` is known already.
     Learn {
         /// Where.
         path: RelPath,
         /// Knowledge gained for the object at this path.
         learn: Arc<Vector>,
+        /// Covers the deletion that the knowledge may be about; empty for a path that is live there.
+        bound: Arc<Vector>,
     },
     /// S of the path is joined with `s`, M of the path and of all its ancestors with `bound`. Makes the path's
     /// row (a ghost) and tree if there is none.
