@@ -33,7 +33,9 @@ pub struct Terms {
     pub mask: AttrMask,
     /// Ignore rules, if there are any.
     pub ignored: Option<Ignored>,
-    /// May knowledge be raised? Not between replicas whose ignore rules differ.
+    /// May knowledge be raised? Not between replicas whose ignore rules differ, and not by increments while
+    /// paths are left open: what was absent on both sides when they were left open left no row. Once they are
+    /// settled, a pull without `since` raises it.
     pub may_raise: bool,
     /// May a whole directory go in one step? Not where the disk was found to hold more than the rows say.
     pub whole_trees: bool,
