@@ -20,7 +20,7 @@ const PAST_THE_TICK: Duration = Duration::from_millis(1100);
 const CONFLICTS: u64 = 10;
 /// Average room of a file of 0.5–16 KiB and of a tiny one, directories and inode included.
 const FILE_ROOM: u64 = 11 * 1024;
-const TINY_ROOM: u64 = 5 * 1024;
+const TINY_ROOM: u64 = 4608;
 
 /// A case; README.md tells what each is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,23 +71,21 @@ impl Case {
             .find(|case| case.name() == name)
             .with_context(|| format!("no case is called {name}; there are {}", names()))
     }
+}
 
-    /// Bytes and inodes that the case takes at most.
-    pub(crate) fn needs(self, args: &Args) -> (u64, u64) {
-        let rounds = args.rounds as u64;
-        let (hundred_thousand, million) = (100_000 / args.scale, 1_000_000 / args.scale);
-        let trees = |trees: u64, files: u64, room: u64| (trees * files * room, trees * files * 102 / 100 + 1000);
-        match self {
-            Case::First100k => trees(1 + 4 * rounds, hundred_thousand, FILE_ROOM),
-            Case::Nothing100k | Case::Contact100k => trees(2, hundred_thousand, FILE_ROOM),
-            Case::Changed1Pct => trees(5, hundred_thousand, FILE_ROOM),
-            Case::OpenConflicts => trees(4, hundred_thousand, FILE_ROOM),
-            Case::Rename10k => trees(4 + 2 * rounds, 20_000 / args.scale, FILE_ROOM),
-            Case::Big1g => ((1 << 30) / args.scale * (1 + 4) * rounds, 1000),
-            Case::First1m => trees(5, million, TINY_ROOM),
-            Case::Nothing1m => trees(2, million, TINY_ROOM),
-        }
-    }
+/// Bytes and inodes that these cases take at most; what they share counts once.
+pub(crate) fn needs(cases: &[Case], args: &Args) -> (u64, u64) {
+    let rounds = args.rounds as u64;
+    let any = |some: &[Case], trees: u64| if some.iter().any(|case| cases.contains(case)) { trees } else { 0 };
+    let source = any(&[Case::First100k, Case::Nothing100k, Case::Contact100k, Case::OpenConflicts], 1);
+    let copy = any(&[Case::Nothing100k, Case::Contact100k, Case::OpenConflicts], 1);
+    let own = any(&[Case::First100k], 4 * rounds) + any(&[Case::OpenConflicts], 2) + any(&[Case::Changed1Pct], 5);
+    let renamed = any(&[Case::Rename10k], 4 + 2 * rounds);
+    let tiny = any(&[Case::First1m, Case::Nothing1m], 1) + any(&[Case::First1m], 4) + any(&[Case::Nothing1m], 1);
+    let files = ((source + copy + own) * 100_000 + renamed * 20_000) / args.scale;
+    let tiny_files = tiny * 1_000_000 / args.scale;
+    let big_bytes = any(&[Case::Big1g], 5 * rounds) * ((1 << 30) / args.scale);
+    (files * FILE_ROOM + tiny_files * TINY_ROOM + big_bytes, (files + tiny_files) * 102 / 100 + 10_000)
 }
 
 /// Runs a case in all its rounds.
@@ -391,6 +389,16 @@ mod tests {
             assert_eq!(Case::parse(case.name()).unwrap(), case);
         }
         assert!(Case::parse("first").unwrap_err().to_string().contains("first-100k"));
+    }
+
+    #[test]
+    fn cases_that_share_trees_need_them_once() {
+        let args = Args::parse(&["--driftless", "x"].map(Into::into)).unwrap();
+        let one = needs(&[Case::Nothing100k], &args);
+        assert_eq!(needs(&[Case::Nothing100k, Case::Contact100k], &args), one);
+        assert_eq!(one.0, 200_000 * FILE_ROOM);
+        let all = needs(&Case::ALL, &args);
+        assert!(all.0 > 50 << 30 && all.0 < 72 << 30, "{} GiB", all.0 >> 30);
     }
 
     #[test]

@@ -5,7 +5,6 @@
 //! another one runs, by renaming.
 
 use crate::args::Args;
-use crate::cases::Case;
 use crate::measure::{self, Sample};
 use crate::tool::Tool;
 use anyhow::{Context as _, Result, ensure};
@@ -38,7 +37,7 @@ impl Lab {
         fs::create_dir_all(&args.dir).with_context(|| format!("cannot create {}", args.dir.display()))?;
         let stamp = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?.as_secs();
         let dir = fs::canonicalize(&args.dir)?.join(format!("trees-{stamp}-{}", std::process::id()));
-        check_room(&args.dir, &args.cases, args)?;
+        check_room(args)?;
         fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         eprintln!("trees in {}", dir.display());
         let lab = Lab { dir, keep: args.keep, settle: args.settle, made: 0, sources: Vec::new(), copies: Vec::new() };
@@ -198,8 +197,8 @@ fn show_tail(log: &Path) -> Result<()> {
     Ok(())
 }
 
-fn check_room(dir: &Path, cases: &[Case], args: &Args) -> Result<()> {
-    let (bytes, inodes) = cases.iter().map(|case| case.needs(args)).fold((0, 0), |sum, need| (sum.0 + need.0, sum.1 + need.1));
+fn check_room(args: &Args) -> Result<()> {
+    let (dir, (bytes, inodes)) = (&args.dir, crate::cases::needs(&args.cases, args));
     let stat = rustix::fs::statvfs(dir).with_context(|| format!("cannot look at the disk below {}", dir.display()))?;
     let (free_bytes, free_inodes) = (stat.f_bavail * stat.f_frsize, stat.f_favail);
     eprintln!("needs up to {} GiB and {inodes} inodes; {} GiB and {free_inodes} are free", bytes >> 30, free_bytes >> 30);
