@@ -44,7 +44,7 @@ fn a_directory_larger_than_the_buffer_is_listed_completely() {
     }
     let mut buffer = Vec::with_capacity(4096);
     let mut count = 0;
-    top.each_name(buffer.spare_capacity_mut(), |_, _| count += 1)
+    top.each_name(buffer.spare_capacity_mut(), |_, _, _| count += 1)
         .unwrap();
     assert_eq!(count, 500);
 }
