@@ -173,3 +173,71 @@ impl Pile {
         Some(Task { path, was: enter.was, only: enter.only, around })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> RelPath {
+        RelPath::parse(text.as_bytes()).unwrap()
+    }
+
+    fn names(only: &Only) -> Vec<String> {
+        only.names().map(|name| format!("{name:?}")).collect()
+    }
+
+    #[test]
+    fn paths_below_another_of_the_list_add_nothing() {
+        let only = Only::of(&[path("b/c/d"), path("a"), path("a/x"), path("b/c")]).unwrap();
+        assert_eq!(names(&only), ["a", "b"]);
+        assert!(only.get(b"a").unwrap().is_none());
+        let below = only.get(b"b").unwrap().as_ref().unwrap();
+        assert_eq!(names(below), ["c"]);
+        assert!(below.get(b"c").unwrap().is_none());
+        assert!(only.get(b"z").is_none());
+    }
+
+    #[test]
+    fn no_path_and_the_root_mean_everything() {
+        assert!(Only::of(&[]).is_none());
+        assert!(Only::of(&[path("a"), RelPath::root()]).is_none());
+    }
+
+    fn group(parent: &str, children: &[&str]) -> Group {
+        let enter = |name: &&str| Enter { name: Name::parse(name.as_bytes()).unwrap(), was: Was::Absent, only: None };
+        Group { parent: path(parent), device: 1, device_before: None, entries: children.iter().map(enter).collect() }
+    }
+
+    #[test]
+    fn directories_come_depth_first_in_order() {
+        let queue = Queue::starting_at(None);
+        let mut seen = Vec::new();
+        while let Some((task, _active)) = queue.next() {
+            match format!("{}", task.path).as_str() {
+                "." => queue.push(group("", &["a", "b"])),
+                "a" => queue.push(group("a", &["x", "y"])),
+                _ => {}
+            }
+            seen.push(task.path.to_string());
+        }
+        assert_eq!(seen, [".", "a", "a/x", "a/y", "b"]);
+    }
+
+    #[test]
+    fn who_waits_is_told_of_the_end() {
+        let queue = Queue::starting_at(None);
+        let (task, active) = queue.next().unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| queue.next().is_none());
+            drop((task, active));
+            assert!(waiting.join().unwrap());
+        });
+    }
+
+    #[test]
+    fn a_stopped_queue_yields_nothing_more() {
+        let queue = Queue::starting_at(None);
+        queue.stop();
+        assert!(queue.next().is_none());
+    }
+}

@@ -213,3 +213,45 @@ fn refreshed_path(change: &Change) -> Option<&RelPath> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: i64 = 1_000_000;
+
+    fn racy(clock: Clock, mtime_ns: i64, ctime_ns: i64, start_ns: i64) -> bool {
+        clock.judged(Signature { dev: 1, mtime_ns, ctime_ns, ..Signature::default() }, start_ns).racy
+    }
+
+    #[test]
+    fn a_change_as_young_as_the_read_is_racy_on_a_coarse_clock() {
+        let coarse = Clock { root_dev: 1, granularity_ns: 10 * MS };
+        assert!(racy(coarse, 0, 995 * MS, 1000 * MS));
+        assert!(racy(coarse, 995 * MS, 0, 1000 * MS));
+        assert!(racy(coarse, 0, 2000 * MS, 1000 * MS));
+        assert!(!racy(coarse, 0, 989 * MS, 1000 * MS));
+    }
+
+    #[test]
+    fn a_time_set_into_the_future_long_ago_is_not_racy() {
+        let coarse = Clock { root_dev: 1, granularity_ns: 10 * MS };
+        assert!(!racy(coarse, 5000 * MS, 0, 1000 * MS));
+    }
+
+    #[test]
+    fn a_fine_clock_is_trusted_on_its_own_file_system_only() {
+        let fine = Clock { root_dev: 1, granularity_ns: 0 };
+        assert!(!racy(fine, 1000 * MS, 1000 * MS, 1000 * MS));
+        let foreign = Signature { dev: 2, ctime_ns: 0, ..Signature::default() };
+        assert!(fine.judged(foreign, 1000 * MS).racy);
+    }
+
+    #[test]
+    fn answers_come_from_all_jobs_and_an_error_ends_them() {
+        let mut sum = 0;
+        in_parallel(1000, |index, _| index, |index| { sum += index; Ok::<_, ()>(()) }).unwrap();
+        assert_eq!(sum, 499_500);
+        assert_eq!(in_parallel(1000, |index, _| index, |index| if index == 5 { Err(5) } else { Ok(()) }), Err(5));
+    }
+}
