@@ -1,14 +1,15 @@
 //! Finds what changed in a root since its state was recorded, and records it there as local changes.
 //!
 //! Directories are compared in parallel, one at a time each: the names on the disk with the live rows
-//! ([`compare`]). What differs is looked at closely by the thread that found it ([`walk`]), and goes to one
-//! writer ([`record`]), which knows the event, recognises moves and holds deletions back until the whole walk
-//! has ended well. What cannot be read is left as the state has it: unknown is never absent.
+//! (`compare`). What differs is looked at closely by the thread that found it (`walk`, `examine`), and goes
+//! to one writer (`record`), which knows the event, recognises moves and holds deletions back until the whole
+//! walk has ended well. What cannot be read is left as the state has it: unknown is never absent.
 //!
 //! The scan has threads of its own rather than a shared pool's: its workers wait for the writer, and a pool
 //! whose threads run both would stand still.
 
 mod compare;
+mod examine;
 mod queue;
 mod read;
 mod record;
