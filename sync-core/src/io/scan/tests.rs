@@ -44,6 +44,15 @@ impl Bench {
         }
     }
 
+    /// A bench whose state lies in its root, as it does in use.
+    fn on_disk() -> Bench {
+        let bench = Bench::new();
+        let private = bench.at(".driftless");
+        std::fs::create_dir(&private).unwrap();
+        let state = State::open(&private, ALL).unwrap();
+        Bench { state, ..bench }
+    }
+
     /// A bench with files that were scanned and hashed.
     fn with(files: &[&str]) -> Bench {
         let bench = Bench::new();
@@ -858,7 +867,7 @@ fn a_stopped_scan_deletes_nothing() {
 
 #[test]
 fn a_wide_tree_is_scanned_completely_and_parents_first() {
-    let bench = Bench::new();
+    let bench = Bench::on_disk();
     for dir in 0..40 {
         for file in 0..60 {
             bench.write(&format!("{dir}/{}/{file}", dir % 7), "x");
