@@ -10,6 +10,8 @@ use rustix::fs::FileType;
 pub(super) struct Names {
     bytes: Vec<u8>,
     items: Vec<Item>,
+    /// Was a name left out? It may explain a new mtime of the directory.
+    pub(super) left_out: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -33,6 +35,7 @@ impl Names {
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.items.clear();
+        self.left_out = false;
     }
 
     /// Adds a name of at most 255 bytes; a longer one is refused.

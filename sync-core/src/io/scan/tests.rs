@@ -499,6 +499,8 @@ fn hidden_names_explain_a_new_time_of_their_directory() {
         ..bench.options()
     };
     assert_eq!(found(&scan(&options).unwrap()), (0, 0));
+    bench.write("d/.driftless/stage/x", "");
+    assert_eq!(found(&scan(&options).unwrap()), (0, 0));
     assert_eq!(bench.live_text(), ["d", "d/f"]);
 }
 

@@ -92,7 +92,15 @@ impl<'a> Walker<'a> {
         };
         let known = self.known(&task)?;
         if names.is_empty() && known.is_empty() {
-            return self.own(&task, &now, &Tally::default());
+            let hidden = names.left_out;
+            return self.own(
+                &task,
+                &now,
+                &Tally {
+                    hidden,
+                    ..Tally::default()
+                },
+            );
         }
         if task.path.depth() >= MAX_DEPTH {
             self.problem(
@@ -142,7 +150,8 @@ impl<'a> Walker<'a> {
             only: task.only.as_deref(),
         };
         let mut entries = Vec::new();
-        let tally = self.compare(&place, names, known, &mut entries)?;
+        let mut tally = self.compare(&place, names, known, &mut entries)?;
+        tally.hidden |= names.left_out;
         self.count(&tally);
         if !is_new {
             self.own(task, &now, &tally)?;
@@ -203,12 +212,12 @@ impl<'a> Walker<'a> {
         let mut listing = std::mem::take(&mut self.listing);
         let listed = dir.each_name(&mut listing, |name, hint, ino| {
             let name = name.to_bytes();
-            if name != RESERVED && !names.push(name, hint, ino) {
-                self.problem(
-                    &task.path,
-                    LOOK,
-                    format!("a name of {} bytes is longer than 255", name.len()),
-                );
+            if name == RESERVED {
+                names.left_out = true;
+            } else if !names.push(name, hint, ino) {
+                names.left_out = true;
+                let error = format!("a name of {} bytes is longer than 255", name.len());
+                self.problem(&task.path, LOOK, error);
             }
         });
         self.listing = listing;
