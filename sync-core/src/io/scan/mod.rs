@@ -138,7 +138,8 @@ pub fn scan(scan: &Scan<'_>) -> Result<Scanned, ScanError> {
     walk_all(scan, &shared, &mut recorder)?;
     check_root(scan.root)?;
     let mut scanned = recorder.finish()?;
-    if shared.root_dev_before != Some(device) {
+    // Only a whole scan renews the device of all directories' rows.
+    if scan.only.is_empty() && shared.root_dev_before != Some(device) {
         scan.state.put_meta(ROOT_DEVICE, &device.to_le_bytes())?;
     }
     scanned.entries = shared.totals.entries.load(Ordering::Relaxed);
