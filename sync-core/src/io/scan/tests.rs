@@ -927,3 +927,112 @@ fn a_root_that_is_gone_is_no_empty_root() {
     ));
     assert_eq!(bench.live_text(), ["a"]);
 }
+
+/// A small generator: the same numbers on every run.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (self.0 >> 33) % limit
+    }
+}
+
+/// One user's act in a tree of few names; whether it succeeds does not matter.
+fn disturb(bench: &Bench, numbers: &mut Numbers) {
+    let name = |numbers: &mut Numbers| {
+        let depth = 1 + numbers.below(3);
+        let parts = (0..depth).map(|_| ["a", "b", "c"][numbers.below(3) as usize]);
+        bench.at(parts.collect::<Vec<_>>().join("/"))
+    };
+    let (one, two) = (name(numbers), name(numbers));
+    let bytes = ["x", "y", "zz", ""][numbers.below(4) as usize];
+    let _whether_it_worked = match numbers.below(9) {
+        0 | 1 => std::fs::write(one, bytes).is_ok(),
+        2 => std::fs::create_dir_all(one).is_ok(),
+        3 | 4 => std::fs::rename(one, two).is_ok(),
+        5 => std::fs::remove_file(one).is_ok(),
+        6 => numbers.below(3) == 0 && std::fs::remove_dir_all(one).is_ok(),
+        7 => symlink(bytes, one).is_ok(),
+        _ => std::fs::File::open(one)
+            .and_then(|file| {
+                file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(numbers.below(3)))
+            })
+            .is_ok(),
+    };
+}
+
+/// Everything below, as the disk has it: path, kind, bytes or target, mode.
+fn on_the_disk(bench: &Bench, dir: &RelPath, found: &mut Vec<(RelPath, Kind, Vec<u8>, u32)>) {
+    for name in bench.root.dir(dir).unwrap().names().unwrap() {
+        let Ok(name) = crate::path::Name::parse(&name) else {
+            continue;
+        };
+        let path = dir.join(&name);
+        let at = bench.root.locate(&path);
+        let meta = std::fs::symlink_metadata(&at).unwrap();
+        let mode = meta.permissions().mode() & 0o7777;
+        if meta.is_dir() {
+            found.push((path.clone(), Kind::Dir, Vec::new(), mode));
+            on_the_disk(bench, &path, found);
+        } else if meta.is_symlink() {
+            let target = std::fs::read_link(&at).unwrap();
+            found.push((
+                path,
+                Kind::Symlink,
+                target.as_os_str().as_bytes().to_vec(),
+                mode,
+            ));
+        } else {
+            let hash = blake3::hash(&std::fs::read(&at).unwrap());
+            found.push((path, Kind::File, hash.as_bytes().to_vec(), mode));
+        }
+    }
+}
+
+#[test]
+fn whatever_was_done_the_rows_are_the_disk() {
+    for seed in 0..12 {
+        let bench = if seed % 4 == 0 {
+            Bench::on_disk()
+        } else {
+            Bench::new()
+        };
+        let mut numbers = Numbers(seed);
+        for round in 0..25 {
+            for _ in 0..=numbers.below(12) {
+                disturb(&bench, &mut numbers);
+            }
+            let scanned = bench.settle();
+            assert_eq!(scanned.problems, [], "seed {seed} round {round}");
+            let mut disk = Vec::new();
+            on_the_disk(&bench, &RelPath::root(), &mut disk);
+            disk.sort();
+            let rows: Vec<_> = bench
+                .live()
+                .into_iter()
+                .map(|path| recorded(&bench, path))
+                .collect();
+            assert_eq!(rows, disk, "seed {seed} round {round}");
+            let again = bench.scan();
+            assert_eq!(
+                (found(&again), again.event),
+                ((0, 0), None),
+                "seed {seed} round {round}"
+            );
+        }
+    }
+}
+
+fn recorded(bench: &Bench, path: RelPath) -> (RelPath, Kind, Vec<u8>, u32) {
+    let object = bench.row(&path).row.object;
+    let bytes = match &object.content {
+        Content::Dir => Vec::new(),
+        Content::File { hash, .. } => hash.expect("settled").0.to_vec(),
+        Content::Symlink(target) => target.to_vec(),
+    };
+    (path, object.kind(), bytes, object.attrs.mode)
+}
