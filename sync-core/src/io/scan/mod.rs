@@ -15,7 +15,7 @@ mod read;
 mod record;
 mod walk;
 
-pub use read::rehash;
+pub use read::{Clock, rehash};
 
 use crate::entry::{AttrMask, Signature};
 use crate::io::fs::{FsError, Root};
@@ -24,7 +24,6 @@ use crate::knowledge::Event;
 use crate::path::{RelPath, escape};
 use crate::report::{Monitor, Problem};
 use queue::{Only, Queue};
-use read::Clock;
 use record::Recorder;
 use std::num::NonZero;
 use std::os::unix::ffi::OsStrExt;

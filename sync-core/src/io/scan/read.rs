@@ -4,7 +4,8 @@ use super::compare::same_signature;
 use super::{Problems, ScanError, workers};
 use crate::entry::{Content, Hash, Signature};
 use crate::io::fs::{
-    COARSE_CLOCK_NS, Dir, FsError, Root, coarse_now_ns, file_signature, hash_file,
+    COARSE_CLOCK_NS, Dir, FsError, Root, coarse_now_ns, ctime_granularity, file_signature,
+    hash_file,
 };
 use crate::io::state::{Batch, State};
 use crate::path::RelPath;
@@ -22,18 +23,32 @@ const BATCH: usize = 4096;
 /// Other file systems below the root may stamp in pairs of seconds.
 const FOREIGN_CLOCK_NS: i64 = 2_000_000_000;
 
-/// How finely changes are told apart by their times.
+/// How finely changes of a root are told apart by their times: whoever records a hash with a signature asks it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Clock {
+pub struct Clock {
     /// Device that the granularity was found for.
-    pub(super) root_dev: u64,
+    pub root_dev: u64,
     /// Two changes as far apart can bear the same ctime; 0: never.
-    pub(super) granularity_ns: i64,
+    pub granularity_ns: i64,
 }
 
 impl Clock {
-    /// The signature with its racy flag: could the object change once more after `start` and look the same?
-    pub(super) fn judged(self, signature: Signature, start_ns: i64) -> Signature {
+    /// The clock of a root, found out by trying.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn of(root: &Root) -> Result<Clock, FsError> {
+        let root_dev = root.signature()?.dev;
+        Ok(Clock {
+            root_dev,
+            granularity_ns: ctime_granularity(root)?,
+        })
+    }
+
+    /// The signature with its racy flag: could the object change once more after `start_ns`, when its content began
+    /// to be read or written ([`coarse_now_ns`]), and look the same?
+    #[must_use]
+    pub fn judged(self, signature: Signature, start_ns: i64) -> Signature {
         let tick = if signature.dev == self.root_dev {
             self.granularity_ns
         } else {
