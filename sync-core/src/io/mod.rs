@@ -2,5 +2,6 @@
 #![allow(clippy::disallowed_methods)]
 
 pub mod fs;
+pub mod scan;
 pub mod state;
 pub mod sync;

@@ -1,27 +1,94 @@
 //! The state of a replica in SQLite: the only SQL of the project.
+//!
+//! One connection writes, behind a lock; a few read, each seeing the rows as of one moment. It knows nothing of the
+//! tree on the disk, of peers' messages or of decisions: it keeps the rows and the invariants of
+//! [`crate::store::Change`], and refuses a change that would break them.
+
+mod check;
+mod codec;
+mod commit;
+mod encode;
+mod error;
+mod identity;
+mod lock;
+mod names;
+mod open;
+mod place;
+mod prune;
+mod records;
+mod rows;
+#[cfg(test)]
+mod tests;
+mod tx;
+
+pub use error::StateError;
 
 use crate::entry::{AttrMask, Hash, Kind, Signature};
-use crate::knowledge::{Event, ReplicaId, Row, Vector};
+use crate::knowledge::{ReplicaId, Row, Vector};
 use crate::path::{Name, RelPath};
 use crate::plan::Open;
-use crate::store::{Change, Filter, Listing};
-use std::path::Path;
-use std::sync::Arc;
+use crate::store::{Change, Filter, Listing, Store};
+use error::{Attempt as _, Result};
+use names::Names;
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+use tx::Tx;
 
-/// What can go wrong with a state.
-#[derive(Debug, thiserror::Error)]
-pub enum StateError {
-    /// placeholder
-    #[error("state")]
-    Other,
-}
-type Result<T> = std::result::Result<T, StateError>;
+/// Most connections for reading that are kept open while nobody reads.
+const IDLE_READERS: usize = 8;
 
 /// A replica's state. One process holds it at a time; threads may share it.
-pub struct State {}
+#[derive(Debug)]
+pub struct State {
+    writer: Mutex<Writer>,
+    /// `None`: a state in memory, whose one connection reads too.
+    readers: Option<Mutex<Vec<Connection>>>,
+    file: Option<PathBuf>,
+    names: RwLock<Names>,
+    /// What the committed rows show.
+    published: RwLock<Published>,
+    ticker: Mutex<identity::Ticker>,
+    /// Highest own counter handed out.
+    made: AtomicU64,
+    mask: AttrMask,
+    moved: Option<String>,
+    created: bool,
+    // Last, so that everything else is closed before another process gets in.
+    _lock: Option<lock::Lock>,
+}
+
+/// The writing connection and what it keeps beside the tables.
+#[derive(Debug)]
+struct Writer {
+    conn: Connection,
+    clock: Clock,
+    next_node: i64,
+    /// Is `synchronous` FULL at present?
+    full: bool,
+}
+
+/// The one row of the clock table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Clock {
+    seq: i64,
+    counter: u64,
+    reserved: u64,
+    floor: i64,
+    live: i64,
+}
+
+/// What is told without asking the tables.
+#[derive(Debug, Clone, Copy)]
+struct Published {
+    id: ReplicaId,
+    instance: u64,
+    clock: Clock,
+}
 
 /// What the scan compares with: a live row of one directory.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Known {
     /// Its name.
     pub name: Name,
@@ -47,7 +114,7 @@ impl NodeId {
 }
 
 /// A live path with all that is kept of it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
     /// Its version.
     pub row: Row,
@@ -71,7 +138,7 @@ pub struct Peer {
 }
 
 /// A path that a pull from a peer left incomplete.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Pending {
     /// Which path.
     pub path: RelPath,
@@ -87,14 +154,19 @@ pub struct Pending {
 
 /// How a user settles one conflict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decision { /// This root's version.
-    Local, /// The other's.
-    Remote, /// The one with the newer modification time.
-    Newer, /// Both, one as a conflict copy.
-    Both }
+pub enum Decision {
+    /// This root's version.
+    Local,
+    /// The other's.
+    Remote,
+    /// The one with the newer modification time.
+    Newer,
+    /// Both, one as a conflict copy.
+    Both,
+}
 
 /// A swap about to be made, so that recovery can tell it from a user's edit.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Intent {
     /// The path that changes.
     pub path: RelPath,
@@ -110,8 +182,11 @@ pub struct Intent {
     pub version: Option<NewVersion>,
 }
 
+/// Why objects are kept.
+pub const REASONS: [&str; 3] = ["replaced", "deleted", "lost a conflict"];
+
 /// An object about to be kept.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct NewVersion {
     /// File name in the folder of kept versions.
     pub name: Vec<u8>,
@@ -125,12 +200,12 @@ pub struct NewVersion {
     pub hash: Option<Hash>,
     /// When, ns since 1970.
     pub kept_at_ns: i64,
-    /// "replaced", "deleted", "lost a conflict".
+    /// One of [`REASONS`].
     pub reason: &'static str,
 }
 
 /// A kept version as recorded.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Version {
     /// Its number.
     pub id: i64,
@@ -150,69 +225,162 @@ pub struct Batch {
 }
 
 impl State {
-    /// Opens or creates `state.db` in `dir` (the root's `.driftless`, or a folder given by the user).
-    pub fn open(dir: &Path, mask: AttrMask) -> Result<State> { todo!() }
-    /// A state that lives in memory.
-    pub fn in_memory(id: ReplicaId, mask: AttrMask) -> Result<State> { todo!() }
     /// This replica.
-    pub fn id(&self) -> ReplicaId { todo!() }
+    #[must_use]
+    pub fn id(&self) -> ReplicaId {
+        self.published().id
+    }
+
     /// Random number of this state.
-    pub fn instance(&self) -> u64 { todo!() }
-    /// The counter n: the latest event's.
-    pub fn counter(&self) -> u64 { todo!() }
-    /// A new event; its counter was reserved durably before (in blocks).
-    pub fn tick(&self) -> Result<Event> { todo!() }
-    /// The latest event.
-    pub fn nonce(&self) -> u64 { todo!() }
-    /// Is (counter, nonce) one that this replica made itself, by its lineage, and not beyond its counter?
-    pub fn remembers(&self, seen: (u64, u64)) -> Result<bool> { todo!() }
-    /// Takes a new identity: the old component stays in S of the root at its present value.
-    pub fn renew_identity(&self) -> Result<ReplicaId> { todo!() }
-    /// Rows of one directory for a peer or for a pull.
-    pub fn listing(&self, dir: &RelPath, filter: &Filter) -> Result<Listing> { todo!() }
-    /// Live rows of one directory for the scan, by name ascending.
-    pub fn known(&self, dir: NodeId) -> Result<Vec<Known>> { todo!() }
-    /// A live path.
-    pub fn entry(&self, path: &RelPath) -> Result<Option<Entry>> { todo!() }
-    /// A directory's number.
-    pub fn node(&self, path: &RelPath) -> Result<Option<NodeId>> { todo!() }
+    #[must_use]
+    pub fn instance(&self) -> u64 {
+        self.published().instance
+    }
+
+    /// The counter n: that of the newest own event in the rows. An event handed out by [`State::tick`] counts from
+    /// the commit that records it.
+    #[must_use]
+    pub fn counter(&self) -> u64 {
+        self.published().clock.counter
+    }
+
+    /// Newest sequence number.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        self.published().clock.seq as u64
+    }
+
+    /// Listings with `Filter::Since` are complete for sequence numbers from here on.
+    #[must_use]
+    pub fn journal_floor(&self) -> u64 {
+        self.published().clock.floor as u64
+    }
+
     /// Number of live paths, the root not counted.
-    pub fn live(&self) -> Result<u64> { todo!() }
+    ///
+    /// # Errors
+    /// None at present; the count may have to be read one day.
+    pub fn live(&self) -> Result<u64> {
+        Ok(self.published().clock.live as u64)
+    }
+
+    /// Why the state may be a copy: the machine, the file system or the file itself differ from those recorded. The
+    /// caller then takes a new identity ([`State::renew_identity`]) before anything is sent or applied.
+    #[must_use]
+    pub fn moved(&self) -> Option<&str> {
+        self.moved.as_deref()
+    }
+
+    /// Was the state made by this opening?
+    #[must_use]
+    pub fn created(&self) -> bool {
+        self.created
+    }
+
     /// Applies a transaction. With `durable` it has reached the disk when the call returns; else it is atomic and
     /// ordered, and the caller's next `syncfs` makes it durable.
-    pub fn commit(&self, batch: Batch, durable: bool) -> Result<()> { todo!() }
-    /// Newest sequence number.
-    pub fn seq(&self) -> u64 { todo!() }
-    /// Records intents before their swaps; returns their numbers. Same durability as `commit`.
-    pub fn intend(&self, intents: &[Intent], durable: bool) -> Result<Vec<i64>> { todo!() }
-    /// Intents that a crash left behind.
-    pub fn intents(&self) -> Result<Vec<(i64, Intent)>> { todo!() }
-    /// What is remembered of a peer.
-    pub fn peer(&self, id: ReplicaId) -> Result<Option<Peer>> { todo!() }
-    /// All peers.
-    pub fn peers(&self) -> Result<Vec<(ReplicaId, Peer)>> { todo!() }
-    /// Remembers a peer.
-    pub fn put_peer(&self, id: ReplicaId, peer: &Peer) -> Result<()> { todo!() }
-    /// Paths left incomplete by pulls from a peer, by path.
-    pub fn pending(&self, peer: ReplicaId) -> Result<Vec<Pending>> { todo!() }
-    /// Replaces the list of incomplete paths of a peer.
-    pub fn put_pending(&self, peer: ReplicaId, pending: &[Pending]) -> Result<()> { todo!() }
-    /// Records what the user decided on a pending path.
-    pub fn decide(&self, peer: ReplicaId, path: &RelPath, decision: Option<Decision>) -> Result<()> { todo!() }
-    /// Kept versions at or below a path, newest first.
-    pub fn versions(&self, at: &RelPath) -> Result<Vec<Version>> { todo!() }
-    /// Kept versions older than a time, at most `limit`.
-    pub fn versions_before(&self, ns: i64, limit: usize) -> Result<Vec<Version>> { todo!() }
-    /// Forgets a kept version that is gone from the disk.
-    pub fn forget_version(&self, id: i64) -> Result<()> { todo!() }
-    /// Drops ghosts that tell nothing (T6) and are older than the journal keeps; raises the journal's floor.
-    pub fn prune(&self) -> Result<()> { todo!() }
-    /// Listings with `Filter::Since` are complete for sequence numbers from here on.
-    pub fn journal_floor(&self) -> u64 { todo!() }
-    /// A remembered value (rules' hash, generation …).
-    pub fn meta(&self, key: &str) -> Result<Option<Vec<u8>>> { todo!() }
-    /// Remembers a value.
-    pub fn put_meta(&self, key: &str, value: &[u8]) -> Result<()> { todo!() }
-    /// Ends reading and writing: checkpoints and truncates the log.
-    pub fn close(self) -> Result<()> { todo!() }
+    ///
+    /// # Errors
+    /// [`StateError::Invariant`] for a change that would break a rule of [`Change`]; nothing was changed then.
+    pub fn commit(&self, batch: Batch, durable: bool) -> Result<()> {
+        self.write(durable, |tx| {
+            for change in &batch.changes {
+                commit::apply(tx, change)?;
+            }
+            records::settle(tx.conn, &batch.settled)?;
+            records::keep(tx.conn, &batch.versions)
+        })
+    }
+
+    /// Rows of one directory for a peer or for a pull.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn listing(&self, dir: &RelPath, filter: &Filter) -> Result<Listing> {
+        let id = self.id();
+        self.read(|conn| rows::listing(conn, &self.names, id, (dir, filter)))
+    }
+
+    /// Live rows of one directory for the scan, by name ascending.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn known(&self, dir: NodeId) -> Result<Vec<Known>> {
+        self.read(|conn| rows::known(conn, dir))
+    }
+
+    /// A live path.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn entry(&self, path: &RelPath) -> Result<Option<Entry>> {
+        self.read(|conn| rows::entry(conn, &self.names, path))
+    }
+
+    /// The number of a live directory.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn node(&self, path: &RelPath) -> Result<Option<NodeId>> {
+        self.read(|conn| rows::node(conn, path))
+    }
+
+    fn published(&self) -> Published {
+        *self.published.read().expect("no panic while the clock is held")
+    }
+
+    /// Runs `body` on a connection for reading.
+    fn read<T>(&self, body: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        let (Some(readers), Some(file)) = (&self.readers, &self.file) else {
+            return body(&self.writer.lock().expect("no panic while the state is held").conn);
+        };
+        let idle = readers.lock().expect("no panic while readers are held").pop();
+        let conn = match idle {
+            Some(conn) => conn,
+            None => open::reader(file)?,
+        };
+        let result = body(&conn);
+        let mut idle = readers.lock().expect("no panic while readers are held");
+        if idle.len() < IDLE_READERS {
+            idle.push(conn);
+        }
+        result
+    }
+
+    /// Runs `body` in a write transaction: all of it happens, or nothing.
+    fn write<T>(&self, durable: bool, body: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
+        let mut writer = self.writer.lock().expect("no panic while the state is held");
+        if writer.full != durable {
+            let mode = if durable { "FULL" } else { "NORMAL" };
+            writer.conn.pragma_update(None, "synchronous", mode).attempt("set durability")?;
+            writer.full = durable;
+        }
+        let (result, clock, next_node) = {
+            let writer = &*writer;
+            let sql = Transaction::new_unchecked(&writer.conn, TransactionBehavior::Immediate).attempt("begin")?;
+            let made = self.made.load(Ordering::Acquire);
+            let mut tx = Tx::begin(writer, &self.names, self.id(), made, self.mask)?;
+            let result = body(&mut tx)?;
+            tx.finish()?;
+            sql.commit().attempt("commit")?;
+            let (clock, next_node) = tx.done();
+            (result, clock, next_node)
+        };
+        writer.clock = clock;
+        writer.next_node = next_node;
+        self.published.write().expect("no panic while the clock is held").clock = clock;
+        Ok(result)
+    }
+}
+
+impl Store for State {
+    type Error = StateError;
+
+    fn id(&self) -> ReplicaId {
+        State::id(self)
+    }
+
+    fn listing(&self, dir: &RelPath, filter: &Filter) -> Result<Listing> {
+        State::listing(self, dir, filter)
+    }
 }

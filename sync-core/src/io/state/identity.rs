@@ -1,0 +1,134 @@
+//! Who the replica is and which events it makes: identity, counter blocks, lineage.
+
+use super::error::{Attempt, Result, random};
+use super::tx::{ROOT, Tx};
+use super::{State, place};
+use crate::knowledge::{Event, ReplicaId};
+use rusqlite::params;
+use std::sync::atomic::Ordering;
+
+/// Counters reserved at once: a crash skips at most so many, and each block costs one durable transaction.
+const BLOCK: u64 = 1024;
+
+/// What hands out counters.
+#[derive(Debug)]
+pub(super) struct Ticker {
+    /// Highest counter that was reserved durably.
+    pub(super) reserved: u64,
+    /// The nonce of this start, once it was recorded.
+    pub(super) nonce: Option<u64>,
+}
+
+impl State {
+    /// A new event; its counter was reserved durably before (in blocks).
+    ///
+    /// # Errors
+    /// What SQLite reports while a block is reserved.
+    pub fn tick(&self) -> Result<Event> {
+        let mut ticker = self.ticker.lock().expect("no panic while the counter is held");
+        let next = self.made.load(Ordering::Acquire) + 1;
+        let started = match ticker.nonce {
+            Some(nonce) => nonce,
+            None => new_nonce()?,
+        };
+        if next > ticker.reserved || ticker.nonce.is_none() {
+            let end = if next > ticker.reserved { next - 1 + BLOCK } else { ticker.reserved };
+            self.write(true, |tx| {
+                if ticker.nonce.is_none() {
+                    append_lineage(tx, next, started)?;
+                }
+                tx.clock.reserved = end;
+                Ok(())
+            })?;
+            ticker.reserved = end;
+            ticker.nonce = Some(started);
+        }
+        self.made.store(next, Ordering::Release);
+        Ok(Event { replica: self.id(), counter: next })
+    }
+
+    /// The random number of this start, recorded durably before its first use.
+    ///
+    /// # Errors
+    /// What SQLite reports while it is recorded.
+    pub fn nonce(&self) -> Result<u64> {
+        let mut ticker = self.ticker.lock().expect("no panic while the counter is held");
+        if let Some(nonce) = ticker.nonce {
+            return Ok(nonce);
+        }
+        let nonce = new_nonce()?;
+        let first = self.made.load(Ordering::Acquire) + 1;
+        self.write(true, |tx| append_lineage(tx, first, nonce))?;
+        ticker.nonce = Some(nonce);
+        Ok(nonce)
+    }
+
+    /// Is (counter, nonce), the highest that a peer has seen of this replica, part of this state's past?
+    ///
+    /// It is if the start that made the nonce is in the lineage and the counter is not beyond the events that stood
+    /// in the rows when the next start began. If it is not, the state was rolled back or copied: the caller takes a
+    /// new identity. (0, 0), nothing seen, is always remembered.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn remembers(&self, seen: (u64, u64)) -> Result<bool> {
+        let (counter, nonce) = seen;
+        if seen == (0, 0) {
+            return Ok(true);
+        }
+        let ends: Vec<Option<i64>> = self.read(|conn| {
+            let sql = "SELECT (SELECT known FROM lineage l WHERE l.start > lineage.start ORDER BY l.start LIMIT 1) \
+                 FROM lineage WHERE nonce = ?1";
+            let mut query = conn.prepare_cached(sql).attempt("read the lineage")?;
+            let rows = query.query_map([nonce as i64], |row| row.get(0)).attempt("read the lineage")?;
+            rows.collect::<rusqlite::Result<_>>().attempt("read the lineage")
+        })?;
+        let now = self.counter();
+        Ok(ends.into_iter().any(|end| counter <= end.map_or(now, |end| now.min(end as u64))))
+    }
+
+    /// Takes a new identity: the old component stays in S of the root at its present value, and the events in the
+    /// rows keep their old name. The counter starts anew, the present place is recorded.
+    ///
+    /// # Errors
+    /// What SQLite or the operating system reports; the old identity stays then.
+    pub fn renew_identity(&self) -> Result<ReplicaId> {
+        let mut ticker = self.ticker.lock().expect("no panic while the counter is held");
+        let id = ReplicaId(random()?);
+        let instance = new_nonce()?;
+        let place = self.file.as_deref().map(place::here).transpose()?;
+        self.write(true, |tx| {
+            tx.nearest(b"")?;
+            // Sub of the root already holds the own component.
+            let s = tx.sub(ROOT);
+            tx.index(id)?;
+            tx.set_s(ROOT, (*s).clone());
+            tx.touch(ROOT);
+            tx.adopt(id);
+            let meta = [("state.id", &id.0[..]), ("state.instance", &instance.to_le_bytes()[..])];
+            for (key, value) in meta.into_iter().chain(place.iter().map(|place| ("state.place", &place[..]))) {
+                super::records::put_meta(tx.conn, key, value)?;
+            }
+            tx.conn.execute("DELETE FROM lineage", []).attempt("start a new lineage").map(|_| ())
+        })?;
+        self.made.store(0, Ordering::Release);
+        *ticker = Ticker { reserved: 0, nonce: None };
+        let mut published = self.published.write().expect("no panic while the clock is held");
+        published.id = id;
+        published.instance = instance;
+        Ok(id)
+    }
+}
+
+fn new_nonce() -> Result<u64> {
+    // 0 stands for "nothing seen".
+    Ok(u64::from_le_bytes(random()?).max(1))
+}
+
+fn append_lineage(tx: &mut Tx<'_>, first: u64, nonce: u64) -> Result<()> {
+    tx.conn
+        .prepare_cached("INSERT INTO lineage (first, known, nonce) VALUES (?1, ?2, ?3)")
+        .and_then(|mut insert| insert.execute(params![first as i64, tx.clock.counter as i64, nonce as i64]))
+        .attempt("record this start")?;
+    Ok(())
+}

@@ -1,0 +1,229 @@
+//! Reading rows: listings for a pull, known paths for the scan.
+
+use super::error::{Attempt, Result, StateError};
+use super::names::Names;
+use super::tx::{ABOVE, ROOT, live_of, stored_of};
+use super::{Entry, Known, NodeId, encode};
+use crate::entry::{Digest, Kind};
+use crate::knowledge::{Event, ReplicaId, Tree, Vector};
+use crate::path::{Name, RelPath};
+use crate::store::{Child, Filter, Listing};
+use rusqlite::{Connection, OptionalExtension as _, Params, params};
+use std::collections::BTreeSet;
+use std::sync::{Arc, RwLock, RwLockReadGuard};
+
+const CHILD: &str = "SELECT e.name, e.kind, e.o, e.m, e.c, e.sig, e.content, e.attrs, n.s, n.bound, n.digest \
+     FROM entry e LEFT JOIN node n ON n.id = e.node WHERE e.parent = ?1";
+
+fn hold(names: &RwLock<Names>) -> RwLockReadGuard<'_, Names> {
+    names.read().expect("no panic while names are held")
+}
+
+/// The rows of one directory and what covers them, read in one transaction.
+pub(super) fn listing(
+    conn: &Connection,
+    names: &RwLock<Names>,
+    id: ReplicaId,
+    (dir, filter): (&RelPath, &Filter),
+) -> Result<Listing> {
+    let _snapshot = conn.unchecked_transaction().attempt("begin to read")?;
+    let (seq, counter): (i64, i64) = conn
+        .prepare_cached("SELECT seq, counter FROM clock")
+        .and_then(|mut query| query.query_row([], |row| Ok((row.get(0)?, row.get(1)?))))
+        .attempt("read the clock")?;
+    let mut sub = Vector::new();
+    if counter > 0 {
+        sub.add(Event { replica: id, counter: counter as u64 });
+    }
+    let cover = descend(conn, names, dir, &mut sub)?;
+    let children = match cover.node {
+        None => Vec::new(),
+        Some(node) => children(conn, names, (dir, node), filter)?,
+    };
+    Ok(Listing {
+        path: dir.clone(),
+        sub: Arc::new(sub),
+        bound: Arc::new(cover.bound),
+        digest: cover.digest,
+        seq: seq as u64,
+        full: matches!(filter, Filter::All),
+        children,
+    })
+}
+
+/// What covers a path: its own node, or the nearest above it.
+struct Cover {
+    /// Its own node.
+    node: Option<i64>,
+    bound: Vector,
+    digest: Digest,
+}
+
+/// Walks down to a path, joining S of every node on the way.
+fn descend(conn: &Connection, names: &RwLock<Names>, path: &RelPath, sub: &mut Vector) -> Result<Cover> {
+    let mut query = conn.prepare_cached("SELECT s, bound, digest FROM node WHERE id = ?1").attempt("read a directory")?;
+    let mut read = |id: i64, sub: &mut Vector| -> Result<(Vec<u8>, [u8; 16])> {
+        let (s, bound, digest): (Option<Vec<u8>>, Vec<u8>, [u8; 16]) =
+            query.query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).attempt("read a directory")?;
+        if let Some(s) = s {
+            sub.join(&hold(names).decode(&s)?);
+        }
+        Ok((bound, digest))
+    };
+    let (mut bound, mut digest) = read(ROOT, sub)?;
+    let mut node = Some(ROOT);
+    for name in path.components() {
+        let parent = node.expect("the walk ends at the first path without node");
+        node = child_node(conn, parent, name.as_bytes())?;
+        let Some(id) = node else { break };
+        (bound, digest) = read(id, sub)?;
+    }
+    let digest = if node.is_some() { Digest(u128::from_le_bytes(digest)) } else { Digest::default() };
+    Ok(Cover { node, bound: hold(names).decode(&bound)?, digest })
+}
+
+fn child_node(conn: &Connection, parent: i64, name: &[u8]) -> Result<Option<i64>> {
+    let node = conn
+        .prepare_cached("SELECT node FROM entry WHERE parent = ?1 AND name = ?2")
+        .and_then(|mut query| query.query_row(params![parent, name], |row| row.get(0)).optional())
+        .attempt("read a path")?;
+    Ok(node.flatten())
+}
+
+fn children(
+    conn: &Connection,
+    names: &RwLock<Names>,
+    (dir, node): (&RelPath, i64),
+    filter: &Filter,
+) -> Result<Vec<Child>> {
+    let Filter::Since { after, also } = filter else {
+        return select(conn, names, &format!("{CHILD} ORDER BY e.name"), [node]);
+    };
+    // A number beyond what the table can hold is one that nothing has reached.
+    let after = i64::try_from(*after).unwrap_or(i64::MAX);
+    let sql = format!("{CHILD} AND (e.seq > ?2 OR n.seq > ?2) ORDER BY e.name");
+    let mut found = select(conn, names, &sql, params![node, after])?;
+    let sql = format!("{CHILD} AND e.name = ?2");
+    for name in asked_for(dir, also) {
+        if let Err(at) = found.binary_search_by(|child| child.name.cmp(&name)) {
+            let asked = select(conn, names, &sql, params![node, name.as_bytes()])?;
+            found.splice(at..at, asked);
+        }
+    }
+    Ok(found)
+}
+
+/// The names in `dir` at or below which a path is asked for.
+fn asked_for(dir: &RelPath, also: &BTreeSet<RelPath>) -> BTreeSet<Name> {
+    let depth = dir.depth();
+    let below = also.range(dir.clone()..).take_while(|path| dir.contains(path));
+    below.filter_map(|path| path.components().nth(depth)).collect()
+}
+
+fn select(conn: &Connection, names: &RwLock<Names>, sql: &str, params: impl Params) -> Result<Vec<Child>> {
+    let mut query = conn.prepare_cached(sql).attempt("read a directory's paths")?;
+    let mut rows = query.query(params).attempt("read a directory's paths")?;
+    let names = hold(names);
+    let mut children = Vec::new();
+    while let Some(row) = rows.next().attempt("read a directory's paths")? {
+        children.push(child(row, &names)?);
+    }
+    Ok(children)
+}
+
+fn child(row: &rusqlite::Row<'_>, names: &Names) -> Result<Child> {
+    let blob = |column: usize| {
+        let value = row.get_ref(column).attempt("read a path")?;
+        value.as_blob_or_null().map_err(|_| StateError::Content { what: "a column of another type" })
+    };
+    let live = match encode::kind_of(row.get(1).attempt("read a path")?)? {
+        None => None,
+        Some(kind) => Some(live_of(row, 3, kind, names)?.0),
+    };
+    let tree = match blob(9)? {
+        None => None,
+        Some(bound) => Some(Tree {
+            s: blob(8)?.map_or(Ok(Vector::new()), |s| names.decode(s))?,
+            bound: Arc::new(names.decode(bound)?),
+            digest: Digest(u128::from_le_bytes(row.get(10).attempt("read a path")?)),
+        }),
+    };
+    Ok(Child { name: name(blob(0)?)?, row: live, own: names.knowledge(row.get(2).attempt("read a path")?).cloned(), tree })
+}
+
+fn name(blob: Option<&[u8]>) -> Result<Name> {
+    Name::parse(blob.unwrap_or_default()).map_err(|_| StateError::Content { what: "a name" })
+}
+
+/// The live rows of one directory.
+pub(super) fn known(conn: &Connection, dir: NodeId) -> Result<Vec<Known>> {
+    let sql = "SELECT name, kind, node, sig, content, attrs FROM entry WHERE parent = ?1 AND kind <> 0 ORDER BY name";
+    let mut query = conn.prepare_cached(sql).attempt("read known paths")?;
+    let mut rows = query.query([dir.0]).attempt("read known paths")?;
+    let mut known = Vec::new();
+    while let Some(row) = rows.next().attempt("read known paths")? {
+        let blob = |column: usize| {
+            let value = row.get_ref(column).attempt("read known paths")?;
+            value.as_blob_or_null().map_err(|_| StateError::Content { what: "a column of another type" })
+        };
+        let kind = encode::kind_of(row.get(1).attempt("read known paths")?)?;
+        let kind = kind.ok_or(StateError::Content { what: "a kind" })?;
+        let signature = encode::signature_column(blob(3)?.unwrap_or_default())?;
+        let (attrs, _) = encode::attrs_and_size(&signature, blob(5)?)?;
+        let hash = match kind {
+            Kind::File => blob(4)?.map(encode::hash).transpose()?,
+            Kind::Dir | Kind::Symlink => None,
+        };
+        let node: Option<i64> = if kind == Kind::Dir { row.get(2).attempt("read known paths")? } else { None };
+        known.push(Known {
+            name: name(blob(0)?)?,
+            kind,
+            signature,
+            mtime_ns: attrs.mtime_ns,
+            hash,
+            node: node.map(NodeId),
+        });
+    }
+    Ok(known)
+}
+
+/// A live path.
+pub(super) fn entry(conn: &Connection, names: &RwLock<Names>, path: &RelPath) -> Result<Option<Entry>> {
+    let _snapshot = conn.unchecked_transaction().attempt("begin to read")?;
+    let Some((parent, name)) = slot(conn, path)? else { return Ok(None) };
+    let stored = conn
+        .prepare_cached("SELECT kind, node, o, m, c, sig, content, attrs FROM entry WHERE parent = ?1 AND name = ?2")
+        .and_then(|mut query| {
+            query.query_row(params![parent, name], |row| Ok(stored_of(row, &hold(names)))).optional()
+        })
+        .attempt("read a path")?
+        .transpose()?;
+    let Some((own, (row, signature))) = stored.and_then(|stored| Some((stored.own, stored.live?))) else {
+        return Ok(None);
+    };
+    Ok(Some(Entry { row, own: hold(names).knowledge(own).cloned(), signature }))
+}
+
+/// The number of a live directory.
+pub(super) fn node(conn: &Connection, path: &RelPath) -> Result<Option<NodeId>> {
+    let _snapshot = conn.unchecked_transaction().attempt("begin to read")?;
+    let Some((parent, name)) = slot(conn, path)? else { return Ok(None) };
+    let node: Option<Option<i64>> = conn
+        .prepare_cached("SELECT node FROM entry WHERE parent = ?1 AND name = ?2 AND kind = 3")
+        .and_then(|mut query| query.query_row(params![parent, name], |row| row.get(0)).optional())
+        .attempt("read a path")?;
+    Ok(node.flatten().map(NodeId))
+}
+
+/// The directory's node and the name of a path.
+fn slot(conn: &Connection, path: &RelPath) -> Result<Option<(i64, Box<[u8]>)>> {
+    let Some((dir, name)) = path.split() else { return Ok(Some((ABOVE, Box::default()))) };
+    let mut node = ROOT;
+    for component in dir.components() {
+        match child_node(conn, node, component.as_bytes())? {
+            Some(child) => node = child,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some((node, name.as_bytes().into())))
+}
