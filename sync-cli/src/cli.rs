@@ -36,10 +36,8 @@ pub(crate) enum Command {
     /// Synchronise two roots, both ways
     ///
     /// On a terminal the plan is shown and one question is asked; with --batch nothing is asked.
-    #[command(
-        after_help = "Examples:\n  driftless sync /srv/photos /mnt/backup/photos\n  \
-                            driftless sync --batch --conflicts keep-both --path 2026/03 /srv/a /srv/b"
-    )]
+    #[command(after_help = "Examples:\n  driftless sync /srv/photos /mnt/backup/photos\n  \
+                            driftless sync --batch --conflicts keep-both --path 2026/03 /srv/a /srv/b")]
     Sync(SyncArgs),
     /// Show what a sync would do; nothing is changed
     ///
@@ -50,10 +48,8 @@ pub(crate) enum Command {
     #[command(after_help = "Example:\n  driftless conflicts /srv/photos")]
     Conflicts(ConflictsArgs),
     /// Decide open conflicts of a root; the next sync carries it out
-    #[command(
-        after_help = "Examples:\n  driftless resolve /srv/photos 2026/03 notes.txt --keep newer\n  \
-                            driftless resolve /srv/photos . --keep both"
-    )]
+    #[command(after_help = "Examples:\n  driftless resolve /srv/photos 2026/03 notes.txt --keep newer\n  \
+                            driftless resolve /srv/photos . --keep both")]
     Resolve(ResolveArgs),
     /// List the kept versions of a root: what a sync replaced or deleted there
     #[command(after_help = "Example:\n  driftless versions /srv/photos 2026/03/a.jpg")]
@@ -61,20 +57,14 @@ pub(crate) enum Command {
     /// Bring a kept version back to its path
     ///
     /// What stands at the path now is kept in turn. The next sync carries the restored version to the other root.
-    #[command(
-        after_help = "Examples:\n  driftless restore /srv/photos 2026/03/a.jpg\n  \
-                            driftless restore /srv/photos 2026/03/a.jpg --version 17"
-    )]
+    #[command(after_help = "Examples:\n  driftless restore /srv/photos 2026/03/a.jpg\n  \
+                            driftless restore /srv/photos 2026/03/a.jpg --version 17")]
     Restore(RestoreArgs),
     /// Print completions for a shell
-    #[command(
-        after_help = "Example:\n  driftless completions bash > /etc/bash_completion.d/driftless"
-    )]
+    #[command(after_help = "Example:\n  driftless completions bash > /etc/bash_completion.d/driftless")]
     Completions(CompletionsArgs),
     /// Print the manual page, or write all of them to a folder
-    #[command(
-        after_help = "Examples:\n  driftless man | man -l -\n  driftless man --dir /usr/local/share/man/man1"
-    )]
+    #[command(after_help = "Examples:\n  driftless man | man -l -\n  driftless man --dir /usr/local/share/man/man1")]
     Man(ManArgs),
 }
 
@@ -309,15 +299,8 @@ mod tests {
     #[test]
     fn every_command_has_an_example() {
         for command in Cli::command().get_subcommands() {
-            let help = command
-                .get_after_help()
-                .map(ToString::to_string)
-                .unwrap_or_default();
-            assert!(
-                help.contains(&format!("driftless {}", command.get_name())),
-                "{}",
-                command.get_name()
-            );
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains(&format!("driftless {}", command.get_name())), "{}", command.get_name());
         }
     }
 }

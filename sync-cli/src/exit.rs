@@ -60,18 +60,12 @@ mod tests {
     #[test]
     fn every_error_has_its_code() {
         for (error, exit) in [
-            (
-                anyhow::Error::from(SyncError::Guard(String::new())),
-                Exit::CouldNotRun,
-            ),
+            (anyhow::Error::from(SyncError::Guard(String::new())), Exit::CouldNotRun),
             (SyncError::Root(String::new()).into(), Exit::CouldNotRun),
             (SyncError::Cancelled.into(), Exit::Interrupted),
             (Usage(String::new()).into(), Exit::Usage),
             (anyhow::anyhow!("anything else"), Exit::CouldNotRun),
-            (
-                anyhow::Error::from(SyncError::Cancelled).context("while scanning"),
-                Exit::Interrupted,
-            ),
+            (anyhow::Error::from(SyncError::Cancelled).context("while scanning"), Exit::Interrupted),
         ] {
             assert_eq!(Exit::of_error(&error), exit, "{error:?}");
         }

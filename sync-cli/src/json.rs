@@ -123,11 +123,7 @@ impl ItemLine {
 impl ProblemLine {
     /// The fields of a problem.
     pub(crate) fn of(problem: &Problem) -> ProblemLine {
-        ProblemLine {
-            path: PathFields::of(&problem.path),
-            step: problem.step,
-            error: problem.error.clone(),
-        }
+        ProblemLine { path: PathFields::of(&problem.path), step: problem.step, error: problem.error.clone() }
     }
 }
 
@@ -181,10 +177,7 @@ fn path_text(path: &RelPath) -> (String, Option<String>) {
     }
     match std::str::from_utf8(path.as_bytes()) {
         Ok(text) => (text.into(), None),
-        Err(_) => (
-            String::from_utf8_lossy(path.as_bytes()).into_owned(),
-            Some(STANDARD.encode(path.as_bytes())),
-        ),
+        Err(_) => (String::from_utf8_lossy(path.as_bytes()).into_owned(), Some(STANDARD.encode(path.as_bytes()))),
     }
 }
 
@@ -216,12 +209,7 @@ mod tests {
     #[test]
     fn the_summary_has_the_fields_of_the_contract() {
         let value = serde_json::to_value(Event::Summary(SummaryLine::default())).unwrap();
-        let mut names: Vec<&str> = value
-            .as_object()
-            .unwrap()
-            .keys()
-            .map(String::as_str)
-            .collect();
+        let mut names: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
         names.sort_unstable();
         assert_eq!(
             names.join(" "),
@@ -232,10 +220,7 @@ mod tests {
 
     #[test]
     fn times_keep_their_nanoseconds() {
-        assert_eq!(
-            time(1_772_668_801_123_456_789),
-            "2026-03-05T00:00:01.123456789Z"
-        );
+        assert_eq!(time(1_772_668_801_123_456_789), "2026-03-05T00:00:01.123456789Z");
         assert_eq!(time(-1), "1969-12-31T23:59:59.999999999Z");
     }
 }

@@ -24,11 +24,7 @@ pub(crate) struct Listener<'a> {
 
 impl<'a> Listener<'a> {
     /// Begins to listen. `verbose`: each item is printed as it is done.
-    pub(crate) fn new(
-        output: &'a Output,
-        watch: Stopwatch,
-        verbose: bool,
-    ) -> anyhow::Result<Listener<'a>> {
+    pub(crate) fn new(output: &'a Output, watch: Stopwatch, verbose: bool) -> anyhow::Result<Listener<'a>> {
         Ok(Listener {
             output,
             progress: Progress::new(output, watch),
@@ -75,8 +71,7 @@ impl Monitor for Listener<'_> {
             Done::Failed => (Some(side), "failed"),
             Done::Skipped => (None, "skipped"),
         };
-        self.output
-            .event(&Event::Item(ItemLine::of(item, side, result)));
+        self.output.event(&Event::Item(ItemLine::of(item, side, result)));
         if self.verbose {
             self.output.line(&render::done_item(item, side, done));
         }

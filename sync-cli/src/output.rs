@@ -28,16 +28,8 @@ impl Output {
     pub(crate) fn new(json: bool) -> Output {
         let out = io::stdout();
         let flush_lines = out.is_terminal();
-        let result = ResultStream {
-            out: BufWriter::new(out),
-            flush_lines,
-            broken: None,
-        };
-        Output {
-            json,
-            result: Mutex::new(result),
-            bar: OnceLock::new(),
-        }
+        let result = ResultStream { out: BufWriter::new(out), flush_lines, broken: None };
+        Output { json, result: Mutex::new(result), bar: OnceLock::new() }
     }
 
     /// Are results JSON lines?
@@ -143,11 +135,7 @@ impl ResultStream {
 
 /// Shows what clap has to say, help or a complaint, and tells the exit code.
 pub(crate) fn clap_message(message: &clap::Error) -> Exit {
-    let exit = if message.use_stderr() {
-        Exit::Usage
-    } else {
-        Exit::InSync
-    };
+    let exit = if message.use_stderr() { Exit::Usage } else { Exit::InSync };
     match message.print() {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Exit::CouldNotRun,
         _ => exit,

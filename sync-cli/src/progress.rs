@@ -138,11 +138,7 @@ impl<'a> Progress<'a> {
         let due = self.next_line_ms.load(Ordering::Relaxed);
         let next = now_ms.saturating_add(LINE_INTERVAL_MS);
         // Of several threads that find the line due, one writes it.
-        let mine = now_ms >= due
-            && self
-                .next_line_ms
-                .compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok();
+        let mine = now_ms >= due && self.next_line_ms.compare_exchange(due, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if !mine {
             return;
         }
@@ -185,15 +181,11 @@ fn show_part(bar: &ProgressBar, part: Part) {
         Some(Phase::Apply) => "applying",
         None => return,
     };
-    let of = part
-        .files
-        .map_or(String::new(), |files| format!(" of {}", HumanCount(files)));
+    let of = part.files.map_or(String::new(), |files| format!(" of {}", HumanCount(files)));
     let template = match part.bytes {
         Some(total) if total > 0 => {
             bar.set_length(total);
-            format!(
-                "{what} {{msg}}{of} paths {{bar:20}} {{bytes}} of {{total_bytes}} {{bytes_per_sec}} eta {{eta}}"
-            )
+            format!("{what} {{msg}}{of} paths {{bar:20}} {{bytes}} of {{total_bytes}} {{bytes_per_sec}} eta {{eta}}")
         }
         _ => {
             bar.unset_length();
@@ -215,15 +207,7 @@ mod tests {
         let bar = ProgressBar::hidden();
         for phase in [Phase::Scan, Phase::Compare, Phase::Plan, Phase::Apply] {
             for bytes in [None, Some(0), Some(10)] {
-                show_part(
-                    &bar,
-                    Part {
-                        phase: Some(phase),
-                        files: Some(1),
-                        bytes,
-                        scanned: 0,
-                    },
-                );
+                show_part(&bar, Part { phase: Some(phase), files: Some(1), bytes, scanned: 0 });
             }
         }
     }

@@ -49,40 +49,23 @@ pub(crate) fn done_item(item: &Item, side: Option<Side>, done: Done) -> String {
 }
 
 fn item_text(item: &Item) -> String {
-    let slash = if item.kind == sync_core::entry::Kind::Dir {
-        "/"
-    } else {
-        ""
-    };
-    let from = item
-        .from
-        .as_ref()
-        .map_or(String::new(), |from| format!("  (from {from}{slash})"));
+    let slash = if item.kind == sync_core::entry::Kind::Dir { "/" } else { "" };
+    let from = item.from.as_ref().map_or(String::new(), |from| format!("  (from {from}{slash})"));
     let size = match item.verb {
         Verb::Create | Verb::Update | Verb::Conflict if item.bytes > 0 => {
             format!("  ({})", bytes(item.bytes))
         }
         _ => String::new(),
     };
-    let reason = item
-        .reason
-        .map_or(String::new(), |reason| format!("  [{reason}]"));
-    format!(
-        "{:8}  {}{slash}{from}{size}{reason}",
-        json::action(item.verb),
-        item.path
-    )
+    let reason = item.reason.map_or(String::new(), |reason| format!("  [{reason}]"));
+    format!("{:8}  {}{slash}{from}{size}{reason}", json::action(item.verb), item.path)
 }
 
 /// Open conflicts, one line each, the first [`LISTED`] of them unless `all`.
 pub(crate) fn conflicts_left(tally: &Tally, all: bool) -> Vec<String> {
     let shown = if all { usize::MAX } else { LISTED };
-    let mut lines: Vec<String> = tally
-        .left
-        .iter()
-        .take(shown)
-        .map(|(path, left)| format!("  {:8}  {path}  [{}]", "conflict", left.reason))
-        .collect();
+    let mut lines: Vec<String> =
+        tally.left.iter().take(shown).map(|(path, left)| format!("  {:8}  {path}  [{}]", "conflict", left.reason)).collect();
     if let Some(more) = tally.left.len().checked_sub(shown).filter(|more| *more > 0) {
         lines.push(format!("  … and {} more", count(more as u64)));
     }
@@ -98,11 +81,7 @@ pub(crate) fn changes(totals: &Totals, words: [&str; 4]) -> Option<String> {
         .filter(|(number, _)| **number > 0)
         .map(|(number, word)| format!("{} {word}", count(*number)))
         .collect();
-    if parts.is_empty() {
-        None
-    } else {
-        Some(parts.join(", "))
-    }
+    if parts.is_empty() { None } else { Some(parts.join(", ")) }
 }
 
 /// Words for what was done.
@@ -117,28 +96,16 @@ pub(crate) const NOTHING: &str = "nothing";
 pub(crate) fn both_sides(totals: &[Totals; 2], words: [&str; 4]) -> String {
     let parts: Vec<String> = [("A → B", Side::B), ("B → A", Side::A)]
         .into_iter()
-        .filter_map(|(arrow, side)| {
-            Some(format!(
-                "{arrow}: {}",
-                changes(&totals[index(side)], words)?
-            ))
-        })
+        .filter_map(|(arrow, side)| Some(format!("{arrow}: {}", changes(&totals[index(side)], words)?)))
         .collect();
-    if parts.is_empty() {
-        NOTHING.into()
-    } else {
-        parts.join("; ")
-    }
+    if parts.is_empty() { NOTHING.into() } else { parts.join("; ") }
 }
 
 /// The line below a plan: "A → B: 2 to create; 1 conflict left open; 4.50 MiB".
 pub(crate) fn plan_total(totals: &[Totals; 2], left: u64, size: u64) -> String {
     let mut parts = vec![both_sides(totals, PLANNED)];
     if left > 0 {
-        parts.push(format!(
-            "{} left open",
-            counted(left, "conflict", "conflicts")
-        ));
+        parts.push(format!("{} left open", counted(left, "conflict", "conflicts")));
     }
     if size > 0 {
         parts.push(bytes(size));
@@ -153,23 +120,13 @@ pub(crate) fn volume(size: u64, time: Duration) -> String {
         return format!("in {}", duration(time));
     }
     let rate = size as f64 / seconds;
-    format!(
-        "{} in {}, {}/s",
-        bytes(size),
-        duration(time),
-        bytes(rate as u64)
-    )
+    format!("{} in {}, {}/s", bytes(size), duration(time), bytes(rate as u64))
 }
 
 /// A problem in one line.
 pub(crate) fn problem(root_path: &Path, problem: &Problem) -> String {
     let error = escape(problem.error.as_bytes());
-    format!(
-        "failed: {}: {}: {}: {error}",
-        root(root_path),
-        problem.path,
-        problem.step
-    )
+    format!("failed: {}: {}: {}: {error}", root(root_path), problem.path, problem.step)
 }
 
 /// Thousands separated: "1,234".
@@ -189,10 +146,7 @@ pub(crate) fn bytes(size: u64) -> String {
 
 /// A moment in the user's time zone.
 pub(crate) fn moment(ns: i64) -> String {
-    DateTime::from_timestamp_nanos(ns)
-        .with_timezone(&Local)
-        .format("%Y-%m-%d %H:%M:%S")
-        .to_string()
+    DateTime::from_timestamp_nanos(ns).with_timezone(&Local).format("%Y-%m-%d %H:%M:%S").to_string()
 }
 
 /// A path as it can be typed behind a command: quoted where a shell would read it otherwise.
@@ -225,14 +179,7 @@ mod tests {
 
     fn item(path: &[u8], verb: Verb) -> Item {
         let path = RelPath::parse(path).unwrap();
-        Item {
-            path,
-            kind: Kind::File,
-            verb,
-            from: None,
-            bytes: 2048,
-            reason: None,
-        }
+        Item { path, kind: Kind::File, verb, from: None, bytes: 2048, reason: None }
     }
 
     #[test]
@@ -246,44 +193,23 @@ mod tests {
         let mut moved = item(b"new", Verb::Move);
         moved.from = Some(RelPath::parse(b"old").unwrap());
         moved.kind = Kind::Dir;
-        assert_eq!(
-            done_item(&moved, Some(Side::B), Done::Done),
-            "A → B  move      new/  (from old/)"
-        );
+        assert_eq!(done_item(&moved, Some(Side::B), Done::Done), "A → B  move      new/  (from old/)");
     }
 
     #[test]
     fn a_summary_names_only_what_happened() {
-        let b = Totals {
-            created: 1234,
-            moved: 2,
-            ..Totals::default()
-        };
-        let a = Totals {
-            deleted: 1,
-            ..Totals::default()
-        };
-        assert_eq!(
-            both_sides(&[a, b], DONE),
-            "A → B: 1,234 created, 2 moved; B → A: 1 deleted"
-        );
+        let b = Totals { created: 1234, moved: 2, ..Totals::default() };
+        let a = Totals { deleted: 1, ..Totals::default() };
+        assert_eq!(both_sides(&[a, b], DONE), "A → B: 1,234 created, 2 moved; B → A: 1 deleted");
         assert_eq!(both_sides(&[Totals::default(); 2], DONE), "nothing");
         assert_eq!(volume(0, Duration::from_millis(1234)), "in 1.2 s");
-        assert_eq!(
-            volume(2048, Duration::from_secs(2)),
-            "2.00 KiB in 2.0 s, 1.00 KiB/s"
-        );
+        assert_eq!(volume(2048, Duration::from_secs(2)), "2.00 KiB in 2.0 s, 1.00 KiB/s");
         assert_eq!(duration(Duration::from_secs(3725)), "1 h 2 min");
     }
 
     #[test]
     fn a_word_for_the_shell_is_quoted_where_needed() {
-        for (text, word) in [
-            ("a/b.txt", "a/b.txt"),
-            ("a b", "'a b'"),
-            ("it's", "'it'\\''s'"),
-            ("", "''"),
-        ] {
+        for (text, word) in [("a/b.txt", "a/b.txt"), ("a b", "'a b'"), ("it's", "'it'\\''s'"), ("", "''")] {
             assert_eq!(quoted(text), word);
         }
     }

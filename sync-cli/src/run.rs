@@ -38,11 +38,7 @@ impl<'a> Run<'a> {
     pub(crate) fn begin(args: &'a RunArgs, output: &'a Output, verbose: bool) -> Result<Run<'a>> {
         let watch = Stopwatch::start();
         let listener = Listener::new(output, watch, verbose)?;
-        Ok(Run {
-            args,
-            listener,
-            watch,
-        })
+        Ok(Run { args, listener, watch })
     }
 
     /// Where results go.
@@ -62,12 +58,7 @@ impl<'a> Run<'a> {
 
     /// Opens and scans both roots.
     pub(crate) fn open(&self, dry_run: bool) -> Result<Sync> {
-        Ok(Sync::open(
-            &self.args.a,
-            &self.args.b,
-            options(self.args, dry_run),
-            &self.listener,
-        )?)
+        Ok(Sync::open(&self.args.a, &self.args.b, options(self.args, dry_run), &self.listener)?)
     }
 
     /// Plans and prints everything that would be done; changes nothing.
@@ -96,9 +87,7 @@ impl<'a> Run<'a> {
             }
         })?;
         self.tell_plan(&plan, &tally);
-        render::conflicts_left(&tally, true)
-            .iter()
-            .for_each(|line| output.line(line));
+        render::conflicts_left(&tally, true).iter().for_each(|line| output.line(line));
         let outcome = self.looked(&plan, &tally, scan);
         self.tell_what_would_be(&outcome, &tally);
         Ok(outcome)
@@ -107,10 +96,7 @@ impl<'a> Run<'a> {
     /// The JSON line of a plan.
     pub(crate) fn tell_plan(&self, plan: &Plan, tally: &Tally) {
         let bytes = plan.totals.iter().map(|totals| totals.bytes).sum();
-        self.output().event(&Event::Plan {
-            items: tally.items,
-            bytes,
-        });
+        self.output().event(&Event::Plan { items: tally.items, bytes });
     }
 
     /// What a finished run achieved.
@@ -140,14 +126,10 @@ impl<'a> Run<'a> {
             Err(error) => {
                 let done = self.so_far();
                 let error_text = Some(format!("{error:#}"));
-                self.output().event(&Event::Summary(SummaryLine {
-                    error: error_text,
-                    ..summary(&done)
-                }));
+                self.output().event(&Event::Summary(SummaryLine { error: error_text, ..summary(&done) }));
                 let text = render::both_sides(&done.totals, render::DONE);
                 if text != render::NOTHING {
-                    self.output()
-                        .line(&format!("done before it stopped: {text}"));
+                    self.output().line(&format!("done before it stopped: {text}"));
                 }
                 Err(error)
             }
@@ -186,15 +168,13 @@ impl<'a> Run<'a> {
             return self.tell_nothing_to_do();
         }
         let size: u64 = outcome.totals.iter().map(|totals| totals.bytes).sum();
-        self.output()
-            .line(&render::plan_total(&outcome.totals, tally.skipped(), size));
+        self.output().line(&render::plan_total(&outcome.totals, tally.skipped(), size));
     }
 
     /// The line of a run that found both roots equal.
     pub(crate) fn tell_nothing_to_do(&self) {
         let entries = render::counted(self.listener.progress.scanned(), "entry", "entries");
-        self.output()
-            .line(&format!("in sync: nothing to do ({entries} looked at)"));
+        self.output().line(&format!("in sync: nothing to do ({entries} looked at)"));
     }
 }
 
@@ -221,11 +201,7 @@ fn options(args: &RunArgs, dry_run: bool) -> Options {
         }),
         paths: args.paths.clone(),
         ignore: args.ignore.clone(),
-        max_delete: if args.allow_delete {
-            None
-        } else {
-            Some(args.max_delete)
-        },
+        max_delete: if args.allow_delete { None } else { Some(args.max_delete) },
         checksum: args.checksum,
         keep_versions: args.keep_versions.0,
         mask: AttrMask {

@@ -18,10 +18,7 @@ pub(crate) struct Interrupt {
 impl Interrupt {
     /// Takes over SIGINT and SIGTERM for the rest of the process.
     pub(crate) fn install() -> anyhow::Result<Interrupt> {
-        let interrupt = Interrupt {
-            asked: Arc::default(),
-            waiting: Arc::default(),
-        };
+        let interrupt = Interrupt { asked: Arc::default(), waiting: Arc::default() };
         for signal in [SIGINT, SIGTERM] {
             let code = Exit::Interrupted as i32;
             flag::register_conditional_shutdown(signal, code, Arc::clone(&interrupt.waiting))

@@ -81,10 +81,7 @@ impl Tally {
     }
 
     fn leave(&mut self, item: &Item) -> bool {
-        let left = Left {
-            kind: item.kind,
-            reason: item.reason.unwrap_or("left as it is"),
-        };
+        let left = Left { kind: item.kind, reason: item.reason.unwrap_or("left as it is") };
         self.left.insert(item.path.clone(), left).is_none()
     }
 }
@@ -92,8 +89,7 @@ impl Tally {
 /// What will become of a planned item: a conflict stays open if the policy says so, or if its bytes cannot be read.
 pub(crate) fn foresee(item: &Item, policy: Policy) -> Done {
     let open = item.verb == Verb::Conflict
-        && (item.reason == Some(UNREADABLE)
-            || (policy == Policy::Skip && item.reason != Some(CONFLICT_COPY)));
+        && (item.reason == Some(UNREADABLE) || (policy == Policy::Skip && item.reason != Some(CONFLICT_COPY)));
     if open { Done::Skipped } else { Done::Done }
 }
 
@@ -111,14 +107,7 @@ mod tests {
 
     fn item(path: &str, verb: Verb, reason: Option<&'static str>) -> Item {
         let path = RelPath::parse(path.as_bytes()).unwrap();
-        Item {
-            path,
-            kind: Kind::File,
-            verb,
-            from: None,
-            bytes: 10,
-            reason,
-        }
+        Item { path, kind: Kind::File, verb, from: None, bytes: 10, reason }
     }
 
     #[test]
@@ -128,31 +117,15 @@ mod tests {
         assert!(tally.add(Side::B, &conflict, Done::Skipped));
         assert!(!tally.add(Side::A, &conflict, Done::Skipped));
         assert!(tally.add(Side::A, &item("b", Verb::Create, None), Done::Done));
-        assert_eq!(
-            (
-                tally.conflicts(),
-                tally.skipped(),
-                tally.items,
-                tally.changes()
-            ),
-            (1, 1, 2, 1)
-        );
+        assert_eq!((tally.conflicts(), tally.skipped(), tally.items, tally.changes()), (1, 1, 2, 1));
         assert_eq!((tally.totals[0].created, tally.totals[0].bytes), (1, 10));
     }
 
     #[test]
     fn a_conflict_copy_is_a_new_file_and_no_second_conflict() {
         let mut tally = Tally::default();
-        tally.add(
-            Side::B,
-            &item("a", Verb::Conflict, Some("both sides changed it")),
-            Done::Done,
-        );
-        tally.add(
-            Side::B,
-            &item("a.conflict", Verb::Conflict, Some("conflict copy")),
-            Done::Done,
-        );
+        tally.add(Side::B, &item("a", Verb::Conflict, Some("both sides changed it")), Done::Done);
+        tally.add(Side::B, &item("a.conflict", Verb::Conflict, Some("conflict copy")), Done::Done);
         assert_eq!((tally.conflicts(), tally.skipped()), (1, 0));
         assert_eq!((tally.totals[1].created, tally.totals[1].updated), (1, 1));
     }

@@ -31,20 +31,11 @@ pub(crate) fn below(text: OsString) -> Result<RelPath, String> {
         return Err("a path cannot be empty; give . for the whole root".into());
     }
     if bytes.starts_with(b"/") {
-        return Err(format!(
-            "{:?} is absolute; give the path relative to the root",
-            escape(bytes)
-        ));
+        return Err(format!("{:?} is absolute; give the path relative to the root", escape(bytes)));
     }
-    let parts: Vec<&[u8]> = bytes
-        .split(|b| *b == b'/')
-        .filter(|part| !matches!(*part, b"" | b"."))
-        .collect();
+    let parts: Vec<&[u8]> = bytes.split(|b| *b == b'/').filter(|part| !matches!(*part, b"" | b".")).collect();
     if parts.contains(&&b".."[..]) {
-        return Err(format!(
-            "{:?} contains `..`; give the path relative to the root, without it",
-            escape(bytes)
-        ));
+        return Err(format!("{:?} contains `..`; give the path relative to the root, without it", escape(bytes)));
     }
     RelPath::parse(&parts.join(&b'/')).map_err(|error| error.to_string())
 }
@@ -70,9 +61,7 @@ pub(crate) fn retention(text: &str) -> Result<Retention, String> {
     match number.checked_mul(unit) {
         Some(0) => Err("a duration of zero keeps nothing; say so with off".into()),
         // A hundred years: beyond it, date arithmetic in nanoseconds would overflow.
-        Some(seconds) if seconds <= 36_525 * 86_400 => {
-            Ok(Retention(Some(Duration::from_secs(seconds))))
-        }
+        Some(seconds) if seconds <= 36_525 * 86_400 => Ok(Retention(Some(Duration::from_secs(seconds)))),
         _ => Err(format!("{text:?} is longer than a hundred years")),
     }
 }
@@ -95,11 +84,7 @@ pub(crate) fn max_delete(text: &str) -> Result<MaxDelete, String> {
 
 /// Digits alone: `str::parse` would take a sign.
 fn digits(text: &str) -> Option<u64> {
-    if text.bytes().all(|b| b.is_ascii_digit()) {
-        text.parse().ok()
-    } else {
-        None
-    }
+    if text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
 #[cfg(test)]
@@ -109,14 +94,7 @@ mod tests {
 
     #[test]
     fn whatever_reads_as_another_machine_is_no_root() {
-        for remote in [
-            "ssh://host/p",
-            "quic://host/f",
-            "host:path",
-            "me@host:p",
-            "c:",
-            "http://x",
-        ] {
+        for remote in ["ssh://host/p", "quic://host/f", "host:path", "me@host:p", "c:", "http://x"] {
             let error = root(remote.into()).unwrap_err();
             assert!(error.contains("only local folders"), "{remote}: {error}");
         }
@@ -146,13 +124,8 @@ mod tests {
 
     #[test]
     fn a_path_that_could_leave_the_root_is_refused() {
-        for (given, word) in [
-            ("/a", "absolute"),
-            ("..", "`..`"),
-            ("a/../b", "`..`"),
-            ("", "empty"),
-            (".driftless/x", "reserved"),
-        ] {
+        for (given, word) in [("/a", "absolute"), ("..", "`..`"), ("a/../b", "`..`"), ("", "empty"), (".driftless/x", "reserved")]
+        {
             let error = below(given.into()).unwrap_err();
             assert!(error.contains(word), "{given}: {error}");
         }
@@ -160,32 +133,11 @@ mod tests {
 
     #[test]
     fn a_retention_is_a_number_and_a_unit_or_off() {
-        for (given, seconds) in [
-            ("7d", 604_800),
-            ("12h", 43_200),
-            ("30m", 1_800),
-            ("90s", 90),
-        ] {
-            assert_eq!(
-                retention(given),
-                Ok(Retention(Some(Duration::from_secs(seconds))))
-            );
+        for (given, seconds) in [("7d", 604_800), ("12h", 43_200), ("30m", 1_800), ("90s", 90)] {
+            assert_eq!(retention(given), Ok(Retention(Some(Duration::from_secs(seconds)))));
         }
         assert_eq!(retention("off"), Ok(Retention(None)));
-        for wrong in [
-            "",
-            "7",
-            "d",
-            "-1d",
-            "+1d",
-            "1.5h",
-            "7 d",
-            "7w",
-            "0s",
-            "99999999999999999999d",
-            "40000d",
-            "7é",
-        ] {
+        for wrong in ["", "7", "d", "-1d", "+1d", "1.5h", "7 d", "7w", "0s", "99999999999999999999d", "40000d", "7é"] {
             assert!(retention(wrong).is_err(), "{wrong:?}");
         }
     }
@@ -196,9 +148,7 @@ mod tests {
         assert_eq!(max_delete("1000"), Ok(MaxDelete::Count(1000)));
         assert_eq!(max_delete("25%"), Ok(MaxDelete::Percent(25.0)));
         assert_eq!(max_delete("12.5%"), Ok(MaxDelete::Percent(12.5)));
-        for wrong in [
-            "", "%", "-1", "+1", "101%", "x", "1e3", "1e1%", "nan%", "inf%", ".",
-        ] {
+        for wrong in ["", "%", "-1", "+1", "101%", "x", "1e3", "1e1%", "nan%", "inf%", "."] {
             assert!(max_delete(wrong).is_err(), "{wrong:?}");
         }
     }

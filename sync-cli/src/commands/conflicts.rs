@@ -38,14 +38,9 @@ pub(super) fn run(args: &ConflictsArgs, output: &Output) -> Result<Exit> {
         output.line("no open conflicts");
     } else if conflicts.iter().any(|conflict| conflict.decided.is_none()) {
         let root = render::quoted(&render::root(&args.at.root));
-        output.talk(&format!(
-            "settle them: driftless resolve {root} PATH… --keep local|remote|newer|both"
-        ));
+        output.talk(&format!("settle them: driftless resolve {root} PATH… --keep local|remote|newer|both"));
     }
-    output.event(&Summary {
-        count: conflicts.len() as u64,
-        ..Summary::default()
-    });
+    output.event(&Summary { count: conflicts.len() as u64, ..Summary::default() });
     Ok(Exit::InSync)
 }
 
@@ -65,13 +60,8 @@ fn text(conflict: &OpenConflict) -> String {
     let here = version(conflict.ours_mtime_ns, conflict.ours_size);
     let there = version(conflict.theirs_mtime_ns, conflict.theirs_size);
     let other = escape(conflict.other.as_bytes());
-    let decided = conflict
-        .decided
-        .map_or(String::new(), |keep| format!("; decided: keep {keep}"));
-    format!(
-        "{}  (local: {here}; remote: {there} in {other}{decided})",
-        conflict.path
-    )
+    let decided = conflict.decided.map_or(String::new(), |keep| format!("; decided: keep {keep}"));
+    format!("{}  (local: {here}; remote: {there} in {other}{decided})", conflict.path)
 }
 
 fn version(mtime_ns: Option<i64>, size: Option<u64>) -> String {

@@ -11,15 +11,12 @@ use clap::CommandFactory;
 pub(super) fn run(args: &ManArgs, output: &Output) -> Result<Exit> {
     match &args.dir {
         Some(dir) => {
-            clap_mangen::generate_to(Cli::command(), dir).with_context(|| {
-                format!("cannot write the manual pages to {}", render::root(dir))
-            })?;
+            clap_mangen::generate_to(Cli::command(), dir)
+                .with_context(|| format!("cannot write the manual pages to {}", render::root(dir)))?;
         }
         None => {
             let mut page = Vec::new();
-            clap_mangen::Man::new(Cli::command())
-                .render(&mut page)
-                .context("cannot make the manual page")?;
+            clap_mangen::Man::new(Cli::command()).render(&mut page).context("cannot make the manual page")?;
             output.bytes(&page);
         }
     }

@@ -70,10 +70,7 @@ struct Summary {
 /// Ends the JSON lines of a command that failed with a summary too.
 fn listed(output: &Output, result: Result<Exit>) -> Result<Exit> {
     if let Err(error) = &result {
-        output.event(&Summary {
-            error: Some(format!("{error:#}")),
-            ..Summary::default()
-        });
+        output.event(&Summary { error: Some(format!("{error:#}")), ..Summary::default() });
     }
     result
 }

@@ -29,28 +29,19 @@ pub(super) fn run(args: &ResolveArgs, output: &Output) -> Result<Exit> {
     };
     let decided = super::open(&args.at)?.resolve(&args.paths, keep)?;
     for path in &decided {
-        output.event(&Line {
-            path: PathFields::of(path),
-            keep: word,
-        });
+        output.event(&Line { path: PathFields::of(path), keep: word });
         output.line(&format!("{path}  keep {word}"));
     }
     let mut exit = Exit::InSync;
     for path in &args.paths {
         if !decided.iter().any(|done| path.contains(done)) {
-            output.talk(&format!(
-                "failed: no open conflict at or below {}",
-                render::argument(path)
-            ));
+            output.talk(&format!("failed: no open conflict at or below {}", render::argument(path)));
             exit = Exit::Failed;
         }
     }
     if !decided.is_empty() {
         output.talk("the next sync carries it out");
     }
-    output.event(&Summary {
-        count: decided.len() as u64,
-        ..Summary::default()
-    });
+    output.event(&Summary { count: decided.len() as u64, ..Summary::default() });
     Ok(exit)
 }

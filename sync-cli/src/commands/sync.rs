@@ -51,8 +51,7 @@ fn mode(args: &SyncArgs) -> Result<Mode> {
         return Ok(Mode::Batch);
     }
     if args.run.json {
-        let text =
-            "nobody reads a question among JSON lines: give --batch to apply, or --dry-run to look";
+        let text = "nobody reads a question among JSON lines: give --batch to apply, or --dry-run to look";
         return Err(Usage(text.into()).into());
     }
     if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
@@ -125,8 +124,7 @@ fn tell_problems(run: &Run<'_>, report: &Report) {
     }
     if report.problems.len() > PROBLEMS_LISTED {
         let more = render::count((report.problems.len() - PROBLEMS_LISTED) as u64);
-        run.output()
-            .talk(&format!("… and {more} more failed; --json lists them all"));
+        run.output().talk(&format!("… and {more} more failed; --json lists them all"));
     }
 }
 
@@ -140,27 +138,16 @@ fn tell_result(run: &Run<'_>, outcome: &Outcome) {
     output.line(&format!("{text} ({})", render::volume(size, outcome.total)));
     let settled = outcome.conflicts - outcome.skipped;
     if settled > 0 {
-        output.line(&format!(
-            "{} settled",
-            render::counted(settled, "conflict", "conflicts")
-        ));
+        output.line(&format!("{} settled", render::counted(settled, "conflict", "conflicts")));
     }
     if outcome.skipped > 0 {
-        output.line(&format!(
-            "{} left open:",
-            render::counted(outcome.skipped, "conflict", "conflicts")
-        ));
-        render::conflicts_left(&run.listener.tally(), false)
-            .iter()
-            .for_each(|line| output.line(line));
+        output.line(&format!("{} left open:", render::counted(outcome.skipped, "conflict", "conflicts")));
+        render::conflicts_left(&run.listener.tally(), false).iter().for_each(|line| output.line(line));
         let root = render::quoted(&render::root(&run.args.a));
         output.line(&format!("see: driftless conflicts {root}"));
     }
     if outcome.failed > 0 {
-        output.line(&format!(
-            "{} failed",
-            render::counted(outcome.failed, "path", "paths")
-        ));
+        output.line(&format!("{} failed", render::counted(outcome.failed, "path", "paths")));
     }
 }
 
@@ -176,18 +163,10 @@ struct View {
 impl View {
     fn new(policy: Policy) -> View {
         let limit = match terminal_size::terminal_size() {
-            Some((_, height)) => {
-                (usize::from(height.0).saturating_sub(LINES_BESIDE_PLAN) / 2).max(5)
-            }
+            Some((_, height)) => (usize::from(height.0).saturating_sub(LINES_BESIDE_PLAN) / 2).max(5),
             None => ITEMS_SHOWN,
         };
-        View {
-            policy,
-            limit,
-            shown: Default::default(),
-            hidden: [0; 2],
-            tally: Tally::default(),
-        }
+        View { policy, limit, shown: Default::default(), hidden: [0; 2], tally: Tally::default() }
     }
 
     fn add(&mut self, side: Side, item: &sync_core::plan::Item) {
@@ -217,15 +196,9 @@ impl View {
                 output.talk(&format!("  … and {more} more (--dry-run lists them all)"));
             }
         }
-        render::conflicts_left(&self.tally, false)
-            .iter()
-            .for_each(|line| output.talk(line));
+        render::conflicts_left(&self.tally, false).iter().for_each(|line| output.talk(line));
         let size = plan.totals.iter().map(|totals| totals.bytes).sum();
-        output.talk(&render::plan_total(
-            &plan.totals,
-            self.tally.skipped(),
-            size,
-        ));
+        output.talk(&render::plan_total(&plan.totals, self.tally.skipped(), size));
     }
 }
 
@@ -247,15 +220,11 @@ fn question(run: &Run<'_>, view: &View) -> Result<Answer> {
             return Ok(Answer::Quit);
         }
         let given = line.trim();
-        if let Some((_, _, answer)) = choices
-            .iter()
-            .find(|(key, _, _)| given.eq_ignore_ascii_case(key))
-        {
+        if let Some((_, _, answer)) = choices.iter().find(|(key, _, _)| given.eq_ignore_ascii_case(key)) {
             return Ok(*answer);
         }
         let keys: Vec<&str> = choices.iter().map(|(key, _, _)| *key).collect();
-        run.output()
-            .talk(&format!("please answer with one of {}", keys.join(", ")));
+        run.output().talk(&format!("please answer with one of {}", keys.join(", ")));
     }
 }
 
@@ -266,31 +235,15 @@ fn choices(view: &View, policy_given: bool) -> Vec<(&'static str, &'static str, 
     if view.tally.changes() > 0 {
         choices.push(match open {
             0 => ("a", "[a]pply all", Answer::Apply(view.policy)),
-            _ => (
-                "a",
-                "[a]pply and leave the conflicts open",
-                Answer::Apply(view.policy),
-            ),
+            _ => ("a", "[a]pply and leave the conflicts open", Answer::Apply(view.policy)),
         });
     }
     if settled > 0 {
-        choices.push((
-            "w",
-            "apply [w]ithout the conflicts",
-            Answer::Apply(Policy::Skip),
-        ));
+        choices.push(("w", "apply [w]ithout the conflicts", Answer::Apply(Policy::Skip)));
     }
     if open > 0 && !policy_given {
-        choices.push((
-            "b",
-            "keep [b]oth versions of each conflict",
-            Answer::Apply(Policy::KeepBoth),
-        ));
-        choices.push((
-            "n",
-            "keep the [n]ewer version of each conflict",
-            Answer::Apply(Policy::Newer),
-        ));
+        choices.push(("b", "keep [b]oth versions of each conflict", Answer::Apply(Policy::KeepBoth)));
+        choices.push(("n", "keep the [n]ewer version of each conflict", Answer::Apply(Policy::Newer)));
     }
     choices.push(("q", "[q]uit", Answer::Quit));
     choices

@@ -38,18 +38,13 @@ pub(super) fn run(args: &VersionsArgs, output: &Output) -> Result<Exit> {
     let at = args.path.clone().unwrap_or_else(RelPath::root);
     let versions = super::open(&args.at)?.versions(&at)?;
     for version in &versions {
-        output.event(&Line {
-            version: self::version(version),
-        });
+        output.event(&Line { version: self::version(version) });
         output.line(&text(version));
     }
     if versions.is_empty() {
         output.line("no kept versions");
     }
-    output.event(&Summary {
-        count: versions.len() as u64,
-        ..Summary::default()
-    });
+    output.event(&Summary { count: versions.len() as u64, ..Summary::default() });
     Ok(Exit::InSync)
 }
 
@@ -71,13 +66,7 @@ fn text(version: &KeptVersion) -> String {
         Kind::File => render::bytes(version.size),
         Kind::Dir | Kind::Symlink => json::kind(version.kind).into(),
     };
-    let (mtime, kept) = (
-        render::moment(version.mtime_ns),
-        render::moment(version.kept_at_ns),
-    );
+    let (mtime, kept) = (render::moment(version.mtime_ns), render::moment(version.kept_at_ns));
     let reason = escape(version.reason.as_bytes());
-    format!(
-        "{:>6}  {}  ({what}, of {mtime}; {reason} {kept})",
-        version.id, version.path
-    )
+    format!("{:>6}  {}  ({what}, of {mtime}; {reason} {kept})", version.id, version.path)
 }
