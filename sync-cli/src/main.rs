@@ -2,6 +2,7 @@
 //!
 //! Everything it knows of synchronisation comes from `sync-core`; here are words, streams and questions.
 
+mod ask;
 mod cli;
 mod commands;
 mod exit;
