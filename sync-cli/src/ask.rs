@@ -90,8 +90,11 @@ pub(crate) fn ask(run: &Run<'_>, view: &View, plan: &Plan) -> Result<Answer> {
     words.push("[q]uit");
     let text = format!("{}?", words.join(", "));
     loop {
-        // The end of the input is nobody's consent.
-        let Some(line) = answer(run, &text)? else { return Ok(Answer::Quit) };
+        let Some(line) = answer(run, &text)? else {
+            // The end of the input is nobody's consent, and left the question without the end of its line.
+            run.output().talk("");
+            return Ok(Answer::Quit);
+        };
         let given = line.trim().to_lowercase();
         if given == "q" {
             return Ok(Answer::Quit);
@@ -123,7 +126,7 @@ fn choices(view: &View, policy_given: bool) -> Vec<(&'static str, &'static str, 
         let text = if open { "[a]pply and leave the conflicts open" } else { "[a]pply all" };
         choices.push(("a", text, view.policy));
     }
-    if view.tally.settled > 0 {
+    if !view.tally.settled.is_empty() {
         choices.push(("w", "apply [w]ithout the conflicts", Policy::Skip));
     }
     if open && !policy_given {

@@ -56,6 +56,7 @@ impl<'a> Progress<'a> {
     pub(crate) fn new(output: &'a Output, watch: Stopwatch) -> Progress<'a> {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+            show_part(&bar, Part { phase: Some(Phase::Scan), ..Part::default() });
             bar.enable_steady_tick(REDRAW);
             output.share_terminal_with(bar.clone());
             bar

@@ -125,8 +125,11 @@ pub(crate) fn volume(size: u64, time: Duration) -> String {
 
 /// A problem in one line.
 pub(crate) fn problem(root_path: &Path, problem: &Problem) -> String {
-    let error = escape(problem.error.as_bytes());
-    format!("failed: {}: {}: {}: {error}", root(root_path), problem.path, problem.step)
+    let place = match problem.path.is_root() {
+        true => root(root_path),
+        false => format!("{}/{}", root(root_path), problem.path),
+    };
+    format!("failed: {place}: {}: {}", problem.step, escape(problem.error.as_bytes()))
 }
 
 /// Thousands separated: "1,234".

@@ -2,7 +2,7 @@
 //!
 //! A two-way run is two pulls, and both meet a conflict that stays open. A user counts paths.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use sync_core::entry::Kind;
 use sync_core::io::sync::{Policy, Side, Totals};
 use sync_core::path::RelPath;
@@ -31,7 +31,7 @@ pub(crate) struct Tally {
     /// Conflicts that stay open.
     pub(crate) left: BTreeMap<RelPath, Left>,
     /// Conflicts that were decided.
-    pub(crate) settled: u64,
+    pub(crate) settled: BTreeSet<RelPath>,
     /// All items, open conflicts once.
     pub(crate) items: u64,
 }
@@ -57,7 +57,7 @@ impl Tally {
                     Verb::Conflict if item.reason == Some(CONFLICT_COPY) => totals.created += 1,
                     Verb::Conflict => {
                         totals.updated += 1;
-                        self.settled += 1;
+                        self.settled.insert(item.path.clone());
                     }
                 }
             }
@@ -67,7 +67,7 @@ impl Tally {
 
     /// Conflicts met, by path.
     pub(crate) fn conflicts(&self) -> u64 {
-        self.settled + self.skipped()
+        self.settled.len() as u64 + self.skipped()
     }
 
     /// Paths left as they are.
