@@ -12,12 +12,22 @@ use std::sync::Arc;
 /// Applies one change.
 pub(super) fn apply(tx: &mut Tx<'_>, change: &Change) -> Result<()> {
     match change {
-        Change::Put { path, row, signature, learn } => put(tx, path, (row, signature), learn.as_ref()),
+        Change::Put {
+            path,
+            row,
+            signature,
+            learn,
+        } => put(tx, path, (row, signature), learn.as_ref()),
         Change::Remove { path, learn, bound } => remove(tx, path, learn.as_ref(), bound),
         Change::RemoveTree { path, learn, bound } => remove_tree(tx, path, learn.as_ref(), bound),
         Change::Learn { path, learn } => learn_own(tx, path, learn),
         Change::Raise { path, s, bound } => raise(tx, path, s.as_ref(), bound),
-        Change::Refresh { path, signature, hash, mtime_ns } => refresh(tx, path, signature, *hash, *mtime_ns),
+        Change::Refresh {
+            path,
+            signature,
+            hash,
+            mtime_ns,
+        } => refresh(tx, path, signature, *hash, *mtime_ns),
         Change::Forget { path } => forget(tx, path),
     }
 }
@@ -36,7 +46,12 @@ fn slot<'p>(tx: &mut Tx<'_>, path: &'p RelPath) -> Result<Option<Slot<'p>>> {
 }
 
 /// Loads the node of a row, if it has one.
-fn enter(tx: &mut Tx<'_>, parent: i64, path: &RelPath, old: Option<&Stored>) -> Result<Option<i64>> {
+fn enter(
+    tx: &mut Tx<'_>,
+    parent: i64,
+    path: &RelPath,
+    old: Option<&Stored>,
+) -> Result<Option<i64>> {
     let Some(row) = old else { return Ok(None) };
     if let Some(id) = row.node {
         tx.enter(id, parent, path.as_bytes(), row)?;
@@ -52,7 +67,10 @@ fn put(
 ) -> Result<()> {
     tx.witness(path, row.m.get(tx.id))?;
     let id = tx.id;
-    row.c.iter().filter(|event| event.replica == id).try_for_each(|event| tx.witness(path, event.counter))?;
+    row.c
+        .iter()
+        .filter(|event| event.replica == id)
+        .try_for_each(|event| tx.witness(path, event.counter))?;
     let missing = || invariant(path, "a live path needs a live directory above it");
     let (parent, name) = slot(tx, path)?.ok_or_else(missing)?;
     // K7: a live path has a live directory as parent.
@@ -65,19 +83,23 @@ fn put(
     let own = tx.learned(old.as_ref().map_or(0, |old| old.own), learn, &sub)?;
     // K1: m is part of what is known of the path.
     if !row.m.within(&sub) && !row.m.within(&sub.joined(&tx.knowledge(own))) {
-        return Err(invariant(path, "the version is not covered by what is known of the path"));
+        return Err(invariant(
+            path,
+            "the version is not covered by what is known of the path",
+        ));
     }
     let seq = tx.write_row((parent, name), (row, sig), (node, own))?;
+    tx.raise(node.unwrap_or(parent), &row.m);
     if let Some(id) = node {
-        let node = tx.node(id);
-        node.raise(&row.m);
-        node.touch(seq);
+        tx.node(id).touch(seq);
     }
     if parent != ABOVE {
-        let (gone, come) = (old_share(tx, name, old.as_ref()), tx.leaf_share(name, &row.object));
+        let (gone, come) = (
+            old_share(tx, name, old.as_ref()),
+            tx.leaf_share(name, &row.object),
+        );
         let up = tx.node(parent);
         up.digest = up.digest.plus(come).minus(gone);
-        up.raise(&row.m);
         if old.is_none_or(|old| old.live.is_none()) {
             tx.clock.live += 1;
         }
@@ -86,7 +108,13 @@ fn put(
 }
 
 /// The node that a path has once it is live: always for a directory, else only for what stays below it.
-fn put_node(tx: &mut Tx<'_>, parent: i64, path: &RelPath, row: &Row, old: Option<&Stored>) -> Result<Option<i64>> {
+fn put_node(
+    tx: &mut Tx<'_>,
+    parent: i64,
+    path: &RelPath,
+    row: &Row,
+    old: Option<&Stored>,
+) -> Result<Option<i64>> {
     let node = enter(tx, parent, path, old)?;
     if row.object.kind() == Kind::Dir {
         let id = node.unwrap_or_else(|| tx.create(parent, path.as_bytes()));
@@ -106,7 +134,12 @@ fn put_node(tx: &mut Tx<'_>, parent: i64, path: &RelPath, row: &Row, old: Option
 }
 
 /// The path is no directory any more. Its node stays only for rows or knowledge below it.
-fn leave_dir(tx: &mut Tx<'_>, path: &RelPath, id: i64, old: Option<&Stored>) -> Result<Option<i64>> {
+fn leave_dir(
+    tx: &mut Tx<'_>,
+    path: &RelPath,
+    id: i64,
+    old: Option<&Stored>,
+) -> Result<Option<i64>> {
     if old.and_then(Stored::kind) == Some(Kind::Dir) && tx.has_live(id)? {
         return Err(invariant(path, "live paths stand below it"));
     }
@@ -128,10 +161,17 @@ fn keep_or_drop(tx: &mut Tx<'_>, id: i64) -> Result<Option<i64>> {
 
 fn old_share(tx: &Tx<'_>, name: &[u8], old: Option<&Stored>) -> Digest {
     let live = old.and_then(|old| old.live.as_ref());
-    live.map_or(Digest::default(), |(row, _)| tx.leaf_share(name, &row.object))
+    live.map_or(Digest::default(), |(row, _)| {
+        tx.leaf_share(name, &row.object)
+    })
 }
 
-fn remove(tx: &mut Tx<'_>, path: &RelPath, learn: Option<&Arc<Vector>>, bound: &Vector) -> Result<()> {
+fn remove(
+    tx: &mut Tx<'_>,
+    path: &RelPath,
+    learn: Option<&Arc<Vector>>,
+    bound: &Vector,
+) -> Result<()> {
     tx.witness(path, bound.get(tx.id))?;
     if path.is_root() {
         return Err(invariant(path, "the root cannot be absent"));
@@ -165,14 +205,13 @@ fn removed(
     bound: &Vector,
     seq: i64,
 ) {
+    tx.raise(node.unwrap_or(parent), bound);
     if let Some(id) = node {
-        tx.node(id).raise(bound);
         tx.node(id).touch(seq);
     }
     let gone = old_share(tx, name, Some(old));
     let up = tx.node(parent);
     up.digest = up.digest.minus(gone);
-    up.raise(bound);
     if old.live.is_some() {
         tx.clock.live -= 1;
     }
@@ -182,13 +221,18 @@ fn removed(
 fn raise_above(tx: &mut Tx<'_>, path: &RelPath, bound: &Vector) -> Result<()> {
     let (near, _) = tx.nearest(path.as_bytes())?;
     if !bound.within(&tx.node(near).bound) {
-        tx.node(near).raise(bound);
+        tx.raise(near, bound);
         tx.touch(near);
     }
     Ok(())
 }
 
-fn remove_tree(tx: &mut Tx<'_>, path: &RelPath, learn: Option<&Arc<Vector>>, bound: &Vector) -> Result<()> {
+fn remove_tree(
+    tx: &mut Tx<'_>,
+    path: &RelPath,
+    learn: Option<&Arc<Vector>>,
+    bound: &Vector,
+) -> Result<()> {
     tx.witness(path, bound.get(tx.id))?;
     if path.is_root() {
         return Err(invariant(path, "the root cannot be absent"));
@@ -248,7 +292,11 @@ fn clear(tx: &mut Tx<'_>, id: i64, sub: &Vector, bound: &Vector) -> Result<bool>
     for (name, node, own) in telling(tx, id)? {
         kept |= clear_child(tx, (id, &name), (node, own), sub, bound)?;
     }
-    let rows = if kept { "DELETE FROM entry WHERE parent = ?1 AND seq <= ?2" } else { "DELETE FROM entry WHERE parent = ?1 AND ?2 >= 0" };
+    let rows = if kept {
+        "DELETE FROM entry WHERE parent = ?1 AND seq <= ?2"
+    } else {
+        "DELETE FROM entry WHERE parent = ?1 AND ?2 >= 0"
+    };
     tx.conn
         .prepare_cached(rows)
         .and_then(|mut delete| delete.execute(params![id, newest]))
@@ -257,7 +305,7 @@ fn clear(tx: &mut Tx<'_>, id: i64, sub: &Vector, bound: &Vector) -> Result<bool>
     let node = tx.node(id);
     node.digest = Digest::default();
     node.dirty = true;
-    node.raise(bound);
+    tx.raise(id, bound);
     Ok(kept)
 }
 
@@ -265,7 +313,9 @@ fn clear(tx: &mut Tx<'_>, id: i64, sub: &Vector, bound: &Vector) -> Result<bool>
 fn telling(tx: &Tx<'_>, id: i64) -> Result<Vec<(Vec<u8>, Option<i64>, i64)>> {
     let sql = "SELECT name, node, o FROM entry WHERE parent = ?1 AND (o <> 0 OR node IS NOT NULL)";
     let mut query = tx.conn.prepare_cached(sql).attempt("read paths")?;
-    let rows = query.query_map([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).attempt("read paths")?;
+    let rows = query
+        .query_map([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+        .attempt("read paths")?;
     rows.collect::<rusqlite::Result<_>>().attempt("read paths")
 }
 
@@ -281,7 +331,9 @@ fn clear_child(
     let mut node = node;
     if let Some(id) = node {
         let path = child_path(&tx.node(parent).path, name);
-        let row = tx.stored(parent, name)?.ok_or(StateError::Content { what: "a directory without row" })?;
+        let row = tx.stored(parent, name)?.ok_or(StateError::Content {
+            what: "a directory without row",
+        })?;
         tx.enter(id, parent, &path, &row)?;
         let tells = below.join(&tx.node(id).s);
         if clear(tx, id, &below, bound)? || tells {
@@ -293,7 +345,11 @@ fn clear_child(
             node = None;
         }
     }
-    let own = if tx.knowledge(own).within(&below) { 0 } else { own };
+    let own = if tx.knowledge(own).within(&below) {
+        0
+    } else {
+        own
+    };
     if node.is_none() && own == 0 {
         return Ok(false);
     }
@@ -329,7 +385,11 @@ fn learn_own(tx: &mut Tx<'_>, path: &RelPath, learn: &Arc<Vector>) -> Result<()>
     if learn.within(&sub) || learn.within(&sub.joined(&tx.knowledge(own))) {
         return Ok(());
     }
-    let parent = if path.is_root() { ABOVE } else { ensure_node(tx, path, above(path.as_bytes()))? };
+    let parent = if path.is_root() {
+        ABOVE
+    } else {
+        ensure_node(tx, path, above(path.as_bytes()))?
+    };
     let name = last(path.as_bytes());
     let own = tx.learned(own, Some(learn), &sub)?;
     match old {
@@ -371,13 +431,23 @@ fn raise(tx: &mut Tx<'_>, path: &RelPath, s: Option<&Arc<Vector>>, bound: &Vecto
     if new_s.is_none() && bound.within(&tx.node(near).bound) {
         return Ok(());
     }
-    let id = if used == path.as_bytes().len() { near } else { ensure_node(tx, path, path.as_bytes())? };
+    let id = if used == path.as_bytes().len() {
+        near
+    } else {
+        ensure_node(tx, path, path.as_bytes())?
+    };
     if let Some(s) = new_s {
         let joined = tx.node(id).s.joined(s);
         tx.set_s(id, joined);
     }
-    tx.node(id).raise(bound);
-    tx.touch(id);
+    tx.raise(id, bound);
+    let node = tx.node(id);
+    let (parent, ghost) = (node.parent, node.dir.is_none());
+    let seq = tx.touch(id);
+    if ghost {
+        // The journal goes by the rows of ghosts; a directory is heard of by its node.
+        tx.renumber(parent, last(path.as_bytes()), seq)?;
+    }
     Ok(())
 }
 
@@ -388,9 +458,15 @@ fn refresh(
     hash: Option<Hash>,
     mtime_ns: Option<i64>,
 ) -> Result<()> {
-    let Some((parent, name)) = slot(tx, path)? else { return Ok(()) };
-    let Some(old) = tx.stored(parent, name)? else { return Ok(()) };
-    let Some((row, old_sig)) = &old.live else { return Ok(()) };
+    let Some((parent, name)) = slot(tx, path)? else {
+        return Ok(());
+    };
+    let Some(old) = tx.stored(parent, name)? else {
+        return Ok(());
+    };
+    let Some((row, old_sig)) = &old.live else {
+        return Ok(());
+    };
     let mut new = row.clone();
     new.object.attrs = followed(&row.object.attrs, &old_sig.attrs(), &sig.attrs());
     match &mut new.object.content {
@@ -411,7 +487,10 @@ fn refresh(
         node.touch(seq);
     }
     if parent != ABOVE {
-        let (gone, come) = (tx.leaf_share(name, &row.object), tx.leaf_share(name, &new.object));
+        let (gone, come) = (
+            tx.leaf_share(name, &row.object),
+            tx.leaf_share(name, &new.object),
+        );
         let up = tx.node(parent);
         up.digest = up.digest.plus(come).minus(gone);
     }
@@ -422,10 +501,26 @@ fn refresh(
 /// system cannot hold it) stays.
 fn followed(have: &Attrs, said: &Attrs, says: &Attrs) -> Attrs {
     Attrs {
-        mode: if have.mode == said.mode { says.mode } else { have.mode },
-        uid: if have.uid == said.uid { says.uid } else { have.uid },
-        gid: if have.gid == said.gid { says.gid } else { have.gid },
-        mtime_ns: if have.mtime_ns == said.mtime_ns { says.mtime_ns } else { have.mtime_ns },
+        mode: if have.mode == said.mode {
+            says.mode
+        } else {
+            have.mode
+        },
+        uid: if have.uid == said.uid {
+            says.uid
+        } else {
+            have.uid
+        },
+        gid: if have.gid == said.gid {
+            says.gid
+        } else {
+            have.gid
+        },
+        mtime_ns: if have.mtime_ns == said.mtime_ns {
+            says.mtime_ns
+        } else {
+            have.mtime_ns
+        },
     }
 }
 
@@ -438,13 +533,20 @@ fn heard_of(mask: AttrMask, old: &Row, new: &Row) -> bool {
 }
 
 /// Renews what only this replica looks at: no sequence number, no share in a digest.
-fn refresh_silently(tx: &Tx<'_>, (parent, name): Slot<'_>, sig: &Signature, row: &Row) -> Result<()> {
+fn refresh_silently(
+    tx: &Tx<'_>,
+    (parent, name): Slot<'_>,
+    sig: &Signature,
+    row: &Row,
+) -> Result<()> {
     let mut signature = super::encode::Blob::new();
     super::encode::signature(&mut signature, sig);
     let attrs = super::encode::overrides(&row.object, sig);
     tx.conn
         .prepare_cached("UPDATE entry SET sig = ?3, attrs = ?4 WHERE parent = ?1 AND name = ?2")
-        .and_then(|mut update| update.execute(params![parent, name, &signature[..], attrs.as_deref()]))
+        .and_then(|mut update| {
+            update.execute(params![parent, name, &signature[..], attrs.as_deref()])
+        })
         .attempt("refresh a path")?;
     Ok(())
 }
@@ -453,8 +555,12 @@ fn forget(tx: &mut Tx<'_>, path: &RelPath) -> Result<()> {
     if path.is_root() {
         return Err(invariant(path, "the root cannot be forgotten"));
     }
-    let Some((parent, name)) = slot(tx, path)? else { return Ok(()) };
-    let Some(old) = tx.stored(parent, name)? else { return Ok(()) };
+    let Some((parent, name)) = slot(tx, path)? else {
+        return Ok(());
+    };
+    let Some(old) = tx.stored(parent, name)? else {
+        return Ok(());
+    };
     if let Some(id) = enter(tx, parent, path, Some(&old))? {
         forget_below(tx, id)?;
         tx.drop_node(id)?;

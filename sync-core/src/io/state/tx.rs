@@ -1,4 +1,4 @@
-//! A write transaction: nodes in memory, bounds, digests and sequence numbers handed upward once at its end.
+//! A write transaction: nodes in memory; digests and sequence numbers are handed upward once, at its end.
 
 use super::encode::{self, Blob, INLINE_EVENTS};
 use super::error::{Attempt, Result, StateError};
@@ -60,10 +60,6 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn raise(&mut self, bound: &Vector) {
-        self.dirty |= self.bound.join(bound);
-    }
-
     pub(super) fn touch(&mut self, seq: i64) {
         self.dirty |= self.seq < seq;
         self.seq = self.seq.max(seq);
@@ -76,12 +72,16 @@ impl Node {
 
 /// The last component of a path's bytes.
 pub(super) fn last(path: &[u8]) -> &[u8] {
-    path.iter().rposition(|b| *b == b'/').map_or(path, |at| &path[at + 1..])
+    path.iter()
+        .rposition(|b| *b == b'/')
+        .map_or(path, |at| &path[at + 1..])
 }
 
 /// A path's bytes without the last component; empty for the root's children.
 pub(super) fn above(path: &[u8]) -> &[u8] {
-    path.iter().rposition(|b| *b == b'/').map_or(&[], |at| &path[..at])
+    path.iter()
+        .rposition(|b| *b == b'/')
+        .map_or(&[], |at| &path[..at])
 }
 
 /// A write transaction.
@@ -117,15 +117,24 @@ impl<'c> Tx<'c> {
         made: u64,
         mask: AttrMask,
     ) -> Result<Tx<'c>> {
-        let insert = writer.conn.prepare_cached(INSERT).attempt("prepare to record paths")?;
-        let replicas = names.read().expect("no panic while names are held").replicas();
+        let insert = writer
+            .conn
+            .prepare_cached(INSERT)
+            .attempt("prepare to record paths")?;
+        let replicas = names
+            .read()
+            .expect("no panic while names are held")
+            .replicas();
         Ok(Tx {
             conn: &writer.conn,
             id,
             made,
             mask,
             names,
-            added: Added { replicas, vectors: Vec::new() },
+            added: Added {
+                replicas,
+                vectors: Vec::new(),
+            },
             retired: None,
             committed: false,
             clock: writer.clock,
@@ -147,7 +156,9 @@ impl<'c> Tx<'c> {
         if self.clock != self.clock_before {
             let clock = &self.clock;
             self.conn
-                .prepare_cached("UPDATE clock SET seq = ?1, counter = ?2, reserved = ?3, floor = ?4, live = ?5")
+                .prepare_cached(
+                    "UPDATE clock SET seq = ?1, counter = ?2, reserved = ?3, floor = ?4, live = ?5",
+                )
                 .and_then(|mut update| {
                     update.execute(params![
                         clock.seq,
@@ -166,7 +177,10 @@ impl<'c> Tx<'c> {
     pub(super) fn done(mut self) -> (Clock, i64) {
         self.committed = true;
         if let Some((gone, swept)) = self.retired.take() {
-            self.names.write().expect("no panic while names are held").retire(gone, swept);
+            self.names
+                .write()
+                .expect("no panic while names are held")
+                .retire(gone, swept);
         }
         (self.clock, self.next_node)
     }
@@ -187,14 +201,18 @@ impl<'c> Tx<'c> {
     // ---- nodes ----
 
     pub(super) fn node(&mut self, id: i64) -> &mut Node {
-        self.nodes.get_mut(&id).expect("a node is loaded before it is used")
+        self.nodes
+            .get_mut(&id)
+            .expect("a node is loaded before it is used")
     }
 
     /// The deepest node on the way to `dir`, and the number of path bytes that lead to it.
     pub(super) fn nearest(&mut self, dir: &[u8]) -> Result<(i64, usize)> {
         if dir.is_empty() {
             if !self.nodes.contains_key(&ROOT) {
-                let row = self.lookup(ABOVE, b"")?.ok_or(StateError::Content { what: "a state without root" })?;
+                let row = self.lookup(ABOVE, b"")?.ok_or(StateError::Content {
+                    what: "a state without root",
+                })?;
                 self.enter(ROOT, ABOVE, b"", &row)?;
             }
             return Ok((ROOT, 0));
@@ -244,10 +262,16 @@ impl<'c> Tx<'c> {
             .conn
             .prepare_cached("SELECT s, bound, digest, seq FROM node WHERE id = ?1")
             .and_then(|mut query| {
-                query.query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
+                query.query_row([id], |row| {
+                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+                })
             })
             .attempt("read a directory")?;
-        let dir = row.live.as_ref().filter(|(row, _)| row.object.kind() == Kind::Dir).map(|(row, _)| row.object.clone());
+        let dir = row
+            .live
+            .as_ref()
+            .filter(|(row, _)| row.object.kind() == Kind::Dir)
+            .map(|(row, _)| row.object.clone());
         let digest = Digest(u128::from_le_bytes(columns.2));
         let before = self.share(path, dir.as_ref(), digest);
         let names = self.names.read().expect("no panic while names are held");
@@ -297,15 +321,30 @@ impl<'c> Tx<'c> {
         id
     }
 
-    /// Drops a node that has no rows below it. What it knew of M stays with its parent.
+    /// Raises M of a node and of all above it. M of a directory covers that of every one below it, so the first that
+    /// covers `bound` already ends the walk.
+    pub(super) fn raise(&mut self, mut id: i64, bound: &Vector) {
+        while id != ABOVE {
+            let node = self.node(id);
+            if !node.bound.join(bound) {
+                break;
+            }
+            node.dirty = true;
+            id = node.parent;
+        }
+    }
+
+    /// Drops a node that has no rows below it.
     pub(super) fn drop_node(&mut self, id: i64) -> Result<()> {
-        let node = self.nodes.remove(&id).expect("a node is loaded before it is dropped");
+        let node = self
+            .nodes
+            .remove(&id)
+            .expect("a node is loaded before it is dropped");
         self.paths.remove(&node.path);
         if !node.fresh {
             self.delete_node(id)?;
         }
         let parent = self.node(node.parent);
-        parent.raise(&node.bound);
         parent.digest = parent.digest.minus(node.before);
         parent.dirty = true;
         Ok(())
@@ -313,12 +352,15 @@ impl<'c> Tx<'c> {
 
     /// Drops a node whose parent's digest is reckoned elsewhere.
     pub(super) fn discard_node(&mut self, id: i64) -> Result<()> {
-        let Some(node) = self.nodes.remove(&id) else { return self.delete_node(id) };
+        let Some(node) = self.nodes.remove(&id) else {
+            return self.delete_node(id);
+        };
         self.paths.remove(&node.path);
-        if let Some(parent) = self.nodes.get_mut(&node.parent) {
-            parent.raise(&node.bound);
+        if node.fresh {
+            Ok(())
+        } else {
+            self.delete_node(id)
         }
-        if node.fresh { Ok(()) } else { self.delete_node(id) }
     }
 
     fn delete_node(&self, id: i64) -> Result<()> {
@@ -347,7 +389,9 @@ impl<'c> Tx<'c> {
 
     fn share(&self, path: &[u8], dir: Option<&Object>, digest: Digest) -> Digest {
         match dir {
-            Some(object) if !path.is_empty() => Digest::of_child(last(path), object, digest, self.mask),
+            Some(object) if !path.is_empty() => {
+                Digest::of_child(last(path), object, digest, self.mask)
+            }
             _ => Digest::default(),
         }
     }
@@ -366,7 +410,11 @@ impl<'c> Tx<'c> {
 
     /// From the deepest node up: every node is final before its parent is reckoned.
     fn propagate(&mut self) -> Result<()> {
-        let mut order: Vec<(usize, i64)> = self.nodes.iter().map(|(id, node)| (node.depth, *id)).collect();
+        let mut order: Vec<(usize, i64)> = self
+            .nodes
+            .iter()
+            .map(|(id, node)| (node.depth, *id))
+            .collect();
         order.sort_unstable_by(|a, b| b.cmp(a));
         for (_, id) in order {
             let node = &self.nodes[&id];
@@ -377,13 +425,11 @@ impl<'c> Tx<'c> {
             let (parent, before, seq) = (node.parent, node.before, node.seq);
             self.write_node(id)?;
             if parent != ABOVE {
-                let bound = self.nodes[&id].bound.clone();
                 let up = self.node(parent);
                 if after != before {
                     up.digest = up.digest.plus(after).minus(before);
                     up.dirty = true;
                 }
-                up.raise(&bound);
                 up.touch(seq);
             }
         }
@@ -418,8 +464,15 @@ impl<'c> Tx<'c> {
     /// Sub of a node's path. [`ABOVE`] stands for the own component alone.
     pub(super) fn sub(&mut self, id: i64) -> Arc<Vector> {
         if id == ABOVE {
-            let own = Event { replica: self.id, counter: self.clock.counter };
-            return Arc::new(if own.counter == 0 { Vector::new() } else { own.into() });
+            let own = Event {
+                replica: self.id,
+                counter: self.clock.counter,
+            };
+            return Arc::new(if own.counter == 0 {
+                Vector::new()
+            } else {
+                own.into()
+            });
         }
         let node = &self.nodes[&id];
         if let Some((generation, sub)) = &node.sub
@@ -429,7 +482,11 @@ impl<'c> Tx<'c> {
         }
         let above = self.sub(node.parent);
         let node = &self.nodes[&id];
-        let sub = if node.s.within(&above) { above } else { Arc::new(above.joined(&node.s)) };
+        let sub = if node.s.within(&above) {
+            above
+        } else {
+            Arc::new(above.joined(&node.s))
+        };
         let generation = self.generation;
         self.node(id).sub = Some((generation, sub.clone()));
         sub
@@ -448,7 +505,10 @@ impl<'c> Tx<'c> {
     /// Takes note of own events that become part of the rows.
     pub(super) fn witness(&mut self, path: &RelPath, counter: u64) -> Result<()> {
         if counter > self.made {
-            return Err(invariant(path, "an event of this replica that it never made"));
+            return Err(invariant(
+                path,
+                "an event of this replica that it never made",
+            ));
         }
         if counter > self.clock.counter {
             self.clock.counter = counter;
@@ -464,11 +524,20 @@ impl<'c> Tx<'c> {
     }
 
     /// The number of `own` ⊔ `learn`, or 0 where that tells no more than `sub`.
-    pub(super) fn learned(&mut self, own: i64, learn: Option<&Arc<Vector>>, sub: &Vector) -> Result<i64> {
+    pub(super) fn learned(
+        &mut self,
+        own: i64,
+        learn: Option<&Arc<Vector>>,
+        sub: &Vector,
+    ) -> Result<i64> {
         let have = self.knowledge(own);
         let want = match learn {
             Some(learn) if !learn.within(&have) => {
-                if have.is_empty() { learn.clone() } else { Arc::new(have.joined(learn)) }
+                if have.is_empty() {
+                    learn.clone()
+                } else {
+                    Arc::new(have.joined(learn))
+                }
             }
             _ => have.clone(),
         };
@@ -491,15 +560,28 @@ impl<'c> Tx<'c> {
     fn intern(&mut self, purpose: Purpose, vector: &Arc<Vector>) -> Result<i64> {
         let blob = self.encode(vector.iter())?;
         let mut names = self.names.write().expect("no panic while names are held");
-        intern_vector(self.conn, &mut names, &mut self.added, (purpose, vector, &blob))
+        intern_vector(
+            self.conn,
+            &mut names,
+            &mut self.added,
+            (purpose, vector, &blob),
+        )
     }
 
     /// The number that stands for a replica in the rows.
     pub(super) fn index(&self, id: ReplicaId) -> Result<u64> {
-        let known = self.names.read().expect("no panic while names are held").index(id);
+        let known = self
+            .names
+            .read()
+            .expect("no panic while names are held")
+            .index(id);
         match known {
             Some(ix) => Ok(ix),
-            None => intern_replica(self.conn, &mut self.names.write().expect("no panic while names are held"), id),
+            None => intern_replica(
+                self.conn,
+                &mut self.names.write().expect("no panic while names are held"),
+                id,
+            ),
         }
     }
 
@@ -529,13 +611,22 @@ impl<'c> Tx<'c> {
 
     /// Reads a row. A name beyond the highest of its directory costs no query.
     pub(super) fn stored(&mut self, parent: i64, name: &[u8]) -> Result<Option<Stored>> {
-        if let Some(highest) = self.nodes.get(&parent).and_then(|node| node.highest.as_ref())
+        if let Some(highest) = self
+            .nodes
+            .get(&parent)
+            .and_then(|node| node.highest.as_ref())
             && name > highest.as_slice()
         {
             return Ok(None);
         }
         let row = self.lookup(parent, name)?;
-        if row.is_none() && parent != ABOVE && self.nodes.get(&parent).is_some_and(|node| node.highest.is_none()) {
+        if row.is_none()
+            && parent != ABOVE
+            && self
+                .nodes
+                .get(&parent)
+                .is_some_and(|node| node.highest.is_none())
+        {
             // A row is about to be added; more may follow in order.
             let highest: Option<Vec<u8>> = self
                 .conn
@@ -554,7 +645,12 @@ impl<'c> Tx<'c> {
             .prepare_cached("SELECT kind, node, o, m, c, sig, content, attrs FROM entry WHERE parent = ?1 AND name = ?2")
             .attempt("read a path")?;
         query
-            .query_row(params![parent, name], |row| Ok(stored_of(row, &names.read().expect("no panic while names are held"))))
+            .query_row(params![parent, name], |row| {
+                Ok(stored_of(
+                    row,
+                    &names.read().expect("no panic while names are held"),
+                ))
+            })
             .optional()
             .attempt("read a path")?
             .transpose()
@@ -574,7 +670,11 @@ impl<'c> Tx<'c> {
     ) -> Result<i64> {
         let m = self.events(row.m.len(), row.m.iter())?;
         let same = row.c.iter().eq(row.m.iter());
-        let c = if same { None } else { Some(self.events(row.c.iter().count(), row.c.iter())?) };
+        let c = if same {
+            None
+        } else {
+            Some(self.events(row.c.iter().count(), row.c.iter())?)
+        };
         let mut signature = Blob::new();
         encode::signature(&mut signature, sig);
         let attrs = encode::overrides(&row.object, sig);
@@ -599,21 +699,37 @@ impl<'c> Tx<'c> {
     }
 
     /// Writes a ghost; returns its sequence number.
-    pub(super) fn write_ghost(&mut self, parent: i64, name: &[u8], node: Option<i64>, own: i64) -> Result<i64> {
+    pub(super) fn write_ghost(
+        &mut self,
+        parent: i64,
+        name: &[u8],
+        node: Option<i64>,
+        own: i64,
+    ) -> Result<i64> {
         let seq = self.next_seq();
         let none: Option<&[u8]> = None;
         self.insert
-            .execute(params![parent, name, 0, node, seq, none, none, own, none, none, none])
+            .execute(params![
+                parent, name, 0, node, seq, none, none, own, none, none, none
+            ])
             .attempt("record an absent path")?;
         self.written(parent, name, seq);
         Ok(seq)
     }
 
     /// Gives an existing row another node and o; returns its sequence number.
-    pub(super) fn rewrite(&mut self, parent: i64, name: &[u8], node: Option<i64>, own: i64) -> Result<i64> {
+    pub(super) fn rewrite(
+        &mut self,
+        parent: i64,
+        name: &[u8],
+        node: Option<i64>,
+        own: i64,
+    ) -> Result<i64> {
         let seq = self.next_seq();
         self.conn
-            .prepare_cached("UPDATE entry SET node = ?3, o = ?4, seq = ?5 WHERE parent = ?1 AND name = ?2")
+            .prepare_cached(
+                "UPDATE entry SET node = ?3, o = ?4, seq = ?5 WHERE parent = ?1 AND name = ?2",
+            )
             .and_then(|mut update| update.execute(params![parent, name, node, own, seq]))
             .attempt("record what a path learned")?;
         self.written(parent, name, seq);
@@ -621,9 +737,19 @@ impl<'c> Tx<'c> {
     }
 
     /// A change without a row of its own takes a number too, so that its directories are heard of.
-    pub(super) fn touch(&mut self, node: i64) {
+    pub(super) fn touch(&mut self, node: i64) -> i64 {
         let seq = self.next_seq();
         self.node(node).touch(seq);
+        seq
+    }
+
+    /// Gives a row the number that its node took.
+    pub(super) fn renumber(&self, parent: i64, name: &[u8], seq: i64) -> Result<()> {
+        self.conn
+            .prepare_cached("UPDATE entry SET seq = ?3 WHERE parent = ?1 AND name = ?2")
+            .and_then(|mut update| update.execute(params![parent, name, seq]))
+            .attempt("number a path")
+            .map(|_| ())
     }
 
     fn written(&mut self, parent: i64, name: &[u8], seq: i64) {
@@ -642,36 +768,65 @@ impl<'c> Tx<'c> {
 impl Drop for Tx<'_> {
     fn drop(&mut self) {
         if !self.committed {
-            self.names.write().expect("no panic while names are held").undo(&self.added);
+            self.names
+                .write()
+                .expect("no panic while names are held")
+                .undo(&self.added);
         }
     }
 }
 
 /// A refused change.
 pub(super) fn invariant(path: &RelPath, rule: &'static str) -> StateError {
-    StateError::Invariant { path: path.clone(), rule }
+    StateError::Invariant {
+        path: path.clone(),
+        rule,
+    }
 }
 
 fn depth(path: &[u8]) -> usize {
-    if path.is_empty() { 0 } else { 1 + path.iter().filter(|b| **b == b'/').count() }
+    if path.is_empty() {
+        0
+    } else {
+        1 + path.iter().filter(|b| **b == b'/').count()
+    }
 }
 
 /// Decodes the columns kind, node, o, m, c, sig, content, attrs.
 pub(super) fn stored_of(row: &rusqlite::Row<'_>, names: &Names) -> Result<Stored> {
-    let read = |error| StateError::Sqlite { action: "read a path", source: error };
+    let read = |error| StateError::Sqlite {
+        action: "read a path",
+        source: error,
+    };
     let kind = encode::kind_of(row.get(0).map_err(read)?)?;
     let live = match kind {
         None => None,
         Some(kind) => Some(live_of(row, 3, kind, names)?),
     };
-    Ok(Stored { node: row.get(1).map_err(read)?, own: row.get(2).map_err(read)?, live })
+    Ok(Stored {
+        node: row.get(1).map_err(read)?,
+        own: row.get(2).map_err(read)?,
+        live,
+    })
 }
 
 /// Decodes the columns m, c, sig, content, attrs from the column `at` on.
-pub(super) fn live_of(row: &rusqlite::Row<'_>, at: usize, kind: Kind, names: &Names) -> Result<(Row, Signature)> {
+pub(super) fn live_of(
+    row: &rusqlite::Row<'_>,
+    at: usize,
+    kind: Kind,
+    names: &Names,
+) -> Result<(Row, Signature)> {
     let blob = |column: usize| {
-        let value = row.get_ref(at + column).map_err(|source| StateError::Sqlite { action: "read a path", source })?;
-        value.as_blob_or_null().map_err(|_| StateError::Content { what: "a column of another type" })
+        let value = row
+            .get_ref(at + column)
+            .map_err(|source| StateError::Sqlite {
+                action: "read a path",
+                source,
+            })?;
+        value.as_blob_or_null().map_err(|_| StateError::Content {
+            what: "a column of another type",
+        })
     };
     let sig = encode::signature_column(blob(2)?.unwrap_or_default())?;
     let object = encode::object(kind, &sig, blob(3)?, blob(4)?)?;
