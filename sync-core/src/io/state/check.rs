@@ -1,9 +1,10 @@
 //! Recomputes what the rows imply and compares: for tests, simulation and `doctor`.
 
 use super::State;
+use super::entries::{Stored, stored_of};
 use super::error::{Attempt, Result};
 use super::names::Names;
-use super::tx::{ABOVE, ROOT, Stored, stored_of};
+use super::nodes::{ABOVE, ROOT};
 use crate::entry::{Digest, Kind};
 use crate::knowledge::{Event, Vector};
 use crate::path::escape;

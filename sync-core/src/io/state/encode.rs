@@ -43,6 +43,7 @@ impl<'a> Reader<'a> {
         self.rest.len()
     }
 
+    #[inline]
     pub(super) fn byte(&mut self) -> Option<u8> {
         let (first, rest) = self.rest.split_first()?;
         self.rest = rest;
@@ -59,9 +60,19 @@ impl<'a> Reader<'a> {
         self.bytes(N)?.try_into().ok()
     }
 
+    #[inline]
     pub(super) fn uint(&mut self) -> Option<u64> {
-        let mut value = 0u64;
-        for shift in (0..64).step_by(7) {
+        match self.byte()? {
+            // Most numbers are small.
+            byte if byte < 0x80 => Some(u64::from(byte)),
+            byte => self.long_uint(byte),
+        }
+    }
+
+    /// The rest of an integer that began with `first`.
+    fn long_uint(&mut self, first: u8) -> Option<u64> {
+        let mut value = u64::from(first & 0x7f);
+        for shift in (7..64).step_by(7) {
             let byte = self.byte()?;
             let part = u64::from(byte & 0x7f);
             if shift == 63 && part > 1 {
@@ -75,6 +86,7 @@ impl<'a> Reader<'a> {
         None
     }
 
+    #[inline]
     pub(super) fn int(&mut self) -> Option<i64> {
         let value = self.uint()?;
         Some(((value >> 1) as i64) ^ -((value & 1) as i64))

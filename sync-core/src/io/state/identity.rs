@@ -1,7 +1,8 @@
 //! Who the replica is and which events it makes: identity, counter blocks, lineage.
 
 use super::error::{Attempt, Result, random};
-use super::tx::{ROOT, Tx};
+use super::nodes::ROOT;
+use super::tx::Tx;
 use super::{State, place};
 use crate::knowledge::{Event, ReplicaId};
 use rusqlite::params;

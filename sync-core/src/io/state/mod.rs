@@ -8,14 +8,17 @@ mod check;
 mod codec;
 mod commit;
 mod encode;
+mod entries;
 mod error;
 mod identity;
 mod lock;
 mod names;
+mod nodes;
 mod open;
 mod place;
 mod prune;
 mod records;
+mod removal;
 mod rows;
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,9 @@
 //! Reading rows: listings for a pull, known paths for the scan.
 
+use super::entries::{live_of, stored_of};
 use super::error::{Attempt, Result, StateError};
 use super::names::Names;
-use super::tx::{ABOVE, ROOT, live_of, stored_of};
+use super::nodes::{ABOVE, ROOT};
 use super::{Entry, Known, NodeId, encode};
 use crate::entry::{Digest, Kind};
 use crate::knowledge::{Event, ReplicaId, Tree, Vector};
