@@ -125,7 +125,6 @@ fn option<T>(out: &mut Vec<u8>, value: Option<T>, put: impl FnOnce(&mut Vec<u8>,
 }
 
 /// The outer `None` is a broken value.
-#[allow(clippy::option_option)]
 fn read_option<'a, T>(
     reader: &mut Reader<'a>,
     read: impl FnOnce(&mut Reader<'a>) -> Option<T>,

@@ -28,6 +28,8 @@ const MIGRATIONS: [&str; 1] = [include_str!("0001_state.sql")];
 const MIN_SQLITE: i32 = 3_051_003;
 /// Pages in the write-ahead log (of 4 KiB) from which a commit also checkpoints.
 const CHECKPOINT_PAGES: i64 = 8192;
+/// What stays of the log's file after a checkpoint, bytes.
+const LOG_BYTES: i64 = 64 << 20;
 /// Other connections of this process hold the file for moments only.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Statements kept prepared on each connection.
@@ -114,6 +116,9 @@ impl State {
             Err(Trouble::Other(error)) => return Err(error),
             Err(Trouble::Damage(reason)) => return Err(move_aside(&file, reason)?),
         };
+        if created {
+            sync_dir(dir)?;
+        }
         let here = place::here(&file)?;
         match state.meta("state.place")? {
             Some(recorded) => state.moved = place::difference(&recorded, &here),
@@ -231,6 +236,14 @@ fn connect(file: &Path) -> std::result::Result<(Connection, bool), Trouble> {
     let conn = Connection::open_with_flags(file, flags).attempt("open the file")?;
     let schema = inspect(&conn, file)?;
     configure(&conn, WRITER_CACHE_KIB)?;
+    let mode: String = conn
+        .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
+        .attempt("configure the state")?;
+    if mode != "wal" {
+        return Err(Trouble::Other(StateError::NoLog {
+            path: file.to_owned(),
+        }));
+    }
     if schema < MIGRATIONS.len() as i64 {
         let id = if schema == 0 {
             ReplicaId(random()?)
@@ -285,8 +298,12 @@ pub(super) fn reader(file: &Path) -> Result<Connection> {
 fn configure(conn: &Connection, cache_kib: i64) -> Result<()> {
     settings(conn, cache_kib)?;
     let set = || {
-        conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
         conn.pragma_update(None, "synchronous", "NORMAL")?;
+        conn.query_row(
+            &format!("PRAGMA journal_size_limit = {LOG_BYTES}"),
+            [],
+            |_| Ok(()),
+        )?;
         conn.query_row(
             &format!("PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}"),
             [],
@@ -401,6 +418,9 @@ fn move_aside(file: &Path, reason: String) -> Result<StateError> {
         }
     }
     std::fs::rename(file, &moved_to).map_err(io_error("move aside", file))?;
+    if let Some(dir) = file.parent() {
+        sync_dir(dir)?;
+    }
     Ok(StateError::Damaged {
         path: file.to_owned(),
         moved_to,
@@ -412,4 +432,10 @@ fn suffixed(file: &Path, suffix: &str) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(suffix);
     name.into()
+}
+
+/// Makes the names in a folder durable.
+fn sync_dir(dir: &Path) -> Result<()> {
+    let open = std::fs::File::open(dir).map_err(io_error("open", dir))?;
+    open.sync_all().map_err(io_error("flush", dir))
 }

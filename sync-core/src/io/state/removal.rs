@@ -125,19 +125,15 @@ pub(super) fn remove_tree(
 /// Removes all rows below a node but the ghosts that tell more than `sub`, which is known of everything below.
 /// True if some stay.
 fn clear(tx: &mut Tx<'_>, id: i64, sub: &Vector, bound: &Vector) -> Result<bool> {
+    // What stays is written anew, with a greater number.
     let newest = tx.clock.seq;
     tx.clock.live -= live_children(tx, id)?;
     let mut kept = false;
     for (name, node, own) in telling(tx, id)? {
         kept |= clear_child(tx, (id, &name), (node, own), sub, bound)?;
     }
-    let rows = if kept {
-        "DELETE FROM entry WHERE parent = ?1 AND seq <= ?2"
-    } else {
-        "DELETE FROM entry WHERE parent = ?1 AND ?2 >= 0"
-    };
     tx.conn
-        .prepare_cached(rows)
+        .prepare_cached("DELETE FROM entry WHERE parent = ?1 AND seq <= ?2")
         .and_then(|mut delete| delete.execute(params![id, newest]))
         .attempt("drop paths")?;
     // Nothing below is live: the digest is zero, and what stays has no share in it.

@@ -700,7 +700,8 @@ fn pruning_drops_ghosts_that_tell_nothing_and_raises_the_floor() {
 
 #[test]
 fn a_batch_is_applied_whole_or_not_at_all() {
-    let state = memory();
+    let root = tempfile::tempdir().unwrap();
+    let state = State::open(root.path(), MASK).unwrap();
     let event = state.tick().unwrap();
     let theirs = Change::Learn {
         path: path("x"),
@@ -717,12 +718,15 @@ fn a_batch_is_applied_whole_or_not_at_all() {
     );
     // What the failed transaction interned was taken back, in memory too.
     commit(&state, vec![theirs]);
+    state.close().unwrap();
+    let state = State::open(root.path(), MASK).unwrap();
     assert_eq!(child(&state, "x").unwrap().own, Some(know(&[(9, 9)])));
 }
 
 #[test]
 fn large_event_sets_are_interned_and_swept_when_unused() {
-    let state = memory();
+    let root = tempfile::tempdir().unwrap();
+    let state = State::open(root.path(), MASK).unwrap();
     let event = state.tick().unwrap();
     let set = |n: u64| -> Vector {
         (2..8)
@@ -758,7 +762,10 @@ fn large_event_sets_are_interned_and_swept_when_unused() {
     state.prune().unwrap();
     assert_eq!(count(), 3, "m, c and o of the one row");
     state.prune().unwrap();
-    let Change::Put { row, .. } = put(699) else {
+    commit(&state, vec![put(700), put(5)]);
+    state.close().unwrap();
+    let state = State::open(root.path(), MASK).unwrap();
+    let Change::Put { row, .. } = put(5) else {
         unreachable!()
     };
     assert_eq!(state.entry(&path("f")).unwrap().unwrap().row, row);
