@@ -4,6 +4,7 @@
 
 pub mod path;
 pub mod entry;
+pub mod ignore;
 pub mod knowledge;
 pub mod store;
 pub mod plan;
