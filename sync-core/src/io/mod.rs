@@ -1,7 +1,11 @@
 //! Effects: everything that touches disks, clocks and threads. The only place where that is allowed.
 #![allow(clippy::disallowed_methods)]
 
+pub mod kill;
 pub mod fs;
-pub mod scan;
 pub mod state;
+pub mod scan;
+pub mod source;
+pub mod stage;
+pub mod apply;
 pub mod sync;

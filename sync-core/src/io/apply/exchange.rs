@@ -1,0 +1,175 @@
+//! Replacing what stands at a path, and giving it back if it was not what was expected.
+
+use super::check::{self, changed};
+use super::late;
+use super::prepare::Prepared;
+use super::rows::Live;
+use super::swap::{Displacement, Swapper};
+use super::{Stop, names};
+use crate::entry::{Kind, Signature};
+use crate::io::fs::{Dir, Replace};
+use crate::io::kill::kill_point;
+use crate::io::source::{kind_of, same_object};
+use crate::io::stage::{Failure, Stage, Tree};
+use crate::path::{Name, RelPath};
+use crate::store::Change;
+use std::io::ErrorKind;
+
+/// A name in a directory, and the path it stands for.
+pub(super) struct At<'a> {
+    pub(super) path: &'a RelPath,
+    pub(super) dir: &'a Dir,
+    pub(super) name: &'a Name,
+}
+
+impl Swapper<'_> {
+    /// Exchanges a staged object with what stands at its path, and looks at what came out.
+    pub(super) fn exchange(
+        &mut self,
+        stage: &Stage,
+        tree: &Tree,
+        plan: &Prepared,
+        expected: &Signature,
+        at: &At<'_>,
+    ) -> Result<Displacement, Stop> {
+        let name = at.name.as_bytes();
+        let live = self.rows.current(at.path)?;
+        check::on_disk(at.dir, name, expected, live.as_ref(), "replace")?;
+        let was_dir = kind_of(expected) == Some(Kind::Dir);
+        if was_dir {
+            self.is_emptied(&at.dir.open_dir(name)?, at.path)?;
+        }
+        kill_point("exchange-before");
+        match stage.dir().rename(&tree.staged, at.dir, name, Replace::Exchange) {
+            Ok(()) => {}
+            Err(error) if error.is_missing() => return Err(changed("replace")),
+            Err(error) => return Err(error.into()),
+        }
+        kill_point("exchange-after");
+        if let Err(stop) = self.came_out(stage, tree, expected, at.path, was_dir) {
+            return Err(self.exchange_back(stage, tree, at, stop));
+        }
+        kill_point("exchange-checked");
+        Ok(self.displace(stage, &tree.staged, plan, live.as_ref()))
+    }
+
+    /// Is what came out what was expected to stand there?
+    fn came_out(
+        &self,
+        stage: &Stage,
+        tree: &Tree,
+        expected: &Signature,
+        path: &RelPath,
+        was_dir: bool,
+    ) -> Result<(), Stop> {
+        let out = stage.dir().stat(&tree.staged)?;
+        if was_dir && out.is_some_and(|out| out.ino == expected.ino) {
+            let below = stage.dir().open_dir(&tree.staged)?;
+            return self.is_emptied(&below, path);
+        }
+        match out {
+            Some(out) if !was_dir && same_object(&out, expected) => Ok(()),
+            _ => Err(changed("replace")),
+        }
+    }
+
+    /// A directory that a leaf replaces: what was in it was removed by steps of its own.
+    fn is_emptied(&self, dir: &Dir, path: &RelPath) -> Result<(), Stop> {
+        let rows = !self.rows.children(path, None)?.is_empty();
+        if rows || !dir.names()?.is_empty() {
+            return Err(Failure::new("replace", "something is left in the directory").into());
+        }
+        Ok(())
+    }
+
+    /// A writer slipped in between: what came out goes back, and what a second writer put there meanwhile stays too.
+    fn exchange_back(&mut self, stage: &Stage, tree: &Tree, at: &At<'_>, stop: Stop) -> Stop {
+        kill_point("exchange-back");
+        let (from, name) = (stage.dir(), at.name.as_bytes());
+        let back = match from.rename(&tree.staged, at.dir, name, Replace::Exchange) {
+            // Ours was removed meanwhile: what came out takes its place again.
+            Err(error) if error.is_missing() => {
+                from.rename(&tree.staged, at.dir, name, Replace::Never)
+            }
+            answer => answer,
+        };
+        let ours = tree.top.outcome.as_ref().and_then(|outcome| outcome.as_ref().ok());
+        let left = match from.stat(&tree.staged) {
+            Ok(left) => left,
+            Err(error) => return error.into(),
+        };
+        match left {
+            None => stop,
+            Some(left) if back.is_ok() && ours.is_some_and(|ours| ours.ino == left.ino) => stop,
+            Some(_) => match late::keep_beside(self.context.root, from, &tree.staged, at.path) {
+                Ok(to) => {
+                    let what = format!("it was changed again and again; one version is at {to}");
+                    Failure::new("replace", what).into()
+                }
+                Err(stop) => stop,
+            },
+        }
+    }
+
+    /// Brings a displaced object from the staging folder to where it belongs. If that fails it stays where it is,
+    /// under a name that tells recovery whose it is, and the path is told; the swap itself is done.
+    fn displace(
+        &mut self,
+        stage: &Stage,
+        staged: &[u8],
+        plan: &Prepared,
+        old: Option<&Live>,
+    ) -> Displacement {
+        let path = &plan.intent.path;
+        let done = match (&plan.copy, &plan.intent.version, old) {
+            (Some(to), _, Some(old)) => self.displace_beside(stage, staged, to, old).map(|change| {
+                Displacement { version: None, change: Some(change) }
+            }),
+            (_, Some(version), _) => stage
+                .dir()
+                .rename(staged, self.keeper.dir(), &version.name, Replace::Never)
+                .map(|()| Displacement { version: Some(version.clone()), change: None })
+                .map_err(Stop::from),
+            _ => Err(Failure::new("keep", "no place was planned for the old version").into()),
+        };
+        kill_point("displace-version-after");
+        match done {
+            Ok(displacement) => displacement,
+            Err(Stop::Path(failure) | Stop::Left(failure)) => {
+                let what = format!("{}; the old version stays in the staging folder", failure.reason);
+                self.ledger.problem(path, "keep the old version", what);
+                Displacement::default()
+            }
+            Err(Stop::Run(error)) => {
+                self.ledger.problem(path, "keep the old version", error.to_string());
+                Displacement::default()
+            }
+        }
+    }
+
+    fn displace_beside(
+        &mut self,
+        stage: &Stage,
+        staged: &[u8],
+        wish: &RelPath,
+        old: &Live,
+    ) -> Result<Change, Stop> {
+        for number in 1..=names::TRIES {
+            let to = names::numbered(wish, number)?;
+            let (dir, name) = self.parent(&to)?;
+            match stage.dir().rename(staged, &dir, name.as_bytes(), Replace::Never) {
+                Ok(()) => {}
+                Err(error) if error.source.kind() == ErrorKind::AlreadyExists => continue,
+                Err(error) => return Err(error.into()),
+            }
+            kill_point("displace-copy-after");
+            let now = dir.stat(name.as_bytes())?;
+            let mut change = self.copy_put(&to, old)?;
+            if let Change::Put { signature, .. } = &mut change {
+                *signature = super::swap::after_rename(now, &old.signature);
+            }
+            return Ok(change);
+        }
+        Err(Failure::new("keep both", "no free name for the conflict copy").into())
+    }
+}

@@ -1,0 +1,147 @@
+//! Late writes: a program that had a file open while it was displaced writes on to the kept version. Such a version
+//! is brought back as a conflict copy beside its old path.
+
+use super::versions::{Keeper, VersionError, forget_by_name};
+use super::{Stop, names};
+use crate::entry::{Hash, Kind, Signature};
+use crate::io::fs::{Dir, Replace, Root, coarse_now_ns, hash_file};
+use crate::io::kill::kill_point;
+use crate::io::source::{kind_of, same_object, with_buffer};
+use crate::io::stage::Failure;
+use crate::io::state::{NewVersion, State};
+use crate::path::RelPath;
+use std::io::ErrorKind;
+
+/// Looks at the versions kept since `since_ns` for late writes, and brings those back that have some; returns their
+/// new paths. To be called when a root is opened, for the versions of the last hour.
+///
+/// # Errors
+/// The state cannot be read or written, or a version cannot be brought back.
+pub fn check_late(root: &Root, state: &State, since_ns: i64) -> Result<Vec<RelPath>, VersionError> {
+    let keeper = Keeper::open(root)?;
+    let mut brought = Vec::new();
+    for version in state.versions(&RelPath::root())? {
+        if version.kept.kept_at_ns < since_ns {
+            break;
+        }
+        if let Some(to) = bring_back_if_written(root, &keeper, &version.kept)? {
+            state.forget_version(version.id)?;
+            brought.push(to);
+        }
+    }
+    Ok(brought)
+}
+
+/// Brings a kept file back if it was written to since it was displaced; its record is the caller's to forget.
+pub(super) fn bring_back_if_written(
+    root: &Root,
+    keeper: &Keeper,
+    kept: &NewVersion,
+) -> Result<Option<RelPath>, Stop> {
+    if kept.kind != Kind::File || !written(keeper.dir(), kept)? {
+        return Ok(None);
+    }
+    kill_point("late-before");
+    let to = keep_beside(root, keeper.dir(), &kept.name, &kept.path)?;
+    kill_point("late-after");
+    Ok(Some(to))
+}
+
+/// As [`bring_back_if_written`], and forgets the record.
+pub(super) fn bring_back_and_forget(
+    root: &Root,
+    state: &State,
+    keeper: &Keeper,
+    kept: &NewVersion,
+) -> Result<Option<RelPath>, Stop> {
+    let to = bring_back_if_written(root, keeper, kept)?;
+    if to.is_some() {
+        forget_by_name(state, &kept.path, &kept.name)?;
+    }
+    Ok(to)
+}
+
+/// Was a kept file written to since it was displaced?
+fn written(dir: &Dir, kept: &NewVersion) -> Result<bool, Stop> {
+    let now = dir.stat(&kept.name)?;
+    Ok(now.is_some_and(|now| !same_object(&now, &kept.signature)))
+}
+
+/// Brings files back that were written to inside a kept directory after it went; returns their new paths.
+///
+/// The renames of the directory did not touch what is in it, so that a younger change time tells. All of them go
+/// beside the directory's old path: what led to them is gone.
+pub(super) fn bring_back_below(
+    root: &Root,
+    dir: &Dir,
+    kept: &NewVersion,
+) -> Result<Vec<RelPath>, Stop> {
+    let mut brought = Vec::new();
+    for name in dir.names()? {
+        let Some(now) = dir.stat(&name)? else { continue };
+        match kind_of(&now) {
+            Some(Kind::Dir) => {
+                let below = dir.open_dir(&name)?;
+                brought.extend(bring_back_below(root, &below, kept)?);
+            }
+            _ if now.ctime_ns > kept.kept_at_ns => {
+                let shown = crate::path::Name::parse(&name)
+                    .map_err(|error| Failure::new("keep a late write", error.to_string()))?;
+                let beside = kept.path.parent().unwrap_or_default().join(&shown);
+                brought.push(keep_beside(root, dir, &name, &beside)?);
+            }
+            _ => {}
+        }
+    }
+    Ok(brought)
+}
+
+/// Renames a user's object beside the path it belongs to, or to the nearest directory above that is left.
+pub(super) fn keep_beside(
+    root: &Root,
+    from: &Dir,
+    from_name: &[u8],
+    path: &RelPath,
+) -> Result<RelPath, Stop> {
+    let hash = content_hash(from, from_name)?;
+    let wish = nearest(root, path)?;
+    for number in 1..=names::TRIES {
+        let late = names::late(&wish, coarse_now_ns(), hash.as_ref())?;
+        let to = names::numbered(&late, number)?;
+        let Some((parent, name)) = to.split() else { break };
+        let dir = root.dir(&parent)?;
+        match from.rename(from_name, &dir, name.as_bytes(), Replace::Never) {
+            Ok(()) => return Ok(to),
+            Err(error) if error.source.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Failure::new("keep a late write", "no free name for it").into())
+}
+
+/// The path, moved up while its directory does not exist.
+fn nearest(root: &Root, path: &RelPath) -> Result<RelPath, Stop> {
+    let no_name = || Failure::new("keep a late write", "the root has no name");
+    let name = path.name().ok_or_else(no_name)?;
+    let above = path.ancestors().skip(1);
+    for dir in above {
+        match root.dir(&dir) {
+            Ok(_) => return Ok(dir.join(&name)),
+            Err(error)
+                if error.is_missing() || error.source.kind() == ErrorKind::NotADirectory => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(RelPath::root().join(&name))
+}
+
+fn content_hash(dir: &Dir, name: &[u8]) -> Result<Option<Hash>, Stop> {
+    let now: Option<Signature> = dir.stat(name)?;
+    if now.as_ref().and_then(kind_of) != Some(Kind::File) {
+        return Ok(None);
+    }
+    let mut file = dir.open_file(name)?;
+    let (_, hash) = with_buffer(|buffer| hash_file(&mut file, buffer))
+        .map_err(|error| Failure::of("read a late write")(&error))?;
+    Ok(Some(hash))
+}

@@ -1,0 +1,348 @@
+//! Carries out the steps of a pull at one root ("here") with content of another ("there"), so that neither a crash
+//! nor a user's simultaneous edit loses anything.
+//!
+//! Steps are done in batches. A batch is staged, its intents are written, one syncfs makes both durable, together
+//! with the renames of the batch before; then the batch before is recorded, and this one's renames are made. So rows
+//! never reach the disk before the renames that they describe, and every rename that did without its rows is
+//! explained by an intent. While one batch is swapped and recorded, the next is staged.
+
+mod check;
+mod exchange;
+mod job;
+mod late;
+mod ledger;
+mod moves;
+mod names;
+mod prepare;
+mod recover;
+mod relocate;
+mod remove;
+mod rows;
+mod swap;
+mod versions;
+
+pub use late::check_late;
+pub use moves::{Moves, OFFERS};
+pub use recover::{Recovered, recover};
+pub use versions::{PRUNE_OBJECTS, Pruned, VERSIONS, VersionError, list, prune, restore};
+
+use crate::entry::{AttrMask, Content};
+use crate::io::fs::{FsError, Root};
+use crate::io::kill::kill_point;
+use crate::io::source::{Source, SourceError};
+use crate::io::stage::{Failure, Stage, Tree};
+use crate::io::state::{State, StateError};
+use crate::knowledge::{Row, Vector};
+use crate::path::RelPath;
+use crate::plan::{Action, Open, Step};
+use crate::report::{Monitor, Problem};
+use job::Job;
+use moves::Offer;
+use std::collections::HashMap;
+use std::thread;
+use std::time::{Duration, Instant};
+use swap::Swapper;
+
+/// Steps of a batch; a batch ends at the next new directory after so many, so that directories are staged whole.
+pub const BATCH_STEPS: usize = 1_000;
+/// Steps of a batch at the most, but for a directory that moves as one.
+pub const BATCH_STEPS_MAX: usize = 4_000;
+/// Content bytes of a batch; a larger file is a batch of its own.
+pub const BATCH_BYTES: u64 = 64 * 1024 * 1024;
+/// A batch is not held back longer than this for more steps.
+pub const BATCH_TIME: Duration = Duration::from_millis(250);
+/// Steps of a directory that moves as one; a larger one is copied.
+pub const MOVE_STEPS: usize = 200_000;
+/// Problems reported; more are counted only.
+pub const PROBLEMS: usize = 10_000;
+/// Incomplete paths listed; beyond, [`Applied::truncated`] is set.
+pub const INCOMPLETE: usize = 100_000;
+
+/// Why applying had to stop as a whole. What was done before is recorded, or explained by intents.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The root's file system failed where no single path is to blame.
+    #[error(transparent)]
+    Fs(#[from] FsError),
+    /// The state here cannot be read or written.
+    #[error("cannot use the state of the root: {0}")]
+    State(#[from] StateError),
+    /// The source cannot record what was learned from it.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+}
+
+/// What ends a step: the path failed, or the whole run must stop.
+#[derive(Debug)]
+enum Stop {
+    /// This path failed; the others go on.
+    Path(Failure),
+    /// The path is left as it is.
+    Left(Failure),
+    /// Nothing can go on.
+    Run(ApplyError),
+}
+
+impl From<Failure> for Stop {
+    fn from(failure: Failure) -> Stop {
+        Stop::Path(failure)
+    }
+}
+
+impl From<FsError> for Stop {
+    fn from(error: FsError) -> Stop {
+        Stop::Path(Failure { step: error.action, reason: error.to_string() })
+    }
+}
+
+impl From<StateError> for Stop {
+    fn from(error: StateError) -> Stop {
+        Stop::Run(error.into())
+    }
+}
+
+/// All that applying needs to know.
+#[derive(Clone, Copy)]
+pub struct Context<'a> {
+    /// The root that changes.
+    pub root: &'a Root,
+    /// Its rows.
+    pub state: &'a State,
+    /// Where content comes from.
+    pub source: &'a dyn Source,
+    /// Replicated attributes.
+    pub mask: AttrMask,
+    /// How long displaced objects are kept; `None`: until the end of the run.
+    pub keep_versions: Option<Duration>,
+    /// Is told of progress.
+    pub monitor: &'a dyn Monitor,
+    /// Which side this root is, for the monitor.
+    pub side: usize,
+    /// The state lies on another file system than the root, so that the root's syncfs does not reach it.
+    pub state_elsewhere: bool,
+}
+
+/// Numbers of what was achieved.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Paths created.
+    pub created: u64,
+    /// Files replaced, attributes changed.
+    pub updated: u64,
+    /// Paths deleted; a moved path is not.
+    pub deleted: u64,
+    /// Files and directories moved in place.
+    pub moved: u64,
+    /// Conflicts met: resolved or left.
+    pub conflicts: u64,
+    /// Paths left as they are by policy.
+    pub skipped: u64,
+    /// Paths that failed.
+    pub failed: u64,
+    /// Content bytes brought.
+    pub bytes: u64,
+}
+
+/// A path that is not as the plan wanted it: it stands in the pending table until it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Incomplete {
+    /// Which path.
+    pub path: RelPath,
+    /// `None`: it failed; else why it was left.
+    pub why: Option<Open>,
+    /// Its version at the source, if it is live there.
+    pub theirs: Option<Row>,
+    /// What the source knew of the path.
+    pub known: Vector,
+    /// In words.
+    pub reason: String,
+}
+
+/// What became of a pull.
+#[derive(Debug, Clone, Default)]
+pub struct Applied {
+    /// Numbers.
+    pub totals: Totals,
+    /// Paths that failed, up to [`PROBLEMS`].
+    pub problems: Vec<Problem>,
+    /// Paths that are not done, up to [`INCOMPLETE`].
+    pub incomplete: Vec<Incomplete>,
+    /// There were more incomplete paths than are listed.
+    pub truncated: bool,
+    /// The monitor asked to stop, and steps were left out.
+    pub cancelled: bool,
+    /// Every step was carried out, and none was left.
+    pub complete: bool,
+}
+
+/// Carries out the steps of one pull: [`Apply::push`] them in the order of their tickets, then [`Apply::finish`].
+pub struct Apply<'a> {
+    context: Context<'a>,
+    stage: Stage,
+    swapper: Swapper<'a>,
+    steps: Vec<Step>,
+    bytes: u64,
+    since: Option<Instant>,
+    moving: HashMap<RelPath, Offer>,
+    /// The directory that moves as one, while its steps come in.
+    moving_now: Option<RelPath>,
+    staged: Option<Vec<Job>>,
+    cancelled: bool,
+}
+
+impl<'a> Apply<'a> {
+    /// Begins. `moves` knows what the plan removes ([`Moves::new`] if moves are not to be recognised).
+    ///
+    /// # Errors
+    /// The private folders of the root cannot be made.
+    pub fn new(context: Context<'a>, moves: Moves) -> Result<Apply<'a>, ApplyError> {
+        Ok(Apply {
+            context,
+            stage: Stage::open(context.root, context.mask)?,
+            swapper: Swapper::new(context, moves)?,
+            steps: Vec::new(),
+            bytes: 0,
+            since: None,
+            moving: HashMap::new(),
+            moving_now: None,
+            staged: None,
+            cancelled: false,
+        })
+    }
+
+    /// Takes the next step; carries out a batch when one is full. After the monitor asked to stop, steps are dropped.
+    ///
+    /// # Errors
+    /// The run as a whole cannot go on.
+    pub fn push(&mut self, step: Step) -> Result<(), ApplyError> {
+        if self.cancelled {
+            return Ok(());
+        }
+        let bytes = content_bytes(&step);
+        if self.ends_before(&step, bytes) {
+            self.turn()?;
+            if self.cancelled {
+                return Ok(());
+            }
+        }
+        self.look_for_move(&step)?;
+        self.since.get_or_insert_with(Instant::now);
+        self.bytes += bytes;
+        self.steps.push(step);
+        Ok(())
+    }
+
+    /// Carries out what is left, records everything durably and says what was achieved.
+    ///
+    /// # Errors
+    /// The run as a whole cannot go on.
+    pub fn finish(mut self) -> Result<Applied, ApplyError> {
+        if !self.cancelled {
+            self.turn()?;
+        }
+        if let Some(jobs) = self.staged.take() {
+            self.swapper.run(&self.stage, jobs)?;
+        }
+        let mut applied = self.swapper.finish(&self.stage)?;
+        applied.cancelled = self.cancelled;
+        applied.complete &= !self.cancelled;
+        Ok(applied)
+    }
+
+    /// Must the batch end before this step?
+    fn ends_before(&mut self, step: &Step, bytes: u64) -> bool {
+        if let Some(top) = &self.moving_now {
+            if top.contains(&step.path) && self.steps.len() < MOVE_STEPS {
+                return false;
+            }
+            self.moving_now = None;
+        }
+        if self.steps.is_empty() {
+            return false;
+        }
+        let full = self.steps.len() >= BATCH_STEPS_MAX || self.bytes + bytes > BATCH_BYTES;
+        // Something new begins: what comes now would not be staged with what came before anyway.
+        let seam = creates_dir(step);
+        let ripe = self.steps.len() >= BATCH_STEPS
+            || self.since.is_some_and(|since| since.elapsed() >= BATCH_TIME);
+        full || (ripe && seam) || self.since.is_some_and(|since| since.elapsed() >= 2 * BATCH_TIME)
+    }
+
+    /// Is a directory to be created that stands here already, under a path that goes?
+    fn look_for_move(&mut self, step: &Step) -> Result<(), ApplyError> {
+        if self.moving_now.is_some() || !self.swapper.moves.has_trees() {
+            return Ok(());
+        }
+        let Action::Write { from, expect: None, .. } = &step.action else { return Ok(()) };
+        if !creates_dir(step) || *from != step.path {
+            return Ok(());
+        }
+        let digest = self.context.source.digest(from)?;
+        if let Some(offer) = self.swapper.moves.claim_tree(&digest, &step.path) {
+            self.moving.insert(step.path.clone(), offer);
+            self.moving_now = Some(step.path.clone());
+        }
+        Ok(())
+    }
+
+    /// Stages the steps at hand while the batch before them is put in place.
+    fn turn(&mut self) -> Result<(), ApplyError> {
+        self.bytes = 0;
+        self.since = None;
+        self.moving_now = None;
+        let steps = std::mem::take(&mut self.steps);
+        let moving = std::mem::take(&mut self.moving);
+        let mut jobs = job::group(steps, &mut self.swapper.moves, moving);
+        let (stage, source) = (&self.stage, self.context.source);
+        match self.staged.take() {
+            None => fill(stage, source, &mut jobs),
+            Some(before) => {
+                let swapper = &mut self.swapper;
+                thread::scope(|scope| {
+                    let filling = scope.spawn(|| fill(stage, source, &mut jobs));
+                    let swapped = swapper.run(stage, before);
+                    // A panic in staging is a defect: it goes on in the caller's thread.
+                    filling.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+                    swapped
+                })?;
+            }
+        }
+        self.context.source.settle()?;
+        kill_point("batch-staged");
+        self.staged = Some(jobs);
+        self.cancelled = self.context.monitor.cancelled();
+        Ok(())
+    }
+}
+
+fn fill(stage: &Stage, source: &dyn Source, jobs: &mut [Job]) {
+    let mut trees: Vec<&mut Tree> = jobs
+        .iter_mut()
+        .filter_map(|job| match job {
+            Job::Place(tree) => Some(tree),
+            _ => None,
+        })
+        .collect();
+    stage.fill(source, &mut trees);
+}
+
+fn content_bytes(step: &Step) -> u64 {
+    match &step.action {
+        Action::Write { row, .. } => match row.object.content {
+            Content::File { size, .. } => size,
+            _ => 0,
+        },
+        _ => 0,
+    }
+}
+
+fn creates_dir(step: &Step) -> bool {
+    match &step.action {
+        Action::Write { row, .. } => row.object.content == Content::Dir,
+        Action::MakeDir { .. } => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

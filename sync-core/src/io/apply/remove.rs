@@ -1,0 +1,143 @@
+//! Removals: a rename to the kept versions, and a look at what went.
+
+use super::check::{self, changed};
+use super::job::Removal;
+use super::late;
+use super::moves::{Contents, Kept, Origin};
+use super::prepare::Prepared;
+use super::swap::Swapper;
+use super::Stop;
+use crate::entry::Signature;
+use crate::io::fs::{Dir, Replace};
+use crate::io::kill::kill_point;
+use crate::io::source::same_object;
+use crate::io::stage::Failure;
+use crate::io::state::{Intent, NewVersion};
+use crate::path::RelPath;
+use std::io::ErrorKind;
+
+impl Swapper<'_> {
+    pub(super) fn remove(
+        &mut self,
+        removal: &Removal,
+        plan: Option<Prepared>,
+    ) -> Result<(), Stop> {
+        if let Some(Origin::Taken) = self.moves.origin(&removal.path) {
+            // It stands at its new path, and its rows went along.
+            return Ok(());
+        }
+        let Some(plan) = plan else {
+            return Err(Failure::new("remove", "no intent was written for it").into());
+        };
+        let Intent { path, expect, changes, version, .. } = plan.intent;
+        let Some(expected) = expect else { return Err(changed("remove")) };
+        let contents = match &version {
+            Some(version) if removal.whole => self.remove_tree(&path, &expected, version)?,
+            Some(version) => {
+                self.remove_leaf(&path, &expected, version)?;
+                Contents::new()
+            }
+            None => {
+                self.remove_empty(&path, &expected)?;
+                Contents::new()
+            }
+        };
+        self.did(changes, version.clone());
+        let withheld = self.moves.withholds(&path);
+        if let (Some(version), true) = (version, self.moves.origin(&path).is_some())
+            && self.moves.has_room(contents.len())
+        {
+            let contents = removal.whole.then_some(contents);
+            let withheld = removal.item.clone().filter(|_| withheld);
+            let (name, signature) = (version.name, expected);
+            self.moves.keep(&path, Kept { name, signature, contents, withheld });
+            if withheld_now(self.moves.origin(&path)) {
+                return Ok(());
+            }
+        }
+        self.ledger.done(removal.item.as_ref());
+        Ok(())
+    }
+
+    fn remove_leaf(
+        &mut self,
+        path: &RelPath,
+        expected: &Signature,
+        version: &NewVersion,
+    ) -> Result<(), Stop> {
+        let (dir, name) = self.parent(path)?;
+        let live = self.rows.current(path)?;
+        check::on_disk(&dir, name.as_bytes(), expected, live.as_ref(), "remove")?;
+        kill_point("remove-before");
+        dir.rename(name.as_bytes(), self.keeper.dir(), &version.name, Replace::Never)?;
+        kill_point("remove-after");
+        let out = self.keeper.dir().stat(&version.name)?;
+        if out.is_some_and(|out| same_object(&out, expected)) {
+            return Ok(());
+        }
+        Err(self.put_back(path, &dir, version))
+    }
+
+    fn remove_tree(
+        &mut self,
+        path: &RelPath,
+        expected: &Signature,
+        version: &NewVersion,
+    ) -> Result<Contents, Stop> {
+        let (dir, name) = self.parent(path)?;
+        self.forget_dirs();
+        check::on_disk(&dir, name.as_bytes(), expected, None, "remove")?;
+        let below = dir.open_dir(name.as_bytes())?;
+        let contents = check::tree(&self.rows, &below, path, "remove")?;
+        kill_point("remove-tree-before");
+        dir.rename(name.as_bytes(), self.keeper.dir(), &version.name, Replace::Never)?;
+        kill_point("remove-tree-after");
+        let out = self.keeper.dir().stat(&version.name)?;
+        if out.is_some_and(|out| out.ino == expected.ino) {
+            return Ok(contents);
+        }
+        Err(self.put_back(path, &dir, version))
+    }
+
+    fn remove_empty(&mut self, path: &RelPath, expected: &Signature) -> Result<(), Stop> {
+        let (dir, name) = self.parent(path)?;
+        self.forget_dirs();
+        check::on_disk(&dir, name.as_bytes(), expected, None, "remove")?;
+        if !self.rows.children(path, None)?.is_empty() {
+            return Err(Failure::new("remove", "something in it could not be removed").into());
+        }
+        match dir.rmdir(name.as_bytes()) {
+            Ok(()) => {
+                kill_point("remove-dir-after");
+                Ok(())
+            }
+            Err(error) if error.source.kind() == ErrorKind::DirectoryNotEmpty => {
+                let what = "not empty: ignored or unreadable entries are left in it";
+                Err(Stop::Left(Failure::new("remove", what)))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What went was not what was expected: it returns to its path, or beside it if that is taken again.
+    fn put_back(&mut self, path: &RelPath, dir: &Dir, version: &NewVersion) -> Stop {
+        kill_point("remove-put-back");
+        let Some(name) = path.name() else { return changed("remove") };
+        let kept = self.keeper.dir();
+        match kept.rename(&version.name, dir, name.as_bytes(), Replace::Never) {
+            Ok(()) => changed("remove"),
+            Err(error) if error.is_missing() => changed("remove"),
+            Err(_) => match late::keep_beside(self.context.root, kept, &version.name, path) {
+                Ok(to) => {
+                    let what = format!("it was changed again and again; one version is at {to}");
+                    Failure::new("remove", what).into()
+                }
+                Err(stop) => stop,
+            },
+        }
+    }
+}
+
+fn withheld_now(origin: Option<&Origin>) -> bool {
+    matches!(origin, Some(Origin::Kept(Kept { withheld: Some(_), .. })))
+}

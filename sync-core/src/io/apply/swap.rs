@@ -1,0 +1,503 @@
+//! The second half of a batch: intents, syncfs, renames, rows.
+
+use super::check::{self, changed};
+use super::exchange::At;
+use super::job::{Attributes, Job};
+use super::ledger::{self, Ledger};
+use super::moves::Moves;
+use super::prepare::{Prepared, Ready};
+use super::rows::Rows;
+use super::versions::{self, Keeper, VersionError};
+use super::{Applied, ApplyError, Context, Stop, late};
+use crate::entry::{AttrMask, Kind, Signature};
+use crate::io::fs::{COARSE_CLOCK_NS, Dir, Replace, coarse_now_ns};
+use crate::io::kill::kill_point;
+use crate::io::source::same_object;
+use crate::io::stage::{Failure, Finish, Stage, Tree, remove_all};
+use crate::io::state::{Batch, Intent, NewVersion};
+use crate::knowledge::{Creation, Event, Row, Vector};
+use crate::path::{Name, RelPath};
+use crate::plan::{Action, Stamp, Step};
+use crate::store::Change;
+use std::io::ErrorKind;
+use std::rc::Rc;
+
+/// What is done and not recorded yet.
+#[derive(Default)]
+struct Pending {
+    changes: Vec<Change>,
+    settled: Vec<i64>,
+    versions: Vec<NewVersion>,
+    /// S and M: recorded one transaction later than the rows they cover.
+    raises: Vec<Change>,
+    /// Staged objects that did not go anywhere, by name and inode: ours to delete once their intents are settled.
+    rubbish: Vec<(Vec<u8>, u64)>,
+    /// The disk was changed: rows wait for a syncfs.
+    on_disk: bool,
+}
+
+/// Carries out staged batches, one after the other.
+pub(super) struct Swapper<'a> {
+    pub(super) context: Context<'a>,
+    pub(super) rows: Rows<'a>,
+    pub(super) moves: Moves,
+    pub(super) keeper: Keeper,
+    pending: Pending,
+    pub(super) ledger: Ledger<'a>,
+    /// The event of what this batch makes fresh.
+    event: Option<Event>,
+    /// The directory last used, open.
+    last_dir: Option<(RelPath, Rc<Dir>)>,
+    /// What this run displaced, to be looked at again for late writes.
+    displaced: Vec<NewVersion>,
+}
+
+impl<'a> Swapper<'a> {
+    pub(super) fn new(context: Context<'a>, moves: Moves) -> Result<Swapper<'a>, ApplyError> {
+        Ok(Swapper {
+            rows: Rows::new(context.state),
+            keeper: Keeper::open(context.root)?,
+            context,
+            moves,
+            pending: Pending::default(),
+            ledger: Ledger::new(context),
+            event: None,
+            last_dir: None,
+            displaced: Vec::new(),
+        })
+    }
+
+    /// Puts a staged batch in place, and records the one before.
+    pub(super) fn run(&mut self, stage: &Stage, jobs: Vec<Job>) -> Result<(), ApplyError> {
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        self.event = None;
+        let ready = self.prepare(stage, jobs)?;
+        kill_point("batch-prepared");
+        let touches_disk = ready.iter().any(|ready| ready.plan.is_some());
+        self.sync(touches_disk)?;
+        kill_point("batch-synced");
+        self.record()?;
+        kill_point("batch-previous-committed");
+        self.clear_rubbish(stage)?;
+        self.pending.on_disk = touches_disk;
+        for ready in ready {
+            self.carry_out(stage, ready)?;
+        }
+        self.last_dir = None;
+        kill_point("batch-swapped");
+        Ok(())
+    }
+
+    /// Records the last batch durably, then what it allows to raise, and looks at what was displaced once more.
+    pub(super) fn finish(mut self, stage: &Stage) -> Result<Applied, ApplyError> {
+        kill_point("finish-swapped");
+        self.sync(false)?;
+        kill_point("finish-synced");
+        self.record()?;
+        kill_point("finish-committed");
+        // What the last batch allows to raise; with it everything before is durable.
+        let changes = std::mem::take(&mut self.pending.changes);
+        self.context.state.commit(Batch { changes, ..Batch::default() }, true)?;
+        kill_point("finish-raised");
+        self.clear_rubbish(stage)?;
+        for item in self.moves.withheld() {
+            self.ledger.done(Some(&item));
+        }
+        self.look_for_late_writes();
+        kill_point("finish-late-checked");
+        if self.context.keep_versions.is_none() {
+            self.drop_versions()?;
+        }
+        Ok(self.ledger.close())
+    }
+
+    /// Makes durable what was staged, intended and swapped, if there is any.
+    fn sync(&mut self, staged: bool) -> Result<(), ApplyError> {
+        if staged || self.pending.on_disk {
+            self.context.root.sync_all()?;
+            self.pending.on_disk = false;
+        }
+        Ok(())
+    }
+
+    /// Records what was done before the last syncfs; what it allows to raise comes with the next call.
+    fn record(&mut self) -> Result<(), ApplyError> {
+        let pending = &mut self.pending;
+        let versions = std::mem::take(&mut pending.versions);
+        let room = versions::LATE_CHECKED.saturating_sub(self.displaced.len());
+        self.displaced.extend(versions.iter().take(room).cloned());
+        let changes = std::mem::take(&mut pending.changes);
+        let settled = std::mem::take(&mut pending.settled);
+        // One transaction later than the rows they cover: in front of the next batch's.
+        pending.changes = std::mem::take(&mut pending.raises);
+        if !(changes.is_empty() && settled.is_empty() && versions.is_empty()) {
+            let batch = Batch { changes, settled, versions };
+            self.context.state.commit(batch, self.context.state_elsewhere)?;
+        }
+        self.rows.recorded();
+        Ok(())
+    }
+
+    fn clear_rubbish(&mut self, stage: &Stage) -> Result<(), ApplyError> {
+        for (name, ino) in std::mem::take(&mut self.pending.rubbish) {
+            // What an exchange brought out and could not be given back is not ours: recovery keeps it.
+            if stage.dir().stat(&name)?.is_some_and(|now| now.ino == ino) {
+                remove_all(stage.dir(), &name)?;
+            }
+        }
+        kill_point("batch-rubbish-removed");
+        Ok(())
+    }
+
+    fn discard(&mut self, tree: &Tree) {
+        if let Some(Ok(staged)) = &tree.top.outcome {
+            self.pending.rubbish.push((tree.staged.clone(), staged.ino));
+        }
+    }
+
+    fn look_for_late_writes(&mut self) {
+        for kept in std::mem::take(&mut self.displaced) {
+            let Context { root, state, monitor, .. } = self.context;
+            let path = &kept.path;
+            match late::bring_back_and_forget(root, state, &self.keeper, &kept) {
+                Ok(None) => {}
+                Ok(Some(to)) => {
+                    monitor.notice(&format!("{path} was written to while it went: kept as {to}"));
+                }
+                Err(stop) => {
+                    let error = VersionError::from(stop).to_string();
+                    self.ledger.problem(path, "look for late writes", error);
+                }
+            }
+        }
+    }
+
+    /// Nothing is to be kept: what was displaced goes, now that all is recorded.
+    fn drop_versions(&mut self) -> Result<(), ApplyError> {
+        loop {
+            let pruned = versions::prune_at(self.context, i64::MAX, versions::PRUNE_OBJECTS);
+            match pruned {
+                Ok(pruned) if pruned.removed == 0 => return Ok(()),
+                Ok(_) => {}
+                Err(VersionError::State(error)) => return Err(error.into()),
+                Err(error) => {
+                    let path = RelPath::root();
+                    self.ledger.problem(&path, "drop replaced versions", error.to_string());
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn carry_out(&mut self, stage: &Stage, ready: Ready) -> Result<(), ApplyError> {
+        let Ready { job, plan, refused } = ready;
+        if let Some(plan) = &plan {
+            self.pending.settled.push(plan.id);
+        }
+        let done = match refused {
+            Some(stop) => Err(stop),
+            None => self.carry_out_job(stage, &job, plan),
+        };
+        match done {
+            Ok(()) => Ok(()),
+            Err(Stop::Run(error)) => Err(error),
+            Err(Stop::Path(failure)) => {
+                self.ledger.failed(job, &failure, false);
+                Ok(())
+            }
+            Err(Stop::Left(failure)) => {
+                self.ledger.failed(job, &failure, true);
+                Ok(())
+            }
+        }
+    }
+
+    fn carry_out_job(
+        &mut self,
+        stage: &Stage,
+        job: &Job,
+        plan: Option<Prepared>,
+    ) -> Result<(), Stop> {
+        match (job, plan) {
+            (Job::Place(tree), Some(plan)) => self.place(stage, tree, plan),
+            // The conflict copy that it would be stands there already.
+            (Job::Place(tree), None) => {
+                self.discard(tree);
+                self.ledger.done(tree.top.item.as_ref());
+                Ok(())
+            }
+            (Job::Move { tree, offer }, Some(plan)) => self.move_file(tree, offer, plan),
+            (Job::MoveTree { tree, offer }, Some(plan)) => self.move_tree(tree, offer, plan),
+            (Job::Attributes(change), Some(plan)) => self.set_attributes(change, plan),
+            (Job::Remove(removal), plan) => self.remove(removal, plan),
+            (Job::Finish { path, finish }, _) => self.finish_dir(path, *finish),
+            (Job::Rows(step), _) => self.rows_only(step),
+            (Job::Move { .. } | Job::MoveTree { .. } | Job::Attributes(_), None) => {
+                Err(Failure::new("apply", "no intent was written for it").into())
+            }
+        }
+    }
+
+    fn place(&mut self, stage: &Stage, tree: &Tree, plan: Prepared) -> Result<(), Stop> {
+        let path = plan.intent.path.clone();
+        let (dir, name) = self.parent(&path)?;
+        let at = At { path: &path, dir: &dir, name: &name };
+        let placed = match &plan.intent.expect {
+            None => self.create(stage, tree, &at),
+            Some(expected) => self.exchange(stage, tree, &plan, expected, &at),
+        };
+        let displaced = match placed {
+            Ok(displaced) => displaced,
+            Err(stop) => {
+                self.discard(tree);
+                return Err(stop);
+            }
+        };
+        if tree.top.object.kind() == Kind::Dir || plan.intent.expect.is_some() {
+            self.last_dir = None;
+        }
+        let signature = self.settle(tree, &plan, &dir, name.as_bytes())?;
+        let Intent { mut changes, .. } = plan.intent;
+        set_signature(&mut changes, &path, signature);
+        if let Some(copy) = &plan.copy {
+            changes.retain(|change| !matches!(change, Change::Put { path, .. } if path == copy));
+        }
+        changes.extend(displaced.change);
+        self.did(changes, displaced.version);
+        let mut failed = Vec::new();
+        tree.each(&mut |incoming| match &incoming.outcome {
+            Some(Err(failure)) => failed.push((incoming, failure)),
+            _ => self.ledger.done(incoming.item.as_ref()),
+        });
+        for (incoming, failure) in failed {
+            self.ledger.failed_incoming(incoming, failure);
+        }
+        Ok(())
+    }
+
+    fn create(&mut self, stage: &Stage, tree: &Tree, at: &At<'_>) -> Result<Displacement, Stop> {
+        self.parent_lives(at.path)?;
+        kill_point("create-before");
+        match stage.dir().rename(&tree.staged, at.dir, at.name.as_bytes(), Replace::Never) {
+            Ok(()) => {}
+            Err(error) if error.source.kind() == ErrorKind::AlreadyExists => {
+                let what = "something stands there that was not there when it was scanned";
+                return Err(Failure::new("create", what).into());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        kill_point("create-after");
+        Ok(Displacement::default())
+    }
+
+    /// The signature of what was just put in place.
+    ///
+    /// A directory that its owner may not write gets its mode only now: renaming it took that right.
+    fn settle(
+        &mut self,
+        tree: &Tree,
+        plan: &Prepared,
+        dir: &Dir,
+        name: &[u8],
+    ) -> Result<Signature, Stop> {
+        let Some(staged) = plan.intent.staged_signature else {
+            return Err(Failure::new("apply", "the staged object has no identity").into());
+        };
+        let mut attrs = tree.top.object.attrs;
+        if let (Some(finish), true) = (tree.finish, attrs.mode & 0o700 != 0o700) {
+            attrs.mtime_ns = finish.mtime_ns;
+            dir.set_attrs(name, &attrs, AttrMask { perms: true, ..self.context.mask })?;
+            kill_point("create-attributes");
+            return Ok(dir.stat(name)?.filter(|now| now.ino == staged.ino).unwrap_or(staged));
+        }
+        Ok(after_rename(dir.stat(name)?, &staged))
+    }
+
+    fn set_attributes(&mut self, change: &Attributes, plan: Prepared) -> Result<(), Stop> {
+        let (dir, name) = self.parent(&change.path)?;
+        let Some(recorded) = plan.intent.expect else {
+            return Err(changed("set attributes"));
+        };
+        let live = self.rows.current(&change.path)?;
+        check::on_disk(&dir, name.as_bytes(), &recorded, live.as_ref(), "set attributes")?;
+        kill_point("attributes-before");
+        let mut mask = self.context.mask;
+        let is_dir = change.object.kind() == Kind::Dir;
+        mask.times &= !is_dir && recorded.mtime_ns != change.attrs.mtime_ns;
+        dir.set_attrs(name.as_bytes(), &change.attrs, mask)?;
+        kill_point("attributes-after");
+        let gone = || Failure::new("set attributes", "it vanished meanwhile");
+        let mut now = dir.stat(name.as_bytes())?.ok_or_else(gone)?;
+        if now.ino != recorded.ino || (!is_dir && now.size != recorded.size) {
+            return Err(changed("set attributes"));
+        }
+        // A write right before the time was set shows in no signature: the next scan reads it again.
+        now.racy = recorded.racy || mask.times;
+        let Intent { mut changes, path, .. } = plan.intent;
+        set_signature(&mut changes, &path, now);
+        self.did(changes, None);
+        self.ledger.done(change.item.as_ref());
+        Ok(())
+    }
+
+    pub(super) fn finish_dir(&mut self, path: &RelPath, finish: Finish) -> Result<(), Stop> {
+        let Some(live) = self.rows.current(path)? else { return Ok(()) };
+        let dir = self.open(path)?;
+        let now = dir.stat_self()?;
+        let mut attrs = live.row.object.attrs;
+        attrs.mtime_ns = finish.mtime_ns;
+        // A directory that was filled over several batches still has its owner's rights added.
+        let filling = now.mode & 0o7777 != attrs.mode && now.mode & 0o7777 == attrs.mode | 0o700;
+        let ours = now.ino == live.signature.ino
+            && (now.mode, now.uid, now.gid)
+                == (live.signature.mode, live.signature.uid, live.signature.gid);
+        if !ours || live.row.object.kind() != Kind::Dir {
+            return Ok(());
+        }
+        let mask = AttrMask { perms: filling, owner: false, times: self.context.mask.times };
+        if let Err(error) = dir.set_attrs_self(&attrs, mask) {
+            // No part of any version: told, but the directory is complete without.
+            self.ledger.problem(path, "set the time", error.to_string());
+            return Ok(());
+        }
+        kill_point("finish-dir-after");
+        let signature = dir.stat_self()?;
+        let mtime_ns = self.context.mask.times.then_some(finish.mtime_ns);
+        let path = path.clone();
+        self.did(vec![Change::Refresh { path, signature, hash: None, mtime_ns }], None);
+        Ok(())
+    }
+
+    fn rows_only(&mut self, step: &Step) -> Result<(), Stop> {
+        let path = step.path.clone();
+        match &step.action {
+            Action::Learn { learn } => {
+                self.did(vec![Change::Learn { path, learn: learn.clone() }], None);
+            }
+            Action::Raise { first, s, bound } => {
+                if self.ledger.is_whole(*first..step.ticket) {
+                    let raise = Change::Raise { path, s: s.clone(), bound: bound.clone() };
+                    self.pending.raises.push(raise);
+                }
+            }
+            Action::Restamp { expect, stamp, learn, .. } => {
+                let live = self.rows.current(&path)?;
+                check::expected(live.as_ref(), Some(expect), "record")?;
+                let Some(live) = live else { return Err(changed("record")) };
+                let (m, c) = self.stamped(stamp)?;
+                let row = Row { object: live.row.object, m, c };
+                let (signature, learn) = (live.signature, Some(learn.clone()));
+                self.did(vec![Change::Put { path, row, signature, learn }], None);
+                self.ledger.done(step.item().as_ref());
+            }
+            Action::Leave { why, .. } => return Err(Stop::Left(Failure::new("leave", ledger::left(*why)))),
+            _ => return Err(Failure::new("apply", "the step cannot be carried out").into()),
+        }
+        Ok(())
+    }
+
+    /// Version and creation of a row that a step makes.
+    pub(super) fn stamped(&mut self, stamp: &Stamp) -> Result<(Vector, Creation), Stop> {
+        Ok(match stamp {
+            Stamp::Given { m, c } => (m.clone(), c.clone()),
+            Stamp::Fresh { c } => {
+                let event = match self.event {
+                    Some(event) => event,
+                    None => *self.event.insert(self.context.state.tick()?),
+                };
+                (event.into(), c.clone().unwrap_or_else(|| event.into()))
+            }
+        })
+    }
+
+    /// Takes over what was done on the disk, to be recorded after the next syncfs.
+    pub(super) fn did(&mut self, changes: Vec<Change>, version: Option<NewVersion>) {
+        self.rows.overlay(&changes);
+        self.pending.changes.extend(changes);
+        self.pending.versions.extend(version);
+    }
+
+    /// A kept version went to another path before it was recorded, or after.
+    pub(super) fn unkeep(&mut self, path: &RelPath, name: &[u8]) -> Result<(), Stop> {
+        let before = self.pending.versions.len();
+        self.pending.versions.retain(|kept| kept.name != name);
+        self.displaced.retain(|kept| kept.name != name);
+        if before == self.pending.versions.len() {
+            let recorded = self.context.state.versions(path)?;
+            for version in recorded.iter().filter(|version| version.kept.name == name) {
+                self.context.state.forget_version(version.id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens the directory of a path.
+    pub(super) fn parent(&mut self, path: &RelPath) -> Result<(Rc<Dir>, Name), Stop> {
+        let at_root = || Failure::new("apply", "the root itself is not replaced");
+        let (parent, name) = path.split().ok_or_else(at_root)?;
+        Ok((self.open(&parent)?, name))
+    }
+
+    fn open(&mut self, path: &RelPath) -> Result<Rc<Dir>, Stop> {
+        if let Some((last, dir)) = &self.last_dir
+            && last == path
+        {
+            return Ok(dir.clone());
+        }
+        let dir = Rc::new(self.context.root.dir(path)?);
+        self.last_dir = Some((path.clone(), dir.clone()));
+        Ok(dir)
+    }
+
+    /// Directories changed their places: open ones may be others than their paths say.
+    pub(super) fn forget_dirs(&mut self) {
+        self.last_dir = None;
+    }
+
+    /// A live node has a live directory as parent.
+    pub(super) fn parent_lives(&self, path: &RelPath) -> Result<(), Stop> {
+        let Some(parent) = path.parent().filter(|parent| !parent.is_root()) else { return Ok(()) };
+        match self.rows.current(&parent)? {
+            Some(live) if live.row.object.kind() == Kind::Dir => Ok(()),
+            _ => Err(Failure::new("create", "its directory is not there").into()),
+        }
+    }
+}
+
+/// Where the object went that a swap displaced.
+#[derive(Default)]
+pub(super) struct Displacement {
+    /// Its kept version.
+    pub(super) version: Option<NewVersion>,
+    /// Its row as a conflict copy.
+    pub(super) change: Option<Change>,
+}
+
+/// The signature to record for an object after its rename: the disk's, unless it was changed since; then the
+/// staged one, so that the next scan sees the change.
+pub(super) fn after_rename(now: Option<Signature>, staged: &Signature) -> Signature {
+    match now {
+        Some(mut now)
+            if same_object(&now, staged)
+                && (now.mode, now.uid, now.gid) == (staged.mode, staged.uid, staged.gid) =>
+        {
+            // A write in the tick of a modification time as young as this would leave no trace.
+            now.racy = now.mtime_ns >= coarse_now_ns() - COARSE_CLOCK_NS;
+            now
+        }
+        _ => *staged,
+    }
+}
+
+/// Gives the row that a list of changes puts at `path` its signature.
+pub(super) fn set_signature(changes: &mut [Change], at: &RelPath, now: Signature) {
+    for change in changes {
+        if let Change::Put { path, signature, .. } = change
+            && path == at
+        {
+            *signature = now;
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! Kept versions: what was replaced or deleted, for as long as the retention says.
+
+use super::late;
+use super::names;
+use super::rows::Live;
+use super::{Context, Stop};
+use crate::entry::{AttrMask, Attrs, Kind};
+use crate::io::fs::{Dir, FsError, Replace, Root, coarse_now_ns};
+use crate::io::kill::kill_point;
+use crate::io::source::kind_of;
+use crate::io::state::{Batch, NewVersion, State, StateError, Version};
+use crate::path::RelPath;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Name of the folder of kept versions below `.driftless`.
+pub const VERSIONS: &str = "versions";
+/// Displaced objects looked at for late writes at the end of a run; the others when the root is next opened.
+pub(super) const LATE_CHECKED: usize = 20_000;
+/// Objects removed per call of [`prune`]: a bulk of deletions makes later creations slow on ext4.
+pub const PRUNE_OBJECTS: usize = 1_000;
+
+/// Why a kept version could not be listed, restored or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum VersionError {
+    /// A call failed.
+    #[error(transparent)]
+    Fs(#[from] FsError),
+    /// The state cannot be read or written.
+    #[error("cannot use the state of the root: {0}")]
+    State(#[from] StateError),
+    /// Nothing is kept of the path, or not under that number.
+    #[error("no kept version of {0}")]
+    None(RelPath),
+    /// The record is there, the object is not.
+    #[error("the kept version of {0} is gone from the disk")]
+    Gone(RelPath),
+    /// The path cannot be used.
+    #[error("cannot {step} {path}: {reason}")]
+    Path {
+        /// Which path.
+        path: RelPath,
+        /// What was attempted.
+        step: &'static str,
+        /// Why not.
+        reason: String,
+    },
+}
+
+impl From<Stop> for VersionError {
+    fn from(stop: Stop) -> VersionError {
+        match stop {
+            Stop::Path(failure) | Stop::Left(failure) => VersionError::Path {
+                path: RelPath::root(),
+                step: failure.step,
+                reason: failure.reason,
+            },
+            Stop::Run(super::ApplyError::State(error)) => VersionError::State(error),
+            Stop::Run(error) => VersionError::Path {
+                path: RelPath::root(),
+                step: "keep",
+                reason: error.to_string(),
+            },
+        }
+    }
+}
+
+/// What [`prune`] did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Versions that are gone now.
+    pub removed: usize,
+    /// Paths of versions that had been written to, and were brought back.
+    pub brought_back: Vec<RelPath>,
+}
+
+/// The folder of kept versions of a root.
+pub(super) struct Keeper {
+    dir: Rc<Dir>,
+}
+
+/// Tells names made in one tick of the clock apart.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+impl Keeper {
+    pub(super) fn open(root: &Root) -> Result<Keeper, FsError> {
+        Ok(Keeper { dir: Rc::new(root.private(&[VERSIONS])?) })
+    }
+
+    pub(super) fn dir(&self) -> &Dir {
+        &self.dir
+    }
+
+    pub(super) fn shared_dir(&self) -> Rc<Dir> {
+        self.dir.clone()
+    }
+
+    /// A record for an object about to be kept.
+    pub(super) fn plan(&self, path: &RelPath, old: &Live, reason: &'static str) -> NewVersion {
+        let kept_at_ns = coarse_now_ns();
+        NewVersion {
+            name: self.name(path, kept_at_ns),
+            path: path.clone(),
+            kind: old.row.object.kind(),
+            signature: old.signature,
+            hash: super::job::hash_of(&old.row.object),
+            kept_at_ns,
+            reason,
+        }
+    }
+
+    /// A name of its own for an object about to be kept.
+    pub(super) fn name(&self, path: &RelPath, now_ns: i64) -> Vec<u8> {
+        names::version(now_ns, NEXT.fetch_add(1, Ordering::Relaxed), path)
+    }
+}
+
+/// Kept versions at or below a path that still stand on the disk, newest first.
+///
+/// # Errors
+/// The state or the folder cannot be read.
+pub fn list(root: &Root, state: &State, at: &RelPath) -> Result<Vec<Version>, VersionError> {
+    let keeper = Keeper::open(root)?;
+    let mut there = Vec::new();
+    for version in state.versions(at)? {
+        if keeper.dir().stat(&version.kept.name)?.is_some() {
+            there.push(version);
+        }
+    }
+    Ok(there)
+}
+
+/// Brings a kept version back to its path: the newest, or the one with the number `id`. What stands there now is kept
+/// in turn. The row is left to the next scan, which finds a local edit.
+///
+/// # Errors
+/// There is no such version, or a rename failed; then everything is where it was, or still among the kept versions.
+pub fn restore(
+    root: &Root,
+    state: &State,
+    path: &RelPath,
+    id: Option<i64>,
+) -> Result<Version, VersionError> {
+    let mut versions = list(root, state, path)?.into_iter();
+    let version = versions
+        .find(|version| version.kept.path == *path && id.is_none_or(|id| id == version.id))
+        .ok_or_else(|| VersionError::None(path.clone()))?;
+    let keeper = Keeper::open(root)?;
+    let Some((parent, name)) = path.split() else {
+        return Err(VersionError::None(path.clone()));
+    };
+    let dir = make_parents(root, &parent)?;
+    let kept = keeper.dir();
+    match dir.stat(name.as_bytes())? {
+        None => kept.rename(&version.kept.name, &dir, name.as_bytes(), Replace::Never)?,
+        Some(now) => {
+            let other = |reason: &str| VersionError::Path {
+                path: path.clone(),
+                step: "restore",
+                reason: reason.into(),
+            };
+            let kind = kind_of(&now)
+                .ok_or_else(|| other("a device, pipe or socket stands in its place"))?;
+            let kept_at_ns = coarse_now_ns();
+            let new = NewVersion {
+                name: keeper.name(path, kept_at_ns),
+                path: path.clone(),
+                kind,
+                signature: now,
+                hash: None,
+                kept_at_ns,
+                reason: "replaced",
+            };
+            // Recorded first: a record without an object is harmless, an object without a record is lost.
+            let new_name = new.name.clone();
+            state.commit(Batch { versions: vec![new], ..Batch::default() }, true)?;
+            kill_point("restore-recorded");
+            kept.rename(&version.kept.name, &dir, name.as_bytes(), Replace::Exchange)?;
+            kill_point("restore-exchanged");
+            kept.rename(&version.kept.name, kept, &new_name, Replace::Never)?;
+            kill_point("restore-renamed");
+        }
+    }
+    root.sync_all()?;
+    state.forget_version(version.id)?;
+    Ok(version)
+}
+
+/// Opens a directory, making it and those above it if they are missing.
+fn make_parents(root: &Root, path: &RelPath) -> Result<Dir, FsError> {
+    let mut dir = root.dir(&RelPath::root())?;
+    for name in path.components() {
+        dir = match dir.open_dir(name.as_bytes()) {
+            Err(error) if error.is_missing() => {
+                let made = dir.create_dir(name.as_bytes())?;
+                let attrs = Attrs { mode: 0o755, ..Attrs::default() };
+                made.set_attrs_self(&attrs, only_mode())?;
+                made
+            }
+            answer => answer?,
+        };
+    }
+    Ok(dir)
+}
+
+fn only_mode() -> AttrMask {
+    AttrMask { perms: true, owner: false, times: false }
+}
+
+/// Removes versions older than `retention`, at most `limit` objects. A version that was written to since it was
+/// displaced is brought back beside its path instead.
+///
+/// # Errors
+/// The state cannot be read or written, or an object cannot be removed.
+pub fn prune(
+    root: &Root,
+    state: &State,
+    now_ns: i64,
+    retention: Duration,
+    limit: usize,
+) -> Result<Pruned, VersionError> {
+    let retention = i64::try_from(retention.as_nanos()).unwrap_or(i64::MAX);
+    prune_before(root, state, now_ns.saturating_sub(retention), limit)
+}
+
+pub(super) fn prune_at(
+    context: Context<'_>,
+    before_ns: i64,
+    limit: usize,
+) -> Result<Pruned, VersionError> {
+    prune_before(context.root, context.state, before_ns, limit)
+}
+
+fn prune_before(
+    root: &Root,
+    state: &State,
+    before_ns: i64,
+    limit: usize,
+) -> Result<Pruned, VersionError> {
+    let keeper = Keeper::open(root)?;
+    let mut pruned = Pruned::default();
+    let mut budget = limit;
+    for version in state.versions_before(before_ns, limit)? {
+        let kept = &version.kept;
+        let back = late::bring_back_if_written(root, &keeper, kept)?;
+        let brought = back.is_some();
+        pruned.brought_back.extend(back);
+        if !brought {
+            if is_dir(&keeper, kept)? {
+                let below = keeper.dir().open_dir(&kept.name)?;
+                pruned.brought_back.extend(late::bring_back_below(root, &below, kept)?);
+            }
+            kill_point("prune-checked");
+            if !remove_some(keeper.dir(), &kept.name, &mut budget)? {
+                break;
+            }
+            kill_point("prune-removed");
+        }
+        state.forget_version(version.id)?;
+        pruned.removed += 1;
+        if budget == 0 {
+            break;
+        }
+    }
+    Ok(pruned)
+}
+
+fn is_dir(keeper: &Keeper, kept: &NewVersion) -> Result<bool, FsError> {
+    let now = keeper.dir().stat(&kept.name)?;
+    Ok(now.as_ref().and_then(kind_of) == Some(Kind::Dir))
+}
+
+/// Removes a kept object as far as the budget goes; `true` when all of it is gone.
+fn remove_some(dir: &Dir, name: &[u8], budget: &mut usize) -> Result<bool, FsError> {
+    let Some(now) = dir.stat(name)? else { return Ok(true) };
+    if *budget == 0 {
+        return Ok(false);
+    }
+    if kind_of(&now) == Some(Kind::Dir) {
+        let below = dir.open_dir(name)?;
+        if now.mode & 0o700 != 0o700 {
+            below.set_attrs_self(&Attrs { mode: 0o700, ..Attrs::default() }, only_mode())?;
+        }
+        for child in below.names()? {
+            if !remove_some(&below, &child, budget)? {
+                return Ok(false);
+            }
+        }
+        if *budget == 0 {
+            return Ok(false);
+        }
+        dir.rmdir(name)?;
+    } else {
+        dir.unlink(name)?;
+    }
+    *budget -= 1;
+    Ok(true)
+}
+
+/// Forgets the record of a kept version that is known by its name on the disk.
+pub(super) fn forget_by_name(
+    state: &State,
+    path: &RelPath,
+    name: &[u8],
+) -> Result<(), StateError> {
+    for version in state.versions(path)? {
+        if version.kept.name == name {
+            state.forget_version(version.id)?;
+        }
+    }
+    Ok(())
+}

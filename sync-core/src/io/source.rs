@@ -1,0 +1,223 @@
+//! Where the content of a pull comes from, and the local case: another root on this machine.
+
+use crate::entry::{Content, Digest, Hash, Kind, Object, Signature};
+use crate::io::fs::{
+    COARSE_CLOCK_NS, Dir, FsError, Root, coarse_now_ns, copy_hashed, file_signature,
+};
+use crate::io::state::{Batch, Known, State, StateError};
+use crate::path::{Name, RelPath};
+use crate::store::{Change, Filter};
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Bytes read at a time.
+const BUFFER_BYTES: usize = 256 * 1024;
+/// Directories of the source kept open, with their rows.
+const OPEN_DIRS: usize = 8;
+
+/// Why content could not be brought.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The file is another one than was listed.
+    #[error("{0} was changed there since it was scanned")]
+    Stale(RelPath),
+    /// The file moved under the read.
+    #[error("{0} changes while it is read")]
+    Changes(RelPath),
+    /// A call at the source failed.
+    #[error(transparent)]
+    Fs(#[from] FsError),
+    /// Reading there or writing here failed.
+    #[error("cannot copy {path}: {source}")]
+    Copy {
+        /// The path at the source.
+        path: RelPath,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The source's state cannot be read or written.
+    #[error("cannot use the state of the other root: {0}")]
+    State(#[from] StateError),
+}
+
+/// What was brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fetched {
+    /// Bytes written.
+    pub size: u64,
+    /// Their hash.
+    pub hash: Hash,
+}
+
+/// The other side of a pull: a root on this machine, or a peer.
+pub trait Source: Sync {
+    /// Writes the bytes of the file `object` that stands at `path` there into `target`.
+    ///
+    /// # Errors
+    /// The file is not the listed one, before or after the read; it cannot be read; `target` cannot be written.
+    fn fetch(
+        &self,
+        path: &RelPath,
+        object: &Object,
+        target: &mut File,
+    ) -> Result<Fetched, SourceError>;
+
+    /// D of a directory there: equal digests are equal trees, wherever they lie.
+    ///
+    /// # Errors
+    /// The source's state cannot be read.
+    fn digest(&self, dir: &RelPath) -> Result<Digest, SourceError>;
+
+    /// Records what was learned while fetching: hashes of files that nobody had read before.
+    ///
+    /// # Errors
+    /// The source's state cannot be written.
+    fn settle(&self) -> Result<(), SourceError>;
+}
+
+/// Do two signatures speak of the same unchanged object? The device is left out: its number may change with a mount.
+#[must_use]
+pub(crate) fn unchanged(a: &Signature, b: &Signature) -> bool {
+    same_object(a, b) && a.ctime_ns == b.ctime_ns
+}
+
+/// As [`unchanged`], for an object that was renamed in between, which moves its change time.
+#[must_use]
+pub(crate) fn same_object(a: &Signature, b: &Signature) -> bool {
+    a.ino == b.ino
+        && a.size == b.size
+        && a.mtime_ns == b.mtime_ns
+        && a.mode & TYPE_BITS == b.mode & TYPE_BITS
+}
+
+/// The part of `st_mode` that tells the type.
+pub(crate) const TYPE_BITS: u32 = 0o170_000;
+
+/// The kind that a signature's mode tells; `None` for what is not synchronised (devices, sockets, pipes).
+#[must_use]
+pub(crate) fn kind_of(signature: &Signature) -> Option<Kind> {
+    match signature.mode & TYPE_BITS {
+        0o040_000 => Some(Kind::Dir),
+        0o100_000 => Some(Kind::File),
+        0o120_000 => Some(Kind::Symlink),
+        _ => None,
+    }
+}
+
+/// Calls `work` with this thread's copy buffer.
+pub(crate) fn with_buffer<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
+    thread_local! {
+        static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    }
+    BUFFER.with(|buffer| {
+        let mut buffer = buffer.borrow_mut();
+        buffer.resize(BUFFER_BYTES, 0);
+        work(&mut buffer)
+    })
+}
+
+/// Another root on this machine.
+pub struct LocalSource<'a> {
+    root: &'a Root,
+    state: &'a State,
+    dirs: Mutex<Vec<Arc<OpenDir>>>,
+    late: Mutex<Vec<Change>>,
+}
+
+struct OpenDir {
+    path: RelPath,
+    dir: Dir,
+    known: Vec<Known>,
+}
+
+impl<'a> LocalSource<'a> {
+    /// The source that reads `root`, whose rows `state` holds.
+    #[must_use]
+    pub fn new(root: &'a Root, state: &'a State) -> LocalSource<'a> {
+        LocalSource { root, state, dirs: Mutex::default(), late: Mutex::default() }
+    }
+
+    fn open(&self, path: &RelPath) -> Result<Arc<OpenDir>, SourceError> {
+        if let Some(open) = lock(&self.dirs).iter().find(|open| open.path == *path) {
+            return Ok(open.clone());
+        }
+        let node = self.state.node(path)?.ok_or_else(|| SourceError::Stale(path.clone()))?;
+        let known = self.state.known(node)?;
+        let open = Arc::new(OpenDir { path: path.clone(), dir: self.root.dir(path)?, known });
+        let mut dirs = lock(&self.dirs);
+        if dirs.len() >= OPEN_DIRS {
+            dirs.remove(0);
+        }
+        dirs.push(open.clone());
+        Ok(open)
+    }
+}
+
+impl OpenDir {
+    fn find(&self, name: &Name) -> Option<&Known> {
+        let at = self.known.binary_search_by(|known| known.name.cmp(name)).ok()?;
+        Some(&self.known[at])
+    }
+}
+
+impl Source for LocalSource<'_> {
+    fn fetch(
+        &self,
+        path: &RelPath,
+        object: &Object,
+        target: &mut File,
+    ) -> Result<Fetched, SourceError> {
+        let stale = || SourceError::Stale(path.clone());
+        let (parent, name) = path.split().ok_or_else(stale)?;
+        let open = self.open(&parent)?;
+        let known = open.find(&name).ok_or_else(stale)?;
+        let Content::File { size, .. } = object.content else { return Err(stale()) };
+        if known.kind != Kind::File || known.signature.size != size {
+            return Err(stale());
+        }
+        let start_ns = coarse_now_ns();
+        let mut file = open.dir.open_file(name.as_bytes())?;
+        let located = self.root.locate(path);
+        if !unchanged(&known.signature, &file_signature(&file, &located)?) {
+            return Err(stale());
+        }
+        let (size, hash) = with_buffer(|buffer| copy_hashed(&mut file, target, buffer))
+            .map_err(|source| SourceError::Copy { path: path.clone(), source })?;
+        let mut after = file_signature(&file, &located)?;
+        if !unchanged(&known.signature, &after) || size != after.size {
+            return Err(SourceError::Changes(path.clone()));
+        }
+        if known.hash.is_none() {
+            // A write in the tick of the read could leave the same times.
+            after.racy = after.mtime_ns.max(after.ctime_ns) >= start_ns - COARSE_CLOCK_NS;
+            let path = path.clone();
+            let refresh =
+                Change::Refresh { path, signature: after, hash: Some(hash), mtime_ns: None };
+            lock(&self.late).push(refresh);
+        }
+        Ok(Fetched { size, hash })
+    }
+
+    fn digest(&self, dir: &RelPath) -> Result<Digest, SourceError> {
+        // Nothing is newer than the highest number: the listing carries the digest and no rows.
+        let none = Filter::Since { after: i64::MAX as u64, also: Arc::new(BTreeSet::new()) };
+        Ok(self.state.listing(dir, &none)?.digest)
+    }
+
+    fn settle(&self) -> Result<(), SourceError> {
+        let changes = std::mem::take(&mut *lock(&self.late));
+        if !changes.is_empty() {
+            let batch = Batch { changes, ..Default::default() };
+            self.state.commit(batch, false)?;
+        }
+        Ok(())
+    }
+}
+
+/// A thread that panicked under the lock left a complete list: every change of it is one push or one removal.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

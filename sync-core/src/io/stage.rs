@@ -1,0 +1,393 @@
+//! Incoming content on the root's own file system: brought, verified, given its attributes, ready to be renamed
+//! into place. A new directory is staged with everything below it and renamed once.
+//!
+//! What stands in the staging folder under a name of ours is ours to delete, with one exception: a name that is
+//! exchanged with a user's object holds that object afterwards. Such names carry the inode of what was staged,
+//! so that the two can be told apart whenever the process ends.
+
+use crate::entry::{AttrMask, Attrs, Content, Hash, Object, Signature};
+use crate::io::fs::{Dir, FsError, Replace, Root, file_signature, set_file_attrs};
+use crate::io::kill::kill_point;
+use crate::io::source::{Source, TYPE_BITS};
+use crate::knowledge::Row;
+use crate::path::RelPath;
+use crate::plan::{Displaced, Item, Stamp};
+use rayon::prelude::*;
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Name of the staging folder below `.driftless`.
+pub const STAGE: &str = "stage";
+/// Fewer files than this are not worth handing to another thread.
+const PARALLEL_MIN: usize = 8;
+/// What a directory must allow its owner while it is being filled and renamed.
+const FILLING: u32 = 0o700;
+
+/// Why one path failed. The rest goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// What was attempted.
+    pub(crate) step: &'static str,
+    /// What went wrong.
+    pub(crate) reason: String,
+}
+
+impl Failure {
+    pub(crate) fn new(step: &'static str, reason: impl Into<String>) -> Failure {
+        Failure { step, reason: reason.into() }
+    }
+
+    /// A system's or a source's refusal, in its own words.
+    pub(crate) fn of(step: &'static str) -> impl Fn(&dyn std::error::Error) -> Failure {
+        move |error| Failure { step, reason: error.to_string() }
+    }
+}
+
+/// An object to be brought, and what became of it.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    /// Ticket of its step.
+    pub(crate) ticket: u64,
+    /// Where it goes.
+    pub(crate) path: RelPath,
+    /// Where its bytes stand at the source.
+    pub(crate) from: RelPath,
+    /// What it is. The hash is filled in when the bytes were read.
+    pub(crate) object: Object,
+    /// What is expected to stand here.
+    pub(crate) expect: Option<Row>,
+    /// Its version.
+    pub(crate) stamp: Stamp,
+    /// Knowledge that comes with it.
+    pub(crate) learn: Option<Arc<crate::knowledge::Vector>>,
+    /// Where goes what it displaces.
+    pub(crate) displaced: Displaced,
+    /// What a user sees of it.
+    pub(crate) item: Option<Item>,
+    /// Its row at the source, for the list of what is left open.
+    pub(crate) theirs: Option<Row>,
+    /// What became of it: its signature in the staging folder, or why it is not there.
+    pub(crate) outcome: Option<Result<Signature, Failure>>,
+}
+
+/// The time that a directory gets once it is filled.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Finish {
+    /// Ticket of the step.
+    pub(crate) ticket: u64,
+    /// The time.
+    pub(crate) mtime_ns: i64,
+}
+
+/// An incoming object with everything incoming below it; a lone file is a tree without branches.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    /// The object itself.
+    pub(crate) top: Incoming,
+    /// Files and links in it.
+    pub(crate) leaves: Vec<Incoming>,
+    /// Directories in it.
+    pub(crate) trees: Vec<Tree>,
+    /// Given if nothing follows below the directory after this batch.
+    pub(crate) finish: Option<Finish>,
+    /// Name of the whole in the staging folder.
+    pub(crate) staged: Vec<u8>,
+}
+
+impl Tree {
+    pub(crate) fn of(top: Incoming) -> Tree {
+        Tree { top, leaves: Vec::new(), trees: Vec::new(), finish: None, staged: Vec::new() }
+    }
+
+    /// Every object of the tree, directories before what is in them.
+    pub(crate) fn each<'t>(&'t self, see: &mut dyn FnMut(&'t Incoming)) {
+        see(&self.top);
+        self.leaves.iter().for_each(&mut *see);
+        self.trees.iter().for_each(|tree| tree.each(see));
+    }
+
+    /// Every object of the tree, to be changed.
+    pub(crate) fn each_mut(&mut self, see: &mut dyn FnMut(&mut Incoming)) {
+        see(&mut self.top);
+        self.leaves.iter_mut().for_each(&mut *see);
+        self.trees.iter_mut().for_each(|tree| tree.each_mut(see));
+    }
+
+    /// Every `Finish` of the tree, with its directory.
+    pub(crate) fn each_finish<'t>(&'t self, see: &mut dyn FnMut(&'t Incoming, Finish)) {
+        self.trees.iter().for_each(|tree| tree.each_finish(see));
+        if let Some(finish) = self.finish {
+            see(&self.top, finish);
+        }
+    }
+
+    fn fail(&mut self, failure: &Failure) {
+        self.each_mut(&mut |incoming| incoming.outcome = Some(Err(failure.clone())));
+    }
+}
+
+/// Whose object stands in the staging folder under a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owned {
+    /// Ours to delete.
+    Ours,
+    /// Ours if it still has this inode; else a user's, displaced by an exchange.
+    OursIf(u64),
+    /// Not named by us.
+    Foreign,
+}
+
+/// Whose is what stands under this name of the staging folder?
+pub(crate) fn owner_of(name: &[u8]) -> Owned {
+    let parts: Vec<&[u8]> = name.split(|b| *b == b'-').collect();
+    let number = |hex: &[u8]| u64::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok();
+    match parts[..] {
+        [b"new" | b"part", run, seq] if number(run).is_some() && number(seq).is_some() => {
+            Owned::Ours
+        }
+        [b"swap", ino, run, seq] if number(run).is_some() && number(seq).is_some() => {
+            number(ino).map_or(Owned::Foreign, Owned::OursIf)
+        }
+        _ => Owned::Foreign,
+    }
+}
+
+/// How many bytes are missing for `needed` more, if any.
+///
+/// # Errors
+/// The file system cannot be asked.
+pub fn shortfall(root: &Root, needed: u64) -> Result<Option<u64>, FsError> {
+    let (free, _) = root.space()?;
+    Ok(needed.checked_sub(free).filter(|missing| *missing > 0))
+}
+
+/// The staging folder of a root, for one run.
+pub(crate) struct Stage {
+    dir: Dir,
+    mask: AttrMask,
+    run: u64,
+    next: AtomicU64,
+}
+
+impl Stage {
+    /// Opens the staging folder, making it if it is missing.
+    pub(crate) fn open(root: &Root, mask: AttrMask) -> Result<Stage, FsError> {
+        let dir = root.private(&[STAGE])?;
+        let run = getrandom::u64().map_err(|error| FsError {
+            action: "draw a random name for",
+            path: dir.path().to_owned(),
+            source: io::Error::other(error),
+        })?;
+        // Permissions that are not replicated are still those a new object starts with.
+        let mask = AttrMask { perms: true, ..mask };
+        Ok(Stage { dir, mask, run, next: AtomicU64::new(0) })
+    }
+
+    /// The folder itself.
+    pub(crate) fn dir(&self) -> &Dir {
+        &self.dir
+    }
+
+    /// Brings trees, in parallel. What fails says so in its outcome and leaves nothing behind.
+    pub(crate) fn fill(&self, source: &dyn Source, trees: &mut [&mut Tree]) {
+        if trees.len() == 1 {
+            return self.bring(source, trees[0]);
+        }
+        trees
+            .par_iter_mut()
+            .with_min_len(PARALLEL_MIN)
+            .for_each(|tree| self.bring(source, tree));
+    }
+
+    /// Brings one tree.
+    pub(crate) fn bring(&self, source: &dyn Source, tree: &mut Tree) {
+        let seq = self.next.fetch_add(1, Ordering::Relaxed);
+        let replaces = tree.top.expect.is_some();
+        let kind = if replaces { "part" } else { "new" };
+        let name = format!("{kind}-{:x}-{seq:x}", self.run).into_bytes();
+        let bringing = Bringing { stage: self, source };
+        bringing.tree(&self.dir, &name, tree, true);
+        if let (true, Some(Ok(signature))) = (replaces, &tree.top.outcome) {
+            let final_name = format!("swap-{:x}-{:x}-{seq:x}", signature.ino, self.run).into_bytes();
+            match self.dir.rename(&name, &self.dir, &final_name, Replace::Never) {
+                Ok(()) => tree.staged = final_name,
+                Err(error) => tree.fail(&Failure::of("stage")(&error)),
+            }
+            kill_point("stage-renamed");
+        } else {
+            tree.staged = name.clone();
+        }
+        if let Some(Err(_)) = tree.top.outcome {
+            self.discard(&name, tree);
+        }
+        kill_point("stage-done");
+    }
+
+    /// Removes what a failed staging left; a failure of that is told with the path's own.
+    fn discard(&self, name: &[u8], tree: &mut Tree) {
+        if let (Err(error), Some(Err(failure))) =
+            (remove_all(&self.dir, name), &mut tree.top.outcome)
+        {
+            failure.reason.push_str(&format!("; {error}"));
+        }
+    }
+}
+
+/// Removes a file, link or whole tree that is ours; a missing one is fine.
+pub(crate) fn remove_all(dir: &Dir, name: &[u8]) -> Result<(), FsError> {
+    let Some(signature) = dir.stat(name)? else { return Ok(()) };
+    if signature.mode & TYPE_BITS != 0o040_000 {
+        return dir.unlink(name);
+    }
+    let below = dir.open_dir(name)?;
+    if signature.mode & FILLING != FILLING {
+        let attrs = Attrs { mode: FILLING, ..Attrs::default() };
+        let mask = AttrMask { perms: true, owner: false, times: false };
+        below.set_attrs_self(&attrs, mask)?;
+    }
+    for child in below.names()? {
+        remove_all(&below, &child)?;
+    }
+    dir.rmdir(name)
+}
+
+struct Bringing<'a> {
+    stage: &'a Stage,
+    source: &'a dyn Source,
+}
+
+impl Bringing<'_> {
+    /// Stages a tree under `name` in `parent`; `top` tells the whole from a branch in it.
+    fn tree(&self, parent: &Dir, name: &[u8], tree: &mut Tree, top: bool) {
+        if tree.top.object.content != Content::Dir {
+            let outcome = self.leaf(parent, name, &mut tree.top);
+            tree.top.outcome = Some(outcome);
+            return;
+        }
+        match self.directory(parent, name, tree, top) {
+            Ok(signature) => tree.top.outcome = Some(Ok(signature)),
+            Err(error) => {
+                tree.fail(&Failure::new("create", "its directory could not be made"));
+                tree.top.outcome = Some(Err(Failure::of("create directory")(&error)));
+            }
+        }
+    }
+
+    fn directory(
+        &self,
+        parent: &Dir,
+        name: &[u8],
+        tree: &mut Tree,
+        top: bool,
+    ) -> Result<Signature, FsError> {
+        let dir = parent.create_dir(name)?;
+        kill_point("stage-dir-created");
+        tree.leaves.par_iter_mut().with_min_len(PARALLEL_MIN).for_each(|leaf| {
+            let outcome = self.leaf(&dir, &own_name(&leaf.path), leaf);
+            leaf.outcome = Some(outcome);
+        });
+        tree.trees.par_iter_mut().for_each(|branch| {
+            let name = own_name(&branch.top.path);
+            self.tree(&dir, &name, branch, false);
+            self.drop_failed(&dir, &name, branch);
+        });
+        kill_point("stage-dir-filled");
+        let (attrs, mask) = self.filled_attrs(tree, top);
+        dir.set_attrs_self(&attrs, mask)?;
+        dir.stat_self()
+    }
+
+    /// A branch that failed must not be renamed into place with the rest.
+    fn drop_failed(&self, dir: &Dir, name: &[u8], branch: &mut Tree) {
+        if let Some(Err(failure)) = &mut branch.top.outcome
+            && let Err(error) = remove_all(dir, name)
+        {
+            failure.reason.push_str(&format!("; {error}"));
+        }
+    }
+
+    /// Attributes of a directory at the end of its staging. What is still to be filled, or to be renamed by an
+    /// unprivileged owner, stays writable to the owner until then.
+    fn filled_attrs(&self, tree: &Tree, top: bool) -> (Attrs, AttrMask) {
+        let mut attrs = tree.top.object.attrs;
+        if top || tree.finish.is_none() {
+            attrs.mode |= FILLING;
+        }
+        let mut mask = self.stage.mask;
+        match tree.finish {
+            Some(finish) => attrs.mtime_ns = finish.mtime_ns,
+            None => mask.times = false,
+        }
+        (attrs, mask)
+    }
+
+    fn leaf(&self, dir: &Dir, name: &[u8], leaf: &mut Incoming) -> Result<Signature, Failure> {
+        let outcome = match &leaf.object.content {
+            Content::Symlink(target) => {
+                let target = target.clone();
+                self.symlink(dir, name, &target, &leaf.object.attrs)
+            }
+            Content::File { .. } => self.file(dir, name, leaf),
+            Content::Dir => Err(Failure::new("create", "a directory is no leaf")),
+        };
+        if outcome.is_err() {
+            remove_all(dir, name).map_err(|error| Failure::of("clean up")(&error))?;
+        }
+        outcome
+    }
+
+    fn symlink(
+        &self,
+        dir: &Dir,
+        name: &[u8],
+        target: &[u8],
+        attrs: &Attrs,
+    ) -> Result<Signature, Failure> {
+        let failed = |error: FsError| Failure::of("create symbolic link")(&error);
+        dir.create_symlink(name, target).map_err(failed)?;
+        kill_point("stage-symlink-created");
+        dir.set_attrs(name, attrs, self.stage.mask).map_err(failed)?;
+        let vanished = || Failure::new("create symbolic link", "it vanished from the staging folder");
+        dir.stat(name).map_err(failed)?.ok_or_else(vanished)
+    }
+
+    fn file(&self, dir: &Dir, name: &[u8], leaf: &mut Incoming) -> Result<Signature, Failure> {
+        let failed = |error: FsError| Failure::of("create")(&error);
+        let mut file = dir.create_file(name).map_err(failed)?;
+        kill_point("stage-file-created");
+        let fetched = self
+            .source
+            .fetch(&leaf.from, &leaf.object, &mut file)
+            .map_err(|error| Failure::of("copy")(&error))?;
+        kill_point("stage-file-written");
+        verify(&mut leaf.object.content, fetched.size, fetched.hash)?;
+        let shown = Path::new(OsStr::from_bytes(leaf.path.as_bytes()));
+        set_file_attrs(&file, shown, &leaf.object.attrs, self.stage.mask).map_err(failed)?;
+        let signature = file_signature(&file, shown).map_err(failed)?;
+        kill_point("stage-file-ready");
+        if signature.size != fetched.size {
+            return Err(Failure::new("copy", "the staged file has another size than was written"));
+        }
+        Ok(signature)
+    }
+}
+
+/// Compares what was written with what was announced, and fills in a hash that nobody knew.
+fn verify(content: &mut Content, written: u64, found: Hash) -> Result<(), Failure> {
+    let Content::File { size, hash } = content else {
+        return Err(Failure::new("copy", "it is no file"));
+    };
+    if *size != written || hash.is_some_and(|hash| hash != found) {
+        return Err(Failure::new("copy", "it was changed while it was copied"));
+    }
+    *hash = Some(found);
+    Ok(())
+}
+
+fn own_name(path: &RelPath) -> Vec<u8> {
+    path.name().map(|name| name.as_bytes().to_vec()).unwrap_or_default()
+}
