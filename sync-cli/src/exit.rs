@@ -39,7 +39,8 @@ impl Exit {
         }
         match error.downcast_ref::<SyncError>() {
             Some(SyncError::Cancelled) => Exit::Interrupted,
-            Some(SyncError::Guard(_) | SyncError::Root(_)) | None => Exit::CouldNotRun,
+            Some(SyncError::Rule(_)) => Exit::Usage,
+            _ => Exit::CouldNotRun,
         }
     }
 

@@ -53,12 +53,14 @@ fn mode(args: &SyncArgs) -> Result<Mode> {
 
 fn batch(run: &Run<'_>) -> Result<Outcome> {
     let mut sync = run.open(false)?;
-    let policy = policy(run.args);
-    let mut tally = Tally::default();
-    let plan = sync.plan(&run.listener, &mut |side, item| {
-        tally.add(side, item, foresee(item, policy));
-    })?;
-    run.tell_plan(&plan, &tally);
+    if run.output().is_json() {
+        let policy = policy(run.args);
+        let mut tally = Tally::default();
+        let plan = sync.plan(&run.listener, &mut |side, item| {
+            tally.add(side, item, foresee(item, policy));
+        })?;
+        run.tell_plan(&plan, &tally);
+    }
     apply(run, &mut sync)
 }
 

@@ -293,12 +293,12 @@ fn read_change(reader: &mut Reader<'_>) -> Option<Change> {
         },
         3 => Change::Learn {
             path,
-            learn: vector(reader)?,
+            learn: vector(reader)?, bound: Default::default(),
         },
         4 => Change::Raise {
             path,
             s: read_option(reader, vector)?,
-            bound: vector(reader)?,
+            bound: vector(reader)?, gaps: false,
         },
         5 => {
             let signature: Signature = read_signature(reader)?;

@@ -25,8 +25,8 @@ pub(super) fn apply(tx: &mut Tx<'_>, change: &Change) -> Result<()> {
         Change::RemoveTree { path, learn, bound } => {
             removal::remove_tree(tx, path, learn.as_ref(), bound)
         }
-        Change::Learn { path, learn } => learn_own(tx, path, learn),
-        Change::Raise { path, s, bound } => raise(tx, path, s.as_ref(), bound),
+        Change::Learn { path, learn, .. } => learn_own(tx, path, learn),
+        Change::Raise { path, s, bound, .. } => raise(tx, path, s.as_ref(), bound),
         Change::Refresh {
             path,
             signature,

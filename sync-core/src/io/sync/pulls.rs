@@ -7,7 +7,7 @@ use super::{Options, Side, SyncError, Totals};
 use crate::ignore::Rules;
 use crate::io::apply::{self, Applied, Apply, Context, Moves};
 use crate::io::source::LocalSource;
-use crate::io::state::{Decision, Peer, Pending};
+use crate::io::state::{Decision, Pending};
 use crate::path::RelPath;
 use crate::plan::{Action, Step};
 use crate::reconcile::{self, End};
@@ -16,8 +16,8 @@ use crate::session::{self, Outcome, Poll, Pull};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Pulls of one run at the most, both directions counted: a pull that makes events needs one back.
-const PULLS: usize = 6;
+/// Pulls into one root in a run, at the most: a pull that makes events needs one back.
+const PULLS: usize = 4;
 /// Beyond so many open paths the next pull looks at everything instead of asking for them by name.
 const PENDING: usize = 10_000;
 
@@ -122,8 +122,7 @@ impl<'a> OnePull<'a> {
     }
 
     /// Pulls, and pulls path by path what could not go as a whole directory.
-    fn run(&self, moves: Moves, options: &Options, monitor: &dyn Monitor) -> Result<(Outcome, Applied), SyncError> {
-        let _ = options;
+    fn run(&self, moves: Moves, monitor: &dyn Monitor) -> Result<(Outcome, Applied), SyncError> {
         let (outcome, mut applied, trees) = self.carry_out(self.terms.clone(), moves, monitor)?;
         let stuck = applied.incomplete.iter().any(|open| trees.contains(&open.path));
         if !stuck || applied.cancelled {
@@ -223,32 +222,31 @@ fn decisions(ours: &Opened, theirs: &Opened, pending: &[Pending]) -> Result<BTre
 pub(super) fn both(pair: &Pair, asked: &Terms<'_>, survey: Survey, monitor: &dyn Monitor) -> Result<Pulled, SyncError> {
     let mut pulled = Pulled { complete: true, ..Pulled::default() };
     let mut moves = survey.into_moves();
-    let mut open: [Option<bool>; 2] = [None, None];
-    let mut here = Side::B;
-    for round in 0..PULLS {
-        let counter = pair.sides[here.index()].state.counter();
+    let mut whole = [false, false];
+    let mut due = [true, true];
+    let mut pulls = [0, 0];
+    while let Some(here) = [Side::B, Side::A].into_iter().find(|side| due[side.index()]) {
+        let at = here.index();
+        if pulls[at] == PULLS {
+            break;
+        }
+        let counter = pair.sides[at].state.counter();
         let pull = OnePull::new(pair, here, asked)?;
-        let own_moves = std::mem::take(&mut moves[here.index()]);
-        let (outcome, applied) = pull.run(own_moves, asked.options, monitor)?;
+        let (outcome, applied) = pull.run(std::mem::take(&mut moves[at]), monitor)?;
         pull.remember(&outcome, &applied)?;
-        let settled_now = pull.settling && applied.incomplete.is_empty() && !applied.cancelled;
-        // In a later round the same open paths are met again: they count once.
-        add(&mut pulled, here, &applied, round < 2);
-        open[here.index()] = Some(applied.complete && (outcome.complete || pull.settling || !pull.terms.scope.is_empty() || !pull.same_rules));
+        // In a second pull the same open paths are met again: they count once.
+        add(&mut pulled, here, &applied, pulls[at] == 0);
+        pulls[at] += 1;
+        whole[at] = applied.complete && (outcome.complete || !pull.terms.may_raise || !pull.terms.scope.is_empty());
         if applied.cancelled {
             pulled.cancelled = true;
             break;
         }
-        if settled_now {
-            continue;
-        }
-        let made_events = pair.sides[here.index()].state.counter() > counter;
-        if round > 0 && !made_events {
-            break;
-        }
-        here = here.other();
+        // Once all open paths are settled, a pull that looks at everything raises what is known.
+        due[at] = pull.settling && applied.incomplete.is_empty();
+        due[1 - at] |= pair.sides[at].state.counter() > counter;
     }
-    pulled.complete = !pulled.cancelled && open.iter().all(|side| *side != Some(false));
+    pulled.complete = !pulled.cancelled && whole == [true, true];
     Ok(pulled)
 }
 
