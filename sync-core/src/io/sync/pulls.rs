@@ -15,6 +15,7 @@ use crate::report::{Monitor, Problem};
 use crate::session::{self, Outcome, Poll, Pull};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Pulls into one root in a run, at the most: a pull that makes events needs one back.
 const PULLS: usize = 4;
@@ -45,6 +46,7 @@ pub(super) struct OnePull<'a> {
     pub(super) terms: session::Terms,
     /// Paths were left open before: see [`session::Terms::may_raise`].
     settling: bool,
+    keep_versions: Option<Duration>,
     /// Do both roots obey the same ignore rules?
     same_rules: bool,
 }
@@ -69,7 +71,7 @@ impl<'a> OnePull<'a> {
             terms.since = Some((peer.incorporated, Arc::new(also)));
         }
         terms.may_raise = same_rules && !settling;
-        Ok(OnePull { here, ours, theirs, terms, settling, same_rules })
+        Ok(OnePull { here, ours, theirs, terms, settling, keep_versions: options.keep_versions, same_rules })
     }
 
     /// Runs the conversation; every step goes to `step`.
@@ -95,7 +97,7 @@ impl<'a> OnePull<'a> {
             state: &self.ours.state,
             source: &source,
             mask: self.terms.mask,
-            keep_versions: None,
+            keep_versions: self.keep_versions,
             monitor,
             side: self.here.index(),
             state_elsewhere: self.ours.state_elsewhere,
