@@ -624,7 +624,7 @@ impl Pull {
             (Some(time), _) | (None, Some(time)) => time,
             (None, None) => return,
         };
-        if frame.touched || (self.terms.mask.times && ours.is_some_and(|ours| ours != target)) {
+        if frame.touched || ours.is_none() || (self.terms.mask.times && ours != Some(target)) {
             self.emit(&frame.path, Action::FinishDir { mtime_ns: target });
         }
     }
