@@ -51,6 +51,8 @@ pub enum Action {
     Learn {
         /// Knowledge gained.
         learn: Arc<Vector>,
+        /// Covers the deletion that it may be about; empty for a path that is live there.
+        bound: Arc<Vector>,
     },
     /// The path becomes `row.object`, whose bytes stand at `from` there.
     Write {
@@ -88,6 +90,13 @@ pub enum Action {
         learn: Arc<Vector>,
         /// Covers the deletion.
         bound: Arc<Vector>,
+        /// The deletion is a decision of this replica: `bound` is joined with a new event of it.
+        event: bool,
+    },
+    /// The path stays absent, and a new event of this replica says so.
+    StayAbsent {
+        /// Knowledge gained for the path.
+        learn: Arc<Vector>,
     },
     /// The directory goes to the kept versions with everything below it.
     RemoveTree {
@@ -107,20 +116,26 @@ pub enum Action {
         expect: Option<Row>,
         /// Where it goes.
         displaced: Displaced,
+        /// Knowledge gained for the path.
+        learn: Arc<Vector>,
     },
     /// All changes of the directory's children stand before this step: set its carried time.
     FinishDir {
         /// Modification time, ns since 1970.
         mtime_ns: i64,
     },
-    /// If every step from `first` to this one succeeded: S and M are raised.
+    /// If every step from `first` up to, not including, `until` succeeded: S and M are raised.
     Raise {
         /// First ticket of the subtree.
         first: u64,
+        /// The first ticket after the subtree.
+        until: u64,
         /// S0; `None` if only M is raised.
         s: Option<Arc<Vector>>,
         /// M0.
         bound: Arc<Vector>,
+        /// `bound` may stand for deletions that no row told of.
+        gaps: bool,
     },
     /// Left undone, and remembered: the path is incomplete.
     Leave {
@@ -237,7 +252,7 @@ impl Step {
                     Open::Ignored => None,
                 }
             }
-            Action::Learn { .. } | Action::FinishDir { .. } | Action::Raise { .. } | Action::NeedHash { .. } => None,
+            Action::Learn { .. } | Action::StayAbsent { .. } | Action::FinishDir { .. } | Action::Raise { .. } | Action::NeedHash { .. } => None,
         }
     }
 }

@@ -47,7 +47,9 @@ pub enum Filter {
     /// All rows, ghosts included.
     All,
     /// The rows that changed, or have changes below them, after the sequence number `after`; and those of
-    /// `also` (paths below the root) that lie at or below a child.
+    /// `also` (paths below the root) that lie at or below a child. A directory is listed in full
+    /// if something below it may have gone without a ghost since: its tree came to be or went whole after `after`,
+    /// its bound was raised with gaps, or ghosts as young as that were dropped.
     Since {
         /// Highest sequence number that the asking side has incorporated.
         after: u64,
@@ -96,11 +98,14 @@ pub enum Change {
         bound: Arc<Vector>,
     },
     /// o of the path is joined with `learn`; a ghost row is made if the path has none and `learn` exceeds Sub(path).
+    /// M of the path's ancestors is joined with `bound`. Nothing happens if `learn` is known already.
     Learn {
         /// Where.
         path: RelPath,
         /// Knowledge gained for the object at this path.
         learn: Arc<Vector>,
+        /// Covers the deletion that the knowledge may be about; empty for a path that is live there.
+        bound: Arc<Vector>,
     },
     /// S of the path is joined with `s`, M of the path and of all its ancestors with `bound`. Makes the path's
     /// row (a ghost) and tree if there is none.
@@ -111,6 +116,9 @@ pub enum Change {
         s: Option<Arc<Vector>>,
         /// What covers all versions and deletions at or below.
         bound: Arc<Vector>,
+        /// `bound` may stand for deletions that have no ghosts here: a listing of the path since an earlier
+        /// sequence number must be full.
+        gaps: bool,
     },
     /// No event: the file system's view of an unchanged object was renewed, its times refreshed, or its bytes
     /// were read for the first time.

@@ -1,9 +1,10 @@
 //! Effects: everything that touches disks, clocks and threads. The only place where that is allowed.
 #![allow(clippy::disallowed_methods)]
 
-pub mod fs;
 pub mod kill;
+pub mod fs;
 pub mod state;
+pub mod scan;
 pub mod source;
 pub mod stage;
 pub mod apply;

@@ -52,6 +52,8 @@ pub(super) struct Removal {
     pub(super) expect: Row,
     pub(super) learn: Arc<Vector>,
     pub(super) bound: Arc<Vector>,
+    /// The deletion gets an event of this replica.
+    pub(super) event: bool,
     pub(super) item: Option<Item>,
 }
 
@@ -228,10 +230,10 @@ fn normalise(step: Step) -> Normal {
                 ticket, path, from, object, expect, stamp, learn, displaced, item, theirs, outcome,
             }))
         }
-        Action::MakeDir { attrs, expect, displaced } => {
+        Action::MakeDir { attrs, expect, displaced, learn } => {
             let object = Object { content: Content::Dir, attrs };
             let (from, stamp) = (path.clone(), Stamp::Fresh { c: None });
-            let (learn, theirs, outcome) = (None, None, None);
+            let (learn, theirs, outcome) = (Some(learn), None, None);
             Normal::Incoming(Box::new(Incoming {
                 ticket, path, from, object, expect, stamp, learn, displaced, item, theirs, outcome,
             }))
@@ -243,14 +245,14 @@ fn normalise(step: Step) -> Normal {
                 Attributes { ticket, path, expect, object, attrs, stamp, learn, item, theirs };
             Normal::Other(Job::Attributes(change))
         }
-        Action::Remove { expect, learn, bound } => {
+        Action::Remove { expect, learn, bound, event } => {
             let whole = false;
-            let removal = Removal { ticket, path, whole, expect, learn, bound, item };
+            let removal = Removal { ticket, path, whole, expect, learn, bound, event, item };
             Normal::Other(Job::Remove(removal))
         }
         Action::RemoveTree { expect, learn, bound } => {
-            let whole = true;
-            let removal = Removal { ticket, path, whole, expect, learn, bound, item };
+            let (whole, event) = (true, false);
+            let removal = Removal { ticket, path, whole, expect, learn, bound, event, item };
             Normal::Other(Job::Remove(removal))
         }
         Action::FinishDir { mtime_ns } => {

@@ -72,7 +72,7 @@ impl Moves {
 
     /// Offers what a step removes: a file whose hash is known. Anything else is no offer.
     pub fn offer_file(&mut self, step: &Step) {
-        let Action::Remove { expect, learn, bound } = &step.action else { return };
+        let Action::Remove { expect, learn, bound, event: false } = &step.action else { return };
         let Content::File { size: 1.., hash: Some(hash) } = expect.object.content else { return };
         if let Some(offer) = self.take_up(step, expect, learn, bound) {
             self.files.entry(hash).or_default().push(offer);
@@ -252,7 +252,7 @@ mod tests {
         let expect = Row { object, m: event.into(), c: Creation::from(event) };
         let (learn, bound) = (Arc::default(), Arc::default());
         let path = RelPath::parse(path.as_bytes()).unwrap();
-        Step { ticket: 0, path, action: Action::Remove { expect, learn, bound } }
+        Step { ticket: 0, path, action: Action::Remove { expect, learn, bound, event: false } }
     }
 
     #[test]

@@ -15,6 +15,7 @@ use crate::knowledge::Row;
 use crate::path::RelPath;
 use crate::plan::{Displaced, Stamp};
 use crate::store::Change;
+use std::sync::Arc;
 
 /// A job that may begin, or that was refused.
 pub(super) struct Ready {
@@ -189,7 +190,13 @@ impl Swapper<'_> {
         let Some(old) = current else { return Err(check::changed("remove")) };
         let keeps = removal.whole || old.row.object.kind() != Kind::Dir;
         let version = keeps.then(|| self.keeper.plan(&path, &old, "deleted"));
-        let (learn, bound) = (Some(removal.learn.clone()), removal.bound.clone());
+        let learn = Some(removal.learn.clone());
+        let bound = if removal.event {
+            let event = self.event()?;
+            Arc::new(removal.bound.joined(&event.into()))
+        } else {
+            removal.bound.clone()
+        };
         let change = if removal.whole {
             Change::RemoveTree { path: path.clone(), learn, bound }
         } else {

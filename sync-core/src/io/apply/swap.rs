@@ -21,6 +21,7 @@ use crate::plan::{Action, Stamp, Step};
 use crate::store::Change;
 use std::io::ErrorKind;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// What is done and not recorded yet.
 #[derive(Default)]
@@ -373,13 +374,18 @@ impl<'a> Swapper<'a> {
     fn rows_only(&mut self, step: &Step) -> Result<(), Stop> {
         let path = step.path.clone();
         match &step.action {
-            Action::Learn { learn } => {
-                self.did(vec![Change::Learn { path, learn: learn.clone() }], None);
+            Action::Learn { learn, bound } => {
+                self.did(vec![Change::Learn { path, learn: learn.clone(), bound: bound.clone() }], None);
             }
-            Action::Raise { first, s, bound } => {
-                if self.ledger.is_whole(*first..step.ticket) {
-                    let raise = Change::Raise { path, s: s.clone(), bound: bound.clone() };
-                    self.pending.raises.push(raise);
+            Action::StayAbsent { learn } => {
+                check::expected(self.rows.current(&path)?.as_ref(), None, "record")?;
+                let bound = Arc::new(self.event()?.into());
+                self.did(vec![Change::Remove { path, learn: Some(learn.clone()), bound }], None);
+            }
+            Action::Raise { first, until, s, bound, gaps } => {
+                if self.ledger.is_whole(*first..*until) {
+                    let (s, bound, gaps) = (s.clone(), bound.clone(), *gaps);
+                    self.pending.raises.push(Change::Raise { path, s, bound, gaps });
                 }
             }
             Action::Restamp { expect, stamp, learn, .. } => {
@@ -403,12 +409,17 @@ impl<'a> Swapper<'a> {
         Ok(match stamp {
             Stamp::Given { m, c } => (m.clone(), c.clone()),
             Stamp::Fresh { c } => {
-                let event = match self.event {
-                    Some(event) => event,
-                    None => *self.event.insert(self.context.state.tick()?),
-                };
+                let event = self.event()?;
                 (event.into(), c.clone().unwrap_or_else(|| event.into()))
             }
+        })
+    }
+
+    /// The event of this batch: one for all that it decides.
+    pub(super) fn event(&mut self) -> Result<Event, Stop> {
+        Ok(match self.event {
+            Some(event) => event,
+            None => *self.event.insert(self.context.state.tick()?),
         })
     }
 

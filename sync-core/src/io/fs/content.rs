@@ -22,7 +22,7 @@ pub fn copy_hashed(
 ///
 /// # Errors
 /// The first failed read.
-pub fn hash_file(file: &mut File, buffer: &mut [u8]) -> io::Result<(u64, Hash)> {
+pub fn hash_file(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<(u64, Hash)> {
     pump(file, buffer, |_| Ok(()))
 }
 

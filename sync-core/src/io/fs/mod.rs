@@ -196,21 +196,21 @@ impl Dir {
         let mut own = self.reopen()?;
         let mut buffer = Vec::with_capacity(LISTING_BYTES);
         let mut names = Vec::new();
-        own.each_name(buffer.spare_capacity_mut(), |name, _| {
+        own.each_name(buffer.spare_capacity_mut(), |name, _, _| {
             names.push(name.to_bytes().into())
         })?;
         Ok(names)
     }
 
-    /// Calls `each` for all names but `.` and `..`, unsorted, with the type that the listing tells (which may be
-    /// unknown). `buffer` bounds what is asked of the kernel per call; see [`LISTING_BYTES`].
+    /// Calls `each` for all names but `.` and `..`, unsorted, with the type (which may be unknown) and the inode
+    /// that the listing tells. `buffer` bounds what is asked of the kernel per call; see [`LISTING_BYTES`].
     ///
     /// # Errors
     /// The directory cannot be read completely; `each` may have seen a part.
     pub fn each_name(
         &mut self,
         buffer: &mut [MaybeUninit<u8>],
-        mut each: impl FnMut(&CStr, FileType),
+        mut each: impl FnMut(&CStr, FileType, u64),
     ) -> Result<(), FsError> {
         rustix::fs::seek(&self.fd, rustix::fs::SeekFrom::Start(0))
             .map_err(failed("list", &self.path))?;
@@ -218,7 +218,7 @@ impl Dir {
         while let Some(entry) = listing.next() {
             match entry {
                 Ok(entry) if matches!(entry.file_name().to_bytes(), b"." | b"..") => {}
-                Ok(entry) => each(entry.file_name(), entry.file_type()),
+                Ok(entry) => each(entry.file_name(), entry.file_type(), entry.ino()),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(failed("list", &self.path)(error)),
             }
@@ -255,7 +255,7 @@ impl Dir {
             open_child_dir(self.fd.as_fd(), name).map_err(self.failed("open directory", name))?;
         Ok(Dir {
             fd,
-            path: self.child(name),
+            path: self.locate(name),
         })
     }
 
@@ -274,7 +274,7 @@ impl Dir {
             let source = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
             return Err(FsError {
                 action: "read",
-                path: self.child(name),
+                path: self.locate(name),
                 source,
             });
         }
@@ -412,7 +412,9 @@ impl Dir {
         retry_on_intr(|| rustix::fs::openat(&self.fd, name, flags, mode))
     }
 
-    fn child(&self, name: &[u8]) -> PathBuf {
+    /// Where a leaf of the directory lies, for messages.
+    #[must_use]
+    pub fn locate(&self, name: &[u8]) -> PathBuf {
         self.path.join(OsStr::from_bytes(name))
     }
 
@@ -423,7 +425,7 @@ impl Dir {
     ) -> impl FnOnce(Errno) -> FsError + 'a {
         move |error| FsError {
             action,
-            path: self.child(name),
+            path: self.locate(name),
             source: error.into(),
         }
     }

@@ -44,7 +44,7 @@ fn a_directory_larger_than_the_buffer_is_listed_completely() {
     }
     let mut buffer = Vec::with_capacity(4096);
     let mut count = 0;
-    top.each_name(buffer.spare_capacity_mut(), |_, _| count += 1)
+    top.each_name(buffer.spare_capacity_mut(), |_, _, _| count += 1)
         .unwrap();
     assert_eq!(count, 500);
 }
@@ -323,5 +323,71 @@ fn a_root_that_was_replaced_is_noticed_by_its_path() {
     assert_ne!(
         root.signature().unwrap().ino,
         root.signature_by_path().unwrap().ino
+    );
+}
+
+#[test]
+fn a_directory_flipped_to_a_link_never_leads_outside() {
+    let (temp, root, top) = root();
+    let outside = tempfile::tempdir().unwrap();
+    for place in [temp.path().join("d"), outside.path().to_owned()] {
+        std::fs::create_dir_all(place.join("sub")).unwrap();
+        std::fs::write(place.join("sub/f"), b"canary").unwrap();
+    }
+    symlink(outside.path(), temp.path().join("link")).unwrap();
+    let canary = || std::fs::metadata(outside.path().join("sub/f")).unwrap();
+    let (before, outside_ino) = (
+        canary(),
+        std::fs::metadata(outside.path().join("sub")).unwrap().ino(),
+    );
+    let attrs = Attrs {
+        mode: 0o600,
+        uid: 0,
+        gid: 0,
+        mtime_ns: 1,
+    };
+    let mask = AttrMask {
+        owner: false,
+        ..ALL
+    };
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let opened = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                top.rename(b"d", &top, b"link", Replace::Exchange).unwrap();
+            }
+        });
+        let mut opened = 0;
+        for _ in 0..10_000 {
+            if let Ok(dir) = root.dir(&path(b"d/sub")) {
+                assert_ne!(dir.stat_self().unwrap().ino, outside_ino);
+                dir.set_attrs(b"f", &attrs, mask).unwrap();
+                opened += 1;
+            }
+            if let Ok(dir) = top.open_dir(b"d") {
+                assert_ne!(
+                    dir.open_dir(b"sub").unwrap().stat_self().unwrap().ino,
+                    outside_ino
+                );
+            }
+            // Of the link itself, or of the directory; never of what the link names.
+            top.set_attrs(
+                b"d",
+                &Attrs {
+                    mode: 0o700,
+                    ..attrs
+                },
+                mask,
+            )
+            .ok();
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        opened
+    });
+    let after = canary();
+    assert!(opened > 0);
+    assert_eq!(
+        (before.ctime_nsec(), before.ctime()),
+        (after.ctime_nsec(), after.ctime())
     );
 }

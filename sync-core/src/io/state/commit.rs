@@ -1,7 +1,10 @@
-//! The changes of a transaction, one by one; [`super::tx`] hands their effects upward.
+//! The changes of a transaction, one by one. What takes paths away is in [`super::removal`].
 
-use super::error::{Attempt, Result, StateError};
-use super::tx::{ABOVE, ROOT, Stored, Tx, above, invariant, last};
+use super::entries::Stored;
+use super::error::{Attempt, Result};
+use super::nodes::{ABOVE, ROOT, above, last};
+use super::tx::{Tx, invariant};
+use super::{encode, removal};
 use crate::entry::{AttrMask, Attrs, Content, Digest, Hash, Kind, Signature};
 use crate::knowledge::{Row, Vector};
 use crate::path::RelPath;
@@ -12,21 +15,33 @@ use std::sync::Arc;
 /// Applies one change.
 pub(super) fn apply(tx: &mut Tx<'_>, change: &Change) -> Result<()> {
     match change {
-        Change::Put { path, row, signature, learn } => put(tx, path, (row, signature), learn.as_ref()),
-        Change::Remove { path, learn, bound } => remove(tx, path, learn.as_ref(), bound),
-        Change::RemoveTree { path, learn, bound } => remove_tree(tx, path, learn.as_ref(), bound),
-        Change::Learn { path, learn } => learn_own(tx, path, learn),
-        Change::Raise { path, s, bound } => raise(tx, path, s.as_ref(), bound),
-        Change::Refresh { path, signature, hash, mtime_ns } => refresh(tx, path, signature, *hash, *mtime_ns),
-        Change::Forget { path } => forget(tx, path),
+        Change::Put {
+            path,
+            row,
+            signature,
+            learn,
+        } => put(tx, path, (row, signature), learn.as_ref()),
+        Change::Remove { path, learn, bound } => removal::remove(tx, path, learn.as_ref(), bound),
+        Change::RemoveTree { path, learn, bound } => {
+            removal::remove_tree(tx, path, learn.as_ref(), bound)
+        }
+        Change::Learn { path, learn, .. } => learn_own(tx, path, learn),
+        Change::Raise { path, s, bound, .. } => raise(tx, path, s.as_ref(), bound),
+        Change::Refresh {
+            path,
+            signature,
+            hash,
+            mtime_ns,
+        } => refresh(tx, path, signature, *hash, *mtime_ns),
+        Change::Forget { path } => removal::forget(tx, path),
     }
 }
 
 /// Where a row stands: its directory's node and its name.
-type Slot<'p> = (i64, &'p [u8]);
+pub(super) type Slot<'p> = (i64, &'p [u8]);
 
 /// The slot of a path, if its directory has a node.
-fn slot<'p>(tx: &mut Tx<'_>, path: &'p RelPath) -> Result<Option<Slot<'p>>> {
+pub(super) fn slot<'p>(tx: &mut Tx<'_>, path: &'p RelPath) -> Result<Option<Slot<'p>>> {
     let bytes = path.as_bytes();
     if path.is_root() {
         tx.nearest(bytes)?;
@@ -36,7 +51,12 @@ fn slot<'p>(tx: &mut Tx<'_>, path: &'p RelPath) -> Result<Option<Slot<'p>>> {
 }
 
 /// Loads the node of a row, if it has one.
-fn enter(tx: &mut Tx<'_>, parent: i64, path: &RelPath, old: Option<&Stored>) -> Result<Option<i64>> {
+pub(super) fn enter(
+    tx: &mut Tx<'_>,
+    parent: i64,
+    path: &RelPath,
+    old: Option<&Stored>,
+) -> Result<Option<i64>> {
     let Some(row) = old else { return Ok(None) };
     if let Some(id) = row.node {
         tx.enter(id, parent, path.as_bytes(), row)?;
@@ -52,7 +72,10 @@ fn put(
 ) -> Result<()> {
     tx.witness(path, row.m.get(tx.id))?;
     let id = tx.id;
-    row.c.iter().filter(|event| event.replica == id).try_for_each(|event| tx.witness(path, event.counter))?;
+    row.c
+        .iter()
+        .filter(|event| event.replica == id)
+        .try_for_each(|event| tx.witness(path, event.counter))?;
     let missing = || invariant(path, "a live path needs a live directory above it");
     let (parent, name) = slot(tx, path)?.ok_or_else(missing)?;
     // K7: a live path has a live directory as parent.
@@ -65,19 +88,23 @@ fn put(
     let own = tx.learned(old.as_ref().map_or(0, |old| old.own), learn, &sub)?;
     // K1: m is part of what is known of the path.
     if !row.m.within(&sub) && !row.m.within(&sub.joined(&tx.knowledge(own))) {
-        return Err(invariant(path, "the version is not covered by what is known of the path"));
+        return Err(invariant(
+            path,
+            "the version is not covered by what is known of the path",
+        ));
     }
     let seq = tx.write_row((parent, name), (row, sig), (node, own))?;
+    tx.raise(node.unwrap_or(parent), &row.m);
     if let Some(id) = node {
-        let node = tx.node(id);
-        node.raise(&row.m);
-        node.touch(seq);
+        tx.node(id).touch(seq);
     }
     if parent != ABOVE {
-        let (gone, come) = (old_share(tx, name, old.as_ref()), tx.leaf_share(name, &row.object));
+        let (gone, come) = (
+            old_share(tx, name, old.as_ref()),
+            tx.leaf_share(name, &row.object),
+        );
         let up = tx.node(parent);
         up.digest = up.digest.plus(come).minus(gone);
-        up.raise(&row.m);
         if old.is_none_or(|old| old.live.is_none()) {
             tx.clock.live += 1;
         }
@@ -86,7 +113,13 @@ fn put(
 }
 
 /// The node that a path has once it is live: always for a directory, else only for what stays below it.
-fn put_node(tx: &mut Tx<'_>, parent: i64, path: &RelPath, row: &Row, old: Option<&Stored>) -> Result<Option<i64>> {
+fn put_node(
+    tx: &mut Tx<'_>,
+    parent: i64,
+    path: &RelPath,
+    row: &Row,
+    old: Option<&Stored>,
+) -> Result<Option<i64>> {
     let node = enter(tx, parent, path, old)?;
     if row.object.kind() == Kind::Dir {
         let id = node.unwrap_or_else(|| tx.create(parent, path.as_bytes()));
@@ -106,7 +139,12 @@ fn put_node(tx: &mut Tx<'_>, parent: i64, path: &RelPath, row: &Row, old: Option
 }
 
 /// The path is no directory any more. Its node stays only for rows or knowledge below it.
-fn leave_dir(tx: &mut Tx<'_>, path: &RelPath, id: i64, old: Option<&Stored>) -> Result<Option<i64>> {
+pub(super) fn leave_dir(
+    tx: &mut Tx<'_>,
+    path: &RelPath,
+    id: i64,
+    old: Option<&Stored>,
+) -> Result<Option<i64>> {
     if old.and_then(Stored::kind) == Some(Kind::Dir) && tx.has_live(id)? {
         return Err(invariant(path, "live paths stand below it"));
     }
@@ -126,191 +164,11 @@ fn keep_or_drop(tx: &mut Tx<'_>, id: i64) -> Result<Option<i64>> {
     Ok(None)
 }
 
-fn old_share(tx: &Tx<'_>, name: &[u8], old: Option<&Stored>) -> Digest {
+pub(super) fn old_share(tx: &Tx<'_>, name: &[u8], old: Option<&Stored>) -> Digest {
     let live = old.and_then(|old| old.live.as_ref());
-    live.map_or(Digest::default(), |(row, _)| tx.leaf_share(name, &row.object))
-}
-
-fn remove(tx: &mut Tx<'_>, path: &RelPath, learn: Option<&Arc<Vector>>, bound: &Vector) -> Result<()> {
-    tx.witness(path, bound.get(tx.id))?;
-    if path.is_root() {
-        return Err(invariant(path, "the root cannot be absent"));
-    }
-    let old = match slot(tx, path)? {
-        Some((parent, name)) => tx.stored(parent, name)?.map(|old| (parent, name, old)),
-        None => None,
-    };
-    let Some((parent, name, old)) = old.filter(|(_, _, old)| old.live.is_some()) else {
-        if let Some(learn) = learn {
-            learn_own(tx, path, learn)?;
-        }
-        return raise_above(tx, path, bound);
-    };
-    let node = match enter(tx, parent, path, Some(&old))? {
-        Some(id) => leave_dir(tx, path, id, Some(&old))?,
-        None => None,
-    };
-    let sub = tx.sub(node.unwrap_or(parent));
-    let own = tx.learned(old.own, learn, &sub)?;
-    let seq = tx.write_ghost(parent, name, node, own)?;
-    removed(tx, (parent, name), (node, &old), bound, seq);
-    Ok(())
-}
-
-/// Hands a removal upward.
-fn removed(
-    tx: &mut Tx<'_>,
-    (parent, name): Slot<'_>,
-    (node, old): (Option<i64>, &Stored),
-    bound: &Vector,
-    seq: i64,
-) {
-    if let Some(id) = node {
-        tx.node(id).raise(bound);
-        tx.node(id).touch(seq);
-    }
-    let gone = old_share(tx, name, Some(old));
-    let up = tx.node(parent);
-    up.digest = up.digest.minus(gone);
-    up.raise(bound);
-    if old.live.is_some() {
-        tx.clock.live -= 1;
-    }
-}
-
-/// Raises M of the nearest node above a path that has no live row.
-fn raise_above(tx: &mut Tx<'_>, path: &RelPath, bound: &Vector) -> Result<()> {
-    let (near, _) = tx.nearest(path.as_bytes())?;
-    if !bound.within(&tx.node(near).bound) {
-        tx.node(near).raise(bound);
-        tx.touch(near);
-    }
-    Ok(())
-}
-
-fn remove_tree(tx: &mut Tx<'_>, path: &RelPath, learn: Option<&Arc<Vector>>, bound: &Vector) -> Result<()> {
-    tx.witness(path, bound.get(tx.id))?;
-    if path.is_root() {
-        return Err(invariant(path, "the root cannot be absent"));
-    }
-    let old = match slot(tx, path)? {
-        Some((parent, name)) => tx.stored(parent, name)?.map(|old| (parent, name, old)),
-        None => None,
-    };
-    let Some((parent, name, old)) = old else {
-        if learn.is_some() {
-            raise(tx, path, learn, &Vector::new())?;
-        }
-        return raise_above(tx, path, bound);
-    };
-    let node = enter(tx, parent, path, Some(&old))?;
-    let mut s = node.map_or_else(Vector::new, |id| tx.node(id).s.clone());
-    learn.inspect(|learn| {
-        s.join(learn);
-    });
-    let above = tx.sub(parent);
-    let tells = !s.within(&above);
-    let sub = above.joined(&s);
-    let kept = match node {
-        Some(id) => clear(tx, id, &sub, bound)?,
-        None => false,
-    };
-    let node = match (node, tells || kept) {
-        (Some(id), false) => {
-            tx.drop_node(id)?;
-            None
-        }
-        (None, true) => Some(tx.create(parent, path.as_bytes())),
-        (node, _) => node,
-    };
-    if let Some(id) = node {
-        tx.set_s(id, s);
-        let node = tx.node(id);
-        node.dirty |= node.dir.take().is_some();
-    }
-    let own = tx.learned(old.own, None, &sub)?;
-    let seq = tx.write_ghost(parent, name, node, own)?;
-    removed(tx, (parent, name), (node, &old), bound, seq);
-    Ok(())
-}
-
-/// Removes all rows below a node but the ghosts that tell more than `sub`, which is known of everything below.
-/// True if some stay.
-fn clear(tx: &mut Tx<'_>, id: i64, sub: &Vector, bound: &Vector) -> Result<bool> {
-    let newest = tx.clock.seq;
-    let live: i64 = tx
-        .conn
-        .prepare_cached("SELECT count(*) FROM entry WHERE parent = ?1 AND kind <> 0")
-        .and_then(|mut query| query.query_row([id], |row| row.get(0)))
-        .attempt("count live paths")?;
-    tx.clock.live -= live;
-    let mut kept = false;
-    for (name, node, own) in telling(tx, id)? {
-        kept |= clear_child(tx, (id, &name), (node, own), sub, bound)?;
-    }
-    let rows = if kept { "DELETE FROM entry WHERE parent = ?1 AND seq <= ?2" } else { "DELETE FROM entry WHERE parent = ?1 AND ?2 >= 0" };
-    tx.conn
-        .prepare_cached(rows)
-        .and_then(|mut delete| delete.execute(params![id, newest]))
-        .attempt("drop paths")?;
-    // Nothing below is live: the digest is zero, and what stays has no share in it.
-    let node = tx.node(id);
-    node.digest = Digest::default();
-    node.dirty = true;
-    node.raise(bound);
-    Ok(kept)
-}
-
-/// The rows below a node that may tell something: name, node, o.
-fn telling(tx: &Tx<'_>, id: i64) -> Result<Vec<(Vec<u8>, Option<i64>, i64)>> {
-    let sql = "SELECT name, node, o FROM entry WHERE parent = ?1 AND (o <> 0 OR node IS NOT NULL)";
-    let mut query = tx.conn.prepare_cached(sql).attempt("read paths")?;
-    let rows = query.query_map([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).attempt("read paths")?;
-    rows.collect::<rusqlite::Result<_>>().attempt("read paths")
-}
-
-/// As [`clear`] for one child; true if its ghost stays.
-fn clear_child(
-    tx: &mut Tx<'_>,
-    (parent, name): Slot<'_>,
-    (node, own): (Option<i64>, i64),
-    sub: &Vector,
-    bound: &Vector,
-) -> Result<bool> {
-    let mut below = sub.clone();
-    let mut node = node;
-    if let Some(id) = node {
-        let path = child_path(&tx.node(parent).path, name);
-        let row = tx.stored(parent, name)?.ok_or(StateError::Content { what: "a directory without row" })?;
-        tx.enter(id, parent, &path, &row)?;
-        let tells = below.join(&tx.node(id).s);
-        if clear(tx, id, &below, bound)? || tells {
-            let node = tx.node(id);
-            node.dir = None;
-            node.before = Digest::default();
-        } else {
-            tx.discard_node(id)?;
-            node = None;
-        }
-    }
-    let own = if tx.knowledge(own).within(&below) { 0 } else { own };
-    if node.is_none() && own == 0 {
-        return Ok(false);
-    }
-    let seq = tx.write_ghost(parent, name, node, own)?;
-    if let Some(id) = node {
-        tx.node(id).touch(seq);
-    }
-    Ok(true)
-}
-
-fn child_path(dir: &[u8], name: &[u8]) -> Vec<u8> {
-    let mut path = dir.to_vec();
-    if !path.is_empty() {
-        path.push(b'/');
-    }
-    path.extend_from_slice(name);
-    path
+    live.map_or(Digest::default(), |(row, _)| {
+        tx.leaf_share(name, &row.object)
+    })
 }
 
 /// Sub of a path, whether it has rows or not.
@@ -319,7 +177,7 @@ fn sub_of(tx: &mut Tx<'_>, path: &RelPath) -> Result<Arc<Vector>> {
     Ok(tx.sub(near))
 }
 
-fn learn_own(tx: &mut Tx<'_>, path: &RelPath, learn: &Arc<Vector>) -> Result<()> {
+pub(super) fn learn_own(tx: &mut Tx<'_>, path: &RelPath, learn: &Arc<Vector>) -> Result<()> {
     let sub = sub_of(tx, path)?;
     let old = match slot(tx, path)? {
         Some((parent, name)) => tx.stored(parent, name)?,
@@ -329,7 +187,11 @@ fn learn_own(tx: &mut Tx<'_>, path: &RelPath, learn: &Arc<Vector>) -> Result<()>
     if learn.within(&sub) || learn.within(&sub.joined(&tx.knowledge(own))) {
         return Ok(());
     }
-    let parent = if path.is_root() { ABOVE } else { ensure_node(tx, path, above(path.as_bytes()))? };
+    let parent = if path.is_root() {
+        ABOVE
+    } else {
+        ensure_node(tx, above(path.as_bytes()))?
+    };
     let name = last(path.as_bytes());
     let own = tx.learned(own, Some(learn), &sub)?;
     match old {
@@ -348,11 +210,11 @@ fn learn_own(tx: &mut Tx<'_>, path: &RelPath, learn: &Arc<Vector>) -> Result<()>
 }
 
 /// The node of a directory; ghosts and nodes are made on the way where they are missing.
-fn ensure_node(tx: &mut Tx<'_>, path: &RelPath, dir: &[u8]) -> Result<i64> {
+fn ensure_node(tx: &mut Tx<'_>, dir: &[u8]) -> Result<i64> {
     if let Some(id) = tx.exact(dir)? {
         return Ok(id);
     }
-    let parent = ensure_node(tx, path, above(dir))?;
+    let parent = ensure_node(tx, above(dir))?;
     let name = last(dir);
     let old = tx.stored(parent, name)?;
     let id = tx.create(parent, dir);
@@ -364,20 +226,35 @@ fn ensure_node(tx: &mut Tx<'_>, path: &RelPath, dir: &[u8]) -> Result<i64> {
     Ok(id)
 }
 
-fn raise(tx: &mut Tx<'_>, path: &RelPath, s: Option<&Arc<Vector>>, bound: &Vector) -> Result<()> {
+pub(super) fn raise(
+    tx: &mut Tx<'_>,
+    path: &RelPath,
+    s: Option<&Arc<Vector>>,
+    bound: &Vector,
+) -> Result<()> {
     let (near, used) = tx.nearest(path.as_bytes())?;
     let sub = tx.sub(near);
     let new_s = s.filter(|s| !s.within(&sub));
     if new_s.is_none() && bound.within(&tx.node(near).bound) {
         return Ok(());
     }
-    let id = if used == path.as_bytes().len() { near } else { ensure_node(tx, path, path.as_bytes())? };
+    let id = if used == path.as_bytes().len() {
+        near
+    } else {
+        ensure_node(tx, path.as_bytes())?
+    };
     if let Some(s) = new_s {
         let joined = tx.node(id).s.joined(s);
         tx.set_s(id, joined);
     }
-    tx.node(id).raise(bound);
-    tx.touch(id);
+    tx.raise(id, bound);
+    let node = tx.node(id);
+    let (parent, ghost) = (node.parent, node.dir.is_none());
+    let seq = tx.touch(id);
+    if ghost {
+        // The journal goes by the rows of ghosts; a directory is heard of by its node.
+        tx.renumber(parent, last(path.as_bytes()), seq)?;
+    }
     Ok(())
 }
 
@@ -388,9 +265,15 @@ fn refresh(
     hash: Option<Hash>,
     mtime_ns: Option<i64>,
 ) -> Result<()> {
-    let Some((parent, name)) = slot(tx, path)? else { return Ok(()) };
-    let Some(old) = tx.stored(parent, name)? else { return Ok(()) };
-    let Some((row, old_sig)) = &old.live else { return Ok(()) };
+    let Some((parent, name)) = slot(tx, path)? else {
+        return Ok(());
+    };
+    let Some(old) = tx.stored(parent, name)? else {
+        return Ok(());
+    };
+    let Some((row, old_sig)) = &old.live else {
+        return Ok(());
+    };
     let mut new = row.clone();
     new.object.attrs = followed(&row.object.attrs, &old_sig.attrs(), &sig.attrs());
     match &mut new.object.content {
@@ -411,7 +294,10 @@ fn refresh(
         node.touch(seq);
     }
     if parent != ABOVE {
-        let (gone, come) = (tx.leaf_share(name, &row.object), tx.leaf_share(name, &new.object));
+        let (gone, come) = (
+            tx.leaf_share(name, &row.object),
+            tx.leaf_share(name, &new.object),
+        );
         let up = tx.node(parent);
         up.digest = up.digest.plus(come).minus(gone);
     }
@@ -422,10 +308,26 @@ fn refresh(
 /// system cannot hold it) stays.
 fn followed(have: &Attrs, said: &Attrs, says: &Attrs) -> Attrs {
     Attrs {
-        mode: if have.mode == said.mode { says.mode } else { have.mode },
-        uid: if have.uid == said.uid { says.uid } else { have.uid },
-        gid: if have.gid == said.gid { says.gid } else { have.gid },
-        mtime_ns: if have.mtime_ns == said.mtime_ns { says.mtime_ns } else { have.mtime_ns },
+        mode: if have.mode == said.mode {
+            says.mode
+        } else {
+            have.mode
+        },
+        uid: if have.uid == said.uid {
+            says.uid
+        } else {
+            have.uid
+        },
+        gid: if have.gid == said.gid {
+            says.gid
+        } else {
+            have.gid
+        },
+        mtime_ns: if have.mtime_ns == said.mtime_ns {
+            says.mtime_ns
+        } else {
+            have.mtime_ns
+        },
     }
 }
 
@@ -438,58 +340,20 @@ fn heard_of(mask: AttrMask, old: &Row, new: &Row) -> bool {
 }
 
 /// Renews what only this replica looks at: no sequence number, no share in a digest.
-fn refresh_silently(tx: &Tx<'_>, (parent, name): Slot<'_>, sig: &Signature, row: &Row) -> Result<()> {
-    let mut signature = super::encode::Blob::new();
-    super::encode::signature(&mut signature, sig);
-    let attrs = super::encode::overrides(&row.object, sig);
+fn refresh_silently(
+    tx: &Tx<'_>,
+    (parent, name): Slot<'_>,
+    sig: &Signature,
+    row: &Row,
+) -> Result<()> {
+    let mut signature = encode::Blob::new();
+    encode::signature(&mut signature, sig);
+    let attrs = encode::overrides(&row.object, sig);
     tx.conn
         .prepare_cached("UPDATE entry SET sig = ?3, attrs = ?4 WHERE parent = ?1 AND name = ?2")
-        .and_then(|mut update| update.execute(params![parent, name, &signature[..], attrs.as_deref()]))
+        .and_then(|mut update| {
+            update.execute(params![parent, name, &signature[..], attrs.as_deref()])
+        })
         .attempt("refresh a path")?;
-    Ok(())
-}
-
-fn forget(tx: &mut Tx<'_>, path: &RelPath) -> Result<()> {
-    if path.is_root() {
-        return Err(invariant(path, "the root cannot be forgotten"));
-    }
-    let Some((parent, name)) = slot(tx, path)? else { return Ok(()) };
-    let Some(old) = tx.stored(parent, name)? else { return Ok(()) };
-    if let Some(id) = enter(tx, parent, path, Some(&old))? {
-        forget_below(tx, id)?;
-        tx.drop_node(id)?;
-    }
-    tx.conn
-        .prepare_cached("DELETE FROM entry WHERE parent = ?1 AND name = ?2")
-        .and_then(|mut delete| delete.execute(params![parent, name]))
-        .attempt("drop a path")?;
-    let gone = old_share(tx, name, Some(&old));
-    let up = tx.node(parent);
-    up.digest = up.digest.minus(gone);
-    if old.live.is_some() {
-        tx.clock.live -= 1;
-    }
-    tx.touch(parent);
-    Ok(())
-}
-
-/// Drops all rows and nodes below a node, knowledge too.
-fn forget_below(tx: &mut Tx<'_>, id: i64) -> Result<()> {
-    for (_, node, _) in telling(tx, id)? {
-        if let Some(child) = node {
-            forget_below(tx, child)?;
-            tx.discard_node(child)?;
-        }
-    }
-    let live: i64 = tx
-        .conn
-        .prepare_cached("SELECT count(*) FROM entry WHERE parent = ?1 AND kind <> 0")
-        .and_then(|mut query| query.query_row([id], |row| row.get(0)))
-        .attempt("count live paths")?;
-    tx.clock.live -= live;
-    tx.conn
-        .prepare_cached("DELETE FROM entry WHERE parent = ?1")
-        .and_then(|mut delete| delete.execute([id]))
-        .attempt("drop paths")?;
     Ok(())
 }

@@ -73,6 +73,15 @@ pub enum StateError {
         /// Which rule.
         rule: &'static str,
     },
+    /// The file system cannot hold SQLite's write-ahead log.
+    #[error(
+        "the file system of {} cannot hold the state's log: keep the state in a folder on a local disk (--state-dir)",
+        path.display()
+    )]
+    NoLog {
+        /// The state's file.
+        path: PathBuf,
+    },
     /// The linked SQLite has a known defect.
     #[error("SQLite {found} is too old, 3.51.3 is needed")]
     Library {
@@ -98,8 +107,15 @@ impl<T> Attempt<T> for rusqlite::Result<T> {
 }
 
 /// Names what was attempted on which path when the system refuses.
-pub(super) fn io_error<E: Into<io::Error>>(action: &'static str, path: &Path) -> impl FnOnce(E) -> StateError {
-    move |source| StateError::Io { action, path: path.to_owned(), source: source.into() }
+pub(super) fn io_error<E: Into<io::Error>>(
+    action: &'static str,
+    path: &Path,
+) -> impl FnOnce(E) -> StateError {
+    move |source| StateError::Io {
+        action,
+        path: path.to_owned(),
+        source: source.into(),
+    }
 }
 
 pub(super) fn random<const N: usize>() -> Result<[u8; N]> {

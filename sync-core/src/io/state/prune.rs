@@ -1,10 +1,11 @@
 //! Dropping what tells nothing: old ghosts (T6), redundant knowledge, vectors that no row needs.
 
+use super::State;
 use super::encode;
 use super::error::{Attempt, Result, StateError};
 use super::names::Purpose;
-use super::tx::{ABOVE, ROOT, Tx};
-use super::State;
+use super::nodes::{ABOVE, ROOT};
+use super::tx::Tx;
 use crate::knowledge::Vector;
 use rusqlite::{OptionalExtension as _, params};
 use std::collections::{HashMap, HashSet};
@@ -43,7 +44,9 @@ struct Subs {
 impl Subs {
     fn new(tx: &mut Tx<'_>) -> Result<Subs> {
         tx.nearest(b"")?;
-        Ok(Subs { known: HashMap::from([(ABOVE, tx.sub(ABOVE)), (ROOT, tx.sub(ROOT))]) })
+        Ok(Subs {
+            known: HashMap::from([(ABOVE, tx.sub(ABOVE)), (ROOT, tx.sub(ROOT))]),
+        })
     }
 
     fn of(&mut self, tx: &Tx<'_>, id: i64) -> Result<Arc<Vector>> {
@@ -65,7 +68,10 @@ impl Subs {
 }
 
 fn decode(tx: &Tx<'_>, blob: &[u8]) -> Result<Vector> {
-    tx.names().read().expect("no panic while names are held").decode(blob)
+    tx.names()
+        .read()
+        .expect("no panic while names are held")
+        .decode(blob)
 }
 
 fn drop_ghosts(tx: &mut Tx<'_>, subs: &mut Subs, keep: u32) -> Result<()> {
@@ -74,12 +80,17 @@ fn drop_ghosts(tx: &mut Tx<'_>, subs: &mut Subs, keep: u32) -> Result<()> {
         .prepare_cached("SELECT seq FROM entry WHERE kind = 0 ORDER BY seq DESC LIMIT 1 OFFSET ?1")
         .and_then(|mut query| query.query_row([keep], |row| row.get(0)).optional())
         .attempt("read the journal")?;
-    let Some(cutoff) = newest_to_go else { return Ok(()) };
+    let Some(cutoff) = newest_to_go else {
+        return Ok(());
+    };
     let candidates: Vec<(i64, Vec<u8>)> = {
         let sql = "SELECT parent, name FROM entry WHERE kind = 0 AND seq <= ?1 ORDER BY seq";
         let mut query = tx.conn.prepare_cached(sql).attempt("read the journal")?;
-        let rows = query.query_map([cutoff], |row| Ok((row.get(0)?, row.get(1)?))).attempt("read the journal")?;
-        rows.collect::<rusqlite::Result<_>>().attempt("read the journal")?
+        let rows = query
+            .query_map([cutoff], |row| Ok((row.get(0)?, row.get(1)?)))
+            .attempt("read the journal")?;
+        rows.collect::<rusqlite::Result<_>>()
+            .attempt("read the journal")?
     };
     for candidate in candidates {
         let mut next = Some(candidate);
@@ -105,11 +116,14 @@ fn drop_ghost(
         .conn
         .prepare_cached(sql)
         .and_then(|mut query| {
-            let columns = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+            let columns =
+                |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
             query.query_row(params![parent, name], columns).optional()
         })
         .attempt("read an absent path")?;
-    let Some((node, own, seq, s)) = ghost else { return Ok(None) };
+    let Some((node, own, seq, s)) = ghost else {
+        return Ok(None);
+    };
     let sub = subs.of(tx, parent)?;
     let s = s.map_or(Ok(Vector::new()), |s| decode(tx, &s))?;
     let rows_below = node.map_or(Ok(false), |id| tx.has_rows(id))?;
@@ -126,7 +140,11 @@ fn drop_ghost(
     tx.clock.floor = tx.clock.floor.max(seq);
     tx.conn
         .prepare_cached("SELECT parent, name FROM node WHERE id = ?1")
-        .and_then(|mut query| query.query_row([parent], |row| Ok((row.get(0)?, row.get(1)?))).optional())
+        .and_then(|mut query| {
+            query
+                .query_row([parent], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()
+        })
         .attempt("read a directory")
 }
 
@@ -135,8 +153,11 @@ fn drop_redundant(tx: &mut Tx<'_>, subs: &mut Subs) -> Result<()> {
     let told: Vec<(i64, i64, Vec<u8>)> = {
         let sql = "SELECT id, parent, s FROM node WHERE s IS NOT NULL AND parent <> 0";
         let mut query = tx.conn.prepare_cached(sql).attempt("read knowledge")?;
-        let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).attempt("read knowledge")?;
-        rows.collect::<rusqlite::Result<_>>().attempt("read knowledge")?
+        let rows = query
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .attempt("read knowledge")?;
+        rows.collect::<rusqlite::Result<_>>()
+            .attempt("read knowledge")?
     };
     for (id, parent, s) in told {
         if decode(tx, &s)?.within(&*subs.of(tx, parent)?) {
@@ -155,7 +176,11 @@ fn drop_vectors(tx: &mut Tx<'_>, subs: &mut Subs) -> Result<()> {
     let (knowledge, events, due) = {
         let names = tx.names().read().expect("no panic while names are held");
         let due = names.len() > SWEEP_VECTORS.max(2 * names.swept());
-        (names.all(Purpose::Knowledge), names.all(Purpose::Events), due)
+        (
+            names.all(Purpose::Knowledge),
+            names.all(Purpose::Events),
+            due,
+        )
     };
     let used = if due { Some(used_vectors(tx)?) } else { None };
     let unused = |id: &i64| used.as_ref().is_some_and(|used| !used.contains(id));
@@ -185,7 +210,10 @@ fn used_vectors(tx: &Tx<'_>) -> Result<HashSet<i64>> {
         used.insert(row.get(0).attempt("look for used vectors")?);
         for column in [1, 2] {
             let value = row.get_ref(column).attempt("look for used vectors")?;
-            let blob = value.as_blob_or_null().map_err(|_| BAD)?.unwrap_or_default();
+            let blob = value
+                .as_blob_or_null()
+                .map_err(|_| BAD)?
+                .unwrap_or_default();
             if let Some(id) = encode::reference(blob) {
                 used.insert(id.ok_or(BAD)?);
             }
@@ -194,4 +222,6 @@ fn used_vectors(tx: &Tx<'_>) -> Result<HashSet<i64>> {
     Ok(used)
 }
 
-const BAD: StateError = StateError::Content { what: "a set of events" };
+const BAD: StateError = StateError::Content {
+    what: "a set of events",
+};

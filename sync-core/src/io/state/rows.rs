@@ -1,8 +1,9 @@
 //! Reading rows: listings for a pull, known paths for the scan.
 
+use super::entries::{live_of, stored_of};
 use super::error::{Attempt, Result, StateError};
 use super::names::Names;
-use super::tx::{ABOVE, ROOT, live_of, stored_of};
+use super::nodes::{ABOVE, ROOT};
 use super::{Entry, Known, NodeId, encode};
 use crate::entry::{Digest, Kind};
 use crate::knowledge::{Event, ReplicaId, Tree, Vector};
@@ -33,7 +34,10 @@ pub(super) fn listing(
         .attempt("read the clock")?;
     let mut sub = Vector::new();
     if counter > 0 {
-        sub.add(Event { replica: id, counter: counter as u64 });
+        sub.add(Event {
+            replica: id,
+            counter: counter as u64,
+        });
     }
     let cover = descend(conn, names, dir, &mut sub)?;
     let children = match cover.node {
@@ -60,11 +64,19 @@ struct Cover {
 }
 
 /// Walks down to a path, joining S of every node on the way.
-fn descend(conn: &Connection, names: &RwLock<Names>, path: &RelPath, sub: &mut Vector) -> Result<Cover> {
-    let mut query = conn.prepare_cached("SELECT s, bound, digest FROM node WHERE id = ?1").attempt("read a directory")?;
+fn descend(
+    conn: &Connection,
+    names: &RwLock<Names>,
+    path: &RelPath,
+    sub: &mut Vector,
+) -> Result<Cover> {
+    let mut query = conn
+        .prepare_cached("SELECT s, bound, digest FROM node WHERE id = ?1")
+        .attempt("read a directory")?;
     let mut read = |id: i64, sub: &mut Vector| -> Result<(Vec<u8>, [u8; 16])> {
-        let (s, bound, digest): (Option<Vec<u8>>, Vec<u8>, [u8; 16]) =
-            query.query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).attempt("read a directory")?;
+        let (s, bound, digest): (Option<Vec<u8>>, Vec<u8>, [u8; 16]) = query
+            .query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+            .attempt("read a directory")?;
         if let Some(s) = s {
             sub.join(&hold(names).decode(&s)?);
         }
@@ -78,14 +90,26 @@ fn descend(conn: &Connection, names: &RwLock<Names>, path: &RelPath, sub: &mut V
         let Some(id) = node else { break };
         (bound, digest) = read(id, sub)?;
     }
-    let digest = if node.is_some() { Digest(u128::from_le_bytes(digest)) } else { Digest::default() };
-    Ok(Cover { node, bound: hold(names).decode(&bound)?, digest })
+    let digest = if node.is_some() {
+        Digest(u128::from_le_bytes(digest))
+    } else {
+        Digest::default()
+    };
+    Ok(Cover {
+        node,
+        bound: hold(names).decode(&bound)?,
+        digest,
+    })
 }
 
 fn child_node(conn: &Connection, parent: i64, name: &[u8]) -> Result<Option<i64>> {
     let node = conn
         .prepare_cached("SELECT node FROM entry WHERE parent = ?1 AND name = ?2")
-        .and_then(|mut query| query.query_row(params![parent, name], |row| row.get(0)).optional())
+        .and_then(|mut query| {
+            query
+                .query_row(params![parent, name], |row| row.get(0))
+                .optional()
+        })
         .attempt("read a path")?;
     Ok(node.flatten())
 }
@@ -116,12 +140,23 @@ fn children(
 /// The names in `dir` at or below which a path is asked for.
 fn asked_for(dir: &RelPath, also: &BTreeSet<RelPath>) -> BTreeSet<Name> {
     let depth = dir.depth();
-    let below = also.range(dir.clone()..).take_while(|path| dir.contains(path));
-    below.filter_map(|path| path.components().nth(depth)).collect()
+    let below = also
+        .range(dir.clone()..)
+        .take_while(|path| dir.contains(path));
+    below
+        .filter_map(|path| path.components().nth(depth))
+        .collect()
 }
 
-fn select(conn: &Connection, names: &RwLock<Names>, sql: &str, params: impl Params) -> Result<Vec<Child>> {
-    let mut query = conn.prepare_cached(sql).attempt("read a directory's paths")?;
+fn select(
+    conn: &Connection,
+    names: &RwLock<Names>,
+    sql: &str,
+    params: impl Params,
+) -> Result<Vec<Child>> {
+    let mut query = conn
+        .prepare_cached(sql)
+        .attempt("read a directory's paths")?;
     let mut rows = query.query(params).attempt("read a directory's paths")?;
     let names = hold(names);
     let mut children = Vec::new();
@@ -134,7 +169,9 @@ fn select(conn: &Connection, names: &RwLock<Names>, sql: &str, params: impl Para
 fn child(row: &rusqlite::Row<'_>, names: &Names) -> Result<Child> {
     let blob = |column: usize| {
         let value = row.get_ref(column).attempt("read a path")?;
-        value.as_blob_or_null().map_err(|_| StateError::Content { what: "a column of another type" })
+        value.as_blob_or_null().map_err(|_| StateError::Content {
+            what: "a column of another type",
+        })
     };
     let live = match encode::kind_of(row.get(1).attempt("read a path")?)? {
         None => None,
@@ -148,7 +185,12 @@ fn child(row: &rusqlite::Row<'_>, names: &Names) -> Result<Child> {
             digest: Digest(u128::from_le_bytes(row.get(10).attempt("read a path")?)),
         }),
     };
-    Ok(Child { name: name(blob(0)?)?, row: live, own: names.knowledge(row.get(2).attempt("read a path")?).cloned(), tree })
+    Ok(Child {
+        name: name(blob(0)?)?,
+        row: live,
+        own: names.knowledge(row.get(2).attempt("read a path")?).cloned(),
+        tree,
+    })
 }
 
 fn name(blob: Option<&[u8]>) -> Result<Name> {
@@ -164,7 +206,9 @@ pub(super) fn known(conn: &Connection, dir: NodeId) -> Result<Vec<Known>> {
     while let Some(row) = rows.next().attempt("read known paths")? {
         let blob = |column: usize| {
             let value = row.get_ref(column).attempt("read known paths")?;
-            value.as_blob_or_null().map_err(|_| StateError::Content { what: "a column of another type" })
+            value.as_blob_or_null().map_err(|_| StateError::Content {
+                what: "a column of another type",
+            })
         };
         let kind = encode::kind_of(row.get(1).attempt("read known paths")?)?;
         let kind = kind.ok_or(StateError::Content { what: "a kind" })?;
@@ -174,7 +218,11 @@ pub(super) fn known(conn: &Connection, dir: NodeId) -> Result<Vec<Known>> {
             Kind::File => blob(4)?.map(encode::hash).transpose()?,
             Kind::Dir | Kind::Symlink => None,
         };
-        let node: Option<i64> = if kind == Kind::Dir { row.get(2).attempt("read known paths")? } else { None };
+        let node: Option<i64> = if kind == Kind::Dir {
+            row.get(2).attempt("read known paths")?
+        } else {
+            None
+        };
         known.push(Known {
             name: name(blob(0)?)?,
             kind,
@@ -188,9 +236,15 @@ pub(super) fn known(conn: &Connection, dir: NodeId) -> Result<Vec<Known>> {
 }
 
 /// A live path.
-pub(super) fn entry(conn: &Connection, names: &RwLock<Names>, path: &RelPath) -> Result<Option<Entry>> {
+pub(super) fn entry(
+    conn: &Connection,
+    names: &RwLock<Names>,
+    path: &RelPath,
+) -> Result<Option<Entry>> {
     let _snapshot = conn.unchecked_transaction().attempt("begin to read")?;
-    let Some((parent, name)) = slot(conn, path)? else { return Ok(None) };
+    let Some((parent, name)) = slot(conn, path)? else {
+        return Ok(None);
+    };
     let stored = conn
         .prepare_cached("SELECT kind, node, o, m, c, sig, content, attrs FROM entry WHERE parent = ?1 AND name = ?2")
         .and_then(|mut query| {
@@ -198,26 +252,39 @@ pub(super) fn entry(conn: &Connection, names: &RwLock<Names>, path: &RelPath) ->
         })
         .attempt("read a path")?
         .transpose()?;
-    let Some((own, (row, signature))) = stored.and_then(|stored| Some((stored.own, stored.live?))) else {
+    let Some((own, (row, signature))) = stored.and_then(|stored| Some((stored.own, stored.live?)))
+    else {
         return Ok(None);
     };
-    Ok(Some(Entry { row, own: hold(names).knowledge(own).cloned(), signature }))
+    Ok(Some(Entry {
+        row,
+        own: hold(names).knowledge(own).cloned(),
+        signature,
+    }))
 }
 
 /// The number of a live directory.
 pub(super) fn node(conn: &Connection, path: &RelPath) -> Result<Option<NodeId>> {
     let _snapshot = conn.unchecked_transaction().attempt("begin to read")?;
-    let Some((parent, name)) = slot(conn, path)? else { return Ok(None) };
+    let Some((parent, name)) = slot(conn, path)? else {
+        return Ok(None);
+    };
     let node: Option<Option<i64>> = conn
         .prepare_cached("SELECT node FROM entry WHERE parent = ?1 AND name = ?2 AND kind = 3")
-        .and_then(|mut query| query.query_row(params![parent, name], |row| row.get(0)).optional())
+        .and_then(|mut query| {
+            query
+                .query_row(params![parent, name], |row| row.get(0))
+                .optional()
+        })
         .attempt("read a path")?;
     Ok(node.flatten().map(NodeId))
 }
 
 /// The directory's node and the name of a path.
 fn slot(conn: &Connection, path: &RelPath) -> Result<Option<(i64, Box<[u8]>)>> {
-    let Some((dir, name)) = path.split() else { return Ok(Some((ABOVE, Box::default()))) };
+    let Some((dir, name)) = path.split() else {
+        return Ok(Some((ABOVE, Box::default())));
+    };
     let mut node = ROOT;
     for component in dir.components() {
         match child_node(conn, node, component.as_bytes())? {

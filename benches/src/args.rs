@@ -1,0 +1,120 @@
+//! The command line of the benchmarks.
+
+use crate::cases::Case;
+use anyhow::{Context as _, Result, bail, ensure};
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Text of `--help`.
+pub(crate) const HELP: &str = "\
+Usage: cargo run --release -p benches -- [OPTIONS]
+
+  --case NAME      one of the cases; may stand several times, or names joined by commas (default: all)
+  --quick          one round, trees ten times smaller
+  --scale N        trees N times smaller
+  --rounds N       rounds to take the median of (default 3)
+  --settle SECONDS rest before the first run and after every mass deletion (default 45, with --quick 5)
+  --dir DIR        where the trees are made (default: benches/out)
+  --driftless PATH the binary (default: driftless beside this one)
+  --keep           leave the trees behind
+";
+
+/// What a run of the benchmarks is to do.
+#[derive(Debug)]
+pub(crate) struct Args {
+    pub(crate) cases: Vec<Case>,
+    pub(crate) scale: u64,
+    pub(crate) rounds: usize,
+    pub(crate) settle: Duration,
+    pub(crate) dir: PathBuf,
+    pub(crate) out: PathBuf,
+    pub(crate) driftless: PathBuf,
+    pub(crate) keep: bool,
+}
+
+impl Args {
+    pub(crate) fn parse(words: &[OsString]) -> Result<Args> {
+        let (mut cases, mut dir, mut driftless) = (Vec::new(), None, None);
+        let (mut quick, mut keep) = (false, false);
+        let (mut scale, mut rounds, mut settle) = (None, None, None);
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            let mut value = || words.next().with_context(|| format!("{} wants a value", word.display()));
+            match word.to_str() {
+                Some("--quick") => quick = true,
+                Some("--keep") => keep = true,
+                Some("--case") => {
+                    for name in value()?.to_string_lossy().split(',') {
+                        cases.push(Case::parse(name)?);
+                    }
+                }
+                Some("--dir") => dir = Some(PathBuf::from(value()?)),
+                Some("--driftless") => driftless = Some(PathBuf::from(value()?)),
+                Some("--scale") => scale = Some(number(value()?)?),
+                Some("--rounds") => rounds = Some(number(value()?)?),
+                Some("--settle") => settle = Some(number(value()?)?),
+                _ => bail!("{} is not understood\n\n{HELP}", word.display()),
+            }
+        }
+        let scale = scale.unwrap_or(if quick { 10 } else { 1 });
+        let rounds = rounds.unwrap_or(if quick { 1 } else { 3 });
+        ensure!(scale > 0 && rounds > 0, "--scale and --rounds want at least 1");
+        let out = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/out"));
+        Ok(Args {
+            cases: if cases.is_empty() { Case::ALL.to_vec() } else { cases },
+            scale,
+            rounds: usize::try_from(rounds)?,
+            settle: Duration::from_secs(settle.unwrap_or(if quick { 5 } else { 45 })),
+            dir: dir.unwrap_or_else(|| out.clone()),
+            out,
+            driftless: driftless.map_or_else(beside_this, Ok)?,
+            keep,
+        })
+    }
+}
+
+fn number(word: &OsString) -> Result<u64> {
+    word.to_str().and_then(|text| text.parse().ok()).with_context(|| format!("{} is no number", word.display()))
+}
+
+fn beside_this() -> Result<PathBuf> {
+    let path = std::env::current_exe().context("cannot find this program")?.with_file_name("driftless");
+    ensure!(
+        path.exists(),
+        "{} is missing: build it with `cargo build --release -p sync-cli`, or name it with --driftless",
+        path.display()
+    );
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Args> {
+        Args::parse(&format!("--driftless x {text}").split_whitespace().map(OsString::from).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn quick_means_one_round_of_smaller_trees_unless_said_otherwise() {
+        let args = parse("--quick").unwrap();
+        assert_eq!((args.rounds, args.scale, args.cases.len()), (1, 10, Case::ALL.len()));
+        assert_eq!(parse("--quick --rounds 5").unwrap().rounds, 5);
+    }
+
+    #[test]
+    fn cases_are_named_one_by_one_or_joined() {
+        assert_eq!(
+            parse("--case big-1g,first-1m --case rename-10k").unwrap().cases,
+            [Case::Big1g, Case::First1m, Case::Rename10k]
+        );
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        for bad in ["--case x", "--rounds", "--rounds 0", "--rounds x", "--fast", "first-1m"] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+}

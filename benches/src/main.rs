@@ -1,0 +1,60 @@
+//! Runs driftless beside cp, rsync and unison on the same trees in one run; prints a table per case and writes JSON.
+//!
+//! README.md beside this crate says what the cases are and which traps a measurement must avoid.
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a program that prints, measures time and makes trees of its own"
+)]
+
+mod args;
+mod cases;
+mod lab;
+mod measure;
+mod report;
+mod tool;
+mod walk;
+
+use anyhow::{Result, bail};
+use args::Args;
+use lab::Lab;
+use std::path::Path;
+
+fn main() -> Result<()> {
+    let words: Vec<_> = std::env::args_os().skip(1).collect();
+    let texts: Vec<_> = words.iter().map(|word| word.to_str().unwrap_or("")).collect();
+    match texts[..] {
+        ["measure", "--log", _, "--", _, ..] => measure::helper(Path::new(&words[2]), &words[4..]),
+        ["walk", ..] => walk::print(&words[1..]),
+        ["--help" | "-h", ..] => {
+            println!("{}", args::HELP);
+            Ok(())
+        }
+        _ => bench(&Args::parse(&words)?),
+    }
+}
+
+fn bench(args: &Args) -> Result<()> {
+    let mut lab = Lab::open(args)?;
+    let tables = run_cases(&mut lab, args);
+    lab.close()?;
+    let tables = tables?;
+    let path = report::write_json(args, &tables)?;
+    eprintln!("wrote {}", path.display());
+    let faults = tables.iter().flat_map(report::Table::faults).collect::<Vec<_>>();
+    if !faults.is_empty() {
+        bail!("{} of the runs went wrong:\n{}", faults.len(), faults.join("\n"));
+    }
+    Ok(())
+}
+
+fn run_cases(lab: &mut Lab, args: &Args) -> Result<Vec<report::Table>> {
+    let mut tables = Vec::new();
+    for case in &args.cases {
+        let table = cases::run(*case, lab, args)?;
+        println!("{}", report::markdown(&table));
+        tables.push(table);
+    }
+    Ok(tables)
+}

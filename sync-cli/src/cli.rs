@@ -1,0 +1,306 @@
+//! The command line: what can be said, and its help. Values are made by `values`, meaning is given by `commands`.
+
+use crate::values::{self, Retention};
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use std::path::PathBuf;
+use sync_core::io::sync::MaxDelete;
+use sync_core::path::RelPath;
+
+const ABOUT_CODES: &str = "\
+Exit codes:
+  0    in sync, or done
+  1    finished, and something was left: open conflicts, or changes that were only looked at
+  2    finished, and some paths failed
+  3    could not run or finish: a guard stopped it, a root is missing
+  64   the command line makes no sense
+  130  interrupted; what was done is recorded
+
+Names of files are printed with control characters and invalid UTF-8 escaped; --json is the exact form.
+
+Example:
+  driftless sync /srv/photos /mnt/backup/photos";
+
+/// Synchronises folders without losing what anybody wrote
+#[derive(Debug, Parser)]
+#[command(name = "driftless", version, after_help = ABOUT_CODES)]
+pub(crate) struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Synchronise two roots, both ways
+    ///
+    /// On a terminal the plan is shown and one question is asked; with --batch nothing is asked.
+    #[command(after_help = "Examples:\n  driftless sync /srv/photos /mnt/backup/photos\n  \
+                            driftless sync --batch --conflicts keep-both --path 2026/03 /srv/a /srv/b")]
+    Sync(SyncArgs),
+    /// Show what a sync would do; nothing is changed
+    ///
+    /// Exits with 0 if the roots are in sync, with 1 if a sync would have something to do.
+    #[command(after_help = "Example:\n  driftless status /srv/photos /mnt/backup/photos")]
+    Status(StatusArgs),
+    /// List the open conflicts of a root
+    #[command(after_help = "Example:\n  driftless conflicts /srv/photos")]
+    Conflicts(ConflictsArgs),
+    /// Decide open conflicts of a root; the next sync carries it out
+    #[command(after_help = "Examples:\n  driftless resolve /srv/photos 2026/03 notes.txt --keep newer\n  \
+                            driftless resolve /srv/photos . --keep both")]
+    Resolve(ResolveArgs),
+    /// List the kept versions of a root: what a sync replaced or deleted there
+    #[command(after_help = "Example:\n  driftless versions /srv/photos 2026/03/a.jpg")]
+    Versions(VersionsArgs),
+    /// Bring a kept version back to its path
+    ///
+    /// What stands at the path now is kept in turn. The next sync carries the restored version to the other root.
+    #[command(after_help = "Examples:\n  driftless restore /srv/photos 2026/03/a.jpg\n  \
+                            driftless restore /srv/photos 2026/03/a.jpg --version 17")]
+    Restore(RestoreArgs),
+    /// Print completions for a shell
+    #[command(after_help = "Example:\n  driftless completions bash > /etc/bash_completion.d/driftless")]
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write all of them to a folder
+    #[command(after_help = "Examples:\n  driftless man | man -l -\n  driftless man --dir /usr/local/share/man/man1")]
+    Man(ManArgs),
+}
+
+/// Arguments of `sync`.
+#[derive(Debug, Args)]
+pub(crate) struct SyncArgs {
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    /// Ask no questions
+    #[arg(long)]
+    pub(crate) batch: bool,
+    /// Print everything that would be done, and change nothing
+    #[arg(long, short = 'n')]
+    pub(crate) dry_run: bool,
+    /// Print each item when it is done
+    #[arg(long, short)]
+    pub(crate) verbose: bool,
+}
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
+/// What `sync` and `status` share.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// First root
+    #[arg(value_name = "A", value_hint = ValueHint::DirPath,
+          value_parser = OsStringValueParser::new().try_map(values::root))]
+    pub(crate) a: PathBuf,
+    /// Second root
+    #[arg(value_name = "B", value_hint = ValueHint::DirPath,
+          value_parser = OsStringValueParser::new().try_map(values::root))]
+    pub(crate) b: PathBuf,
+    /// Print JSON lines; the last one is the summary
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Only this path below the roots, and what is below it; may be repeated
+    #[arg(long = "path", value_name = "SUB",
+          value_parser = OsStringValueParser::new().try_map(values::below))]
+    pub(crate) paths: Vec<RelPath>,
+    /// Leave out what matches, in gitignore syntax, beside the rules in .driftlessignore; may be repeated
+    #[arg(long, value_name = "PATTERN", allow_hyphen_values = true)]
+    pub(crate) ignore: Vec<String>,
+    /// What becomes of paths that both sides changed; the losing version is kept
+    ///
+    /// Without it they stay as they are, and on a terminal you are asked.
+    #[arg(long, value_name = "POLICY", conflicts_with = "force")]
+    pub(crate) conflicts: Option<ConflictChoice>,
+    /// Mirror this side: every difference is decided for it
+    #[arg(long, value_name = "SIDE")]
+    pub(crate) force: Option<SideChoice>,
+    /// Stop before anything is changed if more paths of a root would be deleted: a number, or a share of its paths
+    #[arg(long, value_name = "N|N%", default_value = "50%", value_parser = values::max_delete)]
+    pub(crate) max_delete: MaxDelete,
+    /// Delete as much as it takes, this time
+    #[arg(long)]
+    pub(crate) allow_delete: bool,
+    /// How long replaced and deleted versions are kept (7d, 12h, 30m, 90s), or off
+    #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = values::retention)]
+    pub(crate) keep_versions: Retention,
+    /// Read every file again, whatever its times say
+    #[arg(long)]
+    pub(crate) checksum: bool,
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
+    /// Accept a root whose state or marker was lost as a new replica
+    ///
+    /// Equal files merge, differing ones become conflicts, and what was deleted may come back; nothing is lost.
+    #[arg(long)]
+    pub(crate) rejoin: bool,
+    #[command(flatten)]
+    pub(crate) attributes: AttributeArgs,
+}
+
+/// Which attributes are synchronised. Of a pair, the last one given counts.
+#[derive(Debug, Args)]
+pub(crate) struct AttributeArgs {
+    /// Synchronise permissions (the default)
+    #[arg(long, overrides_with = "no_perms")]
+    pub(crate) perms: bool,
+    /// Leave permissions alone
+    #[arg(long, overrides_with = "perms")]
+    pub(crate) no_perms: bool,
+    /// Synchronise modification times (the default)
+    #[arg(long, overrides_with = "no_times")]
+    pub(crate) times: bool,
+    /// Leave modification times alone
+    #[arg(long, overrides_with = "times")]
+    pub(crate) no_times: bool,
+    /// Synchronise owner and group (the default for root)
+    #[arg(long, overrides_with = "no_owner")]
+    pub(crate) owner: bool,
+    /// Leave owner and group alone (the default for everyone but root)
+    #[arg(long, overrides_with = "owner")]
+    pub(crate) no_owner: bool,
+}
+
+/// Where the state is.
+#[derive(Debug, Args)]
+pub(crate) struct StateArgs {
+    /// Keep the states in this folder instead of .driftless in each root
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) state_dir: Option<PathBuf>,
+}
+
+/// One root, its state, and the form of the result.
+#[derive(Debug, Args)]
+pub(crate) struct RootArgs {
+    /// A root that was synchronised before
+    #[arg(value_name = "ROOT", value_hint = ValueHint::DirPath,
+          value_parser = OsStringValueParser::new().try_map(values::root))]
+    pub(crate) root: PathBuf,
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
+    /// Print JSON lines; the last one is the summary
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `conflicts`.
+#[derive(Debug, Args)]
+pub(crate) struct ConflictsArgs {
+    #[command(flatten)]
+    pub(crate) at: RootArgs,
+}
+
+/// Arguments of `resolve`.
+#[derive(Debug, Args)]
+pub(crate) struct ResolveArgs {
+    #[command(flatten)]
+    pub(crate) at: RootArgs,
+    /// Paths below the root, each with all conflicts below it; . for the whole root
+    #[arg(value_name = "PATHSPEC", required = true,
+          value_parser = OsStringValueParser::new().try_map(values::below))]
+    pub(crate) paths: Vec<RelPath>,
+    /// Which version wins; the other one is kept
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) keep: KeepChoice,
+}
+
+/// Arguments of `versions`.
+#[derive(Debug, Args)]
+pub(crate) struct VersionsArgs {
+    #[command(flatten)]
+    pub(crate) at: RootArgs,
+    /// Only this path below the root, and what is below it
+    #[arg(value_name = "PATH", value_parser = OsStringValueParser::new().try_map(values::below))]
+    pub(crate) path: Option<RelPath>,
+}
+
+/// Arguments of `restore`.
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    #[command(flatten)]
+    pub(crate) at: RootArgs,
+    /// The path below the root
+    #[arg(value_name = "PATH", value_parser = OsStringValueParser::new().try_map(values::below))]
+    pub(crate) path: RelPath,
+    /// Number of the version, as `driftless versions` lists it; without it the newest one
+    #[arg(long, value_name = "ID")]
+    pub(crate) version: Option<i64>,
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// Arguments of `man`.
+#[derive(Debug, Args)]
+pub(crate) struct ManArgs {
+    /// Write the pages of all commands to this folder
+    #[arg(long, value_hint = ValueHint::DirPath)]
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// What becomes of a conflict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ConflictChoice {
+    /// Leave both versions where they are
+    Skip,
+    /// Keep both: one under the name, the other beside it
+    KeepBoth,
+    /// The newer modification time wins
+    Newer,
+    /// The older modification time wins
+    Older,
+    /// The first root wins
+    A,
+    /// The second root wins
+    B,
+}
+
+/// One of the roots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SideChoice {
+    /// The first root
+    A,
+    /// The second root
+    B,
+}
+
+/// Which version of a conflict wins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum KeepChoice {
+    /// The one in this root
+    Local,
+    /// The other root's
+    Remote,
+    /// The one with the newer modification time
+    Newer,
+    /// Both, one of them as a conflict copy
+    Both,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_an_example() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains(&format!("driftless {}", command.get_name())), "{}", command.get_name());
+        }
+    }
+}

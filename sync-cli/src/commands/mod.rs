@@ -1,0 +1,80 @@
+//! The commands, one module each, and what all of them share: errors are told and mapped in one place.
+
+mod completions;
+mod conflicts;
+mod man;
+mod resolve;
+mod restore;
+mod status;
+mod sync;
+mod versions;
+
+use crate::cli::{Command, RootArgs};
+use crate::exit::Exit;
+use crate::output::Output;
+use anyhow::Result;
+use serde::Serialize;
+use sync_core::io::sync::Replica;
+
+/// Runs one command to its exit code.
+pub(crate) fn run(command: Command) -> Exit {
+    let output = Output::new(wants_json(&command));
+    let exit = dispatch(command, &output).unwrap_or_else(|error| {
+        output.talk_safely(&format!("driftless: {error:#}"));
+        Exit::of_error(&error)
+    });
+    match output.finish() {
+        Ok(()) => exit,
+        Err(error) => {
+            output.talk_safely(&format!("driftless: cannot write the result: {error}"));
+            Exit::CouldNotRun
+        }
+    }
+}
+
+fn dispatch(command: Command, output: &Output) -> Result<Exit> {
+    match command {
+        Command::Sync(args) => sync::run(&args, output),
+        Command::Status(args) => status::run(&args, output),
+        Command::Conflicts(args) => listed(output, conflicts::run(&args, output)),
+        Command::Resolve(args) => listed(output, resolve::run(&args, output)),
+        Command::Versions(args) => listed(output, versions::run(&args, output)),
+        Command::Restore(args) => listed(output, restore::run(&args, output)),
+        Command::Completions(args) => completions::run(&args, output),
+        Command::Man(args) => man::run(&args, output),
+    }
+}
+
+fn wants_json(command: &Command) -> bool {
+    match command {
+        Command::Sync(args) => args.run.json,
+        Command::Status(args) => args.run.json,
+        Command::Conflicts(args) => args.at.json,
+        Command::Resolve(args) => args.at.json,
+        Command::Versions(args) => args.at.json,
+        Command::Restore(args) => args.at.json,
+        Command::Completions(_) | Command::Man(_) => false,
+    }
+}
+
+/// The last JSON line of the commands on one root.
+#[derive(Debug, Default, Serialize)]
+#[serde(tag = "event", rename = "summary")]
+struct Summary {
+    /// How many conflicts or versions were listed, settled or restored.
+    count: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// Ends the JSON lines of a command that failed with a summary too.
+fn listed(output: &Output, result: Result<Exit>) -> Result<Exit> {
+    if let Err(error) = &result {
+        output.event(&Summary { error: Some(format!("{error:#}")), ..Summary::default() });
+    }
+    result
+}
+
+fn open(at: &RootArgs) -> Result<Replica> {
+    Ok(Replica::open(&at.root, at.state.state_dir.as_deref())?)
+}

@@ -1,0 +1,47 @@
+//! `driftless resolve`: decides open conflicts; the next sync carries the decisions out.
+
+use crate::cli::{KeepChoice, ResolveArgs};
+use crate::commands::Summary;
+use crate::exit::Exit;
+use crate::json::PathFields;
+use crate::output::Output;
+use crate::render;
+use anyhow::Result;
+use serde::Serialize;
+use sync_core::io::sync::Keep;
+
+/// One conflict that was decided.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename = "resolved")]
+struct Line {
+    #[serde(flatten)]
+    path: PathFields,
+    keep: &'static str,
+}
+
+/// Records the decisions. A path without a conflict fails alone.
+pub(super) fn run(args: &ResolveArgs, output: &Output) -> Result<Exit> {
+    let (keep, word) = match args.keep {
+        KeepChoice::Local => (Keep::Local, "local"),
+        KeepChoice::Remote => (Keep::Remote, "remote"),
+        KeepChoice::Newer => (Keep::Newer, "newer"),
+        KeepChoice::Both => (Keep::Both, "both"),
+    };
+    let decided = super::open(&args.at)?.resolve(&args.paths, keep)?;
+    for path in &decided {
+        output.event(&Line { path: PathFields::of(path), keep: word });
+        output.line(&format!("{path}  keep {word}"));
+    }
+    let mut exit = Exit::InSync;
+    for path in &args.paths {
+        if !decided.iter().any(|done| path.contains(done)) {
+            output.talk(&format!("failed: no open conflict at or below {}", render::argument(path)));
+            exit = Exit::Failed;
+        }
+    }
+    if !decided.is_empty() {
+        output.talk("the next sync carries it out");
+    }
+    output.event(&Summary { count: decided.len() as u64, ..Summary::default() });
+    Ok(exit)
+}

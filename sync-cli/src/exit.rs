@@ -1,0 +1,82 @@
+//! The one mapping from results and errors to exit codes.
+
+use std::process::ExitCode;
+use sync_core::io::sync::SyncError;
+
+/// How a command ended, as its caller sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    /// The roots are in sync, or the command did what was asked.
+    InSync = 0,
+    /// Finished, and something was left as it is: open conflicts, or changes that were only looked at.
+    Skipped = 1,
+    /// Finished, and some paths failed.
+    Failed = 2,
+    /// Could not run or finish: a guard, a missing root, an unreachable output.
+    CouldNotRun = 3,
+    /// The command line makes no sense.
+    Usage = 64,
+    /// The user stopped the run.
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// The command line makes no sense, as found after clap accepted it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Usage(pub(crate) String);
+
+impl Exit {
+    /// The code of an error.
+    pub(crate) fn of_error(error: &anyhow::Error) -> Exit {
+        if error.is::<Usage>() {
+            return Exit::Usage;
+        }
+        match error.downcast_ref::<SyncError>() {
+            Some(SyncError::Cancelled) => Exit::Interrupted,
+            Some(SyncError::Rule(_)) => Exit::Usage,
+            _ => Exit::CouldNotRun,
+        }
+    }
+
+    /// The code of a run that came to its end.
+    pub(crate) fn of_run(in_sync: bool, failed: u64) -> Exit {
+        match (failed, in_sync) {
+            (1.., _) => Exit::Failed,
+            (0, true) => Exit::InSync,
+            (0, false) => Exit::Skipped,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_error_has_its_code() {
+        for (error, exit) in [
+            (anyhow::Error::from(SyncError::Guard(String::new())), Exit::CouldNotRun),
+            (SyncError::Root(String::new()).into(), Exit::CouldNotRun),
+            (SyncError::Cancelled.into(), Exit::Interrupted),
+            (Usage(String::new()).into(), Exit::Usage),
+            (anyhow::anyhow!("anything else"), Exit::CouldNotRun),
+            (anyhow::Error::from(SyncError::Cancelled).context("while scanning"), Exit::Interrupted),
+        ] {
+            assert_eq!(Exit::of_error(&error), exit, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_failed_path_weighs_more_than_an_open_conflict() {
+        assert_eq!(Exit::of_run(false, 1), Exit::Failed);
+        assert_eq!(Exit::of_run(true, 1), Exit::Failed);
+        assert_eq!(Exit::of_run(false, 0), Exit::Skipped);
+        assert_eq!(Exit::of_run(true, 0), Exit::InSync);
+    }
+}

@@ -1,0 +1,155 @@
+//! Values of the command line that need more than a conversion: roots, paths below them, durations, limits.
+
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::time::Duration;
+use sync_core::io::sync::MaxDelete;
+use sync_core::path::{RelPath, escape};
+
+/// A root: a local folder. Whatever reads as another machine is refused, never taken for a file name.
+pub(crate) fn root(text: OsString) -> Result<PathBuf, String> {
+    let bytes = text.as_bytes();
+    if bytes.is_empty() {
+        return Err("a root cannot be empty; give . for the current folder".into());
+    }
+    let first = bytes.split(|b| *b == b'/').next().unwrap_or(bytes);
+    if first.contains(&b':') {
+        return Err(format!(
+            "{0:?} names another machine, and only local folders are supported by this version \
+             (a local folder with a colon in its name can be given as ./{0})",
+            escape(bytes)
+        ));
+    }
+    Ok(text.into())
+}
+
+/// A path below a root, as people type it: `./a`, `a/` and `a//b` are accepted; `.` is the root itself.
+pub(crate) fn below(text: OsString) -> Result<RelPath, String> {
+    let bytes = text.as_bytes();
+    if bytes.is_empty() {
+        return Err("a path cannot be empty; give . for the whole root".into());
+    }
+    if bytes.starts_with(b"/") {
+        return Err(format!("{:?} is absolute; give the path relative to the root", escape(bytes)));
+    }
+    let parts: Vec<&[u8]> = bytes.split(|b| *b == b'/').filter(|part| !matches!(*part, b"" | b".")).collect();
+    if parts.contains(&&b".."[..]) {
+        return Err(format!("{:?} contains `..`; give the path relative to the root, without it", escape(bytes)));
+    }
+    RelPath::parse(&parts.join(&b'/')).map_err(|error| error.to_string())
+}
+
+/// A retention: `7d`, `12h`, `30m`, `90s`, or `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Retention(pub(crate) Option<Duration>);
+
+/// Parses a [`Retention`].
+pub(crate) fn retention(text: &str) -> Result<Retention, String> {
+    if text == "off" {
+        return Ok(Retention(None));
+    }
+    let wrong = || format!("{text:?} is no duration; give a number and d, h, m or s (7d), or off");
+    let unit = match text.chars().last() {
+        Some('d') => 86_400,
+        Some('h') => 3_600,
+        Some('m') => 60,
+        Some('s') => 1,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = digits(&text[..text.len() - 1]).ok_or_else(wrong)?;
+    match number.checked_mul(unit) {
+        Some(0) => Err("a duration of zero keeps nothing; say so with off".into()),
+        // A hundred years: beyond it, date arithmetic in nanoseconds would overflow.
+        Some(seconds) if seconds <= 36_525 * 86_400 => Ok(Retention(Some(Duration::from_secs(seconds)))),
+        _ => Err(format!("{text:?} is longer than a hundred years")),
+    }
+}
+
+/// The deletion guard: `1000` paths, or `25%` of a root's.
+pub(crate) fn max_delete(text: &str) -> Result<MaxDelete, String> {
+    let wrong = || format!("{text:?} is neither a number of paths nor a share like 25%");
+    let Some(share) = text.strip_suffix('%') else {
+        return digits(text).map(MaxDelete::Count).ok_or_else(wrong);
+    };
+    if !share.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+        return Err(wrong());
+    }
+    match share.parse::<f64>() {
+        Ok(share) if (0.0..=100.0).contains(&share) => Ok(MaxDelete::Percent(share)),
+        Ok(_) => Err(format!("{text:?} is more than a whole root")),
+        Err(_) => Err(wrong()),
+    }
+}
+
+/// Digits alone: `str::parse` would take a sign.
+fn digits(text: &str) -> Option<u64> {
+    if text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::ffi::OsStringExt;
+
+    #[test]
+    fn whatever_reads_as_another_machine_is_no_root() {
+        for remote in ["ssh://host/p", "quic://host/f", "host:path", "me@host:p", "c:", "http://x"] {
+            let error = root(remote.into()).unwrap_err();
+            assert!(error.contains("only local folders"), "{remote}: {error}");
+        }
+        for local in ["/a", "a", "./a:b", "/srv/a:b", "a/b:c", ".", "-"] {
+            assert_eq!(root(local.into()), Ok(PathBuf::from(local)));
+        }
+        assert!(root("".into()).is_err());
+        assert!(root(OsString::from_vec(b"caf\xe9".to_vec())).is_ok());
+    }
+
+    #[test]
+    fn a_path_below_a_root_is_taken_as_people_type_it() {
+        for (given, bytes) in [
+            (&b"a/b"[..], &b"a/b"[..]),
+            (b"./a/b", b"a/b"),
+            (b"a/b/", b"a/b"),
+            (b"a//./b", b"a/b"),
+            (b".", b""),
+            (b"./", b""),
+            (b"caf\xe9/x", b"caf\xe9/x"),
+            (b"...", b"..."),
+        ] {
+            let path = below(OsString::from_vec(given.to_vec())).unwrap();
+            assert_eq!(path.as_bytes(), bytes, "{given:?}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_could_leave_the_root_is_refused() {
+        for (given, word) in [("/a", "absolute"), ("..", "`..`"), ("a/../b", "`..`"), ("", "empty"), (".driftless/x", "reserved")]
+        {
+            let error = below(given.into()).unwrap_err();
+            assert!(error.contains(word), "{given}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_retention_is_a_number_and_a_unit_or_off() {
+        for (given, seconds) in [("7d", 604_800), ("12h", 43_200), ("30m", 1_800), ("90s", 90)] {
+            assert_eq!(retention(given), Ok(Retention(Some(Duration::from_secs(seconds)))));
+        }
+        assert_eq!(retention("off"), Ok(Retention(None)));
+        for wrong in ["", "7", "d", "-1d", "+1d", "1.5h", "7 d", "7w", "0s", "99999999999999999999d", "40000d", "7é"] {
+            assert!(retention(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_deletion_limit_is_a_number_or_a_share() {
+        assert_eq!(max_delete("0"), Ok(MaxDelete::Count(0)));
+        assert_eq!(max_delete("1000"), Ok(MaxDelete::Count(1000)));
+        assert_eq!(max_delete("25%"), Ok(MaxDelete::Percent(25.0)));
+        assert_eq!(max_delete("12.5%"), Ok(MaxDelete::Percent(12.5)));
+        for wrong in ["", "%", "-1", "+1", "101%", "x", "1e3", "1e1%", "nan%", "inf%", "."] {
+            assert!(max_delete(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! The command as a black box: every test runs the built binary on folders of its own.
+#![allow(clippy::disallowed_methods, reason = "tests make, change and look at files as users do")]
+#![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
+
+mod conflicts;
+mod guards;
+mod json;
+mod pair;
+mod selection;
+mod sync;
+mod usage;
+mod versions;

@@ -1,0 +1,95 @@
+//! Ignore rules: gitignore syntax, compiled from text, matched without touching a disk.
+
+use crate::path::RelPath;
+use ::ignore::Match;
+use ::ignore::gitignore::{Gitignore, GitignoreBuilder};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+
+/// The file at a root that holds the folder's rules. It is synchronised like any other.
+pub const FILE: &str = ".driftlessignore";
+
+/// A rule that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("ignore rule {rule:?}: {reason}")]
+pub struct RuleError {
+    /// The rule.
+    pub rule: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// Compiled rules of one source.
+#[derive(Debug, Clone)]
+pub struct Rules {
+    text: String,
+    compiled: Gitignore,
+}
+
+impl Rules {
+    /// Compiles rules, one a line; blank lines and lines that begin with `#` say nothing.
+    ///
+    /// # Errors
+    /// The first rule that cannot be read.
+    pub fn parse(text: &str) -> Result<Rules, RuleError> {
+        let mut builder = GitignoreBuilder::new("");
+        let wrong = |rule: &str, reason: ::ignore::Error| RuleError { rule: rule.into(), reason: reason.to_string() };
+        for rule in text.lines() {
+            builder.add_line(None, rule).map_err(|error| wrong(rule, error))?;
+        }
+        let compiled = builder.build().map_err(|error| wrong(text, error))?;
+        Ok(Rules { text: text.into(), compiled })
+    }
+
+    /// Do the rules ignore nothing?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.compiled.num_ignores() == 0
+    }
+
+    /// The text that they were compiled from.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Is this path ignored, by a rule for itself or for a directory above it?
+    #[must_use]
+    pub fn ignores(&self, path: &RelPath, dir: bool) -> bool {
+        if self.is_empty() || path.is_root() {
+            return false;
+        }
+        let path = OsStr::from_bytes(path.as_bytes());
+        matches!(self.compiled.matched_path_or_any_parents(path, dir), Match::Ignore(_))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_follow_gitignore() {
+        let rules = Rules::parse("*.tmp\n/top\ncache/\n!keep.tmp\n# a comment\n\n").unwrap();
+        let table = [
+            ("a.tmp", false, true),
+            ("d/a.tmp", false, true),
+            ("keep.tmp", false, false),
+            ("top", false, true),
+            ("d/top", false, false),
+            ("cache", true, true),
+            ("cache", false, false),
+            ("cache/x", false, true),
+            ("# a comment", false, false),
+        ];
+        for (path, dir, ignored) in table {
+            assert_eq!(rules.ignores(&RelPath::parse(path.as_bytes()).unwrap(), dir), ignored, "{path}");
+        }
+        assert!(!rules.ignores(&RelPath::root(), true));
+    }
+
+    #[test]
+    fn a_rule_that_cannot_be_read_is_named() {
+        assert_eq!(Rules::parse("ok\na[").unwrap_err().rule, "a[");
+    }
+}

@@ -1,0 +1,359 @@
+//! Reading content: only what stood still while it was read counts.
+
+use super::compare::same_signature;
+use super::{Problems, ScanError, workers};
+use crate::entry::{Content, Hash, Signature};
+use crate::io::fs::{
+    COARSE_CLOCK_NS, Dir, FsError, Root, coarse_now_ns, ctime_granularity, file_signature,
+    hash_file,
+};
+use crate::io::state::{Batch, State};
+use crate::path::RelPath;
+use crate::report::{Monitor, Problem};
+use crate::store::Change;
+use std::fs::File;
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+/// Bytes read at once.
+pub(super) const READ_BYTES: usize = 256 * 1024;
+/// Refreshed rows per transaction.
+const BATCH: usize = 4096;
+/// Other file systems below the root may stamp in pairs of seconds.
+const FOREIGN_CLOCK_NS: i64 = 2_000_000_000;
+
+/// How finely changes of a root are told apart by their times: whoever records a hash with a signature asks it.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    /// Device that the granularity was found for.
+    pub root_dev: u64,
+    /// Two changes as far apart can bear the same ctime; 0: never.
+    pub granularity_ns: i64,
+}
+
+impl Clock {
+    /// The clock of a root, found out by trying.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn of(root: &Root) -> Result<Clock, FsError> {
+        let root_dev = root.signature()?.dev;
+        Ok(Clock {
+            root_dev,
+            granularity_ns: ctime_granularity(root)?,
+        })
+    }
+
+    /// The signature with its racy flag: could the object change once more after `start_ns`, when its content began
+    /// to be read or written ([`coarse_now_ns`]), and look the same?
+    #[must_use]
+    pub fn judged(self, signature: Signature, start_ns: i64) -> Signature {
+        let tick = if signature.dev == self.root_dev {
+            self.granularity_ns
+        } else {
+            self.granularity_ns.max(FOREIGN_CLOCK_NS)
+        };
+        let since = start_ns.saturating_sub(tick);
+        // A time in the future was set by somebody; that left its own ctime.
+        let until = start_ns.saturating_add(tick.max(COARSE_CLOCK_NS));
+        let racy = tick > 0
+            && (signature.ctime_ns >= since || (since..=until).contains(&signature.mtime_ns));
+        Signature { racy, ..signature }
+    }
+}
+
+/// Why content could not be had.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unread {
+    /// The file moved under the reader.
+    #[error("changes while it is read")]
+    Moving,
+    /// It cannot be opened or read.
+    #[error(transparent)]
+    Failed(#[from] FsError),
+    /// The user stopped the run.
+    #[error("stopped")]
+    Stopped,
+}
+
+/// A file that tells of progress and can be stopped between two reads.
+struct Watched<'a> {
+    file: File,
+    monitor: &'a dyn Monitor,
+}
+
+impl Read for Watched<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.monitor.cancelled() {
+            return Err(io::Error::other("stopped"));
+        }
+        let count = self.file.read(buffer)?;
+        self.monitor.advance(0, count as u64);
+        Ok(count)
+    }
+}
+
+/// Reads a file by name. The signature is that of the very object that was read, the same before and after.
+pub(super) fn read_verified(
+    dir: &Dir,
+    name: &[u8],
+    buffer: &mut [u8],
+    clock: Clock,
+    monitor: &dyn Monitor,
+) -> Result<(Signature, Hash), Unread> {
+    let file = dir.open_file(name)?;
+    let start = coarse_now_ns();
+    let before = file_signature(&file, dir.path())?;
+    let mut watched = Watched { file, monitor };
+    let (size, hash) = match hash_file(&mut watched, buffer) {
+        Ok(read) => read,
+        Err(_) if monitor.cancelled() => return Err(Unread::Stopped),
+        Err(source) => {
+            return Err(FsError {
+                action: "read",
+                path: dir.locate(name),
+                source,
+            }
+            .into());
+        }
+    };
+    let after = file_signature(&watched.file, dir.path())?;
+    if before != after || size != after.size {
+        return Err(Unread::Moving);
+    }
+    Ok((clock.judged(after, start), hash))
+}
+
+/// Calls `job` for every index below `count`, on several threads, each with a read buffer; `each` sees the answers
+/// on the calling thread in the order in which they come.
+pub(super) fn in_parallel<T: Send, E>(
+    count: usize,
+    job: impl Fn(usize, &mut [u8]) -> T + Sync,
+    mut each: impl FnMut(T) -> Result<(), E>,
+) -> Result<(), E> {
+    let next = AtomicUsize::new(0);
+    let (next, job) = (&next, &job);
+    thread::scope(|scope| {
+        let (send, receive) = crossbeam_channel::bounded(256);
+        for _ in 0..workers().min(count) {
+            let send = send.clone();
+            scope.spawn(move || {
+                let mut buffer = vec![0; READ_BYTES];
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    // A missing receiver means that the answers are not wanted any more.
+                    if index >= count || send.send(job(index, &mut buffer)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(send);
+        receive.into_iter().try_for_each(&mut each)
+    })
+}
+
+/// Reads live files, and records their hashes, without an event. A file that is not as its row has it, or cannot
+/// be read, is a problem and stays as it is. `granularity_ns` is what
+/// [`ctime_granularity`](crate::io::fs::ctime_granularity) says of the root.
+///
+/// # Errors
+/// The state's, or that the run was stopped; what was recorded until then is true.
+pub fn rehash(
+    root: &Root,
+    state: &State,
+    paths: &[RelPath],
+    granularity_ns: i64,
+    monitor: &dyn Monitor,
+) -> Result<Vec<Problem>, ScanError> {
+    let clock = Clock {
+        root_dev: root.signature()?.dev,
+        granularity_ns,
+    };
+    let problems = Problems::new(monitor);
+    let mut refreshed = Vec::new();
+    let job = |index: usize, buffer: &mut [u8]| {
+        hash_row(root, state, &paths[index], clock, buffer, monitor)
+    };
+    in_parallel(paths.len(), job, |(path, answer)| {
+        match answer {
+            Ok(change) => refreshed.extend(change),
+            Err(Unhashed::Scan(error)) => return Err(error),
+            Err(Unhashed::Path(error)) => problems.add(path, "read", error),
+        }
+        if refreshed.len() >= BATCH {
+            commit(state, &mut refreshed)
+        } else {
+            Ok(())
+        }
+    })?;
+    commit(state, &mut refreshed)?;
+    Ok(problems.into_parts().0)
+}
+
+enum Unhashed {
+    Scan(ScanError),
+    Path(String),
+}
+
+type HashedRow = (RelPath, Result<Option<Change>, Unhashed>);
+
+fn hash_row(
+    root: &Root,
+    state: &State,
+    path: &RelPath,
+    clock: Clock,
+    buffer: &mut [u8],
+    monitor: &dyn Monitor,
+) -> HashedRow {
+    let answer = hash_live(root, state, path, |dir, name| {
+        read_verified(dir, name, buffer, clock, monitor)
+    });
+    monitor.advance(1, 0);
+    (path.clone(), answer)
+}
+
+fn hash_live(
+    root: &Root,
+    state: &State,
+    path: &RelPath,
+    read: impl FnOnce(&Dir, &[u8]) -> Result<(Signature, Hash), Unread>,
+) -> Result<Option<Change>, Unhashed> {
+    const OTHER: &str = "changed since it was looked at";
+    let entry = state
+        .entry(path)
+        .map_err(|error| Unhashed::Scan(error.into()))?;
+    let (Some(entry), Some((parent, name))) = (entry, path.split()) else {
+        return Err(Unhashed::Path(OTHER.into()));
+    };
+    match entry.row.object.content {
+        Content::File { hash: Some(_), .. } if !entry.signature.racy => return Ok(None),
+        Content::File { .. } => {}
+        _ => return Err(Unhashed::Path(OTHER.into())),
+    }
+    let dir = root
+        .dir(&parent)
+        .map_err(|error| Unhashed::Path(error.to_string()))?;
+    let (signature, hash) = read(&dir, name.as_bytes()).map_err(|error| match error {
+        Unread::Stopped => Unhashed::Scan(ScanError::Cancelled),
+        error => Unhashed::Path(error.to_string()),
+    })?;
+    let Content::File { hash: recorded, .. } = entry.row.object.content else {
+        return Err(Unhashed::Path(OTHER.into()));
+    };
+    // A racy row whose bytes are others is an edit: only a scan may give it an event.
+    if !same_signature(&signature, &entry.signature)
+        || recorded.is_some_and(|recorded| recorded != hash)
+    {
+        return Err(Unhashed::Path(OTHER.into()));
+    }
+    Ok(Some(Change::Refresh {
+        path: path.clone(),
+        signature,
+        hash: Some(hash),
+        mtime_ns: None,
+    }))
+}
+
+fn commit(state: &State, changes: &mut Vec<Change>) -> Result<(), ScanError> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    changes.sort_by(|a, b| refreshed_path(a).cmp(&refreshed_path(b)));
+    state.commit(
+        Batch {
+            changes: std::mem::take(changes),
+            ..Batch::default()
+        },
+        false,
+    )?;
+    Ok(())
+}
+
+fn refreshed_path(change: &Change) -> Option<&RelPath> {
+    match change {
+        Change::Refresh { path, .. } => Some(path),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: i64 = 1_000_000;
+
+    fn racy(clock: Clock, mtime_ns: i64, ctime_ns: i64, start_ns: i64) -> bool {
+        clock
+            .judged(
+                Signature {
+                    dev: 1,
+                    mtime_ns,
+                    ctime_ns,
+                    ..Signature::default()
+                },
+                start_ns,
+            )
+            .racy
+    }
+
+    #[test]
+    fn a_change_as_young_as_the_read_is_racy_on_a_coarse_clock() {
+        let coarse = Clock {
+            root_dev: 1,
+            granularity_ns: 10 * MS,
+        };
+        assert!(racy(coarse, 0, 995 * MS, 1000 * MS));
+        assert!(racy(coarse, 995 * MS, 0, 1000 * MS));
+        assert!(racy(coarse, 0, 2000 * MS, 1000 * MS));
+        assert!(!racy(coarse, 0, 989 * MS, 1000 * MS));
+    }
+
+    #[test]
+    fn a_time_set_into_the_future_long_ago_is_not_racy() {
+        let coarse = Clock {
+            root_dev: 1,
+            granularity_ns: 10 * MS,
+        };
+        assert!(!racy(coarse, 5000 * MS, 0, 1000 * MS));
+    }
+
+    #[test]
+    fn a_fine_clock_is_trusted_on_its_own_file_system_only() {
+        let fine = Clock {
+            root_dev: 1,
+            granularity_ns: 0,
+        };
+        assert!(!racy(fine, 1000 * MS, 1000 * MS, 1000 * MS));
+        let foreign = Signature {
+            dev: 2,
+            ctime_ns: 0,
+            ..Signature::default()
+        };
+        assert!(fine.judged(foreign, 1000 * MS).racy);
+    }
+
+    #[test]
+    fn answers_come_from_all_jobs_and_an_error_ends_them() {
+        let mut sum = 0;
+        in_parallel(
+            1000,
+            |index, _| index,
+            |index| {
+                sum += index;
+                Ok::<_, ()>(())
+            },
+        )
+        .unwrap();
+        assert_eq!(sum, 499_500);
+        assert_eq!(
+            in_parallel(
+                1000,
+                |index, _| index,
+                |index| if index == 5 { Err(5) } else { Ok(()) }
+            ),
+            Err(5)
+        );
+    }
+}

@@ -1,0 +1,187 @@
+//! One root outside of a run: its open conflicts and its kept versions.
+
+use super::{SyncError, roots};
+use crate::entry::{AttrMask, Content, Kind};
+use crate::io::apply;
+use crate::io::fs::Root;
+use crate::io::state::{Decision, Pending, State, Version};
+use crate::knowledge::{ReplicaId, Row};
+use crate::path::{RelPath, escape};
+use crate::plan::Open;
+use std::path::Path;
+
+/// One root outside of a run: its conflicts, its kept versions. Holds the root's lock.
+pub struct Replica {
+    root: Root,
+    state: State,
+}
+
+/// An open conflict of one root.
+#[derive(Debug, Clone)]
+pub struct OpenConflict {
+    /// Where.
+    pub path: RelPath,
+    /// Modification time here, ns; `None`: absent here.
+    pub ours_mtime_ns: Option<i64>,
+    /// Modification time there.
+    pub theirs_mtime_ns: Option<i64>,
+    /// Sizes, likewise.
+    pub ours_size: Option<u64>,
+    /// Size there.
+    pub theirs_size: Option<u64>,
+    /// Where the other replica was last found.
+    pub other: String,
+    /// What was decided and waits for the next run: "local", "remote", "newer", "both".
+    pub decided: Option<&'static str>,
+}
+
+/// A kept version.
+#[derive(Debug, Clone)]
+pub struct KeptVersion {
+    /// Its number, unique within the root.
+    pub id: i64,
+    /// The path it had.
+    pub path: RelPath,
+    /// "file", "dir", "symlink".
+    pub kind: crate::entry::Kind,
+    /// Size in bytes, for a file.
+    pub size: u64,
+    /// Modification time, ns.
+    pub mtime_ns: i64,
+    /// When it was displaced, ns.
+    pub kept_at_ns: i64,
+    /// "replaced", "deleted", "lost a conflict".
+    pub reason: String,
+}
+
+/// How a conflict is settled by `resolve`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// This root's version.
+    Local,
+    /// The other's.
+    Remote,
+    /// The newer one.
+    Newer,
+    /// Both.
+    Both,
+}
+
+impl Replica {
+    /// Opens a root that was synchronised before.
+    ///
+    /// # Errors
+    /// The root cannot be opened, was never synchronised, or is held by another process.
+    pub fn open(root: &Path, state_dir: Option<&Path>) -> Result<Replica, SyncError> {
+        let wrong = |what: &str| SyncError::Root(format!("the root {} {what}", root.display()));
+        let real = root.canonicalize().map_err(|error| wrong(&format!("cannot be opened: {error}")))?;
+        let root = Root::open(&real)?;
+        let dir = roots::state_dir(&root, state_dir);
+        if !State::exists(&dir) {
+            return Err(wrong("was never synchronised: it has no state"));
+        }
+        let mask = AttrMask::standard(rustix::process::geteuid().is_root());
+        let state = State::open(&dir, mask)?;
+        apply::recover(&root, &state, mask)?;
+        Ok(Replica { root, state })
+    }
+
+    /// Open conflicts, by path.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn conflicts(&self) -> Result<Vec<OpenConflict>, SyncError> {
+        let mut found = Vec::new();
+        for (other, open) in self.open_conflicts()? {
+            let ours = self.state.entry(&open.path)?.map(|entry| entry.row);
+            found.push(OpenConflict {
+                ours_mtime_ns: ours.as_ref().map(|row| row.object.attrs.mtime_ns),
+                theirs_mtime_ns: open.theirs.as_ref().map(|row| row.object.attrs.mtime_ns),
+                ours_size: ours.as_ref().and_then(size),
+                theirs_size: open.theirs.as_ref().and_then(size),
+                other: self.state.peer(other)?.map_or_else(|| other.to_string(), |peer| escape(&peer.location)),
+                decided: open.decision.map(word),
+                path: open.path,
+            });
+        }
+        found.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(found)
+    }
+
+    /// Records how conflicts at these paths, or below them, are to be settled at the next run; returns their paths.
+    ///
+    /// # Errors
+    /// The state cannot be read or written.
+    pub fn resolve(&mut self, at: &[RelPath], keep: Keep) -> Result<Vec<RelPath>, SyncError> {
+        let decision = match keep {
+            Keep::Local => Decision::Local,
+            Keep::Remote => Decision::Remote,
+            Keep::Newer => Decision::Newer,
+            Keep::Both => Decision::Both,
+        };
+        let mut resolved = Vec::new();
+        for (other, open) in self.open_conflicts()? {
+            if at.iter().any(|at| at.contains(&open.path)) {
+                self.state.decide(other, &open.path, Some(decision))?;
+                resolved.push(open.path);
+            }
+        }
+        resolved.sort();
+        resolved.dedup();
+        Ok(resolved)
+    }
+
+    /// Kept versions at or below a path, newest first.
+    ///
+    /// # Errors
+    /// The state or the folder of kept versions cannot be read.
+    pub fn versions(&self, at: &RelPath) -> Result<Vec<KeptVersion>, SyncError> {
+        Ok(apply::list(&self.root, &self.state, at)?.into_iter().map(kept).collect())
+    }
+
+    /// Brings a kept version back to its path (the newest, or the given one). What stands there now is kept in turn.
+    ///
+    /// # Errors
+    /// There is no such version, or it cannot be moved; nothing is lost then.
+    pub fn restore(&mut self, path: &RelPath, version: Option<i64>) -> Result<KeptVersion, SyncError> {
+        Ok(kept(apply::restore(&self.root, &self.state, path, version)?))
+    }
+
+    fn open_conflicts(&self) -> Result<Vec<(ReplicaId, Pending)>, SyncError> {
+        let mut found = Vec::new();
+        for (other, _) in self.state.peers()? {
+            let pending = self.state.pending(other)?;
+            found.extend(pending.into_iter().filter(|open| open.why == Some(Open::Conflict)).map(|open| (other, open)));
+        }
+        Ok(found)
+    }
+}
+
+fn size(row: &Row) -> Option<u64> {
+    match row.object.content {
+        Content::File { size, .. } => Some(size),
+        Content::Dir | Content::Symlink(_) => None,
+    }
+}
+
+fn word(decision: Decision) -> &'static str {
+    match decision {
+        Decision::Local => "local",
+        Decision::Remote => "remote",
+        Decision::Newer => "newer",
+        Decision::Both => "both",
+    }
+}
+
+fn kept(version: Version) -> KeptVersion {
+    let kept = version.kept;
+    KeptVersion {
+        id: version.id,
+        path: kept.path,
+        kind: kept.kind,
+        size: if kept.kind == Kind::File { kept.signature.size } else { 0 },
+        mtime_ns: kept.signature.mtime_ns,
+        kept_at_ns: kept.kept_at_ns,
+        reason: kept.reason.to_string(),
+    }
+}

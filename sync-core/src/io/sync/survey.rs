@@ -1,0 +1,256 @@
+//! Looks at both pulls without carrying them out: numbers for the guards, items for the user, and which deletions
+//! and creations are the two halves of a move.
+
+use super::pulls::{OnePull, Terms};
+use super::roots::{Opened, Pair};
+use super::{Side, SyncError, Totals};
+use crate::entry::{Content, Digest, Hash, Kind};
+use crate::io::apply::Moves;
+use crate::io::state::NodeId;
+use crate::path::RelPath;
+use crate::plan::{Action, Item, Step, Verb};
+use crate::report::{Monitor, Phase};
+use crate::store::Filter;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+/// Files read and hashed at a time.
+const HASH_BATCH: usize = 8_192;
+
+/// What both pulls would do.
+#[derive(Default)]
+pub(super) struct Survey {
+    sides: [OneSurvey; 2],
+}
+
+#[derive(Default)]
+struct OneSurvey {
+    totals: Totals,
+    moves: Moves,
+    /// What goes: content to paths, for the pairing of moves.
+    files: HashMap<Hash, Vec<RelPath>>,
+    trees: HashMap<Digest, Vec<RelPath>>,
+    pairs: Pairs,
+}
+
+/// Moves: where from, by where to.
+#[derive(Default)]
+struct Pairs {
+    to: HashMap<RelPath, RelPath>,
+    from: BTreeSet<RelPath>,
+    /// The directory that moves as one, of those that are being looked at.
+    inside: Option<RelPath>,
+}
+
+impl Survey {
+    /// Looks at both pulls. Files whose bytes decide are read on the way, and then it looks again.
+    pub(super) fn of(pair: &Pair, asked: &Terms<'_>, monitor: &dyn Monitor) -> Result<Survey, SyncError> {
+        let mut survey = Survey::default();
+        for here in [Side::B, Side::A] {
+            let pull = OnePull::new(pair, here, asked)?;
+            if read_undecided(&pull, monitor)? {
+                monitor.phase(Phase::Plan, None, None);
+            }
+            survey.sides[here.index()] = OneSurvey::of(&pull)?;
+        }
+        Ok(survey)
+    }
+
+    pub(super) fn totals(&self) -> [Totals; 2] {
+        [self.sides[0].totals, self.sides[1].totals]
+    }
+
+    pub(super) fn into_moves(self) -> [Moves; 2] {
+        self.sides.map(|side| side.moves)
+    }
+
+    /// Tells every item, in the order in which it would be done.
+    pub(super) fn tell(&self, pair: &Pair, asked: &Terms<'_>, each: &mut dyn FnMut(Side, &Item)) -> Result<(), SyncError> {
+        for here in [Side::B, Side::A] {
+            let pull = OnePull::new(pair, here, asked)?;
+            let pairs = &self.sides[here.index()].pairs;
+            pull.converse(pull.terms.clone(), |step| {
+                if let Some(item) = step.item().and_then(|item| pairs.seen_as(item)) {
+                    each(here, &item);
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    }
+}
+
+/// Reads the files that must be read before anything can be decided. True if there were any.
+fn read_undecided(pull: &OnePull<'_>, monitor: &dyn Monitor) -> Result<bool, SyncError> {
+    let mut wanted: [Vec<RelPath>; 2] = [Vec::new(), Vec::new()];
+    let mut any = false;
+    pull.converse(pull.terms.clone(), |step| {
+        let Action::NeedHash { ours, theirs } = step.action else { return Ok(()) };
+        if !any {
+            monitor.phase(Phase::Compare, None, None);
+        }
+        any = true;
+        for (needed, paths) in [ours, theirs].into_iter().zip(&mut wanted) {
+            if needed {
+                paths.push(step.path.clone());
+            }
+        }
+        if wanted.iter().any(|paths| paths.len() >= HASH_BATCH) { read(pull, &mut wanted, monitor) } else { Ok(()) }
+    })?;
+    read(pull, &mut wanted, monitor)?;
+    Ok(any)
+}
+
+fn read(pull: &OnePull<'_>, wanted: &mut [Vec<RelPath>; 2], monitor: &dyn Monitor) -> Result<(), SyncError> {
+    for (opened, paths) in [pull.ours, pull.theirs].into_iter().zip(wanted) {
+        if !paths.is_empty() {
+            // What cannot be read stays undecided; the pull reports it.
+            opened.rehash(paths, monitor)?;
+            paths.clear();
+        }
+    }
+    Ok(())
+}
+
+impl OneSurvey {
+    fn of(pull: &OnePull<'_>) -> Result<OneSurvey, SyncError> {
+        let mut survey = OneSurvey::default();
+        pull.converse(pull.terms.clone(), |step| survey.count(pull, &step))?;
+        if !(survey.files.is_empty() && survey.trees.is_empty()) {
+            pull.converse(pull.terms.clone(), |step| survey.pair_up(pull, &step))?;
+        }
+        survey.pairs.inside = None;
+        survey.moves.pair();
+        Ok(survey)
+    }
+
+    fn count(&mut self, pull: &OnePull<'_>, step: &Step) -> Result<(), SyncError> {
+        let totals = &mut self.totals;
+        if let Some(item) = step.item() {
+            match item.verb {
+                Verb::Create => totals.created += 1,
+                Verb::Update | Verb::Meta => totals.updated += 1,
+                Verb::Delete => totals.deleted += 1,
+                Verb::Move => totals.moved += 1,
+                Verb::Conflict => totals.conflicts += 1,
+            }
+            totals.bytes += item.bytes;
+        }
+        match &step.action {
+            Action::Leave { .. } => totals.skipped += 1,
+            Action::NeedHash { .. } => totals.failed += 1,
+            Action::Remove { expect, .. } => {
+                if let Content::File { size: 1.., hash: Some(hash) } = expect.object.content {
+                    self.moves.offer_file(step);
+                    self.files.entry(hash).or_default().push(step.path.clone());
+                }
+            }
+            Action::RemoveTree { .. } => {
+                totals.deleted += live_below(pull.ours, &step.path)?;
+                let digest = digest(pull.ours, &step.path)?;
+                if digest != Digest::default() {
+                    self.moves.offer_tree(step, digest);
+                    self.trees.entry(digest).or_default().push(step.path.clone());
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A creation whose content goes at another path is half of a move.
+    fn pair_up(&mut self, pull: &OnePull<'_>, step: &Step) -> Result<(), SyncError> {
+        let Action::Write { row, expect: None, from, .. } = &step.action else { return Ok(()) };
+        if *from != step.path {
+            return Ok(());
+        }
+        let bytes = step.item().map_or(0, |item| item.bytes);
+        if self.pairs.inside.as_ref().is_some_and(|tree| tree.contains(&step.path)) {
+            self.totals.created -= 1;
+            self.totals.bytes -= bytes;
+            return Ok(());
+        }
+        self.pairs.inside = None;
+        let origin = match row.object.content {
+            Content::File { size: 1.., hash: Some(hash) } => {
+                let origin = claim(&mut self.files, &hash, &step.path);
+                if origin.is_some() {
+                    self.moves.want_file(hash);
+                    self.totals.deleted -= 1;
+                }
+                origin
+            }
+            Content::Dir => {
+                let digest = digest(pull.theirs, &step.path)?;
+                let origin = claim(&mut self.trees, &digest, &step.path);
+                if let Some(origin) = &origin {
+                    self.moves.want_tree(digest);
+                    self.totals.deleted -= 1 + live_below(pull.ours, origin)?;
+                    self.pairs.inside = Some(step.path.clone());
+                }
+                origin
+            }
+            _ => None,
+        };
+        if let Some(origin) = origin {
+            self.totals.created -= 1;
+            self.totals.moved += 1;
+            self.totals.bytes -= bytes;
+            self.pairs.from.insert(origin.clone());
+            self.pairs.to.insert(step.path.clone(), origin);
+        }
+        Ok(())
+    }
+}
+
+/// An origin of equal content, one of the same name if there is one.
+fn claim<K: std::hash::Hash + Eq>(offers: &mut HashMap<K, Vec<RelPath>>, key: &K, path: &RelPath) -> Option<RelPath> {
+    let equal = offers.get_mut(key)?;
+    let at = equal.iter().position(|offer| offer.name() == path.name()).unwrap_or(0);
+    let origin = equal.swap_remove(at);
+    if equal.is_empty() {
+        offers.remove(key);
+    }
+    Some(origin)
+}
+
+impl Pairs {
+    /// The item as a user sees it, with the halves of moves put together.
+    fn seen_as(&self, mut item: Item) -> Option<Item> {
+        if item.verb == Verb::Delete && self.from.contains(&item.path) {
+            return None;
+        }
+        if item.verb == Verb::Create {
+            if let Some(from) = self.to.get(&item.path) {
+                item.verb = Verb::Move;
+                item.from = Some(from.clone());
+                item.bytes = 0;
+            } else if !self.to.is_empty() && item.path.ancestors().any(|above| above != item.path && self.to.contains_key(&above)) {
+                return None;
+            }
+        }
+        Some(item)
+    }
+}
+
+/// Live paths below a directory.
+fn live_below(opened: &Opened, path: &RelPath) -> Result<u64, SyncError> {
+    let Some(node) = opened.state.node(path)? else { return Ok(0) };
+    count_below(opened, node)
+}
+
+fn count_below(opened: &Opened, node: NodeId) -> Result<u64, SyncError> {
+    let mut count = 0;
+    for known in opened.state.known(node)? {
+        count += 1;
+        if let (Kind::Dir, Some(node)) = (known.kind, known.node) {
+            count += count_below(opened, node)?;
+        }
+    }
+    Ok(count)
+}
+
+fn digest(opened: &Opened, path: &RelPath) -> Result<Digest, SyncError> {
+    let header = Filter::Since { after: u64::MAX, also: Arc::default() };
+    Ok(opened.state.listing(path, &header)?.digest)
+}
