@@ -90,8 +90,7 @@ mod armed {
         let Some((armed, left)) = ARMED.get() else { return };
         if armed == name && left.fetch_sub(1, Ordering::SeqCst) == 1 {
             let own = rustix::process::getpid();
-            rustix::process::kill_process(own, rustix::process::Signal::KILL)
-                .expect("a process may kill itself");
+            rustix::process::kill_process(own, rustix::process::Signal::KILL).expect("a process may kill itself");
         }
     }
 }

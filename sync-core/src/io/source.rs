@@ -1,9 +1,7 @@
 //! Where the content of a pull comes from, and the local case: another root on this machine.
 
 use crate::entry::{Content, Digest, Hash, Kind, Object, Signature};
-use crate::io::fs::{
-    COARSE_CLOCK_NS, Dir, FsError, Root, coarse_now_ns, copy_hashed, file_signature,
-};
+use crate::io::fs::{COARSE_CLOCK_NS, Dir, FsError, Root, coarse_now_ns, copy_hashed, file_signature};
 use crate::io::state::{Batch, Known, State, StateError};
 use crate::path::{Name, RelPath};
 use crate::store::{Change, Filter};
@@ -58,12 +56,7 @@ pub trait Source: Sync {
     ///
     /// # Errors
     /// The file is not the listed one, before or after the read; it cannot be read; `target` cannot be written.
-    fn fetch(
-        &self,
-        path: &RelPath,
-        object: &Object,
-        target: &mut File,
-    ) -> Result<Fetched, SourceError>;
+    fn fetch(&self, path: &RelPath, object: &Object, target: &mut File) -> Result<Fetched, SourceError>;
 
     /// D of a directory there: equal digests are equal trees, wherever they lie.
     ///
@@ -87,10 +80,7 @@ pub(crate) fn unchanged(a: &Signature, b: &Signature) -> bool {
 /// As [`unchanged`], for an object that was renamed in between, which moves its change time.
 #[must_use]
 pub(crate) fn same_object(a: &Signature, b: &Signature) -> bool {
-    a.ino == b.ino
-        && a.size == b.size
-        && a.mtime_ns == b.mtime_ns
-        && a.mode & TYPE_BITS == b.mode & TYPE_BITS
+    a.ino == b.ino && a.size == b.size && a.mtime_ns == b.mtime_ns && a.mode & TYPE_BITS == b.mode & TYPE_BITS
 }
 
 /// The part of `st_mode` that tells the type.
@@ -164,12 +154,7 @@ impl OpenDir {
 }
 
 impl Source for LocalSource<'_> {
-    fn fetch(
-        &self,
-        path: &RelPath,
-        object: &Object,
-        target: &mut File,
-    ) -> Result<Fetched, SourceError> {
+    fn fetch(&self, path: &RelPath, object: &Object, target: &mut File) -> Result<Fetched, SourceError> {
         let stale = || SourceError::Stale(path.clone());
         let (parent, name) = path.split().ok_or_else(stale)?;
         let open = self.open(&parent)?;
@@ -194,8 +179,7 @@ impl Source for LocalSource<'_> {
             // A write in the tick of the read could leave the same times.
             after.racy = after.mtime_ns.max(after.ctime_ns) >= start_ns - COARSE_CLOCK_NS;
             let path = path.clone();
-            let refresh =
-                Change::Refresh { path, signature: after, hash: Some(hash), mtime_ns: None };
+            let refresh = Change::Refresh { path, signature: after, hash: Some(hash), mtime_ns: None };
             lock(&self.late).push(refresh);
         }
         Ok(Fetched { size, hash })

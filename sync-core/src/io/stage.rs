@@ -146,9 +146,7 @@ pub(crate) fn owner_of(name: &[u8]) -> Owned {
     let parts: Vec<&[u8]> = name.split(|b| *b == b'-').collect();
     let number = |hex: &[u8]| u64::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok();
     match parts[..] {
-        [b"new" | b"part", run, seq] if number(run).is_some() && number(seq).is_some() => {
-            Owned::Ours
-        }
+        [b"new" | b"part", run, seq] if number(run).is_some() && number(seq).is_some() => Owned::Ours,
         [b"swap", ino, run, seq] if number(run).is_some() && number(seq).is_some() => {
             number(ino).map_or(Owned::Foreign, Owned::OursIf)
         }
@@ -197,10 +195,7 @@ impl Stage {
         if trees.len() == 1 {
             return self.bring(source, trees[0]);
         }
-        trees
-            .par_iter_mut()
-            .with_min_len(PARALLEL_MIN)
-            .for_each(|tree| self.bring(source, tree));
+        trees.par_iter_mut().with_min_len(PARALLEL_MIN).for_each(|tree| self.bring(source, tree));
     }
 
     /// Brings one tree.
@@ -229,9 +224,7 @@ impl Stage {
 
     /// Removes what a failed staging left; a failure of that is told with the path's own.
     fn discard(&self, name: &[u8], tree: &mut Tree) {
-        if let (Err(error), Some(Err(failure))) =
-            (remove_all(&self.dir, name), &mut tree.top.outcome)
-        {
+        if let (Err(error), Some(Err(failure))) = (remove_all(&self.dir, name), &mut tree.top.outcome) {
             failure.reason.push_str(&format!("; {error}"));
         }
     }
@@ -277,13 +270,7 @@ impl Bringing<'_> {
         }
     }
 
-    fn directory(
-        &self,
-        parent: &Dir,
-        name: &[u8],
-        tree: &mut Tree,
-        top: bool,
-    ) -> Result<Signature, FsError> {
+    fn directory(&self, parent: &Dir, name: &[u8], tree: &mut Tree, top: bool) -> Result<Signature, FsError> {
         let dir = parent.create_dir(name)?;
         kill_point("stage-dir-created");
         tree.leaves.par_iter_mut().with_min_len(PARALLEL_MIN).for_each(|leaf| {
@@ -340,13 +327,7 @@ impl Bringing<'_> {
         outcome
     }
 
-    fn symlink(
-        &self,
-        dir: &Dir,
-        name: &[u8],
-        target: &[u8],
-        attrs: &Attrs,
-    ) -> Result<Signature, Failure> {
+    fn symlink(&self, dir: &Dir, name: &[u8], target: &[u8], attrs: &Attrs) -> Result<Signature, Failure> {
         let failed = |error: FsError| Failure::of("create symbolic link")(&error);
         dir.create_symlink(name, target).map_err(failed)?;
         kill_point("stage-symlink-created");
@@ -359,10 +340,7 @@ impl Bringing<'_> {
         let failed = |error: FsError| Failure::of("create")(&error);
         let mut file = dir.create_file(name).map_err(failed)?;
         kill_point("stage-file-created");
-        let fetched = self
-            .source
-            .fetch(&leaf.from, &leaf.object, &mut file)
-            .map_err(|error| Failure::of("copy")(&error))?;
+        let fetched = self.source.fetch(&leaf.from, &leaf.object, &mut file).map_err(|error| Failure::of("copy")(&error))?;
         kill_point("stage-file-written");
         verify(&mut leaf.object.content, fetched.size, fetched.hash)?;
         let shown = Path::new(OsStr::from_bytes(leaf.path.as_bytes()));

@@ -1,8 +1,8 @@
 //! The checks right before and right after a change of the disk: is this what was scanned?
 
+use super::Stop;
 use super::moves::Contents;
 use super::rows::{Live, Rows};
-use super::Stop;
 use crate::entry::{Kind, Same, Signature};
 use crate::io::fs::{Dir, hash_file};
 use crate::io::source::{kind_of, unchanged, with_buffer};
@@ -20,11 +20,7 @@ pub(super) fn changed(step: &'static str) -> Stop {
 }
 
 /// Is what the rows hold still what the step was decided on? Returns the recorded signature.
-pub(super) fn expected(
-    current: Option<&Live>,
-    expect: Option<&Row>,
-    step: &'static str,
-) -> Result<Option<Signature>, Stop> {
+pub(super) fn expected(current: Option<&Live>, expect: Option<&Row>, step: &'static str) -> Result<Option<Signature>, Stop> {
     match (current, expect) {
         (None, None) => Ok(None),
         (Some(live), Some(row)) if same_version(&live.row, row) => Ok(Some(live.signature)),
@@ -40,13 +36,7 @@ fn same_version(current: &Row, expect: &Row) -> bool {
 }
 
 /// Is the object at `name` the recorded one? A directory is compared by what is its own, not by its contents.
-pub(super) fn on_disk(
-    dir: &Dir,
-    name: &[u8],
-    recorded: &Signature,
-    live: Option<&Live>,
-    step: &'static str,
-) -> Result<(), Stop> {
+pub(super) fn on_disk(dir: &Dir, name: &[u8], recorded: &Signature, live: Option<&Live>, step: &'static str) -> Result<(), Stop> {
     let Some(disk) = dir.stat(name)? else {
         return Err(Failure::new(step, "it vanished here since it was scanned").into());
     };
@@ -58,8 +48,7 @@ pub(super) fn on_disk(
     {
         // The recorded times cannot tell a change made right after the scan's read.
         let mut file = dir.open_file(name)?;
-        let (_, found) = with_buffer(|buffer| hash_file(&mut file, buffer))
-            .map_err(|error| Failure::of(step)(&error))?;
+        let (_, found) = with_buffer(|buffer| hash_file(&mut file, buffer)).map_err(|error| Failure::of(step)(&error))?;
         if found != hash {
             return Err(changed(step));
         }
@@ -70,8 +59,7 @@ pub(super) fn on_disk(
 /// Does the disk show what was recorded?
 pub(super) fn same_recorded(disk: &Signature, recorded: &Signature) -> bool {
     if kind_of(recorded) == Some(Kind::Dir) {
-        disk.ino == recorded.ino
-            && (disk.mode, disk.uid, disk.gid) == (recorded.mode, recorded.uid, recorded.gid)
+        disk.ino == recorded.ino && (disk.mode, disk.uid, disk.gid) == (recorded.mode, recorded.uid, recorded.gid)
     } else {
         unchanged(disk, recorded)
     }
@@ -81,12 +69,7 @@ pub(super) fn same_recorded(disk: &Signature, recorded: &Signature) -> bool {
 ///
 /// An entry that is not recorded, a recorded one that is missing or was changed: all are refusals, since the whole is
 /// about to go in one rename.
-pub(super) fn tree(
-    rows: &Rows<'_>,
-    dir: &Dir,
-    path: &RelPath,
-    step: &'static str,
-) -> Result<Contents, Stop> {
+pub(super) fn tree(rows: &Rows<'_>, dir: &Dir, path: &RelPath, step: &'static str) -> Result<Contents, Stop> {
     let mut walk = Walk { rows, step, contents: Contents::new() };
     walk.below(dir, path, &RelPath::root(), None)?;
     Ok(walk.contents)
@@ -99,13 +82,7 @@ struct Walk<'w> {
 }
 
 impl Walk<'_> {
-    fn below(
-        &mut self,
-        dir: &Dir,
-        path: &RelPath,
-        relative: &RelPath,
-        node: Option<NodeId>,
-    ) -> Result<(), Stop> {
+    fn below(&mut self, dir: &Dir, path: &RelPath, relative: &RelPath, node: Option<NodeId>) -> Result<(), Stop> {
         let known = self.rows.children(path, node)?;
         let mut unseen: HashSet<&[u8]> = known.iter().map(|known| known.name.as_bytes()).collect();
         for name in dir.names()? {

@@ -54,14 +54,7 @@ impl Swapper<'_> {
     }
 
     /// Is what came out what was expected to stand there?
-    fn came_out(
-        &self,
-        stage: &Stage,
-        tree: &Tree,
-        expected: &Signature,
-        path: &RelPath,
-        was_dir: bool,
-    ) -> Result<(), Stop> {
+    fn came_out(&self, stage: &Stage, tree: &Tree, expected: &Signature, path: &RelPath, was_dir: bool) -> Result<(), Stop> {
         let out = stage.dir().stat(&tree.staged)?;
         if was_dir && out.is_some_and(|out| out.ino == expected.ino) {
             let below = stage.dir().open_dir(&tree.staged)?;
@@ -88,9 +81,7 @@ impl Swapper<'_> {
         let (from, name) = (stage.dir(), at.name.as_bytes());
         let back = match from.rename(&tree.staged, at.dir, name, Replace::Exchange) {
             // Ours was removed meanwhile: what came out takes its place again.
-            Err(error) if error.is_missing() => {
-                from.rename(&tree.staged, at.dir, name, Replace::Never)
-            }
+            Err(error) if error.is_missing() => from.rename(&tree.staged, at.dir, name, Replace::Never),
             answer => answer,
         };
         let ours = tree.top.outcome.as_ref().and_then(|outcome| outcome.as_ref().ok());
@@ -113,18 +104,12 @@ impl Swapper<'_> {
 
     /// Brings a displaced object from the staging folder to where it belongs. If that fails it stays where it is,
     /// under a name that tells recovery whose it is, and the path is told; the swap itself is done.
-    fn displace(
-        &mut self,
-        stage: &Stage,
-        staged: &[u8],
-        plan: &Prepared,
-        old: Option<&Live>,
-    ) -> Displacement {
+    fn displace(&mut self, stage: &Stage, staged: &[u8], plan: &Prepared, old: Option<&Live>) -> Displacement {
         let path = &plan.intent.path;
         let done = match (&plan.copy, &plan.intent.version, old) {
-            (Some(to), _, Some(old)) => self.displace_beside(stage, staged, to, old).map(|change| {
-                Displacement { version: None, change: Some(change) }
-            }),
+            (Some(to), _, Some(old)) => {
+                self.displace_beside(stage, staged, to, old).map(|change| Displacement { version: None, change: Some(change) })
+            }
             (_, Some(version), _) => stage
                 .dir()
                 .rename(staged, self.keeper.dir(), &version.name, Replace::Never)
@@ -147,13 +132,7 @@ impl Swapper<'_> {
         }
     }
 
-    fn displace_beside(
-        &mut self,
-        stage: &Stage,
-        staged: &[u8],
-        wish: &RelPath,
-        old: &Live,
-    ) -> Result<Change, Stop> {
+    fn displace_beside(&mut self, stage: &Stage, staged: &[u8], wish: &RelPath, old: &Live) -> Result<Change, Stop> {
         for number in 1..=names::TRIES {
             let to = names::numbered(wish, number)?;
             let (dir, name) = self.parent(&to)?;

@@ -58,11 +58,7 @@ pub(super) struct Removal {
 }
 
 /// Groups the steps of a batch. `moving` holds the directories of the batch that come from another path here.
-pub(super) fn group(
-    steps: Vec<Step>,
-    moves: &mut Moves,
-    mut moving: HashMap<RelPath, Offer>,
-) -> Vec<Job> {
+pub(super) fn group(steps: Vec<Step>, moves: &mut Moves, mut moving: HashMap<RelPath, Offer>) -> Vec<Job> {
     let mut grouping = Grouping::default();
     for step in steps {
         let offer = moving.remove(&step.path);
@@ -220,14 +216,23 @@ fn normalise(step: Step) -> Normal {
                 let expect = old.clone();
                 let (object, attrs) = (row.object.clone(), row.object.attrs);
                 let theirs = Some(row);
-                let change =
-                    Attributes { ticket, path, expect, object, attrs, stamp, learn, item, theirs };
+                let change = Attributes { ticket, path, expect, object, attrs, stamp, learn, item, theirs };
                 return Normal::Other(Job::Attributes(change));
             }
             let object = row.object.clone();
             let (theirs, outcome) = (Some(row), None);
             Normal::Incoming(Box::new(Incoming {
-                ticket, path, from, object, expect, stamp, learn, displaced, item, theirs, outcome,
+                ticket,
+                path,
+                from,
+                object,
+                expect,
+                stamp,
+                learn,
+                displaced,
+                item,
+                theirs,
+                outcome,
             }))
         }
         Action::MakeDir { attrs, expect, displaced, learn } => {
@@ -235,14 +240,23 @@ fn normalise(step: Step) -> Normal {
             let (from, stamp) = (path.clone(), Stamp::Fresh { c: None });
             let (learn, theirs, outcome) = (Some(learn), None, None);
             Normal::Incoming(Box::new(Incoming {
-                ticket, path, from, object, expect, stamp, learn, displaced, item, theirs, outcome,
+                ticket,
+                path,
+                from,
+                object,
+                expect,
+                stamp,
+                learn,
+                displaced,
+                item,
+                theirs,
+                outcome,
             }))
         }
         Action::Restamp { expect, attrs: Some(attrs), stamp, learn, .. } => {
             let object = Object { attrs, ..expect.object.clone() };
             let (learn, theirs) = (Some(learn), None);
-            let change =
-                Attributes { ticket, path, expect, object, attrs, stamp, learn, item, theirs };
+            let change = Attributes { ticket, path, expect, object, attrs, stamp, learn, item, theirs };
             Normal::Other(Job::Attributes(change))
         }
         Action::Remove { expect, learn, bound, event } => {
@@ -255,9 +269,7 @@ fn normalise(step: Step) -> Normal {
             let removal = Removal { ticket, path, whole, expect, learn, bound, event, item };
             Normal::Other(Job::Remove(removal))
         }
-        Action::FinishDir { mtime_ns } => {
-            Normal::Finish { path, finish: Finish { ticket, mtime_ns } }
-        }
+        Action::FinishDir { mtime_ns } => Normal::Finish { path, finish: Finish { ticket, mtime_ns } },
         action => Normal::Other(Job::Rows(Step { ticket, path, action })),
     }
 }
@@ -267,9 +279,7 @@ fn only_attributes(new: &Object, old: &Object) -> bool {
     match (&new.content, &old.content) {
         (Content::Symlink(_), _) | (_, Content::Symlink(_)) => false,
         // Empty files are equal by size; without a hash the content is brought.
-        (Content::File { .. }, Content::File { .. }) => {
-            hash_of(new).is_some() && new.same_content(old) == Same::Yes
-        }
+        (Content::File { .. }, Content::File { .. }) => hash_of(new).is_some() && new.same_content(old) == Same::Yes,
         _ => new.same_content(old) == Same::Yes,
     }
 }

@@ -33,11 +33,7 @@ pub fn check_late(root: &Root, state: &State, since_ns: i64) -> Result<Vec<RelPa
 }
 
 /// Brings a kept file back if it was written to since it was displaced; its record is the caller's to forget.
-pub(super) fn bring_back_if_written(
-    root: &Root,
-    keeper: &Keeper,
-    kept: &NewVersion,
-) -> Result<Option<RelPath>, Stop> {
+pub(super) fn bring_back_if_written(root: &Root, keeper: &Keeper, kept: &NewVersion) -> Result<Option<RelPath>, Stop> {
     if kept.kind != Kind::File || !written(keeper.dir(), kept)? {
         return Ok(None);
     }
@@ -71,11 +67,7 @@ fn written(dir: &Dir, kept: &NewVersion) -> Result<bool, Stop> {
 ///
 /// The renames of the directory did not touch what is in it, so that a younger change time tells. All of them go
 /// beside the directory's old path: what led to them is gone.
-pub(super) fn bring_back_below(
-    root: &Root,
-    dir: &Dir,
-    kept: &NewVersion,
-) -> Result<Vec<RelPath>, Stop> {
+pub(super) fn bring_back_below(root: &Root, dir: &Dir, kept: &NewVersion) -> Result<Vec<RelPath>, Stop> {
     let mut brought = Vec::new();
     for name in dir.names()? {
         let Some(now) = dir.stat(&name)? else { continue };
@@ -85,8 +77,8 @@ pub(super) fn bring_back_below(
                 brought.extend(bring_back_below(root, &below, kept)?);
             }
             _ if now.ctime_ns > kept.kept_at_ns => {
-                let shown = crate::path::Name::parse(&name)
-                    .map_err(|error| Failure::new("keep a late write", error.to_string()))?;
+                let shown =
+                    crate::path::Name::parse(&name).map_err(|error| Failure::new("keep a late write", error.to_string()))?;
                 let beside = kept.path.parent().unwrap_or_default().join(&shown);
                 brought.push(keep_beside(root, dir, &name, &beside)?);
             }
@@ -97,12 +89,7 @@ pub(super) fn bring_back_below(
 }
 
 /// Renames a user's object beside the path it belongs to, or to the nearest directory above that is left.
-pub(super) fn keep_beside(
-    root: &Root,
-    from: &Dir,
-    from_name: &[u8],
-    path: &RelPath,
-) -> Result<RelPath, Stop> {
+pub(super) fn keep_beside(root: &Root, from: &Dir, from_name: &[u8], path: &RelPath) -> Result<RelPath, Stop> {
     let hash = content_hash(from, from_name)?;
     let wish = nearest(root, path)?;
     for number in 1..=names::TRIES {
@@ -127,8 +114,7 @@ fn nearest(root: &Root, path: &RelPath) -> Result<RelPath, Stop> {
     for dir in above {
         match root.dir(&dir) {
             Ok(_) => return Ok(dir.join(&name)),
-            Err(error)
-                if error.is_missing() || error.source.kind() == ErrorKind::NotADirectory => {}
+            Err(error) if error.is_missing() || error.source.kind() == ErrorKind::NotADirectory => {}
             Err(error) => return Err(error.into()),
         }
     }
@@ -141,7 +127,7 @@ fn content_hash(dir: &Dir, name: &[u8]) -> Result<Option<Hash>, Stop> {
         return Ok(None);
     }
     let mut file = dir.open_file(name)?;
-    let (_, hash) = with_buffer(|buffer| hash_file(&mut file, buffer))
-        .map_err(|error| Failure::of("read a late write")(&error))?;
+    let (_, hash) =
+        with_buffer(|buffer| hash_file(&mut file, buffer)).map_err(|error| Failure::of("read a late write")(&error))?;
     Ok(Some(hash))
 }

@@ -38,12 +38,7 @@ struct Which<'s> {
 
 impl<'a> Ledger<'a> {
     pub(super) fn new(context: Context<'a>) -> Ledger<'a> {
-        Ledger {
-            monitor: context.monitor,
-            side: context.side,
-            applied: Applied::default(),
-            undone: BTreeSet::new(),
-        }
+        Ledger { monitor: context.monitor, side: context.side, applied: Applied::default(), undone: BTreeSet::new() }
     }
 
     /// The account, at the end.
@@ -116,12 +111,8 @@ impl<'a> Ledger<'a> {
             Job::Rows(step) => {
                 let item = step.item();
                 let entry = match step.action {
-                    Action::Leave { why, theirs, known, .. } => {
-                        Entry { why: Some(why), theirs, known: Vector::clone(&known) }
-                    }
-                    Action::Restamp { learn, .. } => {
-                        Entry { known: Vector::clone(&learn), ..Entry::default() }
-                    }
+                    Action::Leave { why, theirs, known, .. } => Entry { why: Some(why), theirs, known: Vector::clone(&known) },
+                    Action::Restamp { learn, .. } => Entry { known: Vector::clone(&learn), ..Entry::default() },
                     _ => Entry::default(),
                 };
                 let (ticket, item) = (step.ticket, item.as_ref());

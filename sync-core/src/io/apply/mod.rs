@@ -263,8 +263,7 @@ impl<'a> Apply<'a> {
         let full = self.steps.len() >= BATCH_STEPS_MAX || self.bytes + bytes > BATCH_BYTES;
         // Something new begins: what comes now would not be staged with what came before anyway.
         let seam = creates_dir(step);
-        let ripe = self.steps.len() >= BATCH_STEPS
-            || self.since.is_some_and(|since| since.elapsed() >= BATCH_TIME);
+        let ripe = self.steps.len() >= BATCH_STEPS || self.since.is_some_and(|since| since.elapsed() >= BATCH_TIME);
         full || (ripe && seam) || self.since.is_some_and(|since| since.elapsed() >= 2 * BATCH_TIME)
     }
 

@@ -128,23 +128,12 @@ impl Moves {
         self.origins.is_empty()
     }
 
-    fn take_up(
-        &mut self,
-        step: &Step,
-        expect: &Row,
-        learn: &Arc<Vector>,
-        bound: &Arc<Vector>,
-    ) -> Option<Offer> {
+    fn take_up(&mut self, step: &Step, expect: &Row, learn: &Arc<Vector>, bound: &Arc<Vector>) -> Option<Offer> {
         if self.origins.len() >= OFFERS {
             return None;
         }
         self.origins.insert(step.path.clone(), Origin::InPlace);
-        Some(Offer {
-            path: step.path.clone(),
-            expect: expect.clone(),
-            learn: learn.clone(),
-            bound: bound.clone(),
-        })
+        Some(Offer { path: step.path.clone(), expect: expect.clone(), learn: learn.clone(), bound: bound.clone() })
     }
 
     /// Are directories offered at all?
@@ -206,11 +195,7 @@ impl Moves {
     }
 }
 
-fn claim<K: std::hash::Hash + Eq>(
-    offers: &mut HashMap<K, Vec<Offer>>,
-    key: &K,
-    for_path: &RelPath,
-) -> Option<Offer> {
+fn claim<K: std::hash::Hash + Eq>(offers: &mut HashMap<K, Vec<Offer>>, key: &K, for_path: &RelPath) -> Option<Offer> {
     let equal = offers.get_mut(key)?;
     let name = for_path.name();
     let mut near = equal.iter().take(SAME_NAME_SEARCH);
@@ -245,10 +230,7 @@ mod tests {
 
     fn removal(path: &str, hash: u8) -> Step {
         let event = Event { replica: ReplicaId([1; 16]), counter: 1 };
-        let object = Object {
-            content: Content::File { size: 1, hash: Some(Hash([hash; 32])) },
-            attrs: Attrs::default(),
-        };
+        let object = Object { content: Content::File { size: 1, hash: Some(Hash([hash; 32])) }, attrs: Attrs::default() };
         let expect = Row { object, m: event.into(), c: Creation::from(event) };
         let (learn, bound) = (Arc::default(), Arc::default());
         let path = RelPath::parse(path.as_bytes()).unwrap();

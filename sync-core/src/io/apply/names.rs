@@ -38,8 +38,7 @@ pub(super) fn late(path: &RelPath, now_ns: i64, hash: Option<&Hash>) -> Result<R
 /// Puts text between stem and extension of a path's name, and cuts the stem where the name grows too long.
 fn inserted(path: &RelPath, text: &str) -> Result<RelPath, Stop> {
     let impossible = |what: String| Stop::from(Failure::new("keep both", what));
-    let (parent, name) =
-        path.split().ok_or_else(|| impossible("the root has no conflict copy".into()))?;
+    let (parent, name) = path.split().ok_or_else(|| impossible("the root has no conflict copy".into()))?;
     let name = name.as_bytes();
     let dot = name.iter().rposition(|b| *b == b'.').filter(|at| *at > 0).unwrap_or(name.len());
     let (stem, mut end) = name.split_at(dot);
@@ -66,8 +65,7 @@ fn cut(bytes: &[u8], room: usize) -> &[u8] {
 pub(super) fn version(now_ns: i64, counter: u64, path: &RelPath) -> Vec<u8> {
     let name = path.name().map(|name| name.as_bytes().to_vec()).unwrap_or_default();
     let plain = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    let readable: Vec<u8> =
-        name.iter().take(SHOWN).map(|b| if plain(b) { *b } else { b'_' }).collect();
+    let readable: Vec<u8> = name.iter().take(SHOWN).map(|b| if plain(b) { *b } else { b'_' }).collect();
     [format!("{now_ns}-{counter}-").as_bytes(), &readable].concat()
 }
 

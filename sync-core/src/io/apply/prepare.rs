@@ -41,11 +41,7 @@ struct Draft {
 
 impl Swapper<'_> {
     /// Checks jobs against the rows and writes their intents.
-    pub(super) fn prepare(
-        &mut self,
-        stage: &Stage,
-        jobs: Vec<Job>,
-    ) -> Result<Vec<Ready>, ApplyError> {
+    pub(super) fn prepare(&mut self, stage: &Stage, jobs: Vec<Job>) -> Result<Vec<Ready>, ApplyError> {
         let mut ready = Vec::with_capacity(jobs.len());
         let mut drafts = Vec::new();
         for job in jobs {
@@ -58,12 +54,9 @@ impl Swapper<'_> {
             drafts.push(draft);
             ready.push(Ready { job, plan: None, refused });
         }
-        let places: Vec<Option<Option<RelPath>>> = drafts
-            .iter_mut()
-            .map(|draft| draft.as_mut().map(|draft| draft.copy.take()))
-            .collect();
-        let intents: Vec<Intent> =
-            drafts.into_iter().flatten().map(|draft| draft.intent).collect();
+        let places: Vec<Option<Option<RelPath>>> =
+            drafts.iter_mut().map(|draft| draft.as_mut().map(|draft| draft.copy.take())).collect();
+        let intents: Vec<Intent> = drafts.into_iter().flatten().map(|draft| draft.intent).collect();
         if intents.is_empty() {
             return Ok(ready);
         }
@@ -209,12 +202,7 @@ impl Swapper<'_> {
     }
 
     /// The intent of a move; `None` if the origin is not there as it was.
-    fn draft_move(
-        &mut self,
-        tree: &mut Tree,
-        offer: &Offer,
-        whole: bool,
-    ) -> Result<Option<Draft>, Stop> {
+    fn draft_move(&mut self, tree: &mut Tree, offer: &Offer, whole: bool) -> Result<Option<Draft>, Stop> {
         let path = tree.top.path.clone();
         let current = self.rows.current(&path)?;
         let expect = check::expected(current.as_ref(), None, "move")?;
@@ -245,9 +233,7 @@ impl Swapper<'_> {
 
     /// The object that a move takes, after a look at the disk.
     fn find_origin(&mut self, offer: &Offer, whole: bool) -> Result<Option<Found>, Stop> {
-        if let Some(Origin::Kept(Kept { name, signature, contents, .. })) =
-            self.moves.origin(&offer.path)
-        {
+        if let Some(Origin::Kept(Kept { name, signature, contents, .. })) = self.moves.origin(&offer.path) {
             let there = self.keeper.dir().stat(name)?;
             if !there.is_some_and(|there| there.ino == signature.ino) {
                 return Ok(None);
@@ -269,11 +255,7 @@ impl Swapper<'_> {
     }
 
     /// A free path for a conflict copy: the wished one, or numbered; `None` if it exists with this content.
-    pub(super) fn free_path(
-        &mut self,
-        wish: &RelPath,
-        object: &Object,
-    ) -> Result<Option<RelPath>, Stop> {
+    pub(super) fn free_path(&mut self, wish: &RelPath, object: &Object) -> Result<Option<RelPath>, Stop> {
         for number in 1..=names::TRIES {
             let path = names::numbered(wish, number)?;
             match self.taken(&path, object)? {

@@ -36,12 +36,7 @@ pub struct Recovered {
 /// # Errors
 /// The file system or the state fails; calling again later is safe.
 pub fn recover(root: &Root, state: &State, mask: AttrMask) -> Result<Recovered, ApplyError> {
-    let recovery = Recovery {
-        root,
-        mask,
-        stage: root.private(&[STAGE])?,
-        keeper: Keeper::open(root)?,
-    };
+    let recovery = Recovery { root, mask, stage: root.private(&[STAGE])?, keeper: Keeper::open(root)? };
     let mut recovered = Recovered::default();
     let mut batches = Vec::new();
     for (id, intent) in state.intents()? {
@@ -132,13 +127,11 @@ impl Recovery<'_> {
     fn began(&self, intent: &Intent, now: Option<&Signature>, before: &Signature) -> bool {
         let Some(now) = now else { return false };
         let wanted = wanted_attrs(intent);
-        let moved = (now.mode, now.uid, now.gid, now.mtime_ns)
-            != (before.mode, before.uid, before.gid, before.mtime_ns);
+        let moved = (now.mode, now.uid, now.gid, now.mtime_ns) != (before.mode, before.uid, before.gid, before.mtime_ns);
         let is_dir = kind_of(before) == Some(Kind::Dir);
         let untouched = is_dir
             || (now.size == before.size
-                && (now.mtime_ns == before.mtime_ns
-                    || wanted.is_some_and(|wanted| wanted.mtime_ns == now.mtime_ns)));
+                && (now.mtime_ns == before.mtime_ns || wanted.is_some_and(|wanted| wanted.mtime_ns == now.mtime_ns)));
         moved && untouched
     }
 
@@ -151,12 +144,7 @@ impl Recovery<'_> {
 
     /// Does the rest of a swap that happened, and collects its rows.
     fn finish(&self, mut intent: Intent, batch: &mut Batch) -> Result<(), ApplyError> {
-        if intent.staged.is_empty()
-            && let (Some(staged), Some(expect)) = (&intent.staged_signature, &intent.expect)
-            && staged.ino == expect.ino
-        {
-            self.finish_attributes(&mut intent)?;
-        }
+        self.finish_attributes(&mut intent)?;
         if let Some(expect) = intent.expect
             && !intent.staged.is_empty()
         {
@@ -171,49 +159,41 @@ impl Recovery<'_> {
         Ok(())
     }
 
+    /// Sets what may not have been set before the crash: attributes changed in place, those of a moved object, the mode
+    /// of a directory that stayed writable while it was filled. Not where a user wrote since.
     fn finish_attributes(&self, intent: &mut Intent) -> Result<(), FsError> {
-        let (Some(attrs), Some((parent, name))) = (wanted_attrs(intent), intent.path.split())
-        else {
+        let (Some(was), Some(attrs)) = (intent.staged_signature, wanted_attrs(intent)) else { return Ok(()) };
+        let (Some((parent, name)), is_dir) = (intent.path.split(), kind_of(&was) == Some(Kind::Dir)) else { return Ok(()) };
+        let Some(now) = self.at(&intent.path)?.filter(|now| same_identity(now, &was)) else { return Ok(()) };
+        let untouched = is_dir || (now.size == was.size && (now.mtime_ns == was.mtime_ns || now.mtime_ns == attrs.mtime_ns));
+        if !untouched || !(intent.staged.is_empty() || is_dir) {
             return Ok(());
-        };
+        }
         let dir = self.root.dir(&parent)?;
-        let mut mask = self.mask;
-        mask.times &= intent.expect.is_some_and(|old| kind_of(&old) != Some(Kind::Dir));
+        let mask = AttrMask { times: self.mask.times && !is_dir, ..self.mask };
         dir.set_attrs(name.as_bytes(), &attrs, mask)?;
-        let Some(mut now) = dir.stat(name.as_bytes())? else { return Ok(()) };
-        // Whether the content was written to meanwhile, the times cannot tell any more.
-        now.racy = true;
-        set_signature(&mut intent.changes, &intent.path, now);
+        if let Some(mut now) = dir.stat(name.as_bytes())? {
+            // Whether the content was written to meanwhile, the times cannot tell any more.
+            now.racy = true;
+            set_signature(&mut intent.changes, &intent.path, now);
+        }
         Ok(())
     }
 
     /// Brings a displaced object from the staging folder to where it was to go.
-    fn finish_displacement(
-        &self,
-        intent: &mut Intent,
-        expect: &Signature,
-    ) -> Result<(), FsError> {
+    fn finish_displacement(&self, intent: &mut Intent, expect: &Signature) -> Result<(), FsError> {
         kill_point("recover-displaced");
         let displaced = self.stage.stat(&intent.staged)?;
         let waits = displaced.is_some_and(|now| same_identity(&now, expect));
         if let Some(version) = &intent.version {
             return match waits {
-                true => self.stage.rename(
-                    &intent.staged,
-                    self.keeper.dir(),
-                    &version.name,
-                    Replace::Never,
-                ),
+                true => self.stage.rename(&intent.staged, self.keeper.dir(), &version.name, Replace::Never),
                 false => Ok(()),
             };
         }
         let path = intent.path.clone();
         let Some(to) = intent.changes.iter().find_map(|change| match change {
-            Change::Put { path: to, signature, .. }
-                if *to != path && signature.ino == expect.ino =>
-            {
-                Some(to.clone())
-            }
+            Change::Put { path: to, signature, .. } if *to != path && signature.ino == expect.ino => Some(to.clone()),
             _ => None,
         }) else {
             return Ok(());
@@ -225,9 +205,7 @@ impl Recovery<'_> {
         };
         if !arrived {
             // It has another name, or goes to the kept versions: no row for this one.
-            intent
-                .changes
-                .retain(|change| !matches!(change, Change::Put { path, .. } if *path == to));
+            intent.changes.retain(|change| !matches!(change, Change::Put { path, .. } if *path == to));
         }
         Ok(())
     }
@@ -261,8 +239,7 @@ impl Recovery<'_> {
             kept += 1;
             if let Some(kind) = kind_of(&now) {
                 let (signature, hash, reason) = (now, None, "replaced");
-                let version =
-                    NewVersion { name: to, path, kind, signature, hash, kept_at_ns, reason };
+                let version = NewVersion { name: to, path, kind, signature, hash, kept_at_ns, reason };
                 batch.versions.push(version);
             }
         }

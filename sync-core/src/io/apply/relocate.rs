@@ -1,10 +1,10 @@
 //! Moves: content that stands here already is renamed to its new path instead of being brought.
 
+use super::Stop;
 use super::check;
 use super::moves::{Offer, Origin};
 use super::prepare::Prepared;
 use super::swap::{Swapper, set_signature};
-use super::Stop;
 use crate::entry::{AttrMask, Attrs, Kind, Signature};
 use crate::io::fs::{Dir, Replace};
 use crate::io::kill::kill_point;
@@ -25,12 +25,7 @@ struct From {
 }
 
 impl Swapper<'_> {
-    pub(super) fn move_file(
-        &mut self,
-        tree: &Tree,
-        offer: &Offer,
-        plan: Prepared,
-    ) -> Result<(), Stop> {
+    pub(super) fn move_file(&mut self, tree: &Tree, offer: &Offer, plan: Prepared) -> Result<(), Stop> {
         let Intent { path, staged_signature, mut changes, .. } = plan.intent;
         let origin = identity(staged_signature)?;
         let from = self.moved_from(offer)?;
@@ -58,12 +53,7 @@ impl Swapper<'_> {
         Ok(())
     }
 
-    pub(super) fn move_tree(
-        &mut self,
-        tree: &Tree,
-        offer: &Offer,
-        plan: Prepared,
-    ) -> Result<(), Stop> {
+    pub(super) fn move_tree(&mut self, tree: &Tree, offer: &Offer, plan: Prepared) -> Result<(), Stop> {
         let Intent { path, staged_signature, mut changes, .. } = plan.intent;
         let origin = identity(staged_signature)?;
         let from = self.moved_from(offer)?;
@@ -128,16 +118,9 @@ impl Swapper<'_> {
     }
 
     /// Records a move. If the removal of the old path was carried out before, it was recorded then.
-    fn arrived(
-        &mut self,
-        offer: &Offer,
-        mut changes: Vec<Change>,
-        from: From,
-    ) -> Result<(), Stop> {
+    fn arrived(&mut self, offer: &Offer, mut changes: Vec<Change>, from: From) -> Result<(), Stop> {
         if from.kept {
-            changes.retain(|change| {
-                !matches!(change, Change::Remove { .. } | Change::RemoveTree { .. })
-            });
+            changes.retain(|change| !matches!(change, Change::Remove { .. } | Change::RemoveTree { .. }));
             self.unkeep(&offer.path, &from.name)?;
         }
         self.did(changes, None);
@@ -167,13 +150,7 @@ fn rename(from: &From, dir: &Dir, name: &Name) -> Result<(), Stop> {
 
 /// What arrived is not what was expected, or cannot be made so: it returns. Where that fails it stays at the new
 /// path, where the next scan finds it as a user's.
-fn give_back(
-    from: &From,
-    dir: &Dir,
-    name: &Name,
-    step: &'static str,
-    why: Option<String>,
-) -> Stop {
+fn give_back(from: &From, dir: &Dir, name: &Name, step: &'static str, why: Option<String>) -> Stop {
     match (dir.rename(name.as_bytes(), &from.dir, &from.name, Replace::Never), why) {
         (Ok(()), None) => check::changed(step),
         (Ok(()), Some(why)) => Failure::new(step, why).into(),

@@ -1,12 +1,12 @@
 //! Removals: a rename to the kept versions, and a look at what went.
 
+use super::Stop;
 use super::check::{self, changed};
 use super::job::Removal;
 use super::late;
 use super::moves::{Contents, Kept, Origin};
 use super::prepare::Prepared;
 use super::swap::Swapper;
-use super::Stop;
 use crate::entry::Signature;
 use crate::io::fs::{Dir, Replace};
 use crate::io::kill::kill_point;
@@ -17,11 +17,7 @@ use crate::path::RelPath;
 use std::io::ErrorKind;
 
 impl Swapper<'_> {
-    pub(super) fn remove(
-        &mut self,
-        removal: &Removal,
-        plan: Option<Prepared>,
-    ) -> Result<(), Stop> {
+    pub(super) fn remove(&mut self, removal: &Removal, plan: Option<Prepared>) -> Result<(), Stop> {
         if let Some(Origin::Taken) = self.moves.origin(&removal.path) {
             // It stands at its new path, and its rows went along.
             return Ok(());
@@ -59,12 +55,7 @@ impl Swapper<'_> {
         Ok(())
     }
 
-    fn remove_leaf(
-        &mut self,
-        path: &RelPath,
-        expected: &Signature,
-        version: &NewVersion,
-    ) -> Result<(), Stop> {
+    fn remove_leaf(&mut self, path: &RelPath, expected: &Signature, version: &NewVersion) -> Result<(), Stop> {
         let (dir, name) = self.parent(path)?;
         let live = self.rows.current(path)?;
         check::on_disk(&dir, name.as_bytes(), expected, live.as_ref(), "remove")?;
@@ -78,12 +69,7 @@ impl Swapper<'_> {
         Err(self.put_back(path, &dir, version))
     }
 
-    fn remove_tree(
-        &mut self,
-        path: &RelPath,
-        expected: &Signature,
-        version: &NewVersion,
-    ) -> Result<Contents, Stop> {
+    fn remove_tree(&mut self, path: &RelPath, expected: &Signature, version: &NewVersion) -> Result<Contents, Stop> {
         let (dir, name) = self.parent(path)?;
         self.forget_dirs();
         check::on_disk(&dir, name.as_bytes(), expected, None, "remove")?;

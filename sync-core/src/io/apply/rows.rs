@@ -43,11 +43,7 @@ impl<'a> Rows<'a> {
     }
 
     /// The live children of a directory by name ascending; `node` is its number if the caller knows it.
-    pub(super) fn children(
-        &self,
-        dir: &RelPath,
-        node: Option<NodeId>,
-    ) -> Result<Vec<Known>, StateError> {
+    pub(super) fn children(&self, dir: &RelPath, node: Option<NodeId>) -> Result<Vec<Known>, StateError> {
         let node = match node {
             Some(node) => Some(node),
             None if self.gone.iter().any(|gone| gone.contains(dir)) => None,

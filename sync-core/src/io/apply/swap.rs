@@ -215,12 +215,7 @@ impl<'a> Swapper<'a> {
         }
     }
 
-    fn carry_out_job(
-        &mut self,
-        stage: &Stage,
-        job: &Job,
-        plan: Option<Prepared>,
-    ) -> Result<(), Stop> {
+    fn carry_out_job(&mut self, stage: &Stage, job: &Job, plan: Option<Prepared>) -> Result<(), Stop> {
         match (job, plan) {
             (Job::Place(tree), Some(plan)) => self.place(stage, tree, plan),
             // The conflict copy that it would be stands there already.
@@ -296,13 +291,7 @@ impl<'a> Swapper<'a> {
     /// The signature of what was just put in place.
     ///
     /// A directory that its owner may not write gets its mode only now: renaming it took that right.
-    fn settle(
-        &mut self,
-        tree: &Tree,
-        plan: &Prepared,
-        dir: &Dir,
-        name: &[u8],
-    ) -> Result<Signature, Stop> {
+    fn settle(&mut self, tree: &Tree, plan: &Prepared, dir: &Dir, name: &[u8]) -> Result<Signature, Stop> {
         let Some(staged) = plan.intent.staged_signature else {
             return Err(Failure::new("apply", "the staged object has no identity").into());
         };
@@ -352,8 +341,7 @@ impl<'a> Swapper<'a> {
         // A directory that was filled over several batches still has its owner's rights added.
         let filling = now.mode & 0o7777 != attrs.mode && now.mode & 0o7777 == attrs.mode | 0o700;
         let ours = now.ino == live.signature.ino
-            && (now.mode, now.uid, now.gid)
-                == (live.signature.mode, live.signature.uid, live.signature.gid);
+            && (now.mode, now.uid, now.gid) == (live.signature.mode, live.signature.uid, live.signature.gid);
         if !ours || live.row.object.kind() != Kind::Dir {
             return Ok(());
         }
@@ -490,10 +478,7 @@ pub(super) struct Displacement {
 /// staged one, so that the next scan sees the change.
 pub(super) fn after_rename(now: Option<Signature>, staged: &Signature) -> Signature {
     match now {
-        Some(mut now)
-            if same_object(&now, staged)
-                && (now.mode, now.uid, now.gid) == (staged.mode, staged.uid, staged.gid) =>
-        {
+        Some(mut now) if same_object(&now, staged) && (now.mode, now.uid, now.gid) == (staged.mode, staged.uid, staged.gid) => {
             // A write in the tick of a modification time as young as this would leave no trace.
             now.racy = now.mtime_ns >= coarse_now_ns() - COARSE_CLOCK_NS;
             now

@@ -51,17 +51,11 @@ pub enum VersionError {
 impl From<Stop> for VersionError {
     fn from(stop: Stop) -> VersionError {
         match stop {
-            Stop::Path(failure) | Stop::Left(failure) => VersionError::Path {
-                path: RelPath::root(),
-                step: failure.step,
-                reason: failure.reason,
-            },
+            Stop::Path(failure) | Stop::Left(failure) => {
+                VersionError::Path { path: RelPath::root(), step: failure.step, reason: failure.reason }
+            }
             Stop::Run(super::ApplyError::State(error)) => VersionError::State(error),
-            Stop::Run(error) => VersionError::Path {
-                path: RelPath::root(),
-                step: "keep",
-                reason: error.to_string(),
-            },
+            Stop::Run(error) => VersionError::Path { path: RelPath::root(), step: "keep", reason: error.to_string() },
         }
     }
 }
@@ -136,12 +130,7 @@ pub fn list(root: &Root, state: &State, at: &RelPath) -> Result<Vec<Version>, Ve
 ///
 /// # Errors
 /// There is no such version, or a rename failed; then everything is where it was, or still among the kept versions.
-pub fn restore(
-    root: &Root,
-    state: &State,
-    path: &RelPath,
-    id: Option<i64>,
-) -> Result<Version, VersionError> {
+pub fn restore(root: &Root, state: &State, path: &RelPath, id: Option<i64>) -> Result<Version, VersionError> {
     let mut versions = list(root, state, path)?.into_iter();
     let version = versions
         .find(|version| version.kept.path == *path && id.is_none_or(|id| id == version.id))
@@ -155,13 +144,8 @@ pub fn restore(
     match dir.stat(name.as_bytes())? {
         None => kept.rename(&version.kept.name, &dir, name.as_bytes(), Replace::Never)?,
         Some(now) => {
-            let other = |reason: &str| VersionError::Path {
-                path: path.clone(),
-                step: "restore",
-                reason: reason.into(),
-            };
-            let kind = kind_of(&now)
-                .ok_or_else(|| other("a device, pipe or socket stands in its place"))?;
+            let other = |reason: &str| VersionError::Path { path: path.clone(), step: "restore", reason: reason.into() };
+            let kind = kind_of(&now).ok_or_else(|| other("a device, pipe or socket stands in its place"))?;
             let kept_at_ns = coarse_now_ns();
             let new = NewVersion {
                 name: keeper.name(path, kept_at_ns),
@@ -213,31 +197,16 @@ fn only_mode() -> AttrMask {
 ///
 /// # Errors
 /// The state cannot be read or written, or an object cannot be removed.
-pub fn prune(
-    root: &Root,
-    state: &State,
-    now_ns: i64,
-    retention: Duration,
-    limit: usize,
-) -> Result<Pruned, VersionError> {
+pub fn prune(root: &Root, state: &State, now_ns: i64, retention: Duration, limit: usize) -> Result<Pruned, VersionError> {
     let retention = i64::try_from(retention.as_nanos()).unwrap_or(i64::MAX);
     prune_before(root, state, now_ns.saturating_sub(retention), limit)
 }
 
-pub(super) fn prune_at(
-    context: Context<'_>,
-    before_ns: i64,
-    limit: usize,
-) -> Result<Pruned, VersionError> {
+pub(super) fn prune_at(context: Context<'_>, before_ns: i64, limit: usize) -> Result<Pruned, VersionError> {
     prune_before(context.root, context.state, before_ns, limit)
 }
 
-fn prune_before(
-    root: &Root,
-    state: &State,
-    before_ns: i64,
-    limit: usize,
-) -> Result<Pruned, VersionError> {
+fn prune_before(root: &Root, state: &State, before_ns: i64, limit: usize) -> Result<Pruned, VersionError> {
     let keeper = Keeper::open(root)?;
     let mut pruned = Pruned::default();
     let mut budget = limit;
@@ -299,11 +268,7 @@ fn remove_some(dir: &Dir, name: &[u8], budget: &mut usize) -> Result<bool, FsErr
 }
 
 /// Forgets the record of a kept version that is known by its name on the disk.
-pub(super) fn forget_by_name(
-    state: &State,
-    path: &RelPath,
-    name: &[u8],
-) -> Result<(), StateError> {
+pub(super) fn forget_by_name(state: &State, path: &RelPath, name: &[u8]) -> Result<(), StateError> {
     for version in state.versions(path)? {
         if version.kept.name == name {
             state.forget_version(version.id)?;

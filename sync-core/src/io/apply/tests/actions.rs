@@ -72,8 +72,7 @@ fn equal_content_changes_its_attributes_in_place_and_brings_nothing() {
     let before = fs::metadata(world.at("f")).unwrap().ino();
     let dir = world.have("d", None);
     let their_dir = world.theirs("d", None);
-    let steps =
-        vec![world.write("d", &their_dir, Some(&dir)), world.write("f", &row, Some(&old))];
+    let steps = vec![world.write("d", &their_dir, Some(&dir)), world.write("f", &row, Some(&old))];
     let applied = world.apply(steps);
     assert!(applied.complete, "{:?}", applied.problems);
     assert_eq!(applied.totals.updated, 2);
@@ -128,11 +127,7 @@ fn removals_keep_files_and_trees_and_drop_empty_directories() {
     world.have("t/y", None);
     world.have("t/y/z", Some("zz"));
     let empty = world.have("e", None);
-    let steps = vec![
-        world.remove("e", &empty),
-        world.remove("f", &file),
-        world.remove_tree("t", &tree),
-    ];
+    let steps = vec![world.remove("e", &empty), world.remove("f", &file), world.remove_tree("t", &tree)];
     let applied = world.apply(steps);
     assert!(applied.complete, "{:?}", applied.problems);
     assert_eq!(applied.totals.deleted, 3);
@@ -150,11 +145,7 @@ fn without_retention_nothing_stays_behind() {
     world.have("t/x", Some("xx"));
     let old = world.have("g", Some("old"));
     let row = world.theirs("g", Some("new"));
-    let steps = vec![
-        world.remove("f", &file),
-        world.write("g", &row, Some(&old)),
-        world.remove_tree("t", &tree),
-    ];
+    let steps = vec![world.remove("f", &file), world.write("g", &row, Some(&old)), world.remove_tree("t", &tree)];
     assert!(world.apply(steps).complete);
     assert!(world.kept().is_empty());
     assert!(world.state().versions(&RelPath::root()).unwrap().is_empty());
@@ -174,8 +165,7 @@ fn a_file_takes_the_place_of_an_emptied_directory_and_back() {
     world.assert_no_local_edit(false);
     let live = world.entry("x").unwrap().row;
     let row = world.theirs("x", None);
-    let steps =
-        vec![world.write("x", &row, Some(&live)), world.create("x/j", "jj"), world.finish_dir("x")];
+    let steps = vec![world.write("x", &row, Some(&live)), world.create("x/j", "jj"), world.finish_dir("x")];
     let applied = world.apply(steps);
     assert!(applied.complete, "{:?}", applied.problems);
     assert_eq!(world.read("x/j"), "jj");
@@ -231,7 +221,7 @@ fn a_directory_is_made_for_survivors_and_what_is_in_its_way_stands_beside() {
     let old = world.have("d", Some("a file in the way"));
     let attrs = Attrs { mode: 0o755, mtime_ns: OLD_NS, ..Attrs::default() };
     let displaced = Displaced::Copy(rel("d.conflict"));
-    let make = Action::MakeDir { attrs, expect: Some(old), displaced };
+    let make = Action::MakeDir { attrs, expect: Some(old), displaced, learn: world.known() };
     let steps = vec![world.step("d", make), world.create("d/child", "c")];
     let applied = world.apply(steps);
     assert!(applied.complete, "{:?}", applied.problems);
@@ -248,9 +238,12 @@ fn what_fails_or_is_left_blocks_the_raise_above_it_and_is_listed() {
         row.object.content = Content::File { size: 2, hash: Some(Hash([9; 32])) };
     }
     let s = Arc::new(Vector::from(Event { replica: THERE, counter: 99 }));
-    let raise = |first| Action::Raise { first, s: Some(s.clone()), bound: s.clone() };
-    let below_a = world.step("a", raise(good.ticket));
-    let all = world.step("", raise(good.ticket));
+    let raise = |until| {
+        let (s, bound) = (Some(s.clone()), s.clone());
+        Action::Raise { first: good.ticket, until, s, bound, gaps: false }
+    };
+    let below_a = world.step("a", raise(good.ticket + 1));
+    let all = world.step("", raise(bad.ticket + 1));
     let applied = world.apply(vec![good, below_a, bad, all]);
     assert!(!applied.complete);
     assert_eq!((applied.totals.created, applied.totals.failed), (1, 1));
@@ -258,9 +251,7 @@ fn what_fails_or_is_left_blocks_the_raise_above_it_and_is_listed() {
     let open = &applied.incomplete[0];
     assert_eq!((open.path.clone(), open.why, open.theirs.is_some()), (rel("b"), None, true));
     assert!(open.reason.contains("changed while it was copied"), "{}", open.reason);
-    let listing = |path: &str| {
-        world.state().listing(&rel(path), &crate::store::Filter::All).unwrap().sub.get(THERE)
-    };
+    let listing = |path: &str| world.state().listing(&rel(path), &crate::store::Filter::All).unwrap().sub.get(THERE);
     assert_eq!((listing("a"), listing("")), (99, 0));
     world.assert_stage_is_empty();
 }
@@ -280,8 +271,7 @@ fn a_failed_child_leaves_its_directory_and_siblings_alone() {
 fn a_cancelled_run_records_what_it_began_and_takes_nothing_more() {
     let world = World::new();
     world.watcher.stop.store(true, std::sync::atomic::Ordering::SeqCst);
-    let steps: Vec<Step> =
-        (0..3 * BATCH_STEPS_MAX).map(|number| world.create(&format!("{number:05}"), "x")).collect();
+    let steps: Vec<Step> = (0..3 * BATCH_STEPS_MAX).map(|number| world.create(&format!("{number:05}"), "x")).collect();
     let applied = world.apply(steps);
     assert!(applied.cancelled && !applied.complete);
     let done = world.disk().len();
@@ -299,8 +289,7 @@ fn a_local_source_hashes_late_and_records_it_there() {
     // Known by size and time alone, as after a first scan.
     let row = there.record("d/f", None);
     let source = crate::io::source::LocalSource::new(&there.root, there.state());
-    let mut apply =
-        Apply::new(Context { source: &source, ..world.context() }, Moves::new()).unwrap();
+    let mut apply = Apply::new(Context { source: &source, ..world.context() }, Moves::new()).unwrap();
     let dir = there.entry("d").unwrap().row;
     let learn = Some(Arc::new(row.m.joined(&event.into())));
     for (path, row) in [("d", &dir), ("d/f", &row)] {
@@ -320,8 +309,6 @@ fn a_local_source_hashes_late_and_records_it_there() {
     world.assert_no_local_edit(false);
     // An edit that no scan has seen is not sent.
     write_file(&there.at("d/f"), "edited");
-    let error = source
-        .fetch(&rel("d/f"), &row.object, &mut tempfile::tempfile().unwrap())
-        .unwrap_err();
+    let error = source.fetch(&rel("d/f"), &row.object, &mut tempfile::tempfile().unwrap()).unwrap_err();
     assert!(matches!(error, SourceError::Stale(_)), "{error}");
 }

@@ -4,8 +4,7 @@ use super::*;
 use crate::io::kill::KILL_POINTS;
 
 /// What a user wrote before, in the world of [`everything`].
-const MINE: [&str; 8] =
-    ["replaced", "lost", "removed", "in the tree", "file to dir", "moved late", "moved soon", "in the moved"];
+const MINE: [&str; 8] = ["replaced", "lost", "removed", "in the tree", "file to dir", "moved late", "moved soon", "in the moved"];
 
 /// Steps of every kind, in two batches.
 fn everything(world: &World) -> (Vec<Step>, Vec<Step>, Moves) {

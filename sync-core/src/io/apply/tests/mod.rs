@@ -36,12 +36,7 @@ struct There {
 }
 
 impl Source for There {
-    fn fetch(
-        &self,
-        path: &RelPath,
-        _: &Object,
-        target: &mut fs::File,
-    ) -> Result<Fetched, SourceError> {
+    fn fetch(&self, path: &RelPath, _: &Object, target: &mut fs::File) -> Result<Fetched, SourceError> {
         use std::io::Write;
         self.fetched.lock().unwrap().push(path.clone());
         let files = self.files.lock().unwrap();
@@ -227,7 +222,7 @@ impl World {
     fn remove(&self, path: &str, expect: &Row) -> Step {
         self.counter.set(self.counter.get() + 1);
         let (learn, bound) = (self.known(), self.known());
-        self.step(path, Action::Remove { expect: expect.clone(), learn, bound })
+        self.step(path, Action::Remove { expect: expect.clone(), learn, bound, event: false })
     }
 
     fn remove_tree(&self, path: &str, expect: &Row) -> Step {
@@ -306,9 +301,7 @@ impl World {
             let now = self.root.dir(&parent).unwrap().stat(name.as_bytes()).unwrap().unwrap();
             let same = match entry.row.object.content {
                 Content::Dir => now.ino == entry.signature.ino && now.mode == entry.signature.mode,
-                Content::File { hash, .. } if by_content && hash.is_some() => {
-                    hash == Some(hash_of(what.as_bytes()))
-                }
+                Content::File { hash, .. } if by_content && hash.is_some() => hash == Some(hash_of(what.as_bytes())),
                 _ => unchanged(&now, &entry.signature) || by_content,
             };
             let attrs = MASK.equal(entry.row.object.kind(), &now.attrs(), &entry.row.object.attrs);

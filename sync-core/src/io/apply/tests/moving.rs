@@ -90,13 +90,7 @@ fn files_move_into_a_new_directory_that_is_staged_without_them() {
     moves.offer_file(&remove);
     moves.want_file(hash_of(b"content"));
     moves.pair();
-    let steps = vec![
-        world.make("d"),
-        world.create("d/a", "aa"),
-        world.create("d/x", "content"),
-        world.finish_dir("d"),
-        remove,
-    ];
+    let steps = vec![world.make("d"), world.create("d/a", "aa"), world.create("d/x", "content"), world.finish_dir("d"), remove];
     let applied = world.apply_moving(steps, moves);
     assert!(applied.complete, "{:?}", applied.problems);
     assert_eq!((applied.totals.created, applied.totals.moved), (2, 1));
