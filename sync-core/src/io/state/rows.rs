@@ -43,7 +43,7 @@ pub(super) fn listing(
     // Where deletions may have gone without a ghost since, only all rows together tell what is absent.
     let full = match filter {
         Filter::All => true,
-        Filter::Since { after, .. } => *after < cover.born.max(floor) as u64,
+        Filter::Since { after, .. } => cover.node.is_none() || *after < cover.born.max(floor) as u64,
         Filter::Only(_) => false,
     };
     let children = match cover.node {
