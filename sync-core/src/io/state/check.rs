@@ -21,6 +21,7 @@ struct Dir {
     bound: Vector,
     digest: Digest,
     seq: i64,
+    born: i64,
     sub: Option<Vector>,
     row: Option<Stored>,
     /// The sum of the shares of the live children.
@@ -86,7 +87,7 @@ impl Checker {
         }
         let mut dirs = BTreeMap::new();
         let mut query = conn
-            .prepare("SELECT id, parent, name, s, bound, digest, seq FROM node")
+            .prepare("SELECT id, parent, name, s, bound, digest, seq, born FROM node")
             .attempt("read")?;
         let mut rows = query.query([]).attempt("read")?;
         while let Some(row) = rows.next().attempt("read")? {
@@ -99,6 +100,7 @@ impl Checker {
                 bound: names.decode(&bound)?,
                 digest: Digest(u128::from_le_bytes(row.get(5).attempt("read")?)),
                 seq: row.get(6).attempt("read")?,
+                born: row.get(7).attempt("read")?,
                 sub: None,
                 row: None,
                 sum: Digest::default(),
@@ -175,7 +177,7 @@ impl Checker {
     /// The record of a directory against that of its parent.
     fn check_node(&mut self, id: i64) {
         let dir = &self.dirs[&id];
-        if dir.seq > self.seq {
+        if dir.seq.max(dir.born) > self.seq {
             self.note(id, b"", "a sequence number beyond the newest");
         }
         if id == ROOT {

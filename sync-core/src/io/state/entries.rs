@@ -78,6 +78,11 @@ impl Tx<'_> {
             .transpose()
     }
 
+    /// The sequence number that the next change takes.
+    pub(super) fn coming(&self) -> i64 {
+        self.clock.seq + 1
+    }
+
     fn next_seq(&mut self) -> i64 {
         self.clock.seq += 1;
         self.clock.seq

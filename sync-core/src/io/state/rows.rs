@@ -28,9 +28,9 @@ pub(super) fn listing(
     (dir, filter): (&RelPath, &Filter),
 ) -> Result<Listing> {
     let _snapshot = conn.unchecked_transaction().attempt("begin to read")?;
-    let (seq, counter): (i64, i64) = conn
-        .prepare_cached("SELECT seq, counter FROM clock")
-        .and_then(|mut query| query.query_row([], |row| Ok((row.get(0)?, row.get(1)?))))
+    let (seq, counter, floor): (i64, i64, i64) = conn
+        .prepare_cached("SELECT seq, counter, floor FROM clock")
+        .and_then(|mut query| query.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))))
         .attempt("read the clock")?;
     let mut sub = Vector::new();
     if counter > 0 {
@@ -40,9 +40,14 @@ pub(super) fn listing(
         });
     }
     let cover = descend(conn, names, dir, &mut sub)?;
+    let full = match filter {
+        Filter::All => true,
+        // Deletions from before the directory's birth, or from before the journal's floor, may have left no ghosts.
+        Filter::Since { after, .. } => newest(*after) < cover.born.max(floor),
+    };
     let children = match cover.node {
         None => Vec::new(),
-        Some(node) => children(conn, names, (dir, node), filter)?,
+        Some(node) => children(conn, names, (dir, node), if full { &Filter::All } else { filter })?,
     };
     Ok(Listing {
         path: dir.clone(),
@@ -50,9 +55,14 @@ pub(super) fn listing(
         bound: Arc::new(cover.bound),
         digest: cover.digest,
         seq: seq as u64,
-        full: matches!(filter, Filter::All),
+        full,
         children,
     })
+}
+
+/// A number beyond what the table can hold is one that nothing has reached.
+fn newest(after: u64) -> i64 {
+    i64::try_from(after).unwrap_or(i64::MAX)
 }
 
 /// What covers a path: its own node, or the nearest above it.
@@ -61,6 +71,8 @@ struct Cover {
     node: Option<i64>,
     bound: Vector,
     digest: Digest,
+    /// Of its own node; that of a row without node is the row's number; 0 without a row.
+    born: i64,
 }
 
 /// Walks down to a path, joining S of every node on the way.
@@ -71,24 +83,29 @@ fn descend(
     sub: &mut Vector,
 ) -> Result<Cover> {
     let mut query = conn
-        .prepare_cached("SELECT s, bound, digest FROM node WHERE id = ?1")
+        .prepare_cached("SELECT s, bound, digest, born FROM node WHERE id = ?1")
         .attempt("read a directory")?;
-    let mut read = |id: i64, sub: &mut Vector| -> Result<(Vec<u8>, [u8; 16])> {
-        let (s, bound, digest): (Option<Vec<u8>>, Vec<u8>, [u8; 16]) = query
-            .query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+    let mut read = |id: i64, sub: &mut Vector| -> Result<(Vec<u8>, [u8; 16], i64)> {
+        let (s, bound, digest, born): (Option<Vec<u8>>, Vec<u8>, [u8; 16], i64) = query
+            .query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
             .attempt("read a directory")?;
         if let Some(s) = s {
             sub.join(&hold(names).decode(&s)?);
         }
-        Ok((bound, digest))
+        Ok((bound, digest, born))
     };
-    let (mut bound, mut digest) = read(ROOT, sub)?;
+    let (mut bound, mut digest, mut born) = read(ROOT, sub)?;
     let mut node = Some(ROOT);
-    for name in path.components() {
+    for (depth, name) in path.components().enumerate() {
         let parent = node.expect("the walk ends at the first path without node");
-        node = child_node(conn, parent, name.as_bytes())?;
-        let Some(id) = node else { break };
-        (bound, digest) = read(id, sub)?;
+        let row = child_row(conn, parent, name.as_bytes())?;
+        node = row.and_then(|(node, _)| node);
+        let Some(id) = node else {
+            // Only the path's own row tells when the rows below it went.
+            born = row.filter(|_| depth + 1 == path.depth()).map_or(0, |(_, seq)| seq);
+            break;
+        };
+        (bound, digest, born) = read(id, sub)?;
     }
     let digest = if node.is_some() {
         Digest(u128::from_le_bytes(digest))
@@ -99,19 +116,23 @@ fn descend(
         node,
         bound: hold(names).decode(&bound)?,
         digest,
+        born,
     })
 }
 
 fn child_node(conn: &Connection, parent: i64, name: &[u8]) -> Result<Option<i64>> {
-    let node = conn
-        .prepare_cached("SELECT node FROM entry WHERE parent = ?1 AND name = ?2")
+    Ok(child_row(conn, parent, name)?.and_then(|(node, _)| node))
+}
+
+/// Node and sequence number of a row.
+fn child_row(conn: &Connection, parent: i64, name: &[u8]) -> Result<Option<(Option<i64>, i64)>> {
+    conn.prepare_cached("SELECT node, seq FROM entry WHERE parent = ?1 AND name = ?2")
         .and_then(|mut query| {
             query
-                .query_row(params![parent, name], |row| row.get(0))
+                .query_row(params![parent, name], |row| Ok((row.get(0)?, row.get(1)?)))
                 .optional()
         })
-        .attempt("read a path")?;
-    Ok(node.flatten())
+        .attempt("read a path")
 }
 
 fn children(
@@ -123,8 +144,7 @@ fn children(
     let Filter::Since { after, also } = filter else {
         return select(conn, names, &format!("{CHILD} ORDER BY e.name"), [node]);
     };
-    // A number beyond what the table can hold is one that nothing has reached.
-    let after = i64::try_from(*after).unwrap_or(i64::MAX);
+    let after = newest(*after);
     let sql = format!("{CHILD} AND (e.seq > ?2 OR n.seq > ?2) ORDER BY e.name");
     let mut found = select(conn, names, &sql, params![node, after])?;
     let sql = format!("{CHILD} AND e.name = ?2");
