@@ -256,6 +256,7 @@ fn a_put_without_a_live_directory_above_is_refused() {
             path: path("ghost"),
             s: Some(know(&[(2, 1)])),
             bound: know(&[(2, 1)]),
+            gaps: false,
         }],
     );
     refused(&state, file("ghost/f", 1, event));
@@ -355,6 +356,59 @@ fn since_shows_what_changed_and_what_is_asked_for_by_name() {
 }
 
 #[test]
+fn a_listing_is_full_where_deletions_may_have_left_no_ghosts() {
+    let state = memory();
+    let full = |at: &str, after: u64| {
+        let filter = Filter::Since { after, also: Arc::default() };
+        state.listing(&path(at), &filter).unwrap().full
+    };
+    let event = state.tick().unwrap();
+    commit(&state, vec![dir("d", event), file("d/f", 1, event)]);
+    let first = state.seq();
+    assert!(full("d", 0) && !full("d", first) && !full("", 0), "it came to be");
+    let gone = Change::RemoveTree { path: path("d"), learn: None, bound: Arc::new(event.into()) };
+    commit(&state, vec![gone]);
+    commit(&state, vec![dir("d", event)]);
+    assert!(full("d", first) && !full("d", state.seq()), "it came to be anew");
+    let before = state.seq();
+    let raise = |gaps| Change::Raise { path: path("d"), s: None, bound: know(&[]), gaps };
+    commit(&state, vec![raise(false)]);
+    assert_eq!(state.seq(), before);
+    commit(&state, vec![raise(true)]);
+    assert!(full("d", before) && !full("d", state.seq()) && !full("", before), "gaps below it");
+    let before = state.seq();
+    commit(&state, vec![file("g", 1, event), remove("g", event)]);
+    state.prune_to(0).unwrap();
+    assert!(full("", before) && full("d", before) && !full("", state.seq()), "ghosts were dropped");
+}
+
+#[test]
+fn a_large_tree_goes_at_once_and_what_knows_more_stays() {
+    let state = memory();
+    let event = state.tick().unwrap();
+    let theirs = |at: &str, n: u64| Change::Learn { path: path(at), learn: know(&[(2, n)]), bound: know(&[]) };
+    let mut changes = vec![dir("d", event)];
+    for sub in 0..100 {
+        changes.push(dir(&format!("d/{sub:02}"), event));
+        for n in 0..100 {
+            changes.push(file(&format!("d/{sub:02}/{n:02}"), n, event));
+            changes.push(theirs(&format!("d/{sub:02}/{n:02}"), 4));
+        }
+    }
+    changes.push(theirs("d/42/x/y", 5));
+    commit(&state, changes);
+    let remove = |n: u64| Change::RemoveTree { path: path("d"), learn: Some(know(&[(2, n)])), bound: know(&[(2, n)]) };
+    commit(&state, vec![remove(4)]);
+    assert_eq!(state.live().unwrap(), 0);
+    let names = |at: &str| all(&state, at).children.iter().map(name_of).collect::<Vec<_>>();
+    assert_eq!((names("d"), names("d/42"), names("d/42/x")), (vec!["42".into()], vec!["x".into()], vec!["y".into()]));
+    assert_eq!(child(&state, "d/42/x/y").unwrap().own, Some(know(&[(2, 5)])));
+    assert!(vector(&[(2, 4)]).within(&all(&state, "d/42/x").bound));
+    commit(&state, vec![remove(5)]);
+    assert!(names("d").is_empty());
+}
+
+#[test]
 fn a_path_without_rows_inherits_what_its_nearest_ancestor_knows() {
     let state = memory();
     let event = state.tick().unwrap();
@@ -366,6 +420,7 @@ fn a_path_without_rows_inherits_what_its_nearest_ancestor_knows() {
                 path: path("d"),
                 s: Some(know(&[(2, 5)])),
                 bound: know(&[(2, 5)]),
+                gaps: false,
             },
         ],
     );
@@ -385,6 +440,7 @@ fn a_new_directory_begins_with_the_bound_above_it() {
             path: path("d"),
             s: None,
             bound: know(&[(2, 9)]),
+            gaps: false,
         }],
     );
     state.prune_to(0).unwrap();
@@ -402,6 +458,7 @@ fn learning_what_is_known_writes_nothing() {
     let learn = |at: &str, v: &[(u8, u64)]| Change::Learn {
         path: path(at),
         learn: know(v),
+        bound: know(&[]),
     };
     commit(&state, vec![learn("a/b", &[(2, 3)])]);
     let seq = state.seq();
@@ -415,6 +472,7 @@ fn learning_what_is_known_writes_nothing() {
                 path: path("x"),
                 s: Some(know(&[])),
                 bound: know(&[]),
+                gaps: false,
             },
         ],
     );
@@ -425,6 +483,7 @@ fn learning_what_is_known_writes_nothing() {
             path: path(""),
             s: Some(know(&[(2, 9)])),
             bound: know(&[(2, 9)]),
+            gaps: false,
         }],
     );
     let seq = state.seq();
@@ -673,6 +732,7 @@ fn pruning_drops_ghosts_that_tell_nothing_and_raises_the_floor() {
         vec![Change::Learn {
             path: path("told"),
             learn: know(&[(3, 3)]),
+            bound: know(&[]),
         }],
     );
     state.prune().unwrap();
@@ -691,6 +751,7 @@ fn pruning_drops_ghosts_that_tell_nothing_and_raises_the_floor() {
             path: path(""),
             s: Some(know(&[(3, 3)])),
             bound: know(&[]),
+            gaps: false,
         }],
     );
     assert!(child(&state, "told").unwrap().own.is_some());
@@ -706,6 +767,7 @@ fn a_batch_is_applied_whole_or_not_at_all() {
     let theirs = Change::Learn {
         path: path("x"),
         learn: know(&[(9, 9)]),
+        bound: know(&[]),
     };
     let batch = Batch {
         changes: vec![dir("d", event), theirs.clone(), file("no/f", 1, event)],

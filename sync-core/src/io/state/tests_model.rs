@@ -174,12 +174,12 @@ impl Model {
             Change::RemoveTree { path, learn, bound } => {
                 self.remove_tree(path, learn.as_deref(), bound)
             }
-            Change::Learn { path, learn } => {
-                self.learn(path, learn);
+            Change::Learn { path, learn, bound } => {
+                self.learn(path, learn, bound);
                 true
             }
-            Change::Raise { path, s, bound } => {
-                self.raise(path, s.as_deref(), bound);
+            Change::Raise { path, s, bound, gaps } => {
+                self.raise(path, s.as_deref(), bound, *gaps);
                 true
             }
             Change::Refresh {
@@ -215,6 +215,7 @@ impl Model {
         } else {
             self.drop_tree_if_silent(at);
         }
+        self.drop_own_if_known(at);
         self.raise_up(at, &row.m);
         self.touch(at);
         true
@@ -226,31 +227,17 @@ impl Model {
             return false;
         }
         self.counter = self.counter.max(bound.get(id(1)));
-        if self.kind(at).is_none() {
-            if let Some(learn) = learn {
-                self.learn(at, learn);
-            }
-            self.raise_above(at, bound);
-            return true;
-        }
-        let line = self.lines.get_mut(at).unwrap();
+        self.ensure_tree(&at.parent().unwrap());
+        let line = self.lines.entry(at.clone()).or_default();
         line.live = None;
         if let Some(learn) = learn {
             line.own.join(learn);
         }
         self.drop_tree_if_silent(at);
+        self.drop_own_if_known(at);
         self.raise_up(at, bound);
         self.touch(at);
         true
-    }
-
-    fn raise_above(&mut self, at: &RelPath, bound: &Vector) {
-        let near = self.near(at);
-        let tree = self.lines[&near].tree.as_ref().unwrap();
-        if !bound.within(&tree.bound) {
-            self.raise_up(&near, bound);
-            self.touch_tree(&near);
-        }
     }
 
     /// Touches trees only: the row itself did not change.
@@ -265,14 +252,8 @@ impl Model {
             return false;
         }
         self.counter = self.counter.max(bound.get(id(1)));
-        if !self.lines.contains_key(at) {
-            if let Some(learn) = learn {
-                self.raise(at, Some(learn), &Vector::new());
-            }
-            self.raise_above(at, bound);
-            return true;
-        }
-        self.lines.get_mut(at).unwrap().live = None;
+        self.ensure_tree(&at.parent().unwrap());
+        self.lines.entry(at.clone()).or_default().live = None;
         if let Some(learn) = learn
             && !learn.within(&self.sub(&at.parent().unwrap()))
         {
@@ -292,26 +273,40 @@ impl Model {
             .filter(|p| at.contains(p) && *p != at)
             .cloned()
             .collect();
-        for p in &below {
-            self.lines.get_mut(p).unwrap().live = None;
-        }
+        let known = self.sub(at);
         for p in below.iter().rev() {
-            self.drop_tree_if_silent(p);
-            let line = &self.lines[p];
-            if line.tree.is_none() && line.own.within(&self.sub(p)) {
+            let line = self.lines.get_mut(p).unwrap();
+            line.live = None;
+            let tells = line.tree.as_ref().is_some_and(|tree| !tree.s.within(&known));
+            let tells_own = !line.own.within(&known);
+            if !tells && self.children(p).next().is_none() {
+                self.lines.get_mut(p).unwrap().tree = None;
+            }
+            if self.lines[p].tree.is_none() && !tells_own {
                 self.lines.remove(p);
                 continue;
+            }
+            if !tells_own {
+                self.lines.get_mut(p).unwrap().own = Vector::new();
             }
             self.raise_up(p, bound);
             self.touch(p);
         }
         self.drop_tree_if_silent(at);
+        self.drop_own_if_known(at);
         self.raise_up(at, bound);
         self.touch(at);
         true
     }
 
-    fn learn(&mut self, at: &RelPath, learn: &Vector) {
+    /// Drops o where it tells no more than Sub.
+    fn drop_own_if_known(&mut self, at: &RelPath) {
+        if self.lines[at].own.within(&self.sub(at)) {
+            self.lines.get_mut(at).unwrap().own = Vector::new();
+        }
+    }
+
+    fn learn(&mut self, at: &RelPath, learn: &Vector, bound: &Vector) {
         if learn.within(&self.own(at)) {
             return;
         }
@@ -319,12 +314,13 @@ impl Model {
             self.ensure_tree(&parent);
         }
         self.lines.entry(at.clone()).or_default().own.join(learn);
+        self.raise_up(at, bound);
         self.touch(at);
     }
 
-    fn raise(&mut self, at: &RelPath, s: Option<&Vector>, bound: &Vector) {
+    fn raise(&mut self, at: &RelPath, s: Option<&Vector>, bound: &Vector, gaps: bool) {
         let new = s.filter(|s| !s.within(&self.sub(at)));
-        if new.is_none() && bound.within(&self.lines[&self.near(at)].tree.as_ref().unwrap().bound) {
+        if new.is_none() && !gaps && bound.within(&self.lines[&self.near(at)].tree.as_ref().unwrap().bound) {
             return;
         }
         self.ensure_tree(at);
@@ -428,9 +424,9 @@ impl Model {
                     after: *after,
                     also: Arc::default(),
                 };
-                let listed = state.listing(dir, &filter).unwrap().children;
+                let listed = state.listing(dir, &filter).unwrap();
                 let changed = |line: &Line| {
-                    line.touched > time || line.tree.as_ref().is_some_and(|t| t.touched > time)
+                    listed.full || line.touched > time || line.tree.as_ref().is_some_and(|t| t.touched > time)
                 };
                 let want: Vec<Name> = want
                     .iter()
@@ -438,7 +434,7 @@ impl Model {
                     .map(|(p, _)| p.name().unwrap())
                     .collect();
                 assert_eq!(
-                    listed.iter().map(|c| c.name.clone()).collect::<Vec<_>>(),
+                    listed.children.iter().map(|c| c.name.clone()).collect::<Vec<_>>(),
                     want,
                     "{dir} since {time}"
                 );
@@ -543,6 +539,7 @@ fn change(state: &State, (kind, place, who, n, more): Op) -> Change {
                 }
                 .into(),
             ),
+            bound,
         },
         7 => {
             let event = Event {
@@ -553,6 +550,7 @@ fn change(state: &State, (kind, place, who, n, more): Op) -> Change {
                 path,
                 s: more.then(|| Arc::new(event.into())),
                 bound: Arc::new(event.into()),
+                gaps: n == 5,
             }
         }
         8 => Change::Refresh {
