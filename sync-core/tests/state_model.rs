@@ -82,7 +82,9 @@ impl Pair {
         loop {
             let change = self.guess(random);
             let fits = match &change {
-                Change::Raise { path, s: None, gaps: false, bound } => self.exact(path) || !bound.within(&self.map.bound(&RelPath::root())),
+                Change::Raise { path, s: None, gaps: false, bound } => {
+                    self.exact(path) || !bound.within(&self.map.bound(&RelPath::root()))
+                }
                 Change::Raise { path, s: Some(s), gaps: false, .. } => self.exact(path) || !s.within(&self.map.sub(path)),
                 _ => true,
             };
@@ -218,7 +220,9 @@ impl Pair {
     fn silent(&self, path: &RelPath) -> bool {
         let sub = self.map.sub(&path.parent().unwrap());
         let at = std::iter::once((path, &self.map.rows[path])).chain(self.map.below(path));
-        let mut told = at.map(|(_, kept)| kept.row.is_none() && kept.own.within(&sub) && kept.tree.as_ref().is_none_or(|(s, _)| s.within(&sub)));
+        let mut told = at.map(|(_, kept)| {
+            kept.row.is_none() && kept.own.within(&sub) && kept.tree.as_ref().is_none_or(|(s, _)| s.within(&sub))
+        });
         told.all(|silent| silent)
     }
 

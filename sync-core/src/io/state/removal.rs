@@ -12,12 +12,7 @@ use rusqlite::params;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-pub(super) fn remove(
-    tx: &mut Tx<'_>,
-    path: &RelPath,
-    learn: Option<&Arc<Vector>>,
-    bound: &Vector,
-) -> Result<()> {
+pub(super) fn remove(tx: &mut Tx<'_>, path: &RelPath, learn: Option<&Arc<Vector>>, bound: &Vector) -> Result<()> {
     tx.witness(path, bound.get(tx.id))?;
     if path.is_root() {
         return Err(invariant(path, "the root cannot be absent"));
@@ -36,13 +31,7 @@ pub(super) fn remove(
 }
 
 /// Hands a removal upward.
-fn removed(
-    tx: &mut Tx<'_>,
-    (parent, name): Slot<'_>,
-    (node, old): (Option<i64>, Option<&Stored>),
-    bound: &Vector,
-    seq: i64,
-) {
+fn removed(tx: &mut Tx<'_>, (parent, name): Slot<'_>, (node, old): (Option<i64>, Option<&Stored>), bound: &Vector, seq: i64) {
     tx.raise(node.unwrap_or(parent), bound);
     if let Some(id) = node {
         tx.node(id).touch(seq);
@@ -55,12 +44,7 @@ fn removed(
     }
 }
 
-pub(super) fn remove_tree(
-    tx: &mut Tx<'_>,
-    path: &RelPath,
-    learn: Option<&Arc<Vector>>,
-    bound: &Vector,
-) -> Result<()> {
+pub(super) fn remove_tree(tx: &mut Tx<'_>, path: &RelPath, learn: Option<&Arc<Vector>>, bound: &Vector) -> Result<()> {
     tx.witness(path, bound.get(tx.id))?;
     if path.is_root() {
         return Err(invariant(path, "the root cannot be absent"));
@@ -187,25 +171,16 @@ type Telling = (Vec<u8>, Option<i64>, i64);
 fn telling(tx: &Tx<'_>, id: i64) -> Result<Vec<Telling>> {
     let sql = "SELECT name, node, o FROM entry WHERE parent = ?1 AND (o <> 0 OR node IS NOT NULL)";
     let mut query = tx.conn.prepare_cached(sql).attempt("read paths")?;
-    let rows = query
-        .query_map([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-        .attempt("read paths")?;
+    let rows = query.query_map([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).attempt("read paths")?;
     rows.collect::<rusqlite::Result<_>>().attempt("read paths")
 }
 
 /// As [`bury`] for one child; true if its ghost stays.
-fn bury_child(
-    tx: &mut Tx<'_>,
-    (parent, name): Slot<'_>,
-    (node, own): (Option<i64>, i64),
-    burial: &Burial<'_>,
-) -> Result<bool> {
+fn bury_child(tx: &mut Tx<'_>, (parent, name): Slot<'_>, (node, own): (Option<i64>, i64), burial: &Burial<'_>) -> Result<bool> {
     let mut node = node;
     if let Some(id) = node {
         let path = child_path(&tx.node(parent).path, name);
-        let row = tx.stored(parent, name)?.ok_or(StateError::Content {
-            what: "a directory without row",
-        })?;
+        let row = tx.stored(parent, name)?.ok_or(StateError::Content { what: "a directory without row" })?;
         tx.enter(id, parent, &path, &row)?;
         let tells = !tx.node(id).s.within(burial.sub);
         if clear(tx, id, burial)? || tells {

@@ -34,10 +34,7 @@ pub(super) fn listing(
         .attempt("read the clock")?;
     let mut sub = Vector::new();
     if counter > 0 {
-        sub.add(Event {
-            replica: id,
-            counter: counter as u64,
-        });
+        sub.add(Event { replica: id, counter: counter as u64 });
     }
     let cover = descend(conn, names, dir, &mut sub)?;
     let full = match filter {
@@ -76,19 +73,11 @@ struct Cover {
 }
 
 /// Walks down to a path, joining S of every node on the way.
-fn descend(
-    conn: &Connection,
-    names: &RwLock<Names>,
-    path: &RelPath,
-    sub: &mut Vector,
-) -> Result<Cover> {
-    let mut query = conn
-        .prepare_cached("SELECT s, bound, digest, born FROM node WHERE id = ?1")
-        .attempt("read a directory")?;
+fn descend(conn: &Connection, names: &RwLock<Names>, path: &RelPath, sub: &mut Vector) -> Result<Cover> {
+    let mut query = conn.prepare_cached("SELECT s, bound, digest, born FROM node WHERE id = ?1").attempt("read a directory")?;
     let mut read = |id: i64, sub: &mut Vector| -> Result<(Vec<u8>, [u8; 16], i64)> {
-        let (s, bound, digest, born): (Option<Vec<u8>>, Vec<u8>, [u8; 16], i64) = query
-            .query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
-            .attempt("read a directory")?;
+        let (s, bound, digest, born): (Option<Vec<u8>>, Vec<u8>, [u8; 16], i64) =
+            query.query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))).attempt("read a directory")?;
         if let Some(s) = s {
             sub.join(&hold(names).decode(&s)?);
         }
@@ -107,17 +96,8 @@ fn descend(
         };
         (bound, digest, born) = read(id, sub)?;
     }
-    let digest = if node.is_some() {
-        Digest(u128::from_le_bytes(digest))
-    } else {
-        Digest::default()
-    };
-    Ok(Cover {
-        node,
-        bound: hold(names).decode(&bound)?,
-        digest,
-        born,
-    })
+    let digest = if node.is_some() { Digest(u128::from_le_bytes(digest)) } else { Digest::default() };
+    Ok(Cover { node, bound: hold(names).decode(&bound)?, digest, born })
 }
 
 fn child_node(conn: &Connection, parent: i64, name: &[u8]) -> Result<Option<i64>> {
@@ -127,20 +107,11 @@ fn child_node(conn: &Connection, parent: i64, name: &[u8]) -> Result<Option<i64>
 /// Node and sequence number of a row.
 fn child_row(conn: &Connection, parent: i64, name: &[u8]) -> Result<Option<(Option<i64>, i64)>> {
     conn.prepare_cached("SELECT node, seq FROM entry WHERE parent = ?1 AND name = ?2")
-        .and_then(|mut query| {
-            query
-                .query_row(params![parent, name], |row| Ok((row.get(0)?, row.get(1)?)))
-                .optional()
-        })
+        .and_then(|mut query| query.query_row(params![parent, name], |row| Ok((row.get(0)?, row.get(1)?))).optional())
         .attempt("read a path")
 }
 
-fn children(
-    conn: &Connection,
-    names: &RwLock<Names>,
-    (dir, node): (&RelPath, i64),
-    filter: &Filter,
-) -> Result<Vec<Child>> {
+fn children(conn: &Connection, names: &RwLock<Names>, (dir, node): (&RelPath, i64), filter: &Filter) -> Result<Vec<Child>> {
     let Filter::Since { after, also } = filter else {
         return select(conn, names, &format!("{CHILD} ORDER BY e.name"), [node]);
     };
@@ -160,23 +131,12 @@ fn children(
 /// The names in `dir` at or below which a path is asked for.
 fn asked_for(dir: &RelPath, also: &BTreeSet<RelPath>) -> BTreeSet<Name> {
     let depth = dir.depth();
-    let below = also
-        .range(dir.clone()..)
-        .take_while(|path| dir.contains(path));
-    below
-        .filter_map(|path| path.components().nth(depth))
-        .collect()
+    let below = also.range(dir.clone()..).take_while(|path| dir.contains(path));
+    below.filter_map(|path| path.components().nth(depth)).collect()
 }
 
-fn select(
-    conn: &Connection,
-    names: &RwLock<Names>,
-    sql: &str,
-    params: impl Params,
-) -> Result<Vec<Child>> {
-    let mut query = conn
-        .prepare_cached(sql)
-        .attempt("read a directory's paths")?;
+fn select(conn: &Connection, names: &RwLock<Names>, sql: &str, params: impl Params) -> Result<Vec<Child>> {
+    let mut query = conn.prepare_cached(sql).attempt("read a directory's paths")?;
     let mut rows = query.query(params).attempt("read a directory's paths")?;
     let names = hold(names);
     let mut children = Vec::new();
@@ -189,9 +149,7 @@ fn select(
 fn child(row: &rusqlite::Row<'_>, names: &Names) -> Result<Child> {
     let blob = |column: usize| {
         let value = row.get_ref(column).attempt("read a path")?;
-        value.as_blob_or_null().map_err(|_| StateError::Content {
-            what: "a column of another type",
-        })
+        value.as_blob_or_null().map_err(|_| StateError::Content { what: "a column of another type" })
     };
     let live = match encode::kind_of(row.get(1).attempt("read a path")?)? {
         None => None,
@@ -205,12 +163,7 @@ fn child(row: &rusqlite::Row<'_>, names: &Names) -> Result<Child> {
             digest: Digest(u128::from_le_bytes(row.get(10).attempt("read a path")?)),
         }),
     };
-    Ok(Child {
-        name: name(blob(0)?)?,
-        row: live,
-        own: names.knowledge(row.get(2).attempt("read a path")?).cloned(),
-        tree,
-    })
+    Ok(Child { name: name(blob(0)?)?, row: live, own: names.knowledge(row.get(2).attempt("read a path")?).cloned(), tree })
 }
 
 fn name(blob: Option<&[u8]>) -> Result<Name> {
@@ -226,9 +179,7 @@ pub(super) fn known(conn: &Connection, dir: NodeId) -> Result<Vec<Known>> {
     while let Some(row) = rows.next().attempt("read known paths")? {
         let blob = |column: usize| {
             let value = row.get_ref(column).attempt("read known paths")?;
-            value.as_blob_or_null().map_err(|_| StateError::Content {
-                what: "a column of another type",
-            })
+            value.as_blob_or_null().map_err(|_| StateError::Content { what: "a column of another type" })
         };
         let kind = encode::kind_of(row.get(1).attempt("read known paths")?)?;
         let kind = kind.ok_or(StateError::Content { what: "a kind" })?;
@@ -238,49 +189,27 @@ pub(super) fn known(conn: &Connection, dir: NodeId) -> Result<Vec<Known>> {
             Kind::File => blob(4)?.map(encode::hash).transpose()?,
             Kind::Dir | Kind::Symlink => None,
         };
-        let node: Option<i64> = if kind == Kind::Dir {
-            row.get(2).attempt("read known paths")?
-        } else {
-            None
-        };
-        known.push(Known {
-            name: name(blob(0)?)?,
-            kind,
-            signature,
-            mtime_ns: attrs.mtime_ns,
-            hash,
-            node: node.map(NodeId),
-        });
+        let node: Option<i64> = if kind == Kind::Dir { row.get(2).attempt("read known paths")? } else { None };
+        known.push(Known { name: name(blob(0)?)?, kind, signature, mtime_ns: attrs.mtime_ns, hash, node: node.map(NodeId) });
     }
     Ok(known)
 }
 
 /// A live path.
-pub(super) fn entry(
-    conn: &Connection,
-    names: &RwLock<Names>,
-    path: &RelPath,
-) -> Result<Option<Entry>> {
+pub(super) fn entry(conn: &Connection, names: &RwLock<Names>, path: &RelPath) -> Result<Option<Entry>> {
     let _snapshot = conn.unchecked_transaction().attempt("begin to read")?;
     let Some((parent, name)) = slot(conn, path)? else {
         return Ok(None);
     };
     let stored = conn
         .prepare_cached("SELECT kind, node, o, m, c, sig, content, attrs FROM entry WHERE parent = ?1 AND name = ?2")
-        .and_then(|mut query| {
-            query.query_row(params![parent, name], |row| Ok(stored_of(row, &hold(names)))).optional()
-        })
+        .and_then(|mut query| query.query_row(params![parent, name], |row| Ok(stored_of(row, &hold(names)))).optional())
         .attempt("read a path")?
         .transpose()?;
-    let Some((own, (row, signature))) = stored.and_then(|stored| Some((stored.own, stored.live?)))
-    else {
+    let Some((own, (row, signature))) = stored.and_then(|stored| Some((stored.own, stored.live?))) else {
         return Ok(None);
     };
-    Ok(Some(Entry {
-        row,
-        own: hold(names).knowledge(own).cloned(),
-        signature,
-    }))
+    Ok(Some(Entry { row, own: hold(names).knowledge(own).cloned(), signature }))
 }
 
 /// The number of a live directory.
@@ -291,11 +220,7 @@ pub(super) fn node(conn: &Connection, path: &RelPath) -> Result<Option<NodeId>> 
     };
     let node: Option<Option<i64>> = conn
         .prepare_cached("SELECT node FROM entry WHERE parent = ?1 AND name = ?2 AND kind = 3")
-        .and_then(|mut query| {
-            query
-                .query_row(params![parent, name], |row| row.get(0))
-                .optional()
-        })
+        .and_then(|mut query| query.query_row(params![parent, name], |row| row.get(0)).optional())
         .attempt("read a path")?;
     Ok(node.flatten().map(NodeId))
 }
