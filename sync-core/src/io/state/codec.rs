@@ -19,8 +19,8 @@ pub(super) fn encode_intent(intent: &Intent) -> Result<Vec<u8>> {
     let mut out = vec![VERSION];
     bytes(&mut out, intent.path.as_bytes());
     bytes(&mut out, &intent.staged);
-    option(&mut out, intent.staged_signature.as_ref(), |out, sig| signature(out, sig));
-    option(&mut out, intent.expect.as_ref(), |out, sig| signature(out, sig));
+    option(&mut out, intent.staged_signature.as_ref(), signature);
+    option(&mut out, intent.expect.as_ref(), signature);
     put_uint(&mut out, intent.changes.len() as u64);
     intent.changes.iter().for_each(|change| put_change(&mut out, change));
     match &intent.version {
