@@ -1,6 +1,6 @@
 //! The SQLite state against the simulator's maps: the same random changes, the same rows, knowledge and listings.
 
-#![allow(clippy::unwrap_used, reason = "a test")]
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test, which prints the history that fails")]
 
 use fixtures::sim::store::{MASK, MapStore, dir, file};
 use std::collections::{BTreeMap, BTreeSet};
