@@ -158,7 +158,13 @@ fn members() -> Vec<String> {
 fn sources(dir: &Path) -> Vec<PathBuf> {
     let walk = WalkDir::new(dir.join("src")).sort_by_file_name().into_iter();
     let files = walk.map(|entry| entry.expect("sources can be read").into_path());
-    files.filter(|file| file.extension().is_some_and(|ending| ending == "rs") && !file.ends_with("tests.rs")).collect()
+    files.filter(|file| file.extension().is_some_and(|ending| ending == "rs") && !only_tests(file)).collect()
+}
+
+/// `tests.rs`, `tests_open.rs`, and everything in a folder `tests`.
+fn only_tests(file: &Path) -> bool {
+    let stem = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+    stem == "tests" || stem.starts_with("tests_") || file.parent().is_some_and(|dir| dir.ends_with("tests"))
 }
 
 /// `io/state` for `src/io/state/mod.rs` and `src/io/state.rs`; empty for the root of a crate.
