@@ -160,9 +160,7 @@ impl RelPath {
     /// Is `other` this path or below it?
     #[must_use]
     pub fn contains(&self, other: &RelPath) -> bool {
-        self.is_root()
-            || (other.0.starts_with(&self.0)
-                && (other.0.len() == self.0.len() || other.0[self.0.len()] == b'/'))
+        self.is_root() || (other.0.starts_with(&self.0) && (other.0.len() == self.0.len() || other.0[self.0.len()] == b'/'))
     }
 
     /// This path and every ancestor up to and including the root, innermost first.

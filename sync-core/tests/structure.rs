@@ -43,6 +43,9 @@ const IMPURE: [&str; 34] = [
     "notify::",
 ];
 
+/// Named like an effect, and none: the view of a name as its bytes.
+const VIEW: &str = "std::os::unix::ffi::OsStrExt";
+
 /// A grouped import hides from this test, and from a search, what it names.
 const GROUPED: [&str; 2] = ["std::{", "crate::{"];
 
@@ -51,6 +54,7 @@ fn pure_modules_name_nothing_impure() {
     let mut found = Vec::new();
     for file in sources(&crate_dir("sync-core")).iter().filter(|file| top_module(file) != "io") {
         for (number, line) in code(file) {
+            let line = line.replace(VIEW, "");
             for word in IMPURE.iter().chain(&GROUPED).filter(|word| has_word(&line, word)) {
                 found.push(format!("{}:{number} names {word}: only modules below io/ may", shown(file)));
             }
