@@ -266,7 +266,7 @@ mod tests {
         }
         assert!(RelPath::parse(&[b'x'; 256]).is_err());
         assert!(RelPath::parse(&[b'x'; 255]).is_ok());
-        assert!(RelPath::parse(&b"d/".repeat(256).strip_suffix(b"/").unwrap()).is_ok());
+        assert!(RelPath::parse(b"d/".repeat(256).strip_suffix(b"/").unwrap()).is_ok());
         assert_eq!(RelPath::parse(b"d/".repeat(257).strip_suffix(b"/").unwrap()), Err(PathError::Deep));
     }
 
