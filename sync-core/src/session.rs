@@ -13,6 +13,9 @@ use crate::store::{Child, Filter, Listing};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+/// Up to so many changed names of a directory are looked up one by one; beyond, its rows are read in a row.
+const FEW: usize = 64;
+
 /// Decides whether a path is ignored; the flag says whether it is a directory.
 pub type Ignored = Arc<dyn Fn(&RelPath, bool) -> bool + Send + Sync>;
 
@@ -403,10 +406,10 @@ impl Pull {
                         frame.children = Children::Next(self.pair_up(there, here).into_iter());
                     }
                     None => {
-                        let path = frame.path.clone();
+                        let (path, filter) = (frame.path.clone(), self.counterparts(&there));
                         frame.children = Children::AskHere(there);
                         self.stack.push(frame);
-                        return Some(Poll::List { of: End::Here, path, filter: Filter::All });
+                        return Some(Poll::List { of: End::Here, path, filter });
                     }
                 }
             }
@@ -776,6 +779,14 @@ impl Pull {
             self.emit(&path, Action::MakeDir { attrs, expect, displaced, learn });
             self.stack[at].now = Now::Dir;
         }
+    }
+
+    /// The rows here that a listing from there is compared with.
+    fn counterparts(&self, there: &Listing) -> Filter {
+        if there.full || there.children.len() > FEW || self.terms.asked_for(&there.path) {
+            return Filter::All;
+        }
+        Filter::Only(Arc::new(there.children.iter().map(|child| child.name.clone()).collect()))
     }
 
     /// Pairs children by name. Where A's listing shows only what changed, names that it leaves out are

@@ -56,6 +56,8 @@ pub enum Filter {
         /// Paths asked for by name, whatever their sequence number.
         also: Arc<BTreeSet<RelPath>>,
     },
+    /// The rows of these names, ascending.
+    Only(Arc<Vec<Name>>),
 }
 
 /// One change of rows. A transaction applies a list of them, all or none, and keeps these invariants at its end:
@@ -159,7 +161,7 @@ impl Filter {
     #[must_use]
     pub fn names(&self, path: &RelPath) -> bool {
         match self {
-            Filter::All => false,
+            Filter::All | Filter::Only(_) => false,
             Filter::Since { also, .. } => also.range(path.clone()..).next().is_some_and(|p| path.contains(p)),
         }
     }

@@ -37,7 +37,7 @@ impl Swapper<'_> {
         check::on_disk(at.dir, name, expected, live.as_ref(), "replace")?;
         let was_dir = kind_of(expected) == Some(Kind::Dir);
         if was_dir {
-            self.is_emptied(&at.dir.open_dir(name)?, at.path)?;
+            check::tree(&self.rows, &at.dir.open_dir(name)?, at.path, "replace")?;
         }
         kill_point("exchange-before");
         match stage.dir().rename(&tree.staged, at.dir, name, Replace::Exchange) {
@@ -58,21 +58,12 @@ impl Swapper<'_> {
         let out = stage.dir().stat(&tree.staged)?;
         if was_dir && out.is_some_and(|out| out.ino == expected.ino) {
             let below = stage.dir().open_dir(&tree.staged)?;
-            return self.is_emptied(&below, path);
+            return check::tree(&self.rows, &below, path, "replace").map(drop);
         }
         match out {
             Some(out) if !was_dir && same_object(&out, expected) => Ok(()),
             _ => Err(changed("replace")),
         }
-    }
-
-    /// A directory that a leaf replaces: what was in it was removed by steps of its own.
-    fn is_emptied(&self, dir: &Dir, path: &RelPath) -> Result<(), Stop> {
-        let rows = !self.rows.children(path, None)?.is_empty();
-        if rows || !dir.names()?.is_empty() {
-            return Err(Failure::new("replace", "something is left in the directory").into());
-        }
-        Ok(())
     }
 
     /// A writer slipped in between: what came out goes back, and what a second writer put there meanwhile stays too.

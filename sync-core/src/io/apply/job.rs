@@ -71,7 +71,7 @@ pub(super) fn group(steps: Vec<Step>, moves: &mut Moves, mut moving: HashMap<Rel
 enum Normal {
     Incoming(Box<Incoming>),
     Finish { path: RelPath, finish: Finish },
-    Other(Job),
+    Other(Box<Job>),
 }
 
 /// A tree under construction: the directories from its top down to where the steps are.
@@ -108,7 +108,7 @@ impl Grouping {
         match normalise(step) {
             Normal::Incoming(incoming) => self.incoming(*incoming, offer, moves),
             Normal::Finish { path, finish } => self.finish(path, finish),
-            Normal::Other(job) => self.after.push(job),
+            Normal::Other(job) => self.after.push(*job),
         }
     }
 
@@ -217,7 +217,7 @@ fn normalise(step: Step) -> Normal {
                 let (object, attrs) = (row.object.clone(), row.object.attrs);
                 let theirs = Some(row);
                 let change = Attributes { ticket, path, expect, object, attrs, stamp, learn, item, theirs };
-                return Normal::Other(Job::Attributes(change));
+                return Normal::Other(Box::new(Job::Attributes(change)));
             }
             let object = row.object.clone();
             let (theirs, outcome) = (Some(row), None);
@@ -257,20 +257,20 @@ fn normalise(step: Step) -> Normal {
             let object = Object { attrs, ..expect.object.clone() };
             let (learn, theirs) = (Some(learn), None);
             let change = Attributes { ticket, path, expect, object, attrs, stamp, learn, item, theirs };
-            Normal::Other(Job::Attributes(change))
+            Normal::Other(Box::new(Job::Attributes(change)))
         }
         Action::Remove { expect, learn, bound, event } => {
             let whole = false;
             let removal = Removal { ticket, path, whole, expect, learn, bound, event, item };
-            Normal::Other(Job::Remove(removal))
+            Normal::Other(Box::new(Job::Remove(removal)))
         }
         Action::RemoveTree { expect, learn, bound } => {
             let (whole, event) = (true, false);
             let removal = Removal { ticket, path, whole, expect, learn, bound, event, item };
-            Normal::Other(Job::Remove(removal))
+            Normal::Other(Box::new(Job::Remove(removal)))
         }
         Action::FinishDir { mtime_ns } => Normal::Finish { path, finish: Finish { ticket, mtime_ns } },
-        action => Normal::Other(Job::Rows(Step { ticket, path, action })),
+        action => Normal::Other(Box::new(Job::Rows(Step { ticket, path, action }))),
     }
 }
 

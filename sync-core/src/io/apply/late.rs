@@ -65,18 +65,18 @@ fn written(dir: &Dir, kept: &NewVersion) -> Result<bool, Stop> {
 
 /// Brings files back that were written to inside a kept directory after it went; returns their new paths.
 ///
-/// The renames of the directory did not touch what is in it, so that a younger change time tells. All of them go
+/// The renames of the directory did not touch what is in it, so that a change time after `since_ns` tells. All of them go
 /// beside the directory's old path: what led to them is gone.
-pub(super) fn bring_back_below(root: &Root, dir: &Dir, kept: &NewVersion) -> Result<Vec<RelPath>, Stop> {
+pub(super) fn bring_back_below(root: &Root, dir: &Dir, kept: &NewVersion, since_ns: i64) -> Result<Vec<RelPath>, Stop> {
     let mut brought = Vec::new();
     for name in dir.names()? {
         let Some(now) = dir.stat(&name)? else { continue };
         match kind_of(&now) {
             Some(Kind::Dir) => {
                 let below = dir.open_dir(&name)?;
-                brought.extend(bring_back_below(root, &below, kept)?);
+                brought.extend(bring_back_below(root, &below, kept, since_ns)?);
             }
-            _ if now.ctime_ns > kept.kept_at_ns => {
+            _ if now.ctime_ns > since_ns => {
                 let shown =
                     crate::path::Name::parse(&name).map_err(|error| Failure::new("keep a late write", error.to_string()))?;
                 let beside = kept.path.parent().unwrap_or_default().join(&shown);

@@ -44,9 +44,9 @@ use std::time::{Duration, Instant};
 use swap::Swapper;
 
 /// Steps of a batch; a batch ends at the next new directory after so many, so that directories are staged whole.
-pub const BATCH_STEPS: usize = 1_000;
+pub const BATCH_STEPS: usize = 4_000;
 /// Steps of a batch at the most, but for a directory that moves as one.
-pub const BATCH_STEPS_MAX: usize = 4_000;
+pub const BATCH_STEPS_MAX: usize = 8_000;
 /// Content bytes of a batch; a larger file is a batch of its own.
 pub const BATCH_BYTES: u64 = 64 * 1024 * 1024;
 /// A batch is not held back longer than this for more steps.

@@ -113,6 +113,11 @@ impl Swapper<'_> {
         let current = self.rows.current(&path)?;
         let expect = check::expected(current.as_ref(), tree.top.expect.as_ref(), "replace")?;
         let mut changes = self.puts(tree)?;
+        if tree.top.object.kind() != Kind::Dir && !self.rows.children(&path, None)?.is_empty() {
+            // The directory goes whole: the source knew all of it, and what it knows covers the deletions.
+            let bound = tree.top.learn.clone().unwrap_or_default();
+            changes.insert(0, Change::RemoveTree { path: path.clone(), learn: None, bound });
+        }
         let (mut version, mut copy) = (None, None);
         if let Some(old) = &current {
             copy = match &tree.top.displaced {
@@ -235,7 +240,7 @@ impl Swapper<'_> {
     fn find_origin(&mut self, offer: &Offer, whole: bool) -> Result<Option<Found>, Stop> {
         if let Some(Origin::Kept(Kept { name, signature, contents, .. })) = self.moves.origin(&offer.path) {
             let there = self.keeper.dir().stat(name)?;
-            if !there.is_some_and(|there| there.ino == signature.ino) {
+            if there.is_none_or(|there| there.ino != signature.ino) {
                 return Ok(None);
             }
             let contents = contents.clone().unwrap_or_default();

@@ -6,9 +6,9 @@
 
 use super::ApplyError;
 use super::swap::set_signature;
-use super::versions::Keeper;
+use super::versions::{Keeper, now_ns};
 use crate::entry::{AttrMask, Attrs, Kind, Signature};
-use crate::io::fs::{Dir, FsError, Replace, Root, coarse_now_ns};
+use crate::io::fs::{Dir, FsError, Replace, Root};
 use crate::io::kill::kill_point;
 use crate::io::source::kind_of;
 use crate::io::stage::{Owned, STAGE, owner_of, remove_all};
@@ -232,7 +232,7 @@ impl Recovery<'_> {
             if is_ours(&name, &now) {
                 continue;
             }
-            let kept_at_ns = coarse_now_ns();
+            let kept_at_ns = now_ns();
             let path = Name::parse(&name).map_or(RelPath::root(), |name| RelPath::root().join(&name));
             let to = self.keeper.name(&path, kept_at_ns);
             self.stage.rename(&name, self.keeper.dir(), &to, Replace::Never)?;

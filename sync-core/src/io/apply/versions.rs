@@ -5,11 +5,12 @@ use super::names;
 use super::rows::Live;
 use super::{Context, Stop};
 use crate::entry::{AttrMask, Attrs, Kind};
-use crate::io::fs::{Dir, FsError, Replace, Root, coarse_now_ns};
+use crate::io::fs::{Dir, FsError, Replace, Root, ctime_granularity};
 use crate::io::kill::kill_point;
 use crate::io::source::kind_of;
 use crate::io::state::{Batch, NewVersion, State, StateError, Version};
 use crate::path::RelPath;
+use rustix::time::{ClockId, clock_gettime};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -92,7 +93,7 @@ impl Keeper {
 
     /// A record for an object about to be kept.
     pub(super) fn plan(&self, path: &RelPath, old: &Live, reason: &'static str) -> NewVersion {
-        let kept_at_ns = coarse_now_ns();
+        let kept_at_ns = now_ns();
         NewVersion {
             name: self.name(path, kept_at_ns),
             path: path.clone(),
@@ -108,6 +109,12 @@ impl Keeper {
     pub(super) fn name(&self, path: &RelPath, now_ns: i64) -> Vec<u8> {
         names::version(now_ns, NEXT.fetch_add(1, Ordering::Relaxed), path)
     }
+}
+
+/// The clock that runs on between the ticks of the one that stamps changes: what was changed before bears no later time.
+pub(super) fn now_ns() -> i64 {
+    let now = clock_gettime(ClockId::Realtime);
+    now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec)
 }
 
 /// Kept versions at or below a path that still stand on the disk, newest first.
@@ -146,7 +153,7 @@ pub fn restore(root: &Root, state: &State, path: &RelPath, id: Option<i64>) -> R
         Some(now) => {
             let other = |reason: &str| VersionError::Path { path: path.clone(), step: "restore", reason: reason.into() };
             let kind = kind_of(&now).ok_or_else(|| other("a device, pipe or socket stands in its place"))?;
-            let kept_at_ns = coarse_now_ns();
+            let kept_at_ns = now_ns();
             let new = NewVersion {
                 name: keeper.name(path, kept_at_ns),
                 path: path.clone(),
@@ -218,7 +225,12 @@ fn prune_before(root: &Root, state: &State, before_ns: i64, limit: usize) -> Res
         if !brought {
             if is_dir(&keeper, kept)? {
                 let below = keeper.dir().open_dir(&kept.name)?;
-                pruned.brought_back.extend(late::bring_back_below(root, &below, kept)?);
+                pruned.brought_back.extend(late::bring_back_below(
+                    root,
+                    &below,
+                    kept,
+                    kept.kept_at_ns.saturating_sub(ctime_granularity(root)?),
+                )?);
             }
             kill_point("prune-checked");
             if !remove_some(keeper.dir(), &kept.name, &mut budget)? {

@@ -27,7 +27,7 @@ CREATE TABLE lineage (
 CREATE TABLE vector (id INTEGER PRIMARY KEY AUTOINCREMENT, purpose INTEGER NOT NULL, v BLOB NOT NULL);
 
 -- One for every live directory, and for every other path with rows or knowledge below it. seq is the newest
--- sequence number at or below it.
+-- sequence number at or below it; before born, deletions in it may have left no ghosts.
 CREATE TABLE node (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   parent INTEGER NOT NULL,
@@ -35,7 +35,8 @@ CREATE TABLE node (
   s BLOB,
   bound BLOB NOT NULL,
   digest BLOB NOT NULL,
-  seq INTEGER NOT NULL
+  seq INTEGER NOT NULL,
+  born INTEGER NOT NULL
 );
 
 -- One for every live path and every ghost. kind: 0 ghost, 1 file, 2 symbolic link, 3 directory. c is NULL when it

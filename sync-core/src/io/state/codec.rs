@@ -249,10 +249,14 @@ fn put_change(out: &mut Vec<u8>, change: &Change) {
             put_learn(out, learn.as_ref());
             put_events(out, bound.iter());
         }
-        Change::Learn { learn, .. } => put_events(out, learn.iter()),
-        Change::Raise { s, bound, .. } => {
+        Change::Learn { learn, bound, .. } => {
+            put_events(out, learn.iter());
+            put_events(out, bound.iter());
+        }
+        Change::Raise { s, bound, gaps, .. } => {
             put_learn(out, s.as_ref());
             put_events(out, bound.iter());
+            out.push(u8::from(*gaps));
         }
         Change::Refresh {
             signature: sig,
@@ -293,12 +297,14 @@ fn read_change(reader: &mut Reader<'_>) -> Option<Change> {
         },
         3 => Change::Learn {
             path,
-            learn: vector(reader)?, bound: Default::default(),
+            learn: vector(reader)?,
+            bound: vector(reader)?,
         },
         4 => Change::Raise {
             path,
             s: read_option(reader, vector)?,
-            bound: vector(reader)?, gaps: false,
+            bound: vector(reader)?,
+            gaps: reader.byte()? != 0,
         },
         5 => {
             let signature: Signature = read_signature(reader)?;

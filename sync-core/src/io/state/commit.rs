@@ -25,8 +25,8 @@ pub(super) fn apply(tx: &mut Tx<'_>, change: &Change) -> Result<()> {
         Change::RemoveTree { path, learn, bound } => {
             removal::remove_tree(tx, path, learn.as_ref(), bound)
         }
-        Change::Learn { path, learn, .. } => learn_own(tx, path, learn),
-        Change::Raise { path, s, bound, .. } => raise(tx, path, s.as_ref(), bound),
+        Change::Learn { path, learn, bound } => learn_own(tx, path, learn, bound),
+        Change::Raise { path, s, bound, gaps } => raise(tx, path, s.as_ref(), bound, *gaps),
         Change::Refresh {
             path,
             signature,
@@ -177,7 +177,7 @@ fn sub_of(tx: &mut Tx<'_>, path: &RelPath) -> Result<Arc<Vector>> {
     Ok(tx.sub(near))
 }
 
-pub(super) fn learn_own(tx: &mut Tx<'_>, path: &RelPath, learn: &Arc<Vector>) -> Result<()> {
+pub(super) fn learn_own(tx: &mut Tx<'_>, path: &RelPath, learn: &Arc<Vector>, bound: &Vector) -> Result<()> {
     let sub = sub_of(tx, path)?;
     let old = match slot(tx, path)? {
         Some((parent, name)) => tx.stored(parent, name)?,
@@ -206,6 +206,8 @@ pub(super) fn learn_own(tx: &mut Tx<'_>, path: &RelPath, learn: &Arc<Vector>) ->
             tx.write_ghost(parent, name, None, own)?;
         }
     }
+    let (near, _) = tx.nearest(path.as_bytes())?;
+    tx.raise(near, bound);
     Ok(())
 }
 
@@ -231,11 +233,12 @@ pub(super) fn raise(
     path: &RelPath,
     s: Option<&Arc<Vector>>,
     bound: &Vector,
+    gaps: bool,
 ) -> Result<()> {
     let (near, used) = tx.nearest(path.as_bytes())?;
     let sub = tx.sub(near);
     let new_s = s.filter(|s| !s.within(&sub));
-    if new_s.is_none() && bound.within(&tx.node(near).bound) {
+    if !gaps && new_s.is_none() && bound.within(&tx.node(near).bound) {
         return Ok(());
     }
     let id = if used == path.as_bytes().len() {
@@ -251,6 +254,9 @@ pub(super) fn raise(
     let node = tx.node(id);
     let (parent, ghost) = (node.parent, node.dir.is_none());
     let seq = tx.touch(id);
+    if gaps {
+        tx.node(id).born = seq;
+    }
     if ghost {
         // The journal goes by the rows of ghosts; a directory is heard of by its node.
         tx.renumber(parent, last(path.as_bytes()), seq)?;

@@ -28,6 +28,8 @@ pub(super) struct Node {
     pub(super) bound: Vector,
     pub(super) digest: Digest,
     pub(super) seq: i64,
+    /// Deletions below from before this number may have left no ghosts.
+    pub(super) born: i64,
     /// No child has a greater name; `None`: not known.
     pub(super) highest: Option<Vec<u8>>,
     /// Sub, and the generation in which it was computed.
@@ -120,12 +122,12 @@ impl Tx<'_> {
         if self.nodes.contains_key(&id) {
             return Ok(());
         }
-        let columns: (Option<Vec<u8>>, Vec<u8>, [u8; 16], i64) = self
+        let columns: (Option<Vec<u8>>, Vec<u8>, [u8; 16], i64, i64) = self
             .conn
-            .prepare_cached("SELECT s, bound, digest, seq FROM node WHERE id = ?1")
+            .prepare_cached("SELECT s, bound, digest, seq, born FROM node WHERE id = ?1")
             .and_then(|mut query| {
                 query.query_row([id], |row| {
-                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
                 })
             })
             .attempt("read a directory")?;
@@ -147,6 +149,7 @@ impl Tx<'_> {
             bound: names.decode(&columns.1)?,
             digest,
             seq: columns.3,
+            born: columns.4,
             highest: None,
             sub: None,
             fresh: false,
@@ -173,6 +176,7 @@ impl Tx<'_> {
             bound,
             digest: Digest::default(),
             seq: 0,
+            born: self.clock.seq + 1,
             highest: Some(Vec::new()),
             sub: None,
             fresh: true,
@@ -307,15 +311,15 @@ impl Tx<'_> {
         if node.fresh {
             self.conn
                 .prepare_cached(
-                    "INSERT INTO node (id, parent, name, s, bound, digest, seq) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                    "INSERT INTO node (id, parent, name, s, bound, digest, seq, born) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
                 )
                 .and_then(|mut insert| {
-                    insert.execute(params![id, node.parent, node.name(), s, &bound[..], digest, node.seq])
+                    insert.execute(params![id, node.parent, node.name(), s, &bound[..], digest, node.seq, node.born])
                 })
         } else {
             self.conn
-                .prepare_cached("UPDATE node SET s = ?2, bound = ?3, digest = ?4, seq = ?5 WHERE id = ?1")
-                .and_then(|mut update| update.execute(params![id, s, &bound[..], digest, node.seq]))
+                .prepare_cached("UPDATE node SET s = ?2, bound = ?3, digest = ?4, seq = ?5, born = ?6 WHERE id = ?1")
+                .and_then(|mut update| update.execute(params![id, s, &bound[..], digest, node.seq, node.born]))
         }
         .attempt("record a directory")?;
         Ok(())

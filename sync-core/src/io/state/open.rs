@@ -363,7 +363,7 @@ fn populate(conn: &Connection, id: ReplicaId) -> Result<()> {
         )?;
         conn.execute("INSERT INTO replica (ix, id) VALUES (1, ?1)", [id.0])?;
         conn.execute(
-            "INSERT INTO node (id, parent, name, bound, digest, seq) VALUES (1, 0, x'', x'', ?1, 0)",
+            "INSERT INTO node (id, parent, name, bound, digest, seq, born) VALUES (1, 0, x'', x'', ?1, 0, 0)",
             [[0u8; 16]],
         )?;
         conn.execute(

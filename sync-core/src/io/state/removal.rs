@@ -26,7 +26,7 @@ pub(super) fn remove(
     };
     let Some((parent, name, old)) = old.filter(|(_, _, old)| old.live.is_some()) else {
         if let Some(learn) = learn {
-            learn_own(tx, path, learn)?;
+            learn_own(tx, path, learn, bound)?;
         }
         return raise_above(tx, path, bound);
     };
@@ -87,7 +87,7 @@ pub(super) fn remove_tree(
     };
     let Some((parent, name, old)) = old else {
         if learn.is_some() {
-            raise(tx, path, learn, &Vector::new())?;
+            raise(tx, path, learn, &Vector::new(), false)?;
         }
         return raise_above(tx, path, bound);
     };
@@ -113,8 +113,11 @@ pub(super) fn remove_tree(
     };
     if let Some(id) = node {
         tx.set_s(id, s);
+        let born = tx.clock.seq + 1;
         let node = tx.node(id);
-        node.dirty |= node.dir.take().is_some();
+        node.dir = None;
+        node.born = born;
+        node.dirty = true;
     }
     let own = tx.learned(old.own, None, &sub)?;
     let seq = tx.write_ghost(parent, name, node, own)?;
@@ -175,8 +178,10 @@ fn clear_child(
         tx.enter(id, parent, &path, &row)?;
         let tells = below.join(&tx.node(id).s);
         if clear(tx, id, &below, bound)? || tells {
+            let born = tx.clock.seq + 1;
             let node = tx.node(id);
             node.dir = None;
+            node.born = born;
             node.before = Digest::default();
         } else {
             tx.discard_node(id)?;

@@ -28,9 +28,9 @@ pub(super) fn listing(
     (dir, filter): (&RelPath, &Filter),
 ) -> Result<Listing> {
     let _snapshot = conn.unchecked_transaction().attempt("begin to read")?;
-    let (seq, counter): (i64, i64) = conn
-        .prepare_cached("SELECT seq, counter FROM clock")
-        .and_then(|mut query| query.query_row([], |row| Ok((row.get(0)?, row.get(1)?))))
+    let (seq, counter, floor): (i64, i64, i64) = conn
+        .prepare_cached("SELECT seq, counter, floor FROM clock")
+        .and_then(|mut query| query.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))))
         .attempt("read the clock")?;
     let mut sub = Vector::new();
     if counter > 0 {
@@ -40,8 +40,15 @@ pub(super) fn listing(
         });
     }
     let cover = descend(conn, names, dir, &mut sub)?;
+    // Where deletions may have gone without a ghost since, only all rows together tell what is absent.
+    let full = match filter {
+        Filter::All => true,
+        Filter::Since { after, .. } => *after < cover.born.max(floor) as u64,
+        Filter::Only(_) => false,
+    };
     let children = match cover.node {
         None => Vec::new(),
+        Some(node) if full => children(conn, names, (dir, node), &Filter::All)?,
         Some(node) => children(conn, names, (dir, node), filter)?,
     };
     Ok(Listing {
@@ -50,7 +57,7 @@ pub(super) fn listing(
         bound: Arc::new(cover.bound),
         digest: cover.digest,
         seq: seq as u64,
-        full: matches!(filter, Filter::All),
+        full,
         children,
     })
 }
@@ -61,6 +68,8 @@ struct Cover {
     node: Option<i64>,
     bound: Vector,
     digest: Digest,
+    /// Deletions in it from before this number may have left no ghosts.
+    born: i64,
 }
 
 /// Walks down to a path, joining S of every node on the way.
@@ -71,24 +80,24 @@ fn descend(
     sub: &mut Vector,
 ) -> Result<Cover> {
     let mut query = conn
-        .prepare_cached("SELECT s, bound, digest FROM node WHERE id = ?1")
+        .prepare_cached("SELECT s, bound, digest, born FROM node WHERE id = ?1")
         .attempt("read a directory")?;
-    let mut read = |id: i64, sub: &mut Vector| -> Result<(Vec<u8>, [u8; 16])> {
-        let (s, bound, digest): (Option<Vec<u8>>, Vec<u8>, [u8; 16]) = query
-            .query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
+    let mut read = |id: i64, sub: &mut Vector| -> Result<(Vec<u8>, [u8; 16], i64)> {
+        let (s, bound, digest, born): (Option<Vec<u8>>, Vec<u8>, [u8; 16], i64) = query
+            .query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
             .attempt("read a directory")?;
         if let Some(s) = s {
             sub.join(&hold(names).decode(&s)?);
         }
-        Ok((bound, digest))
+        Ok((bound, digest, born))
     };
-    let (mut bound, mut digest) = read(ROOT, sub)?;
+    let (mut bound, mut digest, mut born) = read(ROOT, sub)?;
     let mut node = Some(ROOT);
     for name in path.components() {
         let parent = node.expect("the walk ends at the first path without node");
         node = child_node(conn, parent, name.as_bytes())?;
         let Some(id) = node else { break };
-        (bound, digest) = read(id, sub)?;
+        (bound, digest, born) = read(id, sub)?;
     }
     let digest = if node.is_some() {
         Digest(u128::from_le_bytes(digest))
@@ -96,6 +105,7 @@ fn descend(
         Digest::default()
     };
     Ok(Cover {
+        born: if node.is_some() { born } else { 0 },
         node,
         bound: hold(names).decode(&bound)?,
         digest,
@@ -120,17 +130,25 @@ fn children(
     (dir, node): (&RelPath, i64),
     filter: &Filter,
 ) -> Result<Vec<Child>> {
-    let Filter::Since { after, also } = filter else {
-        return select(conn, names, &format!("{CHILD} ORDER BY e.name"), [node]);
+    let by_name = format!("{CHILD} AND e.name = ?2");
+    let (after, also) = match filter {
+        Filter::All => return select(conn, names, &format!("{CHILD} ORDER BY e.name"), [node]),
+        Filter::Only(wanted) => {
+            let mut found = Vec::with_capacity(wanted.len());
+            for name in wanted.iter() {
+                found.append(&mut select(conn, names, &by_name, params![node, name.as_bytes()])?);
+            }
+            return Ok(found);
+        }
+        Filter::Since { after, also } => (after, also),
     };
     // A number beyond what the table can hold is one that nothing has reached.
     let after = i64::try_from(*after).unwrap_or(i64::MAX);
     let sql = format!("{CHILD} AND (e.seq > ?2 OR n.seq > ?2) ORDER BY e.name");
     let mut found = select(conn, names, &sql, params![node, after])?;
-    let sql = format!("{CHILD} AND e.name = ?2");
     for name in asked_for(dir, also) {
         if let Err(at) = found.binary_search_by(|child| child.name.cmp(&name)) {
-            let asked = select(conn, names, &sql, params![node, name.as_bytes()])?;
+            let asked = select(conn, names, &by_name, params![node, name.as_bytes()])?;
             found.splice(at..at, asked);
         }
     }

@@ -255,8 +255,7 @@ fn a_put_without_a_live_directory_above_is_refused() {
         vec![Change::Raise {
             path: path("ghost"),
             s: Some(know(&[(2, 1)])),
-            bound: know(&[(2, 1)]),
-        }],
+            bound: know(&[(2, 1)]), gaps: false }],
     );
     refused(&state, file("ghost/f", 1, event));
 }
@@ -365,8 +364,7 @@ fn a_path_without_rows_inherits_what_its_nearest_ancestor_knows() {
             Change::Raise {
                 path: path("d"),
                 s: Some(know(&[(2, 5)])),
-                bound: know(&[(2, 5)]),
-            },
+                bound: know(&[(2, 5)]), gaps: false },
         ],
     );
     let listing = all(&state, "d/e/f");
@@ -384,8 +382,7 @@ fn a_new_directory_begins_with_the_bound_above_it() {
         vec![Change::Raise {
             path: path("d"),
             s: None,
-            bound: know(&[(2, 9)]),
-        }],
+            bound: know(&[(2, 9)]), gaps: false }],
     );
     state.prune_to(0).unwrap();
     assert_eq!(child(&state, "d"), None);
@@ -401,8 +398,7 @@ fn learning_what_is_known_writes_nothing() {
     let state = memory();
     let learn = |at: &str, v: &[(u8, u64)]| Change::Learn {
         path: path(at),
-        learn: know(v),
-    };
+        learn: know(v), bound: std::sync::Arc::default() };
     commit(&state, vec![learn("a/b", &[(2, 3)])]);
     let seq = state.seq();
     assert!(child(&state, "a").unwrap().tree.is_some());
@@ -414,8 +410,7 @@ fn learning_what_is_known_writes_nothing() {
             Change::Raise {
                 path: path("x"),
                 s: Some(know(&[])),
-                bound: know(&[]),
-            },
+                bound: know(&[]), gaps: false },
         ],
     );
     assert_eq!(state.seq(), seq);
@@ -424,8 +419,7 @@ fn learning_what_is_known_writes_nothing() {
         vec![Change::Raise {
             path: path(""),
             s: Some(know(&[(2, 9)])),
-            bound: know(&[(2, 9)]),
-        }],
+            bound: know(&[(2, 9)]), gaps: false }],
     );
     let seq = state.seq();
     commit(&state, vec![learn("q", &[(2, 9)]), learn("a", &[(2, 1)])]);
@@ -672,8 +666,7 @@ fn pruning_drops_ghosts_that_tell_nothing_and_raises_the_floor() {
         &state,
         vec![Change::Learn {
             path: path("told"),
-            learn: know(&[(3, 3)]),
-        }],
+            learn: know(&[(3, 3)]), bound: std::sync::Arc::default() }],
     );
     state.prune().unwrap();
     assert!(child(&state, "g").is_some(), "the journal keeps the newest");
@@ -690,8 +683,7 @@ fn pruning_drops_ghosts_that_tell_nothing_and_raises_the_floor() {
         vec![Change::Raise {
             path: path(""),
             s: Some(know(&[(3, 3)])),
-            bound: know(&[]),
-        }],
+            bound: know(&[]), gaps: false }],
     );
     assert!(child(&state, "told").unwrap().own.is_some());
     state.prune_to(0).unwrap();
@@ -705,8 +697,7 @@ fn a_batch_is_applied_whole_or_not_at_all() {
     let event = state.tick().unwrap();
     let theirs = Change::Learn {
         path: path("x"),
-        learn: know(&[(9, 9)]),
-    };
+        learn: know(&[(9, 9)]), bound: std::sync::Arc::default() };
     let batch = Batch {
         changes: vec![dir("d", event), theirs.clone(), file("no/f", 1, event)],
         ..Batch::default()

@@ -174,11 +174,11 @@ impl Model {
             Change::RemoveTree { path, learn, bound } => {
                 self.remove_tree(path, learn.as_deref(), bound)
             }
-            Change::Learn { path, learn } => {
+            Change::Learn { path, learn, .. } => {
                 self.learn(path, learn);
                 true
             }
-            Change::Raise { path, s, bound } => {
+            Change::Raise { path, s, bound, .. } => {
                 self.raise(path, s.as_deref(), bound);
                 true
             }
@@ -542,8 +542,7 @@ fn change(state: &State, (kind, place, who, n, more): Op) -> Change {
                     counter: n,
                 }
                 .into(),
-            ),
-        },
+            ), bound: std::sync::Arc::default() },
         7 => {
             let event = Event {
                 replica: id(2 + who % 2),
@@ -552,8 +551,7 @@ fn change(state: &State, (kind, place, who, n, more): Op) -> Change {
             Change::Raise {
                 path,
                 s: more.then(|| Arc::new(event.into())),
-                bound: Arc::new(event.into()),
-            }
+                bound: Arc::new(event.into()), gaps: false }
         }
         8 => Change::Refresh {
             path,

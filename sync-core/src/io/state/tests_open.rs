@@ -33,8 +33,7 @@ fn a_state_that_was_closed_opens_with_all_it_had() {
     let event = state.tick().unwrap();
     let theirs = Change::Learn {
         path: path("x"),
-        learn: know(&[(2, 3)]),
-    };
+        learn: know(&[(2, 3)]), bound: std::sync::Arc::default() };
     commit(&state, vec![dir("d", event), file("d/f", 5, event), theirs]);
     let (me, instance, seq, root_listing) =
         (state.id(), state.instance(), state.seq(), all(&state, ""));
@@ -415,8 +414,7 @@ fn fixture_state(root: &Path) -> State {
             Change::Raise {
                 path: path(""),
                 s: Some(know(&[(4, 2)])),
-                bound: know(&[(4, 2)]),
-            },
+                bound: know(&[(4, 2)]), gaps: false },
         ],
     );
     state.put_peer(id(2), &peer()).unwrap();
@@ -755,8 +753,8 @@ fn changes() -> impl Strategy<Value = Change> {
             learn,
             bound
         }),
-        (at(), bound()).prop_map(|(path, learn)| Change::Learn { path, learn }),
-        (at(), learn(), bound()).prop_map(|(path, s, bound)| Change::Raise { path, s, bound }),
+        (at(), bound(), bound()).prop_map(|(path, learn, bound)| Change::Learn { path, learn, bound }),
+        (at(), learn(), bound(), any::<bool>()).prop_map(|(path, s, bound, gaps)| Change::Raise { path, s, bound, gaps }),
         (
             at(),
             signatures(),

@@ -174,6 +174,20 @@ fn a_file_takes_the_place_of_an_emptied_directory_and_back() {
 }
 
 #[test]
+fn a_file_takes_the_place_of_a_directory_that_goes_whole() {
+    let world = World::new();
+    let dir = world.have("x", None);
+    world.have("x/e", None);
+    world.have("x/e/i", Some("in"));
+    let row = world.theirs("x", Some("file now"));
+    let applied = world.apply(vec![world.write("x", &row, Some(&dir))]);
+    assert!(applied.complete, "{:?}", applied.problems);
+    assert_eq!((world.read("x"), world.kept()), ("file now".into(), vec!["in".into()]));
+    world.assert_no_local_edit(false);
+    assert_eq!(world.state().check().unwrap(), Vec::<String>::new());
+}
+
+#[test]
 fn a_lost_conflict_stands_beside_with_a_fresh_version() {
     let world = World::new();
     let old = world.have("f.txt", Some("mine"));

@@ -243,7 +243,7 @@ fn a_directory_that_a_file_shall_replace_stays_with_what_a_user_put_into_it() {
     let dir = world.have("d", None);
     let row = world.theirs("d", Some("file"));
     world.at_place("exchange-before", |root| write_file(&root.join("d/late"), "late"));
-    refused(&world.apply(vec![world.write("d", &row, Some(&dir))]), "something is left");
+    refused(&world.apply(vec![world.write("d", &row, Some(&dir))]), "is not recorded");
     assert_eq!(world.read("d/late"), "late");
     world.assert_stage_is_empty();
 }

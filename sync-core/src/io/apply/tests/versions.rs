@@ -79,7 +79,7 @@ fn prune_removes_the_old_a_little_at_a_time() {
     assert_eq!(prune_some(now_ns(), 100), Pruned::default());
     let later = now_ns() + HOUR.as_nanos() as i64;
     let mut rounds = 0;
-    while world.state().versions(&RelPath::root()).unwrap().len() > 0 {
+    while !world.state().versions(&RelPath::root()).unwrap().is_empty() {
         let before = world.kept().len();
         prune_some(later, 4);
         assert!(before - world.kept().len() <= 4);
