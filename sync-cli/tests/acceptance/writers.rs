@@ -57,7 +57,7 @@ fn version(bytes: &[u8]) -> Option<u8> {
 }
 
 /// Syncs again and again while `write` is called in a loop by another thread; `check` looks at b after each run.
-fn while_written(lab: &Lab, write: impl Fn(u8) + Send, check: impl Fn(usize)) {
+fn while_written(lab: &Lab, write: impl Fn(u8) + Send + std::marker::Sync, check: impl Fn(usize)) {
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
