@@ -80,6 +80,8 @@ fn git(at: &Path, args: &[&str]) -> String {
         .current_dir(at)
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
         .env("GIT_CONFIG_SYSTEM", "/dev/null")
+        // Looking must not write the index anew.
+        .env("GIT_OPTIONAL_LOCKS", "0")
         .args(["-c", "user.name=x", "-c", "user.email=x@example.org", "-c", "gc.auto=0", "-c", "safe.directory=*"])
         .args(args)
         .output()
