@@ -555,6 +555,10 @@ impl Pull {
                 self.stack[at].touched |= settled.touched;
                 frame.now = settled.now;
                 if settled.complete {
+                    if frame.now == Now::Leaf && self.terms.force.is_none() && self.policy(&frame.path) == Policy::Skip {
+                        // The leaf took the directory's place; what arrives below it all the same is a conflict.
+                        frame.held = Some(self.out.len());
+                    }
                     self.stack.push(frame);
                 } else {
                     self.note(at, &settled);
@@ -571,6 +575,10 @@ impl Pull {
             touched_above = settled.touched;
             frame.now = settled.now;
             frame.complete &= settled.complete;
+        } else if let Some(position) = frame.held.take()
+            && frame.now == Now::Dir
+        {
+            self.leave_all(&mut frame, position);
         }
         self.finish_dir(&frame);
         let until = self.next_ticket;
@@ -588,6 +596,18 @@ impl Pull {
             let (s, bound) = (frame.theirs.sub, frame.theirs.bound);
             parent.finished.push(Finished { path: frame.path, first: frame.first, until, s, bound, gaps });
         }
+    }
+
+    /// Takes back every step of a subtree that was held back: both sides stay as they are.
+    fn leave_all(&mut self, frame: &mut Frame, position: usize) {
+        self.out.truncate(position);
+        frame.now = Now::of(frame.ours.row.as_ref());
+        frame.complete = false;
+        frame.touched = false;
+        frame.finished.clear();
+        let (ours, theirs) = (frame.ours.row.clone(), frame.theirs.row.clone());
+        let action = Action::Leave { why: Open::Conflict, ours, theirs, known: frame.theirs.own.clone() };
+        self.emit(&frame.path, action);
     }
 
     fn settle_last(&mut self, frame: &mut Frame) -> Settled {
