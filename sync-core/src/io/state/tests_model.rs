@@ -71,7 +71,7 @@ impl Model {
     fn digest(&self, at: &RelPath) -> Digest {
         self.children(at).fold(Digest::default(), |sum, (p, line)| match &line.live {
             None => sum,
-            Some((row, _)) => sum.plus(Digest::of_child(p.name().unwrap().as_bytes(), &row.object, self.digest(p), MASK)),
+            Some((row, _)) => sum.plus(Digest::of_child(p.name().unwrap().as_bytes(), &row.object, self.digest(p))),
         })
     }
 
