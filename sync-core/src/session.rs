@@ -258,9 +258,12 @@ struct Frame {
 }
 
 impl Frame {
-    /// Does A's bound tell of more than the rows that it listed?
+    /// Does A know of events at or below that this side does not, although it listed all rows and so needs no
+    /// ghost to tell of a deletion? Then none comes to be here either, and who asks here for changes only must
+    /// be shown this directory in full.
     fn gaps(&self) -> bool {
-        self.full && !self.theirs.bound.within(&self.ours.bound)
+        let (theirs, known) = (&self.theirs, &self.ours.sub);
+        self.full && !theirs.sub.within(known) && !theirs.bound.within(known)
     }
 }
 
@@ -666,10 +669,13 @@ impl Pull {
             }
             return;
         }
-        let s = (frame.theirs.s_of_its_own && !s.within(&frame.ours.sub)).then(|| s.clone());
+        // Where gaps come to be, S is raised in the same step: raised with a directory above, later, the knowledge
+        // would be newer than the mark, and who had asked in between would not be shown the directory in full.
+        let gaps = frame.gaps();
+        let s = ((frame.theirs.s_of_its_own || gaps) && !s.within(&frame.ours.sub)).then(|| s.clone());
         if s.is_some() || !bound.within(&frame.ours.bound) || !frame.ours.tree {
             let bound = self.raised_bound(bound);
-            let (path, gaps) = (frame.path.clone(), frame.gaps());
+            let path = frame.path.clone();
             self.emit(&path, Action::Raise { first: frame.first, until, s, bound, gaps });
         }
     }
