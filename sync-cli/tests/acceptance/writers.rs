@@ -212,7 +212,10 @@ fn a_source_that_changes_between_plan_and_apply_is_brought_later() {
     let report = sync.apply(&Silent).unwrap();
     assert!(!report.in_sync);
     drop(sync);
-    assert_eq!((lab.read("b", "x").unwrap(), lab.read("b", "y").unwrap(), lab.read("b", "z").unwrap()), ("x".into(), "y".into(), "first edit".into()));
+    assert_eq!(
+        (lab.read("b", "x").unwrap(), lab.read("b", "y").unwrap(), lab.read("b", "z").unwrap()),
+        ("x".into(), "y".into(), "first edit".into())
+    );
     lab.sync(&[]).code(0).without_conflicts();
     lab.assert_settled();
     assert_eq!((lab.read("b", "x").unwrap(), lab.read("b", "y")), ("second edit".into(), None));
