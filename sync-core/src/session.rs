@@ -400,7 +400,8 @@ impl Pull {
                 }
             },
             Children::AskHere(there) => {
-                let nothing_to_compare = !frame.ours.tree || (!there.full && there.children.is_empty() && !self.terms.asked_for(&frame.path));
+                let nothing_to_compare =
+                    !frame.ours.tree || (!there.full && there.children.is_empty() && !self.terms.asked_for(&frame.path));
                 let here = if nothing_to_compare { Some(nothing_below(&frame.path, &frame.ours)) } else { self.supplied.take() };
                 match here {
                     Some(here) => {
@@ -450,7 +451,8 @@ impl Pull {
             self.note(at, &settled);
             return;
         }
-        let differ = self.mutual(&theirs, &ours) && (theirs.digest != ours.digest || Now::of(theirs.row.as_ref()) != Now::of(ours.row.as_ref()));
+        let differ = self.mutual(&theirs, &ours)
+            && (theirs.digest != ours.digest || Now::of(theirs.row.as_ref()) != Now::of(ours.row.as_ref()));
         if theirs.row.is_some() && self.covered(&theirs, &ours, differ) {
             self.stack[at].survivors |= ours.row.is_some();
             return;
@@ -786,7 +788,10 @@ impl Pull {
         let Some(row) = theirs.row.clone() else { return false };
         let Some(to) = conflict_path(path, &row) else { return false };
         let stamp = Stamp::Fresh { c: None };
-        self.emit(&to, Action::Write { row, from: path.clone(), expect: None, stamp, learn: None, displaced: Displaced::Versions });
+        self.emit(
+            &to,
+            Action::Write { row, from: path.clone(), expect: None, stamp, learn: None, displaced: Displaced::Versions },
+        );
         true
     }
 

@@ -11,8 +11,8 @@ use crate::entry::AttrMask;
 use crate::ignore::{RuleError, Rules};
 use crate::io::apply::{ApplyError, VersionError};
 use crate::io::fs::FsError;
-use crate::io::stage::shortfall;
 use crate::io::scan::{self, Scan, ScanError, Scanned};
+use crate::io::stage::shortfall;
 use crate::io::state::StateError;
 use crate::path::RelPath;
 use crate::plan::Item;
@@ -159,7 +159,6 @@ pub struct Report {
     /// Time of it all.
     pub total: Duration,
 }
-
 
 impl Side {
     /// The other one.
