@@ -93,7 +93,7 @@ impl Checker {
             };
             dirs.insert(row.get(0).attempt("read")?, dir);
         }
-        Ok(Checker { dirs, own, mask: state.mask, found: Vec::new(), seq, live })
+        Ok(Checker { dirs, own, found: Vec::new(), seq, live })
     }
 
     fn run(mut self, conn: &Connection, names: &Names) -> Result<Vec<String>> {
