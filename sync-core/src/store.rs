@@ -48,8 +48,9 @@ pub enum Filter {
     All,
     /// The rows that changed, or have changes below them, after the sequence number `after`; and those of
     /// `also` (paths below the root) that lie at or below a child. A directory is listed in full
-    /// if something below it may have gone without a ghost since: its tree came to be or went whole after `after`,
-    /// its bound was raised with gaps, or ghosts as young as that were dropped.
+    /// if something below it may have gone without a ghost since: it has no tree, so that it went itself; its tree
+    /// came to be or went whole after `after`; its bound was raised with gaps; rows in it were forgotten; or ghosts
+    /// as young as that were dropped.
     Since {
         /// Highest sequence number that the asking side has incorporated.
         after: u64,
@@ -104,7 +105,7 @@ pub enum Change {
         path: RelPath,
         /// Knowledge gained for the object at this path.
         learn: Arc<Vector>,
-        /// Covers the deletion that the knowledge may be about; empty for a path that is live there.
+        /// Covers the deletions that the knowledge may be about; empty for a path that is live on both sides.
         bound: Arc<Vector>,
     },
     /// S of the path is joined with `s`, M of the path and of all its ancestors with `bound`. Makes the path's
@@ -116,8 +117,9 @@ pub enum Change {
         s: Option<Arc<Vector>>,
         /// What covers all versions and deletions at or below.
         bound: Arc<Vector>,
-        /// `bound` may stand for deletions that have no ghosts here: a listing of the path since an earlier
-        /// sequence number must be full.
+        /// `s` and `bound` may stand for deletions that have no ghosts here: a listing of the path since an earlier
+        /// sequence number must be full. The mark is made even if `bound` raises nothing, in the same transaction
+        /// as the raise of S.
         gaps: bool,
     },
     /// No event: the file system's view of an unchanged object was renewed, its times refreshed, or its bytes
@@ -132,7 +134,9 @@ pub enum Change {
         /// For directories only: the carried modification time.
         mtime_ns: Option<i64>,
     },
-    /// The path came under an ignore rule: its rows, and all below, go without an event and without a ghost.
+    /// The path came under an ignore rule: its rows, and all below, go without an event and without a ghost. The
+    /// directory that held it, and those above, take the next sequence number, and a listing of the directory since
+    /// an earlier one must be full.
     Forget {
         /// Where.
         path: RelPath,
