@@ -722,7 +722,10 @@ impl Pull {
                 // What S of the directory tells is raised with the directory; what o tells beyond it is not.
                 let survives = theirs.row.is_none() && ours.row.is_some();
                 if (survives || theirs.knows_more_of_the_object()) && !learn.within(&ours.own) {
-                    let bound = if theirs.row.is_none() { self.deletion_bound(theirs) } else { Arc::default() };
+                    // An absence is explained by what is known: the bound must tell of every deletion in it, older
+                    // ones of a path that lives again there included, or a third replica skips the directory.
+                    let absent = theirs.row.is_none() || ours.row.is_none();
+                    let bound = if absent { self.deletion_bound(theirs) } else { Arc::default() };
                     self.emit(path, Action::Learn { learn, bound });
                 }
                 stays
