@@ -92,6 +92,7 @@ impl Terms {
 
 /// What a pull wants next.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "made once a step and taken apart at once")]
 pub enum Poll {
     /// A listing, of the given side: hand it to [`Pull::supply`].
     List {

@@ -1,6 +1,6 @@
 //! Random histories of changes against a plain map that recomputes everything.
 
-use super::tests::{MASK, id, memory, path, sig};
+use super::tests::{id, memory, path, sig};
 use super::*;
 use crate::entry::{Attrs, Content, Digest, Object};
 use crate::knowledge::{Creation, Event};

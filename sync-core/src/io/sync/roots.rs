@@ -67,10 +67,8 @@ pub(super) fn open(a: &Path, b: &Path, options: &Options, monitor: &dyn Monitor)
     let mut states = [existing(&first, options)?, existing(&second, options)?];
     let paths = [first.root.path().to_path_buf(), second.root.path().to_path_buf()];
     for here in 0..2 {
-        if states[here].is_none() && !options.rejoin {
-            if let Some(other) = &states[1 - here] {
-                refuse_forgotten(other, &paths[here])?;
-            }
+        if let (None, Some(other), false) = (&states[here], &states[1 - here], options.rejoin) {
+            refuse_forgotten(other, &paths[here])?;
         }
     }
     let [state_a, state_b] = [states[0].take(), states[1].take()];
