@@ -65,7 +65,7 @@ fn while_written(lab: &Lab, write: impl Fn(u8) + Send + std::marker::Sync, check
             while !stop.load(Ordering::Relaxed) {
                 write(round);
                 round = round.wrapping_add(1).max(1);
-                if round % 4 == 0 {
+                if round.is_multiple_of(4) {
                     // A writer at rest for longer than a run takes.
                     std::thread::park_timeout(std::time::Duration::from_millis(40));
                 }
