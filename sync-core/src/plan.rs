@@ -54,8 +54,7 @@ pub enum Action {
         /// Covers the deletions that it may be about; empty for a path that is live on both sides.
         bound: Arc<Vector>,
     },
-    /// The path becomes `row.object`, whose bytes stand at `from` there. A directory that a leaf replaces goes first,
-    /// as by `RemoveTree` with `learn` for its bound, so that ghosts kept below tell of the deletion.
+    /// The path becomes `row.object`, whose bytes stand at `from` there.
     Write {
         /// The source's version.
         row: Row,

@@ -186,7 +186,7 @@ fn live_on_both_sides(case: &Case<'_>, theirs: &Row, ours: &Row) -> Decision {
     match same {
         Same::Yes if attrs_equal => merge(case, theirs, ours),
         Same::Yes => attributes(case, theirs, ours, known_there && !cycle),
-        Same::Unknown if !(known_there && !cycle) => need_hash(theirs, ours),
+        Same::Unknown if !known_there || cycle => need_hash(theirs, ours),
         _ if known_there && !cycle && case.force != Some(End::Here) => superseded(case, theirs, ours, known_here),
         _ => concurrent(case, theirs, ours, known_here && !cycle, known_there && !cycle),
     }

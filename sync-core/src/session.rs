@@ -89,6 +89,7 @@ impl Terms {
 
 /// What a pull wants next.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "one exists at a time, and is used at once")]
 pub enum Poll {
     /// A listing, of the given side: hand it to [`Pull::supply`].
     List {
