@@ -441,7 +441,11 @@ impl Pull {
         let parent = &self.stack[at];
         let Some(name) = their_child.or(our_child).map(|c| &c.name) else { return };
         let path = parent.path.join(name);
-        let Some((there, here)) = parent.header.as_ref().filter(|_| self.terms.in_reach(&path)) else { return };
+        let Some((there, here)) = parent.header.as_ref().filter(|_| self.terms.in_reach(&path)) else {
+            // What is not looked at stays, and keeps its directory.
+            self.stack[at].survivors |= our_child.is_some_and(|child| child.row.is_some());
+            return;
+        };
         let (theirs, ours) = (Side::of(there, their_child), Side::of(here, our_child));
         if self.is_ignored(&path, &theirs, &ours) {
             self.leave_ignored(path, theirs, ours);

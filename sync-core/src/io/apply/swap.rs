@@ -17,7 +17,7 @@ use crate::io::stage::{Failure, Finish, Stage, Tree, remove_all};
 use crate::io::state::{Batch, Intent, NewVersion};
 use crate::knowledge::{Creation, Event, Row, Vector};
 use crate::path::{Name, RelPath};
-use crate::plan::{Action, Stamp, Step};
+use crate::plan::{Action, Stamp, Step, Why};
 use crate::store::Change;
 use std::io::ErrorKind;
 use std::rc::Rc;
@@ -376,7 +376,12 @@ impl<'a> Swapper<'a> {
                     self.pending.raises.push(Change::Raise { path, s, bound, gaps });
                 }
             }
-            Action::Restamp { expect, stamp, learn, .. } => {
+            Action::Restamp { expect, stamp, learn, why, .. } => {
+                // The loser's copy is the step right before. Without it the loser must not be superseded.
+                let copied = self.ledger.is_whole(step.ticket.saturating_sub(1)..step.ticket);
+                if matches!(why, Why::ConflictWon | Why::StillNeeded) && !copied {
+                    return Err(Failure::new("record", "the conflict copy of the other version could not be made").into());
+                }
                 let live = self.rows.current(&path)?;
                 check::expected(live.as_ref(), Some(expect), "record")?;
                 let Some(live) = live else { return Err(changed("record")) };

@@ -277,6 +277,15 @@ impl Sync {
             return Err(SyncError::Cancelled);
         }
         let scanned = [first?, second?];
+        if let Some(side) = options.force
+            && scanned[side.index()].failed > 0
+        {
+            return Err(SyncError::Guard(format!(
+                "{} cannot be read completely, and what cannot be read must not be taken for absent in a mirror run; \
+                 nothing was changed. Make it readable, or run without --force",
+                pair.sides[side.index()].root.path().display()
+            )));
+        }
         Ok(Sync { pair, options, run_rules, survey: None, scanned, scan_time: started.elapsed(), started })
     }
 

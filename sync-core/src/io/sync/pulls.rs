@@ -7,7 +7,8 @@ use super::{Options, Side, SyncError, Totals};
 use crate::ignore::Rules;
 use crate::io::apply::{self, Applied, Apply, Context, Moves};
 use crate::io::source::LocalSource;
-use crate::io::state::{Decision, Pending};
+use crate::io::state::{Decision, Pending, State};
+use crate::knowledge::ReplicaId;
 use crate::path::RelPath;
 use crate::plan::{Action, Open, Step};
 use crate::reconcile::{self, End};
@@ -179,6 +180,11 @@ impl<'a> OnePull<'a> {
             // All open paths are settled: one pull that looks at everything raises what is known.
             || (self.settling && open.is_empty());
         peer.incorporated = if walk_next { 0 } else { outcome.seq };
+        // If only the first of the two transactions lasts, the next pull must look at too much, not at too little.
+        let walk_first = walk_next && known.as_ref() != Some(&peer);
+        if walk_first {
+            state.put_peer(id, &peer)?;
+        }
         let before = state.pending(id)?;
         if !(before.is_empty() && open.is_empty()) {
             let mut open = open;
@@ -188,7 +194,7 @@ impl<'a> OnePull<'a> {
             }
             state.put_pending(id, &open)?;
         }
-        if known.as_ref() != Some(&peer) {
+        if !walk_first && known.as_ref() != Some(&peer) {
             state.put_peer(id, &peer)?;
         }
         Ok(())
@@ -208,6 +214,22 @@ fn ignored(pair: &Pair, run_rules: &Rules) -> Option<session::Ignored> {
     Some(Arc::new(move |path, dir| rules.iter().any(|rules| rules.ignores(path, dir))))
 }
 
+/// The key under which a root remembers which version of its own a decision was about.
+pub(super) fn decided_on(other: ReplicaId, path: &RelPath) -> String {
+    format!("sync.decided.{other}.{}", blake3::hash(path.as_bytes()).to_hex())
+}
+
+/// The version that stands at a path, in a form to compare.
+pub(super) fn version_of(opened: &Opened, path: &RelPath) -> Result<Vec<u8>, SyncError> {
+    version(&opened.state, path)
+}
+
+/// As [`version_of`], of a state alone.
+pub(super) fn version(state: &State, path: &RelPath) -> Result<Vec<u8>, SyncError> {
+    let m = state.entry(path)?.map(|entry| entry.row.m).unwrap_or_default();
+    Ok(m.iter().flat_map(|event| [&event.replica.0[..], &event.counter.to_le_bytes()].concat()).collect())
+}
+
 /// What the user decided of single conflicts, at either root, about the versions that still stand.
 fn decisions(ours: &Opened, theirs: &Opened, pending: &[Pending]) -> Result<BTreeMap<RelPath, reconcile::Policy>, SyncError> {
     let mut decided = BTreeMap::new();
@@ -218,6 +240,10 @@ fn decisions(ours: &Opened, theirs: &Opened, pending: &[Pending]) -> Result<BTre
         for open in pending {
             let Some(decision) = open.decision else { continue };
             let now = other.state.entry(&open.path)?;
+            let here = if local == End::Here { ours } else { theirs };
+            if here.state.meta(&decided_on(other.state.id(), &open.path))? != Some(version_of(here, &open.path)?) {
+                continue;
+            }
             if now.as_ref().map(|entry| &entry.row.m) != open.theirs.as_ref().map(|row| &row.m) {
                 continue;
             }

@@ -1,6 +1,6 @@
 //! One root outside of a run: its open conflicts and its kept versions.
 
-use super::{SyncError, roots};
+use super::{SyncError, pulls, roots};
 use crate::entry::{AttrMask, Content, Kind};
 use crate::io::apply;
 use crate::io::fs::Root;
@@ -122,6 +122,9 @@ impl Replica {
         let mut resolved = Vec::new();
         for (other, open) in self.open_conflicts()? {
             if at.iter().any(|at| at.contains(&open.path)) {
+                // What is edited here after the decision was not decided on.
+                let version = pulls::version(&self.state, &open.path)?;
+                self.state.put_meta(&pulls::decided_on(other, &open.path), &version)?;
                 self.state.decide(other, &open.path, Some(decision))?;
                 resolved.push(open.path);
             }

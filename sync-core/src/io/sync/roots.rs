@@ -21,6 +21,8 @@ const MARKER: &[u8] = b"marker";
 const NEW_MARKER: &[u8] = b"marker.new";
 /// Longest marker and longest file of ignore rules that is read, in bytes.
 const TEXT_BYTES: u64 = 1 << 20;
+/// Under this key a state remembers the identity that it gave up last.
+const FORMER: &str = "sync.former";
 /// Under this key a state remembers the ignore rules that its rows obey.
 const RULES: &str = "sync.rules";
 
@@ -189,8 +191,24 @@ fn finish(found: Found, state: Option<State>, options: &Options, monitor: &dyn M
     let passing = options.dry_run && state.is_none();
     let granularity_ns = ctime_granularity(&root)?;
     let state_elsewhere = options.state_dir.is_some();
+    let foreign = match (&state, &marker) {
+        (Some(state), Some(marker)) => !owns(state, marker)?,
+        _ => false,
+    };
     let state = match state {
-        Some(state) => state,
+        Some(state) if !foreign => state,
+        Some(state) => {
+            if !options.rejoin || options.dry_run {
+                return Err(SyncError::Guard(format!(
+                    "the marker of {} belongs to another state than the one found; nothing was changed there. \
+                     If the tree or the state was brought back from a backup, run again with --rejoin",
+                    root.path().display()
+                )));
+            }
+            drop(state);
+            set_aside(&state_dir)?;
+            State::open(&state_dir, options.mask)?
+        }
         None if passing => State::in_memory(random_id()?, options.mask)?,
         None => {
             make_state_dir(&root, &state_dir, options)?;
@@ -208,13 +226,6 @@ fn finish(found: Found, state: Option<State>, options: &Options, monitor: &dyn M
         let reason = format!("its state was copied or brought back ({difference})");
         renew(&opened, &reason, monitor)?;
     } else if marker.as_ref().is_none_or(|marker| marker.replica != opened.state.id().to_string()) {
-        if marker.is_some() && !opened.state.created() && !options.rejoin {
-            return Err(SyncError::Guard(format!(
-                "the marker of {} belongs to another state than the one found; nothing was changed. \
-                 If the tree or the state was brought back from a backup, run again with --rejoin",
-                opened.root.path().display()
-            )));
-        }
         write_marker(&opened)?;
     }
     let recovered = apply::recover(&opened.root, &opened.state, options.mask)?;
@@ -259,7 +270,14 @@ fn random_id() -> Result<ReplicaId, SyncError> {
     Ok(ReplicaId(bytes))
 }
 
+/// Does the marker name this state's replica, or the one that it was when it died on the way to a new identity?
+fn owns(state: &State, marker: &Marker) -> Result<bool, SyncError> {
+    let former = state.meta(FORMER)?.unwrap_or_default();
+    Ok(marker.replica == state.id().to_string() || marker.replica.as_bytes() == former)
+}
+
 fn renew(opened: &Opened, reason: &str, monitor: &dyn Monitor) -> Result<(), SyncError> {
+    opened.state.put_meta(FORMER, opened.state.id().to_string().as_bytes())?;
     opened.state.renew_identity()?;
     opened.state.record_place()?;
     if !opened.passing {

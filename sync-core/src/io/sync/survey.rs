@@ -146,6 +146,9 @@ impl OneSurvey {
                     self.files.entry(hash).or_default().push(step.path.clone());
                 }
             }
+            Action::Write { row, expect: Some(old), .. } if old.object.kind() == Kind::Dir && row.object.kind() != Kind::Dir => {
+                totals.deleted += live_below(pull.ours, &step.path)?;
+            }
             Action::RemoveTree { .. } => {
                 totals.deleted += live_below(pull.ours, &step.path)?;
                 let digest = digest(pull.ours, &step.path)?;
