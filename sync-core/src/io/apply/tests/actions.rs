@@ -326,3 +326,24 @@ fn a_local_source_hashes_late_and_records_it_there() {
     let error = source.fetch(&rel("d/f"), &row.object, &mut tempfile::tempfile().unwrap()).unwrap_err();
     assert!(matches!(error, SourceError::Stale(_)), "{error}");
 }
+
+#[test]
+fn a_full_disk_fails_the_large_file_and_leaves_room_for_the_small_ones() {
+    let mut world = World::new();
+    world.there.room = Some(3);
+    let old = world.have("kept", Some("old"));
+    let row = world.theirs("kept", Some("too large"));
+    let steps = vec![
+        world.make("d"),
+        world.create("d/large", "large"),
+        world.create("d/s", "s"),
+        world.write("kept", &row, Some(&old)),
+        world.create("z", "zzz"),
+    ];
+    let applied = world.apply(steps);
+    assert_eq!((applied.totals.created, applied.totals.failed), (3, 2), "{:?}", applied.problems);
+    assert_eq!(world.disk().keys().collect::<Vec<_>>(), ["d", "d/s", "kept", "z"]);
+    assert_eq!(world.read("kept"), "old");
+    world.assert_no_local_edit(false);
+    world.assert_stage_is_empty();
+}
