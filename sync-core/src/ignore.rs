@@ -33,6 +33,8 @@ impl Rules {
     /// The first rule that cannot be read.
     pub fn parse(text: &str) -> Result<Rules, RuleError> {
         let mut builder = GitignoreBuilder::new("");
+        // Read as a plain bracket it would silently match something else than was meant.
+        builder.allow_unclosed_class(false);
         let wrong = |rule: &str, reason: ::ignore::Error| RuleError { rule: rule.into(), reason: reason.to_string() };
         for rule in text.lines() {
             builder.add_line(None, rule).map_err(|error| wrong(rule, error))?;

@@ -1,6 +1,12 @@
 //! The engine of driftless: synchronises replicas of a tree without losing what anybody wrote.
 //!
 //! A pure middle decides; the modules below [`io`] act. A module uses only those listed before it.
+//!
+//! [`io::sync`] is where a caller begins. Two folders, synchronised:
+//!
+//! ```no_run
+#![doc = include_str!("../examples/two_roots.rs")]
+//! ```
 
 pub mod path;
 pub mod entry;

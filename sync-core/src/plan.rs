@@ -242,7 +242,9 @@ impl Step {
                 _ if attrs.is_some() => item(expect.object.kind(), Verb::Meta, 0, None),
                 _ => None,
             },
-            Action::Remove { expect, .. } | Action::RemoveTree { expect, .. } => item(expect.object.kind(), Verb::Delete, 0, None),
+            Action::Remove { expect, .. } | Action::RemoveTree { expect, .. } => {
+                item(expect.object.kind(), Verb::Delete, 0, None)
+            }
             Action::MakeDir { .. } => item(Kind::Dir, Verb::Create, 0, Some("something below it survives")),
             Action::Leave { why, ours, theirs, .. } => {
                 let kind = ours.as_ref().or(theirs.as_ref()).map_or(Kind::File, |row| row.object.kind());
@@ -252,7 +254,11 @@ impl Step {
                     Open::Ignored => None,
                 }
             }
-            Action::Learn { .. } | Action::StayAbsent { .. } | Action::FinishDir { .. } | Action::Raise { .. } | Action::NeedHash { .. } => None,
+            Action::Learn { .. }
+            | Action::StayAbsent { .. }
+            | Action::FinishDir { .. }
+            | Action::Raise { .. }
+            | Action::NeedHash { .. } => None,
         }
     }
 }

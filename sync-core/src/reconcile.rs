@@ -190,7 +190,7 @@ fn live_on_both_sides(case: &Case<'_>, theirs: &Row, ours: &Row) -> Decision {
     match same {
         Same::Yes if attrs_equal => merge(case, theirs, ours),
         Same::Yes => attributes(case, theirs, ours, known_there && !cycle),
-        Same::Unknown if !(known_there && !cycle) => need_hash(theirs, ours),
+        Same::Unknown if !known_there || cycle => need_hash(theirs, ours),
         _ if known_there && !cycle && case.force != Some(End::Here) => superseded(case, theirs, ours, known_here),
         _ => concurrent(case, theirs, ours, known_here && !cycle, known_there && !cycle),
     }
@@ -246,12 +246,7 @@ fn superseded(case: &Case<'_>, theirs: &Row, ours: &Row, known_here: bool) -> De
         if case.policy == Policy::Skip && case.force.is_none() {
             return Decision::Leave(Open::Conflict);
         }
-        return Decision::Restamp {
-            stamp: Stamp::Fresh { c: None },
-            attrs: None,
-            why: Why::StillNeeded,
-            copy_theirs: true,
-        };
+        return Decision::Restamp { stamp: Stamp::Fresh { c: None }, attrs: None, why: Why::StillNeeded, copy_theirs: true };
     }
     if known_here {
         // Only a mirror run comes here: it brings back what this side had replaced.
@@ -327,7 +322,8 @@ fn winner(policy: Policy, theirs: &Row, ours: &Row) -> End {
 pub fn conflict_path(path: &RelPath, loser: &Row) -> Option<RelPath> {
     let (parent, name) = path.split()?;
     let seconds = loser.object.attrs.mtime_ns.div_euclid(1_000_000_000);
-    let date = chrono::DateTime::from_timestamp(seconds, 0).map_or_else(|| "undated".into(), |t| t.format("%Y%m%d-%H%M%S").to_string());
+    let date =
+        chrono::DateTime::from_timestamp(seconds, 0).map_or_else(|| "undated".into(), |t| t.format("%Y%m%d-%H%M%S").to_string());
     let label = loser.m.iter().max_by_key(|e| (e.counter, e.replica)).map_or_else(|| "unknown".into(), |e| e.replica.short());
     let digest = match &loser.object.content {
         Content::File { hash: Some(hash), .. } => *hash,

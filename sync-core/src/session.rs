@@ -258,9 +258,12 @@ struct Frame {
 }
 
 impl Frame {
-    /// Does A's bound tell of more than the rows that it listed?
+    /// Does A know of events at or below that this side does not, although it listed all rows and so needs no
+    /// ghost to tell of a deletion? Then none comes to be here either, and who asks here for changes only must
+    /// be shown this directory in full.
     fn gaps(&self) -> bool {
-        self.full && !self.theirs.bound.within(&self.ours.bound)
+        let (theirs, known) = (&self.theirs, &self.ours.sub);
+        self.full && !theirs.sub.within(known) && !theirs.bound.within(known)
     }
 }
 
@@ -552,6 +555,10 @@ impl Pull {
                 self.stack[at].touched |= settled.touched;
                 frame.now = settled.now;
                 if settled.complete {
+                    if frame.now == Now::Leaf && self.terms.force.is_none() && self.policy(&frame.path) == Policy::Skip {
+                        // The leaf took the directory's place; what arrives below it all the same is a conflict.
+                        frame.held = Some(self.out.len());
+                    }
                     self.stack.push(frame);
                 } else {
                     self.note(at, &settled);
@@ -568,6 +575,10 @@ impl Pull {
             touched_above = settled.touched;
             frame.now = settled.now;
             frame.complete &= settled.complete;
+        } else if let Some(position) = frame.held.take()
+            && frame.now == Now::Dir
+        {
+            self.leave_all(&mut frame, position);
         }
         self.finish_dir(&frame);
         let until = self.next_ticket;
@@ -585,6 +596,18 @@ impl Pull {
             let (s, bound) = (frame.theirs.sub, frame.theirs.bound);
             parent.finished.push(Finished { path: frame.path, first: frame.first, until, s, bound, gaps });
         }
+    }
+
+    /// Takes back every step of a subtree that was held back: both sides stay as they are.
+    fn leave_all(&mut self, frame: &mut Frame, position: usize) {
+        self.out.truncate(position);
+        frame.now = Now::of(frame.ours.row.as_ref());
+        frame.complete = false;
+        frame.touched = false;
+        frame.finished.clear();
+        let (ours, theirs) = (frame.ours.row.clone(), frame.theirs.row.clone());
+        let action = Action::Leave { why: Open::Conflict, ours, theirs, known: frame.theirs.own.clone() };
+        self.emit(&frame.path, action);
     }
 
     fn settle_last(&mut self, frame: &mut Frame) -> Settled {
@@ -646,10 +669,13 @@ impl Pull {
             }
             return;
         }
-        let s = (frame.theirs.s_of_its_own && !s.within(&frame.ours.sub)).then(|| s.clone());
+        // Where gaps come to be, S is raised in the same step: raised with a directory above, later, the knowledge
+        // would be newer than the mark, and who had asked in between would not be shown the directory in full.
+        let gaps = frame.gaps();
+        let s = ((frame.theirs.s_of_its_own || gaps) && !s.within(&frame.ours.sub)).then(|| s.clone());
         if s.is_some() || !bound.within(&frame.ours.bound) || !frame.ours.tree {
             let bound = self.raised_bound(bound);
-            let (path, gaps) = (frame.path.clone(), frame.gaps());
+            let path = frame.path.clone();
             self.emit(&path, Action::Raise { first: frame.first, until, s, bound, gaps });
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! Without the feature `kill-points` and outside of unit tests a place compiles to nothing.
 
-/// Every place that [`kill_point`] is called with.
+/// Every place at which a test can end the process.
 pub const KILL_POINTS: &[&str] = &[
     "stage-file-created",
     "stage-file-written",

@@ -148,7 +148,9 @@ impl<'a> Ledger<'a> {
         let Which { ticket, path, item, left } = which;
         self.undone.insert(ticket);
         let totals = &mut self.applied.totals;
-        if left {
+        if entry.why == Some(Open::Ignored) {
+            // Not asked for: it stays unknown, and nobody has to do anything about it.
+        } else if left {
             totals.skipped += 1;
             totals.conflicts += u64::from(item.is_some_and(|item| item.verb == Verb::Conflict));
         } else {

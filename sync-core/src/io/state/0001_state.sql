@@ -27,7 +27,7 @@ CREATE TABLE lineage (
 CREATE TABLE vector (id INTEGER PRIMARY KEY AUTOINCREMENT, purpose INTEGER NOT NULL, v BLOB NOT NULL);
 
 -- One for every live directory, and for every other path with rows or knowledge below it. seq is the newest
--- sequence number at or below it; before born, deletions in it may have left no ghosts.
+-- sequence number at or below it; before born, what was below may have gone without ghosts.
 CREATE TABLE node (
   id INTEGER PRIMARY KEY AUTOINCREMENT,
   parent INTEGER NOT NULL,

@@ -21,6 +21,7 @@ struct Dir {
     bound: Vector,
     digest: Digest,
     seq: i64,
+    born: i64,
     sub: Option<Vector>,
     row: Option<Stored>,
     /// The sum of the shares of the live children.
@@ -47,15 +48,9 @@ impl State {
     /// What SQLite reports.
     pub fn quick_check(&self) -> Result<Vec<String>> {
         self.read(|conn| {
-            let mut query = conn
-                .prepare("PRAGMA quick_check")
-                .attempt("check the file")?;
-            let rows = query
-                .query_map([], |row| row.get(0))
-                .attempt("check the file")?;
-            let found: Vec<String> = rows
-                .collect::<rusqlite::Result<_>>()
-                .attempt("check the file")?;
+            let mut query = conn.prepare("PRAGMA quick_check").attempt("check the file")?;
+            let rows = query.query_map([], |row| row.get(0)).attempt("check the file")?;
+            let found: Vec<String> = rows.collect::<rusqlite::Result<_>>().attempt("check the file")?;
             Ok(found.into_iter().filter(|line| line != "ok").collect())
         })
     }
@@ -73,21 +68,14 @@ struct Checker {
 impl Checker {
     fn load(conn: &Connection, names: &Names, state: &State) -> Result<Checker> {
         let (seq, counter, live): (i64, i64, i64) = conn
-            .query_row("SELECT seq, counter, live FROM clock", [], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
-            })
+            .query_row("SELECT seq, counter, live FROM clock", [], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
             .attempt("read the clock")?;
         let mut own = Vector::new();
         if counter > 0 {
-            own.add(Event {
-                replica: state.id(),
-                counter: counter as u64,
-            });
+            own.add(Event { replica: state.id(), counter: counter as u64 });
         }
         let mut dirs = BTreeMap::new();
-        let mut query = conn
-            .prepare("SELECT id, parent, name, s, bound, digest, seq FROM node")
-            .attempt("read")?;
+        let mut query = conn.prepare("SELECT id, parent, name, s, bound, digest, seq, born FROM node").attempt("read")?;
         let mut rows = query.query([]).attempt("read")?;
         while let Some(row) = rows.next().attempt("read")? {
             let s: Option<Vec<u8>> = row.get(3).attempt("read")?;
@@ -99,20 +87,14 @@ impl Checker {
                 bound: names.decode(&bound)?,
                 digest: Digest(u128::from_le_bytes(row.get(5).attempt("read")?)),
                 seq: row.get(6).attempt("read")?,
+                born: row.get(7).attempt("read")?,
                 sub: None,
                 row: None,
                 sum: Digest::default(),
             };
             dirs.insert(row.get(0).attempt("read")?, dir);
         }
-        Ok(Checker {
-            dirs,
-            own,
-            mask: state.mask,
-            found: Vec::new(),
-            seq,
-            live,
-        })
+        Ok(Checker { dirs, own, mask: state.mask, found: Vec::new(), seq, live })
     }
 
     fn run(mut self, conn: &Connection, names: &Names) -> Result<Vec<String>> {
@@ -127,8 +109,7 @@ impl Checker {
         let mut live = 0;
         while let Some(row) = rows.next().attempt("read")? {
             let stored = stored_of(row, names)?;
-            let (parent, seq): (i64, i64) =
-                (row.get(8).attempt("read")?, row.get(10).attempt("read")?);
+            let (parent, seq): (i64, i64) = (row.get(8).attempt("read")?, row.get(10).attempt("read")?);
             let name: Vec<u8> = row.get(9).attempt("read")?;
             live += i64::from(stored.live.is_some() && parent != ABOVE);
             self.check_row((parent, &name), &stored, seq, names);
@@ -144,8 +125,7 @@ impl Checker {
             }
         }
         if live != self.live {
-            self.found
-                .push(format!("{live} live paths are counted as {}", self.live));
+            self.found.push(format!("{live} live paths are counted as {}", self.live));
         }
         self.found.truncate(MAX_FINDINGS);
         Ok(self.found)
@@ -157,16 +137,11 @@ impl Checker {
         let mut rows = query.query([]).attempt("read")?;
         while let Some(row) = rows.next().attempt("read")? {
             let stored = stored_of(row, names)?;
-            let (parent, name): (i64, Vec<u8>) =
-                (row.get(8).attempt("read")?, row.get(9).attempt("read")?);
+            let (parent, name): (i64, Vec<u8>) = (row.get(8).attempt("read")?, row.get(9).attempt("read")?);
             let id = stored.node.unwrap_or_default();
             match self.dirs.get_mut(&id) {
                 Some(dir) if dir.parent == parent && dir.name == name => dir.row = Some(stored),
-                _ => self.note(
-                    parent,
-                    &name,
-                    "its directory's record is missing or belongs to another path",
-                ),
+                _ => self.note(parent, &name, "its directory's record is missing or belongs to another path"),
             }
         }
         Ok(())
@@ -175,7 +150,7 @@ impl Checker {
     /// The record of a directory against that of its parent.
     fn check_node(&mut self, id: i64) {
         let dir = &self.dirs[&id];
-        if dir.seq > self.seq {
+        if dir.seq.max(dir.born) > self.seq {
             self.note(id, b"", "a sequence number beyond the newest");
         }
         if id == ROOT {
@@ -195,13 +170,7 @@ impl Checker {
         }
     }
 
-    fn check_row(
-        &mut self,
-        (parent, name): (i64, &[u8]),
-        stored: &Stored,
-        seq: i64,
-        names: &Names,
-    ) {
+    fn check_row(&mut self, (parent, name): (i64, &[u8]), stored: &Stored, seq: i64, names: &Names) {
         if seq > self.seq {
             self.note(parent, name, "a sequence number beyond the newest");
         }
@@ -213,8 +182,7 @@ impl Checker {
             return;
         }
         let Some(dir) = self.dirs.get(&parent) else {
-            self.found
-                .push(format!("{}: a row without directory", escape(name)));
+            self.found.push(format!("{}: a row without directory", escape(name)));
             return;
         };
         if dir.seq < seq {
@@ -226,17 +194,9 @@ impl Checker {
             self.note(parent, name, "live below what is no live directory (K7)");
         }
         if !row.m.within(&self.dirs[&parent].bound) {
-            self.note(
-                parent,
-                name,
-                "its version is not covered by M above it (K4)",
-            );
+            self.note(parent, name, "its version is not covered by M above it (K4)");
         }
-        if stored
-            .node
-            .and_then(|id| self.dirs.get(&id))
-            .is_some_and(|dir| !row.m.within(&dir.bound))
-        {
+        if stored.node.and_then(|id| self.dirs.get(&id)).is_some_and(|dir| !row.m.within(&dir.bound)) {
             self.note(parent, name, "its version is not covered by its own M (K4)");
         }
         // K3 holds by construction: Sub of a path is reckoned from those above it.
@@ -247,10 +207,7 @@ impl Checker {
         if !row.m.within(&known) {
             self.note(parent, name, "its version is not known (K1)");
         }
-        let below = stored
-            .node
-            .and_then(|id| self.dirs.get(&id))
-            .map_or(Digest::default(), |dir| dir.digest);
+        let below = stored.node.and_then(|id| self.dirs.get(&id)).map_or(Digest::default(), |dir| dir.digest);
         let share = Digest::of_child(name, &row.object, below, self.mask);
         if let Some(dir) = self.dirs.get_mut(&parent) {
             dir.sum = dir.sum.plus(share);

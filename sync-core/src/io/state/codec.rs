@@ -19,17 +19,10 @@ pub(super) fn encode_intent(intent: &Intent) -> Result<Vec<u8>> {
     let mut out = vec![VERSION];
     bytes(&mut out, intent.path.as_bytes());
     bytes(&mut out, &intent.staged);
-    option(&mut out, intent.staged_signature.as_ref(), |out, sig| {
-        signature(out, sig)
-    });
-    option(&mut out, intent.expect.as_ref(), |out, sig| {
-        signature(out, sig)
-    });
+    option(&mut out, intent.staged_signature.as_ref(), signature);
+    option(&mut out, intent.expect.as_ref(), signature);
     put_uint(&mut out, intent.changes.len() as u64);
-    intent
-        .changes
-        .iter()
-        .for_each(|change| put_change(&mut out, change));
+    intent.changes.iter().for_each(|change| put_change(&mut out, change));
     match &intent.version {
         None => out.push(0),
         Some(version) => {
@@ -48,21 +41,10 @@ pub(super) fn decode_intent(blob: &[u8]) -> Result<Intent> {
         let staged_signature = read_option(reader, read_signature)?;
         let expect = read_option(reader, read_signature)?;
         // A change takes more than one byte: the count cannot ask for more memory than the blob bears out.
-        let count = usize::try_from(reader.uint()?)
-            .ok()
-            .filter(|count| *count <= reader.len())?;
-        let changes = (0..count)
-            .map(|_| read_change(reader))
-            .collect::<Option<Vec<_>>>()?;
+        let count = usize::try_from(reader.uint()?).ok().filter(|count| *count <= reader.len())?;
+        let changes = (0..count).map(|_| read_change(reader)).collect::<Option<Vec<_>>>()?;
         let version = read_option(reader, read_version)?;
-        Some(Intent {
-            path,
-            staged,
-            staged_signature,
-            expect,
-            changes,
-            version,
-        })
+        Some(Intent { path, staged, staged_signature, expect, changes, version })
     })
 }
 
@@ -87,22 +69,14 @@ pub(super) fn encode_vector(vector: &Vector) -> Vec<u8> {
 
 /// Decodes a vector.
 pub(super) fn decode_vector(blob: &[u8]) -> Result<Vector> {
-    whole(blob, "a vector", |reader| {
-        Some(read_events(reader)?.into_iter().collect())
-    })
+    whole(blob, "a vector", |reader| Some(read_events(reader)?.into_iter().collect()))
 }
 
-fn whole<T>(
-    blob: &[u8],
-    what: &'static str,
-    read: impl FnOnce(&mut Reader<'_>) -> Option<T>,
-) -> Result<T> {
+fn whole<T>(blob: &[u8], what: &'static str, read: impl FnOnce(&mut Reader<'_>) -> Option<T>) -> Result<T> {
     let mut reader = Reader::new(blob);
     let version = reader.byte().filter(|version| *version == VERSION);
     let value = version.and_then(|_| read(&mut reader));
-    value
-        .filter(|_| reader.is_empty())
-        .ok_or(StateError::Content { what })
+    value.filter(|_| reader.is_empty()).ok_or(StateError::Content { what })
 }
 
 // ---- parts ----
@@ -125,13 +99,18 @@ fn option<T>(out: &mut Vec<u8>, value: Option<T>, put: impl FnOnce(&mut Vec<u8>,
 }
 
 /// The outer `None` is a broken value.
-fn read_option<'a, T>(
-    reader: &mut Reader<'a>,
-    read: impl FnOnce(&mut Reader<'a>) -> Option<T>,
-) -> Option<Option<T>> {
+fn read_option<'a, T>(reader: &mut Reader<'a>, read: impl FnOnce(&mut Reader<'a>) -> Option<T>) -> Option<Option<T>> {
     match reader.byte()? {
         0 => Some(None),
         1 => read(reader).map(Some),
+        _ => None,
+    }
+}
+
+fn flag(reader: &mut Reader<'_>) -> Option<bool> {
+    match reader.byte()? {
+        0 => Some(false),
+        1 => Some(true),
         _ => None,
     }
 }
@@ -154,15 +133,8 @@ fn put_events(out: &mut Vec<u8>, events: impl Iterator<Item = Event>) {
 }
 
 fn read_events(reader: &mut Reader<'_>) -> Option<Vec<Event>> {
-    let count = usize::try_from(reader.uint()?)
-        .ok()
-        .filter(|count| *count <= reader.len())?;
-    let event = |_| {
-        Some(Event {
-            replica: ReplicaId(reader.array()?),
-            counter: reader.uint()?,
-        })
-    };
+    let count = usize::try_from(reader.uint()?).ok().filter(|count| *count <= reader.len())?;
+    let event = |_| Some(Event { replica: ReplicaId(reader.array()?), counter: reader.uint()? });
     (0..count).map(event).collect()
 }
 
@@ -191,27 +163,15 @@ fn put_row(out: &mut Vec<u8>, row: &Row) {
 fn read_row(reader: &mut Reader<'_>) -> Option<Row> {
     let content = match reader.byte()? {
         0 => Content::Dir,
-        1 => Content::File {
-            size: reader.uint()?,
-            hash: read_option(reader, read_hash)?,
-        },
+        1 => Content::File { size: reader.uint()?, hash: read_option(reader, read_hash)? },
         2 => Content::Symlink(read_bytes(reader)?.into()),
         _ => return None,
     };
     let (mode, uid, gid) = (reader.uint32()?, reader.uint32()?, reader.uint32()?);
-    let attrs = Attrs {
-        mode,
-        uid,
-        gid,
-        mtime_ns: reader.int()?,
-    };
+    let attrs = Attrs { mode, uid, gid, mtime_ns: reader.int()? };
     let m: Vector = read_events(reader)?.into_iter().collect();
     let c: Creation = read_events(reader)?.into_iter().collect();
-    Some(Row {
-        object: Object { content, attrs },
-        m,
-        c,
-    })
+    Some(Row { object: Object { content, attrs }, m, c })
 }
 
 fn put_learn(out: &mut Vec<u8>, learn: Option<&Arc<Vector>>) {
@@ -235,12 +195,7 @@ fn put_change(out: &mut Vec<u8>, change: &Change) {
     out.push(tag);
     bytes(out, path.as_bytes());
     match change {
-        Change::Put {
-            row,
-            signature: sig,
-            learn,
-            ..
-        } => {
+        Change::Put { row, signature: sig, learn, .. } => {
             put_row(out, row);
             signature(out, sig);
             put_learn(out, learn.as_ref());
@@ -258,12 +213,7 @@ fn put_change(out: &mut Vec<u8>, change: &Change) {
             put_events(out, bound.iter());
             out.push(u8::from(*gaps));
         }
-        Change::Refresh {
-            signature: sig,
-            hash,
-            mtime_ns,
-            ..
-        } => {
+        Change::Refresh { signature: sig, hash, mtime_ns, .. } => {
             signature(out, sig);
             option(out, hash.as_ref(), |out, hash| out.extend(hash.0));
             option(out, *mtime_ns, put_int);
@@ -278,43 +228,16 @@ fn read_change(reader: &mut Reader<'_>) -> Option<Change> {
     Some(match tag {
         0 => {
             let (row, signature) = (read_row(reader)?, read_signature(reader)?);
-            Change::Put {
-                path,
-                row,
-                signature,
-                learn: read_option(reader, vector)?,
-            }
+            Change::Put { path, row, signature, learn: read_option(reader, vector)? }
         }
-        1 => Change::Remove {
-            path,
-            learn: read_option(reader, vector)?,
-            bound: vector(reader)?,
-        },
-        2 => Change::RemoveTree {
-            path,
-            learn: read_option(reader, vector)?,
-            bound: vector(reader)?,
-        },
-        3 => Change::Learn {
-            path,
-            learn: vector(reader)?,
-            bound: vector(reader)?,
-        },
-        4 => Change::Raise {
-            path,
-            s: read_option(reader, vector)?,
-            bound: vector(reader)?,
-            gaps: reader.byte()? != 0,
-        },
+        1 => Change::Remove { path, learn: read_option(reader, vector)?, bound: vector(reader)? },
+        2 => Change::RemoveTree { path, learn: read_option(reader, vector)?, bound: vector(reader)? },
+        3 => Change::Learn { path, learn: vector(reader)?, bound: vector(reader)? },
+        4 => Change::Raise { path, s: read_option(reader, vector)?, bound: vector(reader)?, gaps: flag(reader)? },
         5 => {
             let signature: Signature = read_signature(reader)?;
             let hash = read_option(reader, read_hash)?;
-            Change::Refresh {
-                path,
-                signature,
-                hash,
-                mtime_ns: read_option(reader, Reader::int)?,
-            }
+            Change::Refresh { path, signature, hash, mtime_ns: read_option(reader, Reader::int)? }
         }
         6 => Change::Forget { path },
         _ => return None,
@@ -334,13 +257,7 @@ fn put_version(out: &mut Vec<u8>, version: &NewVersion) -> Result<()> {
     put_int(out, version.kept_at_ns);
     let reason = REASONS.iter().position(|reason| *reason == version.reason);
     let rule = "a version is kept for one of the known reasons";
-    put_uint(
-        out,
-        reason.ok_or_else(|| StateError::Invariant {
-            path: version.path.clone(),
-            rule,
-        })? as u64,
-    );
+    put_uint(out, reason.ok_or_else(|| StateError::Invariant { path: version.path.clone(), rule })? as u64);
     Ok(())
 }
 
@@ -357,13 +274,5 @@ fn read_version(reader: &mut Reader<'_>) -> Option<NewVersion> {
     let hash = read_option(reader, read_hash)?;
     let kept_at_ns = reader.int()?;
     let reason = *REASONS.get(usize::try_from(reader.uint()?).ok()?)?;
-    Some(NewVersion {
-        name,
-        path,
-        kind,
-        signature,
-        hash,
-        kept_at_ns,
-        reason,
-    })
+    Some(NewVersion { name, path, kind, signature, hash, kept_at_ns, reason })
 }

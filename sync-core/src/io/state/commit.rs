@@ -15,24 +15,12 @@ use std::sync::Arc;
 /// Applies one change.
 pub(super) fn apply(tx: &mut Tx<'_>, change: &Change) -> Result<()> {
     match change {
-        Change::Put {
-            path,
-            row,
-            signature,
-            learn,
-        } => put(tx, path, (row, signature), learn.as_ref()),
+        Change::Put { path, row, signature, learn } => put(tx, path, (row, signature), learn.as_ref()),
         Change::Remove { path, learn, bound } => removal::remove(tx, path, learn.as_ref(), bound),
-        Change::RemoveTree { path, learn, bound } => {
-            removal::remove_tree(tx, path, learn.as_ref(), bound)
-        }
+        Change::RemoveTree { path, learn, bound } => removal::remove_tree(tx, path, learn.as_ref(), bound),
         Change::Learn { path, learn, bound } => learn_own(tx, path, learn, bound),
         Change::Raise { path, s, bound, gaps } => raise(tx, path, s.as_ref(), bound, *gaps),
-        Change::Refresh {
-            path,
-            signature,
-            hash,
-            mtime_ns,
-        } => refresh(tx, path, signature, *hash, *mtime_ns),
+        Change::Refresh { path, signature, hash, mtime_ns } => refresh(tx, path, signature, *hash, *mtime_ns),
         Change::Forget { path } => removal::forget(tx, path),
     }
 }
@@ -51,12 +39,7 @@ pub(super) fn slot<'p>(tx: &mut Tx<'_>, path: &'p RelPath) -> Result<Option<Slot
 }
 
 /// Loads the node of a row, if it has one.
-pub(super) fn enter(
-    tx: &mut Tx<'_>,
-    parent: i64,
-    path: &RelPath,
-    old: Option<&Stored>,
-) -> Result<Option<i64>> {
+pub(super) fn enter(tx: &mut Tx<'_>, parent: i64, path: &RelPath, old: Option<&Stored>) -> Result<Option<i64>> {
     let Some(row) = old else { return Ok(None) };
     if let Some(id) = row.node {
         tx.enter(id, parent, path.as_bytes(), row)?;
@@ -64,18 +47,10 @@ pub(super) fn enter(
     Ok(row.node)
 }
 
-fn put(
-    tx: &mut Tx<'_>,
-    path: &RelPath,
-    (row, sig): (&Row, &Signature),
-    learn: Option<&Arc<Vector>>,
-) -> Result<()> {
+fn put(tx: &mut Tx<'_>, path: &RelPath, (row, sig): (&Row, &Signature), learn: Option<&Arc<Vector>>) -> Result<()> {
     tx.witness(path, row.m.get(tx.id))?;
     let id = tx.id;
-    row.c
-        .iter()
-        .filter(|event| event.replica == id)
-        .try_for_each(|event| tx.witness(path, event.counter))?;
+    row.c.iter().filter(|event| event.replica == id).try_for_each(|event| tx.witness(path, event.counter))?;
     let missing = || invariant(path, "a live path needs a live directory above it");
     let (parent, name) = slot(tx, path)?.ok_or_else(missing)?;
     // K7: a live path has a live directory as parent.
@@ -88,10 +63,7 @@ fn put(
     let own = tx.learned(old.as_ref().map_or(0, |old| old.own), learn, &sub)?;
     // K1: m is part of what is known of the path.
     if !row.m.within(&sub) && !row.m.within(&sub.joined(&tx.knowledge(own))) {
-        return Err(invariant(
-            path,
-            "the version is not covered by what is known of the path",
-        ));
+        return Err(invariant(path, "the version is not covered by what is known of the path"));
     }
     let seq = tx.write_row((parent, name), (row, sig), (node, own))?;
     tx.raise(node.unwrap_or(parent), &row.m);
@@ -99,10 +71,7 @@ fn put(
         tx.node(id).touch(seq);
     }
     if parent != ABOVE {
-        let (gone, come) = (
-            old_share(tx, name, old.as_ref()),
-            tx.leaf_share(name, &row.object),
-        );
+        let (gone, come) = (old_share(tx, name, old.as_ref()), tx.leaf_share(name, &row.object));
         let up = tx.node(parent);
         up.digest = up.digest.plus(come).minus(gone);
         if old.is_none_or(|old| old.live.is_none()) {
@@ -113,13 +82,7 @@ fn put(
 }
 
 /// The node that a path has once it is live: always for a directory, else only for what stays below it.
-fn put_node(
-    tx: &mut Tx<'_>,
-    parent: i64,
-    path: &RelPath,
-    row: &Row,
-    old: Option<&Stored>,
-) -> Result<Option<i64>> {
+fn put_node(tx: &mut Tx<'_>, parent: i64, path: &RelPath, row: &Row, old: Option<&Stored>) -> Result<Option<i64>> {
     let node = enter(tx, parent, path, old)?;
     if row.object.kind() == Kind::Dir {
         let id = node.unwrap_or_else(|| tx.create(parent, path.as_bytes()));
@@ -139,12 +102,7 @@ fn put_node(
 }
 
 /// The path is no directory any more. Its node stays only for rows or knowledge below it.
-pub(super) fn leave_dir(
-    tx: &mut Tx<'_>,
-    path: &RelPath,
-    id: i64,
-    old: Option<&Stored>,
-) -> Result<Option<i64>> {
+pub(super) fn leave_dir(tx: &mut Tx<'_>, path: &RelPath, id: i64, old: Option<&Stored>) -> Result<Option<i64>> {
     if old.and_then(Stored::kind) == Some(Kind::Dir) && tx.has_live(id)? {
         return Err(invariant(path, "live paths stand below it"));
     }
@@ -166,9 +124,7 @@ fn keep_or_drop(tx: &mut Tx<'_>, id: i64) -> Result<Option<i64>> {
 
 pub(super) fn old_share(tx: &Tx<'_>, name: &[u8], old: Option<&Stored>) -> Digest {
     let live = old.and_then(|old| old.live.as_ref());
-    live.map_or(Digest::default(), |(row, _)| {
-        tx.leaf_share(name, &row.object)
-    })
+    live.map_or(Digest::default(), |(row, _)| tx.leaf_share(name, &row.object))
 }
 
 /// Sub of a path, whether it has rows or not.
@@ -177,7 +133,7 @@ fn sub_of(tx: &mut Tx<'_>, path: &RelPath) -> Result<Arc<Vector>> {
     Ok(tx.sub(near))
 }
 
-pub(super) fn learn_own(tx: &mut Tx<'_>, path: &RelPath, learn: &Arc<Vector>, bound: &Vector) -> Result<()> {
+fn learn_own(tx: &mut Tx<'_>, path: &RelPath, learn: &Arc<Vector>, bound: &Vector) -> Result<()> {
     let sub = sub_of(tx, path)?;
     let old = match slot(tx, path)? {
         Some((parent, name)) => tx.stored(parent, name)?,
@@ -187,13 +143,10 @@ pub(super) fn learn_own(tx: &mut Tx<'_>, path: &RelPath, learn: &Arc<Vector>, bo
     if learn.within(&sub) || learn.within(&sub.joined(&tx.knowledge(own))) {
         return Ok(());
     }
-    let parent = if path.is_root() {
-        ABOVE
-    } else {
-        ensure_node(tx, above(path.as_bytes()))?
-    };
+    let parent = if path.is_root() { ABOVE } else { ensure_node(tx, above(path.as_bytes()))? };
     let name = last(path.as_bytes());
     let own = tx.learned(own, Some(learn), &sub)?;
+    let node = enter(tx, parent, path, old.as_ref())?;
     match old {
         Some(old) => {
             let seq = tx.rewrite(parent, name, old.node, own)?;
@@ -206,13 +159,12 @@ pub(super) fn learn_own(tx: &mut Tx<'_>, path: &RelPath, learn: &Arc<Vector>, bo
             tx.write_ghost(parent, name, None, own)?;
         }
     }
-    let (near, _) = tx.nearest(path.as_bytes())?;
-    tx.raise(near, bound);
+    tx.raise(node.unwrap_or(parent), bound);
     Ok(())
 }
 
 /// The node of a directory; ghosts and nodes are made on the way where they are missing.
-fn ensure_node(tx: &mut Tx<'_>, dir: &[u8]) -> Result<i64> {
+pub(super) fn ensure_node(tx: &mut Tx<'_>, dir: &[u8]) -> Result<i64> {
     if let Some(id) = tx.exact(dir)? {
         return Ok(id);
     }
@@ -228,24 +180,14 @@ fn ensure_node(tx: &mut Tx<'_>, dir: &[u8]) -> Result<i64> {
     Ok(id)
 }
 
-pub(super) fn raise(
-    tx: &mut Tx<'_>,
-    path: &RelPath,
-    s: Option<&Arc<Vector>>,
-    bound: &Vector,
-    gaps: bool,
-) -> Result<()> {
+fn raise(tx: &mut Tx<'_>, path: &RelPath, s: Option<&Arc<Vector>>, bound: &Vector, gaps: bool) -> Result<()> {
     let (near, used) = tx.nearest(path.as_bytes())?;
     let sub = tx.sub(near);
     let new_s = s.filter(|s| !s.within(&sub));
-    if !gaps && new_s.is_none() && bound.within(&tx.node(near).bound) {
+    if new_s.is_none() && !gaps && bound.within(&tx.node(near).bound) {
         return Ok(());
     }
-    let id = if used == path.as_bytes().len() {
-        near
-    } else {
-        ensure_node(tx, path.as_bytes())?
-    };
+    let id = if used == path.as_bytes().len() { near } else { ensure_node(tx, path.as_bytes())? };
     if let Some(s) = new_s {
         let joined = tx.node(id).s.joined(s);
         tx.set_s(id, joined);
@@ -264,13 +206,7 @@ pub(super) fn raise(
     Ok(())
 }
 
-fn refresh(
-    tx: &mut Tx<'_>,
-    path: &RelPath,
-    sig: &Signature,
-    hash: Option<Hash>,
-    mtime_ns: Option<i64>,
-) -> Result<()> {
+fn refresh(tx: &mut Tx<'_>, path: &RelPath, sig: &Signature, hash: Option<Hash>, mtime_ns: Option<i64>) -> Result<()> {
     let Some((parent, name)) = slot(tx, path)? else {
         return Ok(());
     };
@@ -300,10 +236,7 @@ fn refresh(
         node.touch(seq);
     }
     if parent != ABOVE {
-        let (gone, come) = (
-            tx.leaf_share(name, &row.object),
-            tx.leaf_share(name, &new.object),
-        );
+        let (gone, come) = (tx.leaf_share(name, &row.object), tx.leaf_share(name, &new.object));
         let up = tx.node(parent);
         up.digest = up.digest.plus(come).minus(gone);
     }
@@ -314,52 +247,27 @@ fn refresh(
 /// system cannot hold it) stays.
 fn followed(have: &Attrs, said: &Attrs, says: &Attrs) -> Attrs {
     Attrs {
-        mode: if have.mode == said.mode {
-            says.mode
-        } else {
-            have.mode
-        },
-        uid: if have.uid == said.uid {
-            says.uid
-        } else {
-            have.uid
-        },
-        gid: if have.gid == said.gid {
-            says.gid
-        } else {
-            have.gid
-        },
-        mtime_ns: if have.mtime_ns == said.mtime_ns {
-            says.mtime_ns
-        } else {
-            have.mtime_ns
-        },
+        mode: if have.mode == said.mode { says.mode } else { have.mode },
+        uid: if have.uid == said.uid { says.uid } else { have.uid },
+        gid: if have.gid == said.gid { says.gid } else { have.gid },
+        mtime_ns: if have.mtime_ns == said.mtime_ns { says.mtime_ns } else { have.mtime_ns },
     }
 }
 
 /// Is the difference something that other replicas are to hear of?
 fn heard_of(mask: AttrMask, old: &Row, new: &Row) -> bool {
     let (a, b) = (&old.object, &new.object);
-    a.content != b.content
-        || !mask.equal(a.kind(), &a.attrs, &b.attrs)
-        || (mask.times && a.attrs.mtime_ns != b.attrs.mtime_ns)
+    a.content != b.content || !mask.equal(a.kind(), &a.attrs, &b.attrs) || (mask.times && a.attrs.mtime_ns != b.attrs.mtime_ns)
 }
 
 /// Renews what only this replica looks at: no sequence number, no share in a digest.
-fn refresh_silently(
-    tx: &Tx<'_>,
-    (parent, name): Slot<'_>,
-    sig: &Signature,
-    row: &Row,
-) -> Result<()> {
+fn refresh_silently(tx: &Tx<'_>, (parent, name): Slot<'_>, sig: &Signature, row: &Row) -> Result<()> {
     let mut signature = encode::Blob::new();
     encode::signature(&mut signature, sig);
     let attrs = encode::overrides(&row.object, sig);
     tx.conn
         .prepare_cached("UPDATE entry SET sig = ?3, attrs = ?4 WHERE parent = ?1 AND name = ?2")
-        .and_then(|mut update| {
-            update.execute(params![parent, name, &signature[..], attrs.as_deref()])
-        })
+        .and_then(|mut update| update.execute(params![parent, name, &signature[..], attrs.as_deref()]))
         .attempt("refresh a path")?;
     Ok(())
 }

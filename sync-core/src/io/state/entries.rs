@@ -33,22 +33,13 @@ impl Stored {
 impl Tx<'_> {
     /// Reads a row. A name beyond the highest of its directory costs no query.
     pub(super) fn stored(&mut self, parent: i64, name: &[u8]) -> Result<Option<Stored>> {
-        if let Some(highest) = self
-            .nodes
-            .get(&parent)
-            .and_then(|node| node.highest.as_ref())
+        if let Some(highest) = self.nodes.get(&parent).and_then(|node| node.highest.as_ref())
             && name > highest.as_slice()
         {
             return Ok(None);
         }
         let row = self.lookup(parent, name)?;
-        if row.is_none()
-            && parent != ABOVE
-            && self
-                .nodes
-                .get(&parent)
-                .is_some_and(|node| node.highest.is_none())
-        {
+        if row.is_none() && parent != ABOVE && self.nodes.get(&parent).is_some_and(|node| node.highest.is_none()) {
             // A row is about to be added; more may follow in order.
             let highest: Option<Vec<u8>> = self
                 .conn
@@ -67,15 +58,15 @@ impl Tx<'_> {
             .prepare_cached("SELECT kind, node, o, m, c, sig, content, attrs FROM entry WHERE parent = ?1 AND name = ?2")
             .attempt("read a path")?;
         query
-            .query_row(params![parent, name], |row| {
-                Ok(stored_of(
-                    row,
-                    &names.read().expect("no panic while names are held"),
-                ))
-            })
+            .query_row(params![parent, name], |row| Ok(stored_of(row, &names.read().expect("no panic while names are held"))))
             .optional()
             .attempt("read a path")?
             .transpose()
+    }
+
+    /// The sequence number that the next change takes.
+    pub(super) fn coming(&self) -> i64 {
+        self.clock.seq + 1
     }
 
     fn next_seq(&mut self) -> i64 {
@@ -92,11 +83,7 @@ impl Tx<'_> {
     ) -> Result<i64> {
         let m = self.events(row.m.len(), row.m.iter())?;
         let same = row.c.iter().eq(row.m.iter());
-        let c = if same {
-            None
-        } else {
-            Some(self.events(row.c.iter().count(), row.c.iter())?)
-        };
+        let c = if same { None } else { Some(self.events(row.c.iter().count(), row.c.iter())?) };
         let mut signature = Blob::new();
         encode::signature(&mut signature, sig);
         let attrs = encode::overrides(&row.object, sig);
@@ -121,37 +108,21 @@ impl Tx<'_> {
     }
 
     /// Writes a ghost; returns its sequence number.
-    pub(super) fn write_ghost(
-        &mut self,
-        parent: i64,
-        name: &[u8],
-        node: Option<i64>,
-        own: i64,
-    ) -> Result<i64> {
+    pub(super) fn write_ghost(&mut self, parent: i64, name: &[u8], node: Option<i64>, own: i64) -> Result<i64> {
         let seq = self.next_seq();
         let none: Option<&[u8]> = None;
         self.insert
-            .execute(params![
-                parent, name, 0, node, seq, none, none, own, none, none, none
-            ])
+            .execute(params![parent, name, 0, node, seq, none, none, own, none, none, none])
             .attempt("record an absent path")?;
         self.written(parent, name, seq);
         Ok(seq)
     }
 
     /// Gives an existing row another node and o; returns its sequence number.
-    pub(super) fn rewrite(
-        &mut self,
-        parent: i64,
-        name: &[u8],
-        node: Option<i64>,
-        own: i64,
-    ) -> Result<i64> {
+    pub(super) fn rewrite(&mut self, parent: i64, name: &[u8], node: Option<i64>, own: i64) -> Result<i64> {
         let seq = self.next_seq();
         self.conn
-            .prepare_cached(
-                "UPDATE entry SET node = ?3, o = ?4, seq = ?5 WHERE parent = ?1 AND name = ?2",
-            )
+            .prepare_cached("UPDATE entry SET node = ?3, o = ?4, seq = ?5 WHERE parent = ?1 AND name = ?2")
             .and_then(|mut update| update.execute(params![parent, name, node, own, seq]))
             .attempt("record what a path learned")?;
         self.written(parent, name, seq);
@@ -189,39 +160,20 @@ impl Tx<'_> {
 
 /// Decodes the columns kind, node, o, m, c, sig, content, attrs.
 pub(super) fn stored_of(row: &rusqlite::Row<'_>, names: &Names) -> Result<Stored> {
-    let read = |error| StateError::Sqlite {
-        action: "read a path",
-        source: error,
-    };
+    let read = |error| StateError::Sqlite { action: "read a path", source: error };
     let kind = encode::kind_of(row.get(0).map_err(read)?)?;
     let live = match kind {
         None => None,
         Some(kind) => Some(live_of(row, 3, kind, names)?),
     };
-    Ok(Stored {
-        node: row.get(1).map_err(read)?,
-        own: row.get(2).map_err(read)?,
-        live,
-    })
+    Ok(Stored { node: row.get(1).map_err(read)?, own: row.get(2).map_err(read)?, live })
 }
 
 /// Decodes the columns m, c, sig, content, attrs from the column `at` on.
-pub(super) fn live_of(
-    row: &rusqlite::Row<'_>,
-    at: usize,
-    kind: Kind,
-    names: &Names,
-) -> Result<(Row, Signature)> {
+pub(super) fn live_of(row: &rusqlite::Row<'_>, at: usize, kind: Kind, names: &Names) -> Result<(Row, Signature)> {
     let blob = |column: usize| {
-        let value = row
-            .get_ref(at + column)
-            .map_err(|source| StateError::Sqlite {
-                action: "read a path",
-                source,
-            })?;
-        value.as_blob_or_null().map_err(|_| StateError::Content {
-            what: "a column of another type",
-        })
+        let value = row.get_ref(at + column).map_err(|source| StateError::Sqlite { action: "read a path", source })?;
+        value.as_blob_or_null().map_err(|_| StateError::Content { what: "a column of another type" })
     };
     let sig = encode::signature_column(blob(2)?.unwrap_or_default())?;
     let object = encode::object(kind, &sig, blob(3)?, blob(4)?)?;

@@ -15,7 +15,15 @@ const MAX_NOTE: u64 = 4096;
 /// The lock, held as long as this lives.
 #[derive(Debug)]
 pub(super) struct Lock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Said aloud: closing alone leaves it to a child of another thread that was forked and has not yet begun
+        // its program. Where it fails, the close that follows is what there is.
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 impl Lock {
@@ -40,7 +48,7 @@ impl Lock {
         file.rewind().map_err(io_error("write", &path))?;
         file.write_all(note.as_bytes())
             .map_err(io_error("write", &path))?;
-        Ok(Lock { _file: file })
+        Ok(Lock { file })
     }
 }
 

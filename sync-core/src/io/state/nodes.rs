@@ -28,7 +28,7 @@ pub(super) struct Node {
     pub(super) bound: Vector,
     pub(super) digest: Digest,
     pub(super) seq: i64,
-    /// Deletions below from before this number may have left no ghosts.
+    /// What was below before this sequence number may have gone without ghosts.
     pub(super) born: i64,
     /// No child has a greater name; `None`: not known.
     pub(super) highest: Option<Vec<u8>>,
@@ -51,32 +51,24 @@ impl Node {
 
 /// The last component of a path's bytes.
 pub(super) fn last(path: &[u8]) -> &[u8] {
-    path.iter()
-        .rposition(|b| *b == b'/')
-        .map_or(path, |at| &path[at + 1..])
+    path.iter().rposition(|b| *b == b'/').map_or(path, |at| &path[at + 1..])
 }
 
 /// A path's bytes without the last component; empty for the root's children.
 pub(super) fn above(path: &[u8]) -> &[u8] {
-    path.iter()
-        .rposition(|b| *b == b'/')
-        .map_or(&[], |at| &path[..at])
+    path.iter().rposition(|b| *b == b'/').map_or(&[], |at| &path[..at])
 }
 
 impl Tx<'_> {
     pub(super) fn node(&mut self, id: i64) -> &mut Node {
-        self.nodes
-            .get_mut(&id)
-            .expect("a node is loaded before it is used")
+        self.nodes.get_mut(&id).expect("a node is loaded before it is used")
     }
 
     /// The deepest node on the way to `dir`, and the number of path bytes that lead to it.
     pub(super) fn nearest(&mut self, dir: &[u8]) -> Result<(i64, usize)> {
         if dir.is_empty() {
             if !self.nodes.contains_key(&ROOT) {
-                let row = self.lookup(ABOVE, b"")?.ok_or(StateError::Content {
-                    what: "a state without root",
-                })?;
+                let row = self.lookup(ABOVE, b"")?.ok_or(StateError::Content { what: "a state without root" })?;
                 self.enter(ROOT, ABOVE, b"", &row)?;
             }
             return Ok((ROOT, 0));
@@ -126,16 +118,10 @@ impl Tx<'_> {
             .conn
             .prepare_cached("SELECT s, bound, digest, seq, born FROM node WHERE id = ?1")
             .and_then(|mut query| {
-                query.query_row([id], |row| {
-                    Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?))
-                })
+                query.query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))
             })
             .attempt("read a directory")?;
-        let dir = row
-            .live
-            .as_ref()
-            .filter(|(row, _)| row.object.kind() == Kind::Dir)
-            .map(|(row, _)| row.object.clone());
+        let dir = row.live.as_ref().filter(|(row, _)| row.object.kind() == Kind::Dir).map(|(row, _)| row.object.clone());
         let digest = Digest(u128::from_le_bytes(columns.2));
         let before = self.share(path, dir.as_ref(), digest);
         let names = self.names.read().expect("no panic while names are held");
@@ -166,6 +152,7 @@ impl Tx<'_> {
         let id = self.next_node;
         self.next_node += 1;
         let bound = self.node(parent).bound.clone();
+        let born = self.coming();
         let node = Node {
             parent,
             path: path.into(),
@@ -176,7 +163,7 @@ impl Tx<'_> {
             bound,
             digest: Digest::default(),
             seq: 0,
-            born: self.clock.seq + 1,
+            born,
             highest: Some(Vec::new()),
             sub: None,
             fresh: true,
@@ -200,12 +187,23 @@ impl Tx<'_> {
         }
     }
 
+    /// S of a node, loaded or not.
+    pub(super) fn s_of(&self, id: i64) -> Result<Vector> {
+        if let Some(node) = self.nodes.get(&id) {
+            return Ok(node.s.clone());
+        }
+        let s: Option<Vec<u8>> = self
+            .conn
+            .prepare_cached("SELECT s FROM node WHERE id = ?1")
+            .and_then(|mut query| query.query_row([id], |row| row.get(0)))
+            .attempt("read a directory")?;
+        let names = self.names.read().expect("no panic while names are held");
+        s.map_or(Ok(Vector::new()), |s| names.decode(&s))
+    }
+
     /// Drops a node that has no rows below it.
     pub(super) fn drop_node(&mut self, id: i64) -> Result<()> {
-        let node = self
-            .nodes
-            .remove(&id)
-            .expect("a node is loaded before it is dropped");
+        let node = self.nodes.remove(&id).expect("a node is loaded before it is dropped");
         self.paths.remove(&node.path);
         if !node.fresh {
             self.delete_node(id)?;
@@ -222,11 +220,7 @@ impl Tx<'_> {
             return self.delete_node(id);
         };
         self.paths.remove(&node.path);
-        if node.fresh {
-            Ok(())
-        } else {
-            self.delete_node(id)
-        }
+        if node.fresh { Ok(()) } else { self.delete_node(id) }
     }
 
     fn delete_node(&self, id: i64) -> Result<()> {
@@ -255,9 +249,7 @@ impl Tx<'_> {
 
     fn share(&self, path: &[u8], dir: Option<&Object>, digest: Digest) -> Digest {
         match dir {
-            Some(object) if !path.is_empty() => {
-                Digest::of_child(last(path), object, digest, self.mask)
-            }
+            Some(object) if !path.is_empty() => Digest::of_child(last(path), object, digest, self.mask),
             _ => Digest::default(),
         }
     }
@@ -276,11 +268,7 @@ impl Tx<'_> {
 
     /// From the deepest node up: every node is final before its parent is reckoned.
     pub(super) fn propagate(&mut self) -> Result<()> {
-        let mut order: Vec<(usize, i64)> = self
-            .nodes
-            .iter()
-            .map(|(id, node)| (node.depth, *id))
-            .collect();
+        let mut order: Vec<(usize, i64)> = self.nodes.iter().map(|(id, node)| (node.depth, *id)).collect();
         order.sort_unstable_by(|a, b| b.cmp(a));
         for (_, id) in order {
             let node = &self.nodes[&id];
@@ -327,9 +315,5 @@ impl Tx<'_> {
 }
 
 fn depth(path: &[u8]) -> usize {
-    if path.is_empty() {
-        0
-    } else {
-        1 + path.iter().filter(|b| **b == b'/').count()
-    }
+    if path.is_empty() { 0 } else { 1 + path.iter().filter(|b| **b == b'/').count() }
 }

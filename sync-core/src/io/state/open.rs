@@ -47,12 +47,8 @@ enum Trouble {
 impl From<StateError> for Trouble {
     fn from(error: StateError) -> Trouble {
         match error {
-            StateError::Sqlite { source, .. } if is_damage(&source) => {
-                Trouble::Damage(source.to_string())
-            }
-            StateError::Content { what } => {
-                Trouble::Damage(format!("it holds {what} that cannot be read"))
-            }
+            StateError::Sqlite { source, .. } if is_damage(&source) => Trouble::Damage(source.to_string()),
+            StateError::Content { what } => Trouble::Damage(format!("it holds {what} that cannot be read")),
             other => Trouble::Other(other),
         }
     }
@@ -61,14 +57,9 @@ impl From<StateError> for Trouble {
 fn is_damage(error: &rusqlite::Error) -> bool {
     use rusqlite::Error;
     match error {
-        Error::SqliteFailure(error, _) => matches!(
-            error.code,
-            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase
-        ),
+        Error::SqliteFailure(error, _) => matches!(error.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase),
         // A table, a column or a row that every state has.
-        Error::QueryReturnedNoRows
-        | Error::InvalidColumnType(..)
-        | Error::FromSqlConversionFailure(..) => true,
+        Error::QueryReturnedNoRows | Error::InvalidColumnType(..) | Error::FromSqlConversionFailure(..) => true,
         Error::SqlInputError { .. } => true,
         _ => false,
     }
@@ -78,9 +69,7 @@ impl State {
     /// Does `dir` hold a state? Nothing is opened or locked.
     #[must_use]
     pub fn exists(dir: &Path) -> bool {
-        dir.join(STATE_FILE)
-            .symlink_metadata()
-            .is_ok_and(|stat| stat.len() > 0)
+        dir.join(STATE_FILE).symlink_metadata().is_ok_and(|stat| stat.len() > 0)
     }
 
     /// Opens or creates `state.db` in `dir` (the root's `.driftless`, or a folder given by the user), which exists.
@@ -90,27 +79,17 @@ impl State {
     /// moved aside, and no other was made), and what the system and SQLite report.
     pub fn open(dir: &Path, mask: AttrMask) -> Result<State> {
         if rusqlite::version_number() < MIN_SQLITE {
-            return Err(StateError::Library {
-                found: rusqlite::version(),
-            });
+            return Err(StateError::Library { found: rusqlite::version() });
         }
         let lock = Lock::acquire(dir)?;
         let file = dir.join(STATE_FILE);
         if !State::exists(dir) {
             // SQLite would make it readable for everybody.
             let mut options = OpenOptions::new();
-            options
-                .create(true)
-                .append(true)
-                .mode(0o600)
-                .open(&file)
-                .map_err(io_error("create", &file))?;
+            options.create(true).append(true).mode(0o600).open(&file).map_err(io_error("create", &file))?;
         }
-        let opened = connect(&file).and_then(|(conn, created)| {
-            State::assemble(conn, mask)
-                .map(|state| (state, created))
-                .map_err(Trouble::from)
-        });
+        let opened = connect(&file)
+            .and_then(|(conn, created)| State::assemble(conn, mask).map(|state| (state, created)).map_err(Trouble::from));
         let (mut state, created) = match opened {
             Ok(opened) => opened,
             Err(Trouble::Other(error)) => return Err(error),
@@ -159,12 +138,7 @@ impl State {
     /// What SQLite reports; nothing that was committed is lost then.
     pub fn close(self) -> Result<()> {
         let made = self.made.load(Ordering::Acquire);
-        let started = self
-            .ticker
-            .lock()
-            .expect("no panic while the counter is held")
-            .nonce
-            .is_some();
+        let started = self.ticker.lock().expect("no panic while the counter is held").nonce.is_some();
         if started {
             // What was reserved and not used is given back, so that counters have no gaps without a crash.
             self.write(true, |tx| {
@@ -173,19 +147,10 @@ impl State {
             })?;
         }
         if let Some(readers) = &self.readers {
-            readers
-                .lock()
-                .expect("no panic while readers are held")
-                .clear();
+            readers.lock().expect("no panic while readers are held").clear();
         }
-        let writer = self
-            .writer
-            .lock()
-            .expect("no panic while the state is held");
-        writer
-            .conn
-            .query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
-            .attempt("write the log back")
+        let writer = self.writer.lock().expect("no panic while the state is held");
+        writer.conn.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).attempt("write the log back")
     }
 
     /// Reads what every state has; a value that is missing is damage.
@@ -198,28 +163,20 @@ impl State {
                 row.get(0)
             })
             .attempt("read the number of directories")?;
-        conn.query_row("SELECT 1 FROM entry JOIN node ON node.id = entry.node WHERE entry.parent = 0 AND node.id = 1", [], |_| Ok(()))
-            .attempt("read the root")?;
+        conn.query_row(
+            "SELECT 1 FROM entry JOIN node ON node.id = entry.node WHERE entry.parent = 0 AND node.id = 1",
+            [],
+            |_| Ok(()),
+        )
+        .attempt("read the root")?;
         let names = Names::load(&conn)?;
         Ok(State {
-            writer: Mutex::new(Writer {
-                conn,
-                clock,
-                next_node: next_node + 1,
-                full: false,
-            }),
+            writer: Mutex::new(Writer { conn, clock, next_node: next_node + 1, full: false }),
             readers: None,
             file: None,
             names: RwLock::new(names),
-            published: RwLock::new(Published {
-                id,
-                instance,
-                clock,
-            }),
-            ticker: Mutex::new(Ticker {
-                reserved: clock.reserved,
-                nonce: None,
-            }),
+            published: RwLock::new(Published { id, instance, clock }),
+            ticker: Mutex::new(Ticker { reserved: clock.reserved, nonce: None }),
             // After a crash some of the reserved counters were used: none of them is used again.
             made: AtomicU64::new(clock.reserved.max(clock.counter)),
             mask,
@@ -236,20 +193,12 @@ fn connect(file: &Path) -> std::result::Result<(Connection, bool), Trouble> {
     let conn = Connection::open_with_flags(file, flags).attempt("open the file")?;
     let schema = inspect(&conn, file)?;
     configure(&conn, WRITER_CACHE_KIB)?;
-    let mode: String = conn
-        .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
-        .attempt("configure the state")?;
+    let mode: String = conn.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0)).attempt("configure the state")?;
     if mode != "wal" {
-        return Err(Trouble::Other(StateError::NoLog {
-            path: file.to_owned(),
-        }));
+        return Err(Trouble::Other(StateError::NoLog { path: file.to_owned() }));
     }
     if schema < MIGRATIONS.len() as i64 {
-        let id = if schema == 0 {
-            ReplicaId(random()?)
-        } else {
-            ReplicaId::default()
-        };
+        let id = if schema == 0 { ReplicaId(random()?) } else { ReplicaId::default() };
         migrate(&conn, schema, id)?;
     }
     Ok((conn, schema == 0))
@@ -257,31 +206,18 @@ fn connect(file: &Path) -> std::result::Result<(Connection, bool), Trouble> {
 
 /// The schema of a file; 0 if nothing was ever written to it, as after a crash while it was made. One of a newer program stays as it is, down to the log beside it.
 fn inspect(conn: &Connection, file: &Path) -> std::result::Result<i64, Trouble> {
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
-        .attempt("open the file")?;
-    let number = |pragma: &str| {
-        conn.query_row(pragma, [], |row| row.get::<_, i64>(0))
-            .attempt("read the schema's number")
-    };
-    let (application, schema) = (
-        number("PRAGMA application_id")?,
-        number("PRAGMA user_version")?,
-    );
-    let empty =
-        application == 0 && schema == 0 && number("SELECT count(*) FROM sqlite_schema")? == 0;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).attempt("open the file")?;
+    let number = |pragma: &str| conn.query_row(pragma, [], |row| row.get::<_, i64>(0)).attempt("read the schema's number");
+    let (application, schema) = (number("PRAGMA application_id")?, number("PRAGMA user_version")?);
+    let empty = application == 0 && schema == 0 && number("SELECT count(*) FROM sqlite_schema")? == 0;
     if !empty && (application != i64::from(APPLICATION) || schema < 1) {
         return Err(Trouble::Damage("it is not a state of driftless".to_owned()));
     }
     if schema > MIGRATIONS.len() as i64 {
         let supported = MIGRATIONS.len() as i64;
-        return Err(Trouble::Other(StateError::Newer {
-            path: file.to_owned(),
-            found: schema,
-            supported,
-        }));
+        return Err(Trouble::Other(StateError::Newer { path: file.to_owned(), found: schema, supported }));
     }
-    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)
-        .attempt("open the file")?;
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false).attempt("open the file")?;
     Ok(schema)
 }
 
@@ -290,8 +226,7 @@ pub(super) fn reader(file: &Path) -> Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(file, flags).attempt("open another connection")?;
     settings(&conn, READER_CACHE_KIB)?;
-    conn.pragma_update(None, "query_only", true)
-        .attempt("configure a connection")?;
+    conn.pragma_update(None, "query_only", true).attempt("configure a connection")?;
     Ok(conn)
 }
 
@@ -299,16 +234,8 @@ fn configure(conn: &Connection, cache_kib: i64) -> Result<()> {
     settings(conn, cache_kib)?;
     let set = || {
         conn.pragma_update(None, "synchronous", "NORMAL")?;
-        conn.query_row(
-            &format!("PRAGMA journal_size_limit = {LOG_BYTES}"),
-            [],
-            |_| Ok(()),
-        )?;
-        conn.query_row(
-            &format!("PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}"),
-            [],
-            |_| Ok(()),
-        )
+        conn.query_row(&format!("PRAGMA journal_size_limit = {LOG_BYTES}"), [], |_| Ok(()))?;
+        conn.query_row(&format!("PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}"), [], |_| Ok(()))
     };
     set().attempt("configure the state")
 }
@@ -327,26 +254,19 @@ fn settings(conn: &Connection, cache_kib: i64) -> Result<()> {
 
 /// Brings a state from schema `from` to the newest, all or nothing.
 fn migrate(conn: &Connection, from: i64, id: ReplicaId) -> Result<()> {
-    conn.pragma_update(None, "synchronous", "FULL")
-        .attempt("set durability")?;
+    conn.pragma_update(None, "synchronous", "FULL").attempt("set durability")?;
     let sql = conn.unchecked_transaction().attempt("begin")?;
-    let done = usize::try_from(from).map_err(|_| StateError::Content {
-        what: "a schema number",
-    })?;
+    let done = usize::try_from(from).map_err(|_| StateError::Content { what: "a schema number" })?;
     for migration in &MIGRATIONS[done..] {
-        conn.execute_batch(migration)
-            .attempt("bring the schema up to date")?;
+        conn.execute_batch(migration).attempt("bring the schema up to date")?;
     }
-    conn.pragma_update(None, "application_id", APPLICATION)
-        .attempt("mark the state")?;
-    conn.pragma_update(None, "user_version", MIGRATIONS.len() as i64)
-        .attempt("number the schema")?;
+    conn.pragma_update(None, "application_id", APPLICATION).attempt("mark the state")?;
+    conn.pragma_update(None, "user_version", MIGRATIONS.len() as i64).attempt("number the schema")?;
     if from == 0 {
         populate(conn, id)?;
     }
     sql.commit().attempt("commit the schema")?;
-    conn.pragma_update(None, "synchronous", "NORMAL")
-        .attempt("set durability")
+    conn.pragma_update(None, "synchronous", "NORMAL").attempt("set durability")
 }
 
 /// The rows that a new state begins with: its identity, its clock, its root.
@@ -357,10 +277,7 @@ fn populate(conn: &Connection, id: ReplicaId) -> Result<()> {
     let mut sig = super::encode::Blob::new();
     super::encode::signature(&mut sig, &crate::entry::Signature::default());
     let fill = || {
-        conn.execute(
-            "INSERT INTO clock (id, seq, counter, reserved, floor, live) VALUES (1, 0, 0, 0, 0, 0)",
-            [],
-        )?;
+        conn.execute("INSERT INTO clock (id, seq, counter, reserved, floor, live) VALUES (1, 0, 0, 0, 0, 0)", [])?;
         conn.execute("INSERT INTO replica (ix, id) VALUES (1, ?1)", [id.0])?;
         conn.execute(
             "INSERT INTO node (id, parent, name, bound, digest, seq, born) VALUES (1, 0, x'', x'', ?1, 0, 0)",
@@ -375,57 +292,39 @@ fn populate(conn: &Connection, id: ReplicaId) -> Result<()> {
 }
 
 fn read_clock(conn: &Connection) -> Result<Clock> {
-    conn.query_row(
-        "SELECT seq, counter, reserved, floor, live FROM clock",
-        [],
-        |row| {
-            Ok(Clock {
-                seq: row.get(0)?,
-                counter: row.get::<_, i64>(1)? as u64,
-                reserved: row.get::<_, i64>(2)? as u64,
-                floor: row.get(3)?,
-                live: row.get(4)?,
-            })
-        },
-    )
+    conn.query_row("SELECT seq, counter, reserved, floor, live FROM clock", [], |row| {
+        Ok(Clock {
+            seq: row.get(0)?,
+            counter: row.get::<_, i64>(1)? as u64,
+            reserved: row.get::<_, i64>(2)? as u64,
+            floor: row.get(3)?,
+            live: row.get(4)?,
+        })
+    })
     .attempt("read the clock")
 }
 
 fn meta_array<const N: usize>(conn: &Connection, key: &str) -> Result<[u8; N]> {
     let value = records::meta(conn, key)?;
-    value
-        .and_then(|value| value.try_into().ok())
-        .ok_or(StateError::Content {
-            what: "an identity",
-        })
+    value.and_then(|value| value.try_into().ok()).ok_or(StateError::Content { what: "an identity" })
 }
 
 /// Moves a damaged state and its companions aside; nothing is made in its place.
 fn move_aside(file: &Path, reason: String) -> Result<StateError> {
-    let seconds = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |age| age.as_secs());
+    let seconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_secs());
     let name = |n: u64| suffixed(file, &format!(".damaged-{}", seconds + n));
-    let moved_to = (0..)
-        .map(name)
-        .find(|target| target.symlink_metadata().is_err())
-        .expect("some name is free");
+    let moved_to = (0..).map(name).find(|target| target.symlink_metadata().is_err()).expect("some name is free");
     for companion in COMPANIONS {
         let from = suffixed(file, companion);
         if from.symlink_metadata().is_ok() {
-            std::fs::rename(&from, suffixed(&moved_to, companion))
-                .map_err(io_error("move aside", &from))?;
+            std::fs::rename(&from, suffixed(&moved_to, companion)).map_err(io_error("move aside", &from))?;
         }
     }
     std::fs::rename(file, &moved_to).map_err(io_error("move aside", file))?;
     if let Some(dir) = file.parent() {
         sync_dir(dir)?;
     }
-    Ok(StateError::Damaged {
-        path: file.to_owned(),
-        moved_to,
-        reason,
-    })
+    Ok(StateError::Damaged { path: file.to_owned(), moved_to, reason })
 }
 
 fn suffixed(file: &Path, suffix: &str) -> PathBuf {

@@ -34,22 +34,19 @@ pub(super) fn listing(
         .attempt("read the clock")?;
     let mut sub = Vector::new();
     if counter > 0 {
-        sub.add(Event {
-            replica: id,
-            counter: counter as u64,
-        });
+        sub.add(Event { replica: id, counter: counter as u64 });
     }
     let cover = descend(conn, names, dir, &mut sub)?;
-    // Where deletions may have gone without a ghost since, only all rows together tell what is absent.
     let full = match filter {
         Filter::All => true,
-        Filter::Since { after, .. } => *after < cover.born.max(floor) as u64,
+        // Deletions from before the directory's birth, or from before the journal's floor, may have left no ghosts;
+        // and nothing is in one that is gone.
+        Filter::Since { after, .. } => cover.node.is_none() || newest(*after) < cover.born.max(floor),
         Filter::Only(_) => false,
     };
     let children = match cover.node {
         None => Vec::new(),
-        Some(node) if full => children(conn, names, (dir, node), &Filter::All)?,
-        Some(node) => children(conn, names, (dir, node), filter)?,
+        Some(node) => children(conn, names, (dir, node), if full { &Filter::All } else { filter })?,
     };
     Ok(Listing {
         path: dir.clone(),
@@ -62,30 +59,27 @@ pub(super) fn listing(
     })
 }
 
+/// A number beyond what the table can hold is one that nothing has reached.
+fn newest(after: u64) -> i64 {
+    i64::try_from(after).unwrap_or(i64::MAX)
+}
+
 /// What covers a path: its own node, or the nearest above it.
 struct Cover {
     /// Its own node.
     node: Option<i64>,
     bound: Vector,
     digest: Digest,
-    /// Deletions in it from before this number may have left no ghosts.
+    /// Of its own node; that of a row without node is the row's number; 0 without a row.
     born: i64,
 }
 
 /// Walks down to a path, joining S of every node on the way.
-fn descend(
-    conn: &Connection,
-    names: &RwLock<Names>,
-    path: &RelPath,
-    sub: &mut Vector,
-) -> Result<Cover> {
-    let mut query = conn
-        .prepare_cached("SELECT s, bound, digest, born FROM node WHERE id = ?1")
-        .attempt("read a directory")?;
+fn descend(conn: &Connection, names: &RwLock<Names>, path: &RelPath, sub: &mut Vector) -> Result<Cover> {
+    let mut query = conn.prepare_cached("SELECT s, bound, digest, born FROM node WHERE id = ?1").attempt("read a directory")?;
     let mut read = |id: i64, sub: &mut Vector| -> Result<(Vec<u8>, [u8; 16], i64)> {
-        let (s, bound, digest, born): (Option<Vec<u8>>, Vec<u8>, [u8; 16], i64) = query
-            .query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))
-            .attempt("read a directory")?;
+        let (s, bound, digest, born): (Option<Vec<u8>>, Vec<u8>, [u8; 16], i64) =
+            query.query_row([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))).attempt("read a directory")?;
         if let Some(s) = s {
             sub.join(&hold(names).decode(&s)?);
         }
@@ -93,43 +87,33 @@ fn descend(
     };
     let (mut bound, mut digest, mut born) = read(ROOT, sub)?;
     let mut node = Some(ROOT);
-    for name in path.components() {
+    for (depth, name) in path.components().enumerate() {
         let parent = node.expect("the walk ends at the first path without node");
-        node = child_node(conn, parent, name.as_bytes())?;
-        let Some(id) = node else { break };
+        let row = child_row(conn, parent, name.as_bytes())?;
+        node = row.and_then(|(node, _)| node);
+        let Some(id) = node else {
+            // Only the path's own row tells when the rows below it went.
+            born = row.filter(|_| depth + 1 == path.depth()).map_or(0, |(_, seq)| seq);
+            break;
+        };
         (bound, digest, born) = read(id, sub)?;
     }
-    let digest = if node.is_some() {
-        Digest(u128::from_le_bytes(digest))
-    } else {
-        Digest::default()
-    };
-    Ok(Cover {
-        born: if node.is_some() { born } else { 0 },
-        node,
-        bound: hold(names).decode(&bound)?,
-        digest,
-    })
+    let digest = if node.is_some() { Digest(u128::from_le_bytes(digest)) } else { Digest::default() };
+    Ok(Cover { node, bound: hold(names).decode(&bound)?, digest, born })
 }
 
 fn child_node(conn: &Connection, parent: i64, name: &[u8]) -> Result<Option<i64>> {
-    let node = conn
-        .prepare_cached("SELECT node FROM entry WHERE parent = ?1 AND name = ?2")
-        .and_then(|mut query| {
-            query
-                .query_row(params![parent, name], |row| row.get(0))
-                .optional()
-        })
-        .attempt("read a path")?;
-    Ok(node.flatten())
+    Ok(child_row(conn, parent, name)?.and_then(|(node, _)| node))
 }
 
-fn children(
-    conn: &Connection,
-    names: &RwLock<Names>,
-    (dir, node): (&RelPath, i64),
-    filter: &Filter,
-) -> Result<Vec<Child>> {
+/// Node and sequence number of a row.
+fn child_row(conn: &Connection, parent: i64, name: &[u8]) -> Result<Option<(Option<i64>, i64)>> {
+    conn.prepare_cached("SELECT node, seq FROM entry WHERE parent = ?1 AND name = ?2")
+        .and_then(|mut query| query.query_row(params![parent, name], |row| Ok((row.get(0)?, row.get(1)?))).optional())
+        .attempt("read a path")
+}
+
+fn children(conn: &Connection, names: &RwLock<Names>, (dir, node): (&RelPath, i64), filter: &Filter) -> Result<Vec<Child>> {
     let by_name = format!("{CHILD} AND e.name = ?2");
     let (after, also) = match filter {
         Filter::All => return select(conn, names, &format!("{CHILD} ORDER BY e.name"), [node]),
@@ -140,10 +124,8 @@ fn children(
             }
             return Ok(found);
         }
-        Filter::Since { after, also } => (after, also),
+        Filter::Since { after, also } => (newest(*after), also),
     };
-    // A number beyond what the table can hold is one that nothing has reached.
-    let after = i64::try_from(*after).unwrap_or(i64::MAX);
     let sql = format!("{CHILD} AND (e.seq > ?2 OR n.seq > ?2) ORDER BY e.name");
     let mut found = select(conn, names, &sql, params![node, after])?;
     for name in asked_for(dir, also) {
@@ -158,23 +140,12 @@ fn children(
 /// The names in `dir` at or below which a path is asked for.
 fn asked_for(dir: &RelPath, also: &BTreeSet<RelPath>) -> BTreeSet<Name> {
     let depth = dir.depth();
-    let below = also
-        .range(dir.clone()..)
-        .take_while(|path| dir.contains(path));
-    below
-        .filter_map(|path| path.components().nth(depth))
-        .collect()
+    let below = also.range(dir.clone()..).take_while(|path| dir.contains(path));
+    below.filter_map(|path| path.components().nth(depth)).collect()
 }
 
-fn select(
-    conn: &Connection,
-    names: &RwLock<Names>,
-    sql: &str,
-    params: impl Params,
-) -> Result<Vec<Child>> {
-    let mut query = conn
-        .prepare_cached(sql)
-        .attempt("read a directory's paths")?;
+fn select(conn: &Connection, names: &RwLock<Names>, sql: &str, params: impl Params) -> Result<Vec<Child>> {
+    let mut query = conn.prepare_cached(sql).attempt("read a directory's paths")?;
     let mut rows = query.query(params).attempt("read a directory's paths")?;
     let names = hold(names);
     let mut children = Vec::new();
@@ -187,9 +158,7 @@ fn select(
 fn child(row: &rusqlite::Row<'_>, names: &Names) -> Result<Child> {
     let blob = |column: usize| {
         let value = row.get_ref(column).attempt("read a path")?;
-        value.as_blob_or_null().map_err(|_| StateError::Content {
-            what: "a column of another type",
-        })
+        value.as_blob_or_null().map_err(|_| StateError::Content { what: "a column of another type" })
     };
     let live = match encode::kind_of(row.get(1).attempt("read a path")?)? {
         None => None,
@@ -203,12 +172,7 @@ fn child(row: &rusqlite::Row<'_>, names: &Names) -> Result<Child> {
             digest: Digest(u128::from_le_bytes(row.get(10).attempt("read a path")?)),
         }),
     };
-    Ok(Child {
-        name: name(blob(0)?)?,
-        row: live,
-        own: names.knowledge(row.get(2).attempt("read a path")?).cloned(),
-        tree,
-    })
+    Ok(Child { name: name(blob(0)?)?, row: live, own: names.knowledge(row.get(2).attempt("read a path")?).cloned(), tree })
 }
 
 fn name(blob: Option<&[u8]>) -> Result<Name> {
@@ -224,9 +188,7 @@ pub(super) fn known(conn: &Connection, dir: NodeId) -> Result<Vec<Known>> {
     while let Some(row) = rows.next().attempt("read known paths")? {
         let blob = |column: usize| {
             let value = row.get_ref(column).attempt("read known paths")?;
-            value.as_blob_or_null().map_err(|_| StateError::Content {
-                what: "a column of another type",
-            })
+            value.as_blob_or_null().map_err(|_| StateError::Content { what: "a column of another type" })
         };
         let kind = encode::kind_of(row.get(1).attempt("read known paths")?)?;
         let kind = kind.ok_or(StateError::Content { what: "a kind" })?;
@@ -236,49 +198,27 @@ pub(super) fn known(conn: &Connection, dir: NodeId) -> Result<Vec<Known>> {
             Kind::File => blob(4)?.map(encode::hash).transpose()?,
             Kind::Dir | Kind::Symlink => None,
         };
-        let node: Option<i64> = if kind == Kind::Dir {
-            row.get(2).attempt("read known paths")?
-        } else {
-            None
-        };
-        known.push(Known {
-            name: name(blob(0)?)?,
-            kind,
-            signature,
-            mtime_ns: attrs.mtime_ns,
-            hash,
-            node: node.map(NodeId),
-        });
+        let node: Option<i64> = if kind == Kind::Dir { row.get(2).attempt("read known paths")? } else { None };
+        known.push(Known { name: name(blob(0)?)?, kind, signature, mtime_ns: attrs.mtime_ns, hash, node: node.map(NodeId) });
     }
     Ok(known)
 }
 
 /// A live path.
-pub(super) fn entry(
-    conn: &Connection,
-    names: &RwLock<Names>,
-    path: &RelPath,
-) -> Result<Option<Entry>> {
+pub(super) fn entry(conn: &Connection, names: &RwLock<Names>, path: &RelPath) -> Result<Option<Entry>> {
     let _snapshot = conn.unchecked_transaction().attempt("begin to read")?;
     let Some((parent, name)) = slot(conn, path)? else {
         return Ok(None);
     };
     let stored = conn
         .prepare_cached("SELECT kind, node, o, m, c, sig, content, attrs FROM entry WHERE parent = ?1 AND name = ?2")
-        .and_then(|mut query| {
-            query.query_row(params![parent, name], |row| Ok(stored_of(row, &hold(names)))).optional()
-        })
+        .and_then(|mut query| query.query_row(params![parent, name], |row| Ok(stored_of(row, &hold(names)))).optional())
         .attempt("read a path")?
         .transpose()?;
-    let Some((own, (row, signature))) = stored.and_then(|stored| Some((stored.own, stored.live?)))
-    else {
+    let Some((own, (row, signature))) = stored.and_then(|stored| Some((stored.own, stored.live?))) else {
         return Ok(None);
     };
-    Ok(Some(Entry {
-        row,
-        own: hold(names).knowledge(own).cloned(),
-        signature,
-    }))
+    Ok(Some(Entry { row, own: hold(names).knowledge(own).cloned(), signature }))
 }
 
 /// The number of a live directory.
@@ -289,11 +229,7 @@ pub(super) fn node(conn: &Connection, path: &RelPath) -> Result<Option<NodeId>> 
     };
     let node: Option<Option<i64>> = conn
         .prepare_cached("SELECT node FROM entry WHERE parent = ?1 AND name = ?2 AND kind = 3")
-        .and_then(|mut query| {
-            query
-                .query_row(params![parent, name], |row| row.get(0))
-                .optional()
-        })
+        .and_then(|mut query| query.query_row(params![parent, name], |row| row.get(0)).optional())
         .attempt("read a path")?;
     Ok(node.flatten().map(NodeId))
 }

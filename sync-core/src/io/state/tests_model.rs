@@ -33,58 +33,29 @@ struct Model {
 
 impl Model {
     fn new() -> Model {
-        let row = Row {
-            object: Object {
-                content: Content::Dir,
-                attrs: Attrs::default(),
-            },
-            m: Vector::new(),
-            c: Creation::default(),
-        };
-        let root = Line {
-            live: Some((row, Signature::default())),
-            tree: Some(Tree::default()),
-            ..Line::default()
-        };
-        Model {
-            lines: BTreeMap::from([(RelPath::root(), root)]),
-            counter: 0,
-            now: 0,
-        }
+        let row =
+            Row { object: Object { content: Content::Dir, attrs: Attrs::default() }, m: Vector::new(), c: Creation::default() };
+        let root = Line { live: Some((row, Signature::default())), tree: Some(Tree::default()), ..Line::default() };
+        Model { lines: BTreeMap::from([(RelPath::root(), root)]), counter: 0, now: 0 }
     }
 
     fn kind(&self, at: &RelPath) -> Option<Kind> {
-        self.lines
-            .get(at)?
-            .live
-            .as_ref()
-            .map(|(row, _)| row.object.kind())
+        self.lines.get(at)?.live.as_ref().map(|(row, _)| row.object.kind())
     }
 
     fn children<'a>(&'a self, at: &'a RelPath) -> impl Iterator<Item = (&'a RelPath, &'a Line)> {
-        self.lines
-            .iter()
-            .filter(move |(p, _)| p.parent().as_ref() == Some(at))
+        self.lines.iter().filter(move |(p, _)| p.parent().as_ref() == Some(at))
     }
 
     /// The deepest path on the way to `at` with a tree.
     fn near(&self, at: &RelPath) -> RelPath {
-        let found = at
-            .ancestors()
-            .find(|p| self.lines.get(p).is_some_and(|line| line.tree.is_some()));
+        let found = at.ancestors().find(|p| self.lines.get(p).is_some_and(|line| line.tree.is_some()));
         found.unwrap()
     }
 
     fn sub(&self, at: &RelPath) -> Vector {
-        let mut sub: Vector = if self.counter == 0 {
-            Vector::new()
-        } else {
-            Event {
-                replica: id(1),
-                counter: self.counter,
-            }
-            .into()
-        };
+        let mut sub: Vector =
+            if self.counter == 0 { Vector::new() } else { Event { replica: id(1), counter: self.counter }.into() };
         for p in at.ancestors() {
             if let Some(tree) = self.lines.get(&p).and_then(|line| line.tree.as_ref()) {
                 sub.join(&tree.s);
@@ -94,22 +65,14 @@ impl Model {
     }
 
     fn own(&self, at: &RelPath) -> Vector {
-        self.lines
-            .get(at)
-            .map_or_else(|| self.sub(at), |line| self.sub(at).joined(&line.own))
+        self.lines.get(at).map_or_else(|| self.sub(at), |line| self.sub(at).joined(&line.own))
     }
 
     fn digest(&self, at: &RelPath) -> Digest {
-        self.children(at)
-            .fold(Digest::default(), |sum, (p, line)| match &line.live {
-                None => sum,
-                Some((row, _)) => sum.plus(Digest::of_child(
-                    p.name().unwrap().as_bytes(),
-                    &row.object,
-                    self.digest(p),
-                    MASK,
-                )),
-            })
+        self.children(at).fold(Digest::default(), |sum, (p, line)| match &line.live {
+            None => sum,
+            Some((row, _)) => sum.plus(Digest::of_child(p.name().unwrap().as_bytes(), &row.object, self.digest(p), MASK)),
+        })
     }
 
     fn raise_up(&mut self, at: &RelPath, bound: &Vector) {
@@ -137,25 +100,17 @@ impl Model {
         let parent = at.parent().unwrap();
         self.ensure_tree(&parent);
         let bound = self.lines[&parent].tree.as_ref().unwrap().bound.clone();
-        self.lines.entry(at.clone()).or_default().tree = Some(Tree {
-            bound,
-            ..Tree::default()
-        });
+        self.lines.entry(at.clone()).or_default().tree = Some(Tree { bound, ..Tree::default() });
         self.touch(at);
     }
 
     fn tells(&self, at: &RelPath) -> bool {
-        let s = self.lines[at]
-            .tree
-            .as_ref()
-            .map(|tree| tree.s.clone())
-            .unwrap_or_default();
+        let s = self.lines[at].tree.as_ref().map(|tree| tree.s.clone()).unwrap_or_default();
         !s.within(&self.sub(&at.parent().unwrap()))
     }
 
     fn drop_tree_if_silent(&mut self, at: &RelPath) {
-        if self.kind(at) != Some(Kind::Dir) && self.children(at).next().is_none() && !self.tells(at)
-        {
+        if self.kind(at) != Some(Kind::Dir) && self.children(at).next().is_none() && !self.tells(at) {
             self.lines.get_mut(at).unwrap().tree = None;
         }
     }
@@ -164,30 +119,18 @@ impl Model {
     fn apply(&mut self, change: &Change) -> bool {
         self.now += 1;
         match change {
-            Change::Put {
-                path,
-                row,
-                signature,
-                learn,
-            } => self.put(path, row, signature, learn.as_deref()),
+            Change::Put { path, row, signature, learn } => self.put(path, row, signature, learn.as_deref()),
             Change::Remove { path, learn, bound } => self.remove(path, learn.as_deref(), bound),
-            Change::RemoveTree { path, learn, bound } => {
-                self.remove_tree(path, learn.as_deref(), bound)
-            }
-            Change::Learn { path, learn, .. } => {
-                self.learn(path, learn);
+            Change::RemoveTree { path, learn, bound } => self.remove_tree(path, learn.as_deref(), bound),
+            Change::Learn { path, learn, bound } => {
+                self.learn(path, learn, bound);
                 true
             }
-            Change::Raise { path, s, bound, .. } => {
-                self.raise(path, s.as_deref(), bound);
+            Change::Raise { path, s, bound, gaps } => {
+                self.raise(path, s.as_deref(), bound, *gaps);
                 true
             }
-            Change::Refresh {
-                path,
-                signature,
-                hash,
-                mtime_ns,
-            } => {
+            Change::Refresh { path, signature, hash, mtime_ns } => {
                 self.refresh(path, signature, *hash, *mtime_ns);
                 true
             }
@@ -197,9 +140,7 @@ impl Model {
 
     fn put(&mut self, at: &RelPath, row: &Row, sig: &Signature, learn: Option<&Vector>) -> bool {
         let dir = row.object.kind() == Kind::Dir;
-        let parent_live = at
-            .parent()
-            .is_none_or(|parent| self.kind(&parent) == Some(Kind::Dir));
+        let parent_live = at.parent().is_none_or(|parent| self.kind(&parent) == Some(Kind::Dir));
         let live_below = self.children(at).any(|(_, line)| line.live.is_some());
         if !parent_live || (!dir && (at.is_root() || live_below)) {
             return false;
@@ -215,6 +156,7 @@ impl Model {
         } else {
             self.drop_tree_if_silent(at);
         }
+        self.drop_own_if_known(at);
         self.raise_up(at, &row.m);
         self.touch(at);
         true
@@ -226,31 +168,17 @@ impl Model {
             return false;
         }
         self.counter = self.counter.max(bound.get(id(1)));
-        if self.kind(at).is_none() {
-            if let Some(learn) = learn {
-                self.learn(at, learn);
-            }
-            self.raise_above(at, bound);
-            return true;
-        }
-        let line = self.lines.get_mut(at).unwrap();
+        self.ensure_tree(&at.parent().unwrap());
+        let line = self.lines.entry(at.clone()).or_default();
         line.live = None;
         if let Some(learn) = learn {
             line.own.join(learn);
         }
         self.drop_tree_if_silent(at);
+        self.drop_own_if_known(at);
         self.raise_up(at, bound);
         self.touch(at);
         true
-    }
-
-    fn raise_above(&mut self, at: &RelPath, bound: &Vector) {
-        let near = self.near(at);
-        let tree = self.lines[&near].tree.as_ref().unwrap();
-        if !bound.within(&tree.bound) {
-            self.raise_up(&near, bound);
-            self.touch_tree(&near);
-        }
     }
 
     /// Touches trees only: the row itself did not change.
@@ -265,53 +193,49 @@ impl Model {
             return false;
         }
         self.counter = self.counter.max(bound.get(id(1)));
-        if !self.lines.contains_key(at) {
-            if let Some(learn) = learn {
-                self.raise(at, Some(learn), &Vector::new());
-            }
-            self.raise_above(at, bound);
-            return true;
-        }
-        self.lines.get_mut(at).unwrap().live = None;
+        self.ensure_tree(&at.parent().unwrap());
+        self.lines.entry(at.clone()).or_default().live = None;
         if let Some(learn) = learn
             && !learn.within(&self.sub(&at.parent().unwrap()))
         {
             self.ensure_tree(at);
-            self.lines
-                .get_mut(at)
-                .unwrap()
-                .tree
-                .as_mut()
-                .unwrap()
-                .s
-                .join(learn);
+            self.lines.get_mut(at).unwrap().tree.as_mut().unwrap().s.join(learn);
         }
-        let below: Vec<RelPath> = self
-            .lines
-            .keys()
-            .filter(|p| at.contains(p) && *p != at)
-            .cloned()
-            .collect();
-        for p in &below {
-            self.lines.get_mut(p).unwrap().live = None;
-        }
+        let below: Vec<RelPath> = self.lines.keys().filter(|p| at.contains(p) && *p != at).cloned().collect();
+        let known = self.sub(at);
         for p in below.iter().rev() {
-            self.drop_tree_if_silent(p);
-            let line = &self.lines[p];
-            if line.tree.is_none() && line.own.within(&self.sub(p)) {
+            let line = self.lines.get_mut(p).unwrap();
+            line.live = None;
+            let tells = line.tree.as_ref().is_some_and(|tree| !tree.s.within(&known));
+            let tells_own = !line.own.within(&known);
+            if !tells && self.children(p).next().is_none() {
+                self.lines.get_mut(p).unwrap().tree = None;
+            }
+            if self.lines[p].tree.is_none() && !tells_own {
                 self.lines.remove(p);
                 continue;
+            }
+            if !tells_own {
+                self.lines.get_mut(p).unwrap().own = Vector::new();
             }
             self.raise_up(p, bound);
             self.touch(p);
         }
         self.drop_tree_if_silent(at);
+        self.drop_own_if_known(at);
         self.raise_up(at, bound);
         self.touch(at);
         true
     }
 
-    fn learn(&mut self, at: &RelPath, learn: &Vector) {
+    /// Drops o where it tells no more than Sub.
+    fn drop_own_if_known(&mut self, at: &RelPath) {
+        if self.lines[at].own.within(&self.sub(at)) {
+            self.lines.get_mut(at).unwrap().own = Vector::new();
+        }
+    }
+
+    fn learn(&mut self, at: &RelPath, learn: &Vector, bound: &Vector) {
         if learn.within(&self.own(at)) {
             return;
         }
@@ -319,38 +243,25 @@ impl Model {
             self.ensure_tree(&parent);
         }
         self.lines.entry(at.clone()).or_default().own.join(learn);
+        self.raise_up(at, bound);
         self.touch(at);
     }
 
-    fn raise(&mut self, at: &RelPath, s: Option<&Vector>, bound: &Vector) {
+    fn raise(&mut self, at: &RelPath, s: Option<&Vector>, bound: &Vector, gaps: bool) {
         let new = s.filter(|s| !s.within(&self.sub(at)));
-        if new.is_none() && bound.within(&self.lines[&self.near(at)].tree.as_ref().unwrap().bound) {
+        if new.is_none() && !gaps && bound.within(&self.lines[&self.near(at)].tree.as_ref().unwrap().bound) {
             return;
         }
         self.ensure_tree(at);
         if let Some(s) = new {
-            self.lines
-                .get_mut(at)
-                .unwrap()
-                .tree
-                .as_mut()
-                .unwrap()
-                .s
-                .join(s);
+            self.lines.get_mut(at).unwrap().tree.as_mut().unwrap().s.join(s);
         }
         self.raise_up(at, bound);
         self.touch_tree(at);
     }
 
-    fn refresh(
-        &mut self,
-        at: &RelPath,
-        sig: &Signature,
-        hash: Option<Hash>,
-        mtime_ns: Option<i64>,
-    ) {
-        let Some((row, old_sig)) = self.lines.get_mut(at).and_then(|line| line.live.as_mut())
-        else {
+    fn refresh(&mut self, at: &RelPath, sig: &Signature, hash: Option<Hash>, mtime_ns: Option<i64>) {
+        let Some((row, old_sig)) = self.lines.get_mut(at).and_then(|line| line.live.as_mut()) else {
             return;
         };
         let old = row.clone();
@@ -404,69 +315,33 @@ impl Model {
             assert_eq!(*listing.sub, self.sub(dir), "sub of {dir}");
             assert_eq!(listing.digest, self.digest(dir), "digest of {dir}");
             let near = self.near(dir);
-            assert_eq!(
-                *listing.bound,
-                self.lines[&near].tree.as_ref().unwrap().bound,
-                "bound of {dir}"
-            );
+            assert_eq!(*listing.bound, self.lines[&near].tree.as_ref().unwrap().bound, "bound of {dir}");
             let want: Vec<(&RelPath, &Line)> = self.children(dir).collect();
             let names: Vec<Name> = want.iter().map(|(p, _)| p.name().unwrap()).collect();
-            assert_eq!(
-                listing
-                    .children
-                    .iter()
-                    .map(|c| c.name.clone())
-                    .collect::<Vec<_>>(),
-                names,
-                "children of {dir}"
-            );
+            assert_eq!(listing.children.iter().map(|c| c.name.clone()).collect::<Vec<_>>(), names, "children of {dir}");
             for ((p, line), child) in want.iter().zip(&listing.children) {
                 self.compare_child(state, (p, line), child);
             }
             for (time, after) in seqs.iter().enumerate() {
-                let filter = Filter::Since {
-                    after: *after,
-                    also: Arc::default(),
-                };
-                let listed = state.listing(dir, &filter).unwrap().children;
-                let changed = |line: &Line| {
-                    line.touched > time || line.tree.as_ref().is_some_and(|t| t.touched > time)
-                };
-                let want: Vec<Name> = want
-                    .iter()
-                    .filter(|(_, line)| changed(line))
-                    .map(|(p, _)| p.name().unwrap())
-                    .collect();
-                assert_eq!(
-                    listed.iter().map(|c| c.name.clone()).collect::<Vec<_>>(),
-                    want,
-                    "{dir} since {time}"
-                );
+                let filter = Filter::Since { after: *after, also: Arc::default() };
+                let listed = state.listing(dir, &filter).unwrap();
+                let changed =
+                    |line: &Line| listed.full || line.touched > time || line.tree.as_ref().is_some_and(|t| t.touched > time);
+                let want: Vec<Name> = want.iter().filter(|(_, line)| changed(line)).map(|(p, _)| p.name().unwrap()).collect();
+                assert_eq!(listed.children.iter().map(|c| c.name.clone()).collect::<Vec<_>>(), want, "{dir} since {time}");
             }
         }
-        let live = self
-            .lines
-            .iter()
-            .filter(|(p, line)| !p.is_root() && line.live.is_some())
-            .count();
+        let live = self.lines.iter().filter(|(p, line)| !p.is_root() && line.live.is_some()).count();
         assert_eq!(state.live().unwrap(), live as u64);
     }
 
     fn compare_child(&self, state: &State, (at, line): (&RelPath, &Line), child: &Child) {
-        assert_eq!(
-            child.row,
-            line.live.as_ref().map(|(row, _)| row.clone()),
-            "row of {at}"
-        );
+        assert_eq!(child.row, line.live.as_ref().map(|(row, _)| row.clone()), "row of {at}");
         let own = child.own.as_deref().cloned().unwrap_or_default();
         assert_eq!(self.sub(at).joined(&own), self.own(at), "own of {at}");
         assert_eq!(child.tree.is_some(), line.tree.is_some(), "tree of {at}");
         let entry = state.entry(at).unwrap();
-        assert_eq!(
-            entry.map(|e| e.signature),
-            line.live.as_ref().map(|(_, sig)| *sig),
-            "signature of {at}"
-        );
+        assert_eq!(entry.map(|e| e.signature), line.live.as_ref().map(|(_, sig)| *sig), "signature of {at}");
     }
 }
 
@@ -491,10 +366,7 @@ fn change(state: &State, (kind, place, who, n, more): Op) -> Change {
     let path = places()[place % places().len()].clone();
     let event = match who {
         1 => state.tick().unwrap(),
-        who => Event {
-            replica: id(who),
-            counter: n,
-        },
+        who => Event { replica: id(who), counter: n },
     };
     let known = || Some(Arc::new(Vector::from(event))).filter(|_| who != 1 || more);
     let bound: Arc<Vector> = Arc::new(event.into());
@@ -502,63 +374,24 @@ fn change(state: &State, (kind, place, who, n, more): Op) -> Change {
         0..=3 => {
             let content = match kind {
                 0 | 1 => Content::Dir,
-                2 => Content::File {
-                    size: n,
-                    hash: more.then_some(Hash([n as u8; 32])),
-                },
+                2 => Content::File { size: n, hash: more.then_some(Hash([n as u8; 32])) },
                 _ => Content::Symlink(n.to_le_bytes().into()),
             };
             let mut attrs = sig(n).attrs();
             if more {
                 attrs.mtime_ns += 1;
             }
-            let row = Row {
-                object: Object { content, attrs },
-                m: event.into(),
-                c: event.into(),
-            };
-            Change::Put {
-                path,
-                row,
-                signature: sig(n),
-                learn: known(),
-            }
+            let row = Row { object: Object { content, attrs }, m: event.into(), c: event.into() };
+            Change::Put { path, row, signature: sig(n), learn: known() }
         }
-        4 => Change::Remove {
-            path,
-            learn: known(),
-            bound,
-        },
-        5 => Change::RemoveTree {
-            path,
-            learn: known(),
-            bound,
-        },
-        6 => Change::Learn {
-            path,
-            learn: Arc::new(
-                Event {
-                    replica: id(2 + who % 2),
-                    counter: n,
-                }
-                .into(),
-            ), bound: std::sync::Arc::default() },
+        4 => Change::Remove { path, learn: known(), bound },
+        5 => Change::RemoveTree { path, learn: known(), bound },
+        6 => Change::Learn { path, learn: Arc::new(Event { replica: id(2 + who % 2), counter: n }.into()), bound },
         7 => {
-            let event = Event {
-                replica: id(2 + who % 2),
-                counter: n,
-            };
-            Change::Raise {
-                path,
-                s: more.then(|| Arc::new(event.into())),
-                bound: Arc::new(event.into()), gaps: false }
+            let event = Event { replica: id(2 + who % 2), counter: n };
+            Change::Raise { path, s: more.then(|| Arc::new(event.into())), bound: Arc::new(event.into()), gaps: n == 5 }
         }
-        8 => Change::Refresh {
-            path,
-            signature: sig(n),
-            hash: more.then_some(Hash([9; 32])),
-            mtime_ns: more.then_some(n as i64),
-        },
+        8 => Change::Refresh { path, signature: sig(n), hash: more.then_some(Hash([9; 32])), mtime_ns: more.then_some(n as i64) },
         _ => Change::Forget { path },
     }
 }
@@ -566,13 +399,8 @@ fn change(state: &State, (kind, place, who, n, more): Op) -> Change {
 fn ops(max: usize) -> impl Strategy<Value = Vec<Op>> {
     let op = (0u8..=9, 0usize..15, 1u8..=3, 1u64..6, any::<bool>());
     // Directories first, so that most of what follows finds its parent.
-    let base = Just(vec![
-        (0, 1, 1, 1, false),
-        (0, 2, 1, 1, false),
-        (0, 8, 1, 1, false),
-    ]);
-    (base, prop::collection::vec(op, 1..max))
-        .prop_map(|(base, ops)| base.into_iter().chain(ops).collect())
+    let base = Just(vec![(0, 1, 1, 1, false), (0, 2, 1, 1, false), (0, 8, 1, 1, false)]);
+    (base, prop::collection::vec(op, 1..max)).prop_map(|(base, ops)| base.into_iter().chain(ops).collect())
 }
 
 proptest! {

@@ -1,8 +1,6 @@
 //! Opening, locks, crashes, damage, identity, records; size on disk.
 
-use super::tests::{
-    MASK, all, commit, dir, dir_row, file, file_row, id, know, memory, path, sig, vector,
-};
+use super::tests::{MASK, all, commit, dir, dir_row, file, file_row, id, know, memory, path, sig, vector};
 use super::*;
 use crate::knowledge::{Creation, Event};
 use proptest::prelude::*;
@@ -31,28 +29,18 @@ fn a_state_that_was_closed_opens_with_all_it_had() {
     let state = open(root.path());
     assert!(state.created() && state.moved().is_none());
     let event = state.tick().unwrap();
-    let theirs = Change::Learn {
-        path: path("x"),
-        learn: know(&[(2, 3)]), bound: std::sync::Arc::default() };
+    let theirs = Change::Learn { path: path("x"), learn: know(&[(2, 3)]), bound: know(&[]) };
     commit(&state, vec![dir("d", event), file("d/f", 5, event), theirs]);
-    let (me, instance, seq, root_listing) =
-        (state.id(), state.instance(), state.seq(), all(&state, ""));
+    let (me, instance, seq, root_listing) = (state.id(), state.instance(), state.seq(), all(&state, ""));
     state.close().unwrap();
     assert!(State::exists(root.path()));
     let state = open(root.path());
     assert!(!state.created() && state.moved().is_none());
-    assert_eq!(
-        (state.id(), state.instance(), state.seq(), all(&state, "")),
-        (me, instance, seq, root_listing)
-    );
+    assert_eq!((state.id(), state.instance(), state.seq(), all(&state, "")), (me, instance, seq, root_listing));
     assert_eq!((state.live().unwrap(), state.counter()), (2, 1));
     assert_eq!(state.check().unwrap(), Vec::<String>::new());
     assert_eq!(state.quick_check().unwrap(), Vec::<String>::new());
-    assert_eq!(
-        state.tick().unwrap().counter,
-        2,
-        "a clean end leaves no gap"
-    );
+    assert_eq!(state.tick().unwrap().counter, 2, "a clean end leaves no gap");
 }
 
 #[test]
@@ -72,13 +60,8 @@ fn opening_and_closing_without_a_change_writes_nothing() {
 fn only_one_opening_holds_the_state() {
     let root = tempfile::tempdir().unwrap();
     let state = open(root.path());
-    let Err(StateError::Locked { holder, .. }) = State::open(root.path(), MASK) else {
-        panic!("not locked")
-    };
-    assert!(
-        holder.starts_with(&format!("process {}", std::process::id())),
-        "{holder}"
-    );
+    let Err(StateError::Locked { holder, .. }) = State::open(root.path(), MASK) else { panic!("not locked") };
+    assert!(holder.starts_with(&format!("process {}", std::process::id())), "{holder}");
     drop(state);
     // A left-over file with somebody's name is no lock.
     assert!(root.path().join("state.lock").exists());
@@ -92,22 +75,14 @@ fn another_process_that_holds_the_lock_is_respected() {
     let lock = root.path().join("state.lock");
     std::fs::write(&lock, "of some earlier boot\n1\n1\nsomebody\n").unwrap();
     let mut child = std::process::Command::new("flock")
-        .args([
-            "--exclusive".as_ref(),
-            lock.as_os_str(),
-            "sh".as_ref(),
-            "-c".as_ref(),
-            "echo; read x".as_ref(),
-        ])
+        .args(["--exclusive".as_ref(), lock.as_os_str(), "sh".as_ref(), "-c".as_ref(), "echo; read x".as_ref()])
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
     let mut line = [0];
     std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
-    let Err(StateError::Locked { holder, .. }) = State::open(root.path(), MASK) else {
-        panic!("not locked")
-    };
+    let Err(StateError::Locked { holder, .. }) = State::open(root.path(), MASK) else { panic!("not locked") };
     assert_eq!(holder, "another process", "the note is not of this boot");
     drop(child.stdin.take());
     child.wait().unwrap();
@@ -119,24 +94,16 @@ fn a_newer_schema_is_refused_and_left_untouched() {
     let root = tempfile::tempdir().unwrap();
     open(root.path()).close().unwrap();
     let file = root.path().join("state.db");
-    Connection::open(&file)
-        .unwrap()
-        .pragma_update(None, "user_version", 99)
-        .unwrap();
+    Connection::open(&file).unwrap().pragma_update(None, "user_version", 99).unwrap();
     let before = std::fs::read(&file).unwrap();
     let result = State::open(root.path(), MASK);
-    assert!(
-        matches!(result, Err(StateError::Newer { found: 99, .. })),
-        "{result:?}"
-    );
+    assert!(matches!(result, Err(StateError::Newer { found: 99, .. })), "{result:?}");
     assert_eq!(std::fs::read(&file).unwrap(), before);
 }
 
 fn assert_moved_aside(root: &Path) {
     let result = State::open(root, MASK);
-    let Err(StateError::Damaged { moved_to, .. }) = result else {
-        panic!("{result:?}")
-    };
+    let Err(StateError::Damaged { moved_to, .. }) = result else { panic!("{result:?}") };
     assert!(moved_to.exists() && !root.join("state.db").exists() && !State::exists(root));
     assert!(open(root).created(), "the next opening begins anew");
 }
@@ -144,11 +111,7 @@ fn assert_moved_aside(root: &Path) {
 #[test]
 fn a_damaged_file_is_moved_aside_and_said() {
     let root = tempfile::tempdir().unwrap();
-    std::fs::write(
-        root.path().join("state.db"),
-        b"this is no state, whatever it is",
-    )
-    .unwrap();
+    std::fs::write(root.path().join("state.db"), b"this is no state, whatever it is").unwrap();
     assert_moved_aside(root.path());
     std::fs::remove_file(root.path().join("state.db")).unwrap();
     std::fs::write(root.path().join("state.db"), vec![7; 1 << 16]).unwrap();
@@ -182,8 +145,7 @@ fn a_creation_that_was_cut_short_is_made_again() {
     assert!(open(root.path()).created());
     std::fs::remove_file(root.path().join("state.db")).unwrap();
     let conn = Connection::open(root.path().join("state.db")).unwrap();
-    conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))
-        .unwrap();
+    conn.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).unwrap();
     drop(conn);
     assert!(open(root.path()).created());
 }
@@ -266,18 +228,9 @@ fn a_new_identity_keeps_the_old_component_and_starts_a_new_counter() {
     assert!(!state.remembers((1, nonce)).unwrap());
     assert_eq!(state.check().unwrap(), Vec::<String>::new());
     let next = state.tick().unwrap();
-    assert_eq!(
-        next,
-        Event {
-            replica: new,
-            counter: 1
-        }
-    );
+    assert_eq!(next, Event { replica: new, counter: 1 });
     commit(&state, vec![file("b", 1, next)]);
-    assert_eq!(
-        state.entry(&path("a")).unwrap().unwrap().row.m,
-        Vector::from(event)
-    );
+    assert_eq!(state.entry(&path("a")).unwrap().unwrap().row.m, Vector::from(event));
     state.close().unwrap();
     assert_eq!(open(root.path()).id(), new);
 }
@@ -288,11 +241,7 @@ fn a_copied_state_says_that_it_moved_until_its_place_is_recorded() {
     open(root.path()).close().unwrap();
     let image = crash_image(root.path());
     let copy = open(image.path());
-    assert!(
-        copy.moved().unwrap().contains("inode"),
-        "{:?}",
-        copy.moved()
-    );
+    assert!(copy.moved().unwrap().contains("inode"), "{:?}", copy.moved());
     copy.record_place().unwrap();
     drop(copy);
     assert_eq!(open(image.path()).moved(), None);
@@ -317,10 +266,7 @@ fn threads_read_while_one_writes() {
                     let known = state.known(node).unwrap().len();
                     let listing = all(&state, "d");
                     // The digest belongs to the rows it came with.
-                    assert_eq!(
-                        listing.children.is_empty(),
-                        listing.digest == crate::entry::Digest::default()
-                    );
+                    assert_eq!(listing.children.is_empty(), listing.digest == crate::entry::Digest::default());
                     assert!(listing.children.len() >= known);
                     if known == 200 {
                         break;
@@ -329,15 +275,7 @@ fn threads_read_while_one_writes() {
             });
         }
         for n in 0..200 {
-            state
-                .commit(
-                    Batch {
-                        changes: vec![file(&format!("d/{n:03}"), n, event)],
-                        ..Batch::default()
-                    },
-                    false,
-                )
-                .unwrap();
+            state.commit(Batch { changes: vec![file(&format!("d/{n:03}"), n, event)], ..Batch::default() }, false).unwrap();
         }
     });
     assert_eq!(state.check().unwrap(), Vec::<String>::new());
@@ -354,27 +292,15 @@ fn a_state_of_the_first_schema_opens() {
     drop(conn);
     let state = open(root.path());
     assert_eq!(state.check().unwrap(), Vec::<String>::new());
-    assert_eq!(
-        (state.id(), state.counter(), state.live().unwrap()),
-        (id(1), 2, 3)
-    );
+    assert_eq!((state.id(), state.counter(), state.live().unwrap()), (id(1), 2, 3));
     let row = |n, m: &[(u8, u64)]| file_row(n, vector(m), vector(m).iter().collect());
     let entry = state.entry(&path("d/f")).unwrap().unwrap();
     assert_eq!((entry.row, entry.signature), (row(7, &[(1, 1)]), sig(7)));
     let entry = state.entry(&path("g")).unwrap().unwrap();
-    assert_eq!(
-        (entry.row, entry.own),
-        (row(9, &[(2, 4)]), Some(know(&[(2, 4), (3, 1)])))
-    );
+    assert_eq!((entry.row, entry.own), (row(9, &[(2, 4)]), Some(know(&[(2, 4), (3, 1)]))));
     let listing = all(&state, "");
     assert_eq!(*listing.sub, vector(&[(1, 2), (4, 2)]));
-    assert!(
-        all(&state, "d")
-            .children
-            .iter()
-            .any(|child| child.row.is_none()),
-        "a ghost"
-    );
+    assert!(all(&state, "d").children.iter().any(|child| child.row.is_none()), "a ghost");
     assert_eq!(state.peers().unwrap().len(), 1);
     assert_eq!(state.pending(id(2)).unwrap().len(), 1);
     assert_eq!(state.intents().unwrap().len(), 1);
@@ -386,49 +312,22 @@ fn a_state_of_the_first_schema_opens() {
 fn fixture_state(root: &Path) -> State {
     let state = open(root);
     let event = state.tick().unwrap();
-    commit(
-        &state,
-        vec![
-            dir("d", event),
-            file("d/f", 7, event),
-            file("d/h", 1, event),
-        ],
-    );
+    commit(&state, vec![dir("d", event), file("d/f", 7, event), file("d/h", 1, event)]);
     let event = state.tick().unwrap();
     let m = vector(&[(2, 4)]);
     let row = file_row(9, m.clone(), m.iter().collect());
     commit(
         &state,
         vec![
-            Change::Remove {
-                path: path("d/h"),
-                learn: None,
-                bound: Arc::new(event.into()),
-            },
-            Change::Put {
-                path: path("g"),
-                row,
-                signature: sig(9),
-                learn: Some(know(&[(2, 4), (3, 1)])),
-            },
-            Change::Raise {
-                path: path(""),
-                s: Some(know(&[(4, 2)])),
-                bound: know(&[(4, 2)]), gaps: false },
+            Change::Remove { path: path("d/h"), learn: None, bound: Arc::new(event.into()) },
+            Change::Put { path: path("g"), row, signature: sig(9), learn: Some(know(&[(2, 4), (3, 1)])) },
+            Change::Raise { path: path(""), s: Some(know(&[(4, 2)])), bound: know(&[(4, 2)]), gaps: false },
         ],
     );
     state.put_peer(id(2), &peer()).unwrap();
     state.put_pending(id(2), &[pending("p/q")]).unwrap();
     state.intend(&[intent()], false).unwrap();
-    state
-        .commit(
-            Batch {
-                versions: vec![kept("d/h", 5)],
-                ..Batch::default()
-            },
-            false,
-        )
-        .unwrap();
+    state.commit(Batch { versions: vec![kept("d/h", 5)], ..Batch::default() }, false).unwrap();
     state
 }
 
@@ -441,23 +340,12 @@ fn what_the_fixture_holds_can_still_be_written() {
 }
 
 fn peer() -> Peer {
-    Peer {
-        instance: u64::MAX,
-        incorporated: 7,
-        seen: (3, u64::MAX - 1),
-        location: b"/srv/b\xff".to_vec(),
-    }
+    Peer { instance: u64::MAX, incorporated: 7, seen: (3, u64::MAX - 1), location: b"/srv/b\xff".to_vec() }
 }
 
 fn pending(at: &str) -> Pending {
     let row = dir_row(vector(&[(2, 1), (3, 9)]), Creation::default());
-    Pending {
-        path: path(at),
-        why: Some(Open::Conflict),
-        theirs: Some(row),
-        known: vector(&[(2, 1)]),
-        decision: None,
-    }
+    Pending { path: path(at), why: Some(Open::Conflict), theirs: Some(row), known: vector(&[(2, 1)]), decision: None }
 }
 
 fn kept(at: &str, ns: i64) -> NewVersion {
@@ -473,10 +361,7 @@ fn kept(at: &str, ns: i64) -> NewVersion {
 }
 
 fn intent() -> Intent {
-    let event = Event {
-        replica: id(1),
-        counter: 1,
-    };
+    let event = Event { replica: id(1), counter: 1 };
     Intent {
         path: path("a/b"),
         staged: b"7f".to_vec(),
@@ -492,45 +377,14 @@ fn records_come_back_as_they_were_written() {
     let state = memory();
     assert_eq!(state.peer(id(2)).unwrap(), None);
     state.put_peer(id(2), &peer()).unwrap();
-    state
-        .put_peer(
-            id(2),
-            &Peer {
-                incorporated: 8,
-                ..peer()
-            },
-        )
-        .unwrap();
+    state.put_peer(id(2), &Peer { incorporated: 8, ..peer() }).unwrap();
     assert_eq!(state.peer(id(2)).unwrap().unwrap().incorporated, 8);
-    assert_eq!(
-        state.peers().unwrap(),
-        [(
-            id(2),
-            Peer {
-                incorporated: 8,
-                ..peer()
-            }
-        )]
-    );
-    let failed = Pending {
-        why: None,
-        theirs: None,
-        ..pending("a")
-    };
-    state
-        .put_pending(id(2), &[pending("a.b"), pending("a/c"), failed.clone()])
-        .unwrap();
-    assert_eq!(
-        state.pending(id(2)).unwrap(),
-        [failed, pending("a/c"), pending("a.b")]
-    );
-    state
-        .decide(id(2), &path("a/c"), Some(Decision::Both))
-        .unwrap();
-    assert_eq!(
-        state.pending(id(2)).unwrap()[1].decision,
-        Some(Decision::Both)
-    );
+    assert_eq!(state.peers().unwrap(), [(id(2), Peer { incorporated: 8, ..peer() })]);
+    let failed = Pending { why: None, theirs: None, ..pending("a") };
+    state.put_pending(id(2), &[pending("a.b"), pending("a/c"), failed.clone()]).unwrap();
+    assert_eq!(state.pending(id(2)).unwrap(), [failed, pending("a/c"), pending("a.b")]);
+    state.decide(id(2), &path("a/c"), Some(Decision::Both)).unwrap();
+    assert_eq!(state.pending(id(2)).unwrap()[1].decision, Some(Decision::Both));
     state.put_pending(id(2), &[]).unwrap();
     assert_eq!(state.pending(id(2)).unwrap(), []);
     state.put_meta("rules", b"hash").unwrap();
@@ -541,35 +395,11 @@ fn records_come_back_as_they_were_written() {
 #[test]
 fn versions_are_found_at_and_below_a_path() {
     let state = memory();
-    let versions = vec![
-        kept("a", 1),
-        kept("a/b", 2),
-        kept("a-c", 3),
-        kept("a/b/c", 4),
-    ];
-    state
-        .commit(
-            Batch {
-                versions,
-                ..Batch::default()
-            },
-            false,
-        )
-        .unwrap();
-    let paths = |found: Vec<Version>| {
-        found
-            .iter()
-            .map(|v| v.kept.path.to_string())
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(
-        paths(state.versions(&path("a")).unwrap()),
-        ["a/b/c", "a/b", "a"]
-    );
-    assert_eq!(
-        paths(state.versions(&path("")).unwrap()),
-        ["a/b/c", "a-c", "a/b", "a"]
-    );
+    let versions = vec![kept("a", 1), kept("a/b", 2), kept("a-c", 3), kept("a/b/c", 4)];
+    state.commit(Batch { versions, ..Batch::default() }, false).unwrap();
+    let paths = |found: Vec<Version>| found.iter().map(|v| v.kept.path.to_string()).collect::<Vec<_>>();
+    assert_eq!(paths(state.versions(&path("a")).unwrap()), ["a/b/c", "a/b", "a"]);
+    assert_eq!(paths(state.versions(&path("")).unwrap()), ["a/b/c", "a-c", "a/b", "a"]);
     let old = state.versions_before(4, 2).unwrap();
     assert_eq!(old[0].kept, kept("a", 1));
     assert_eq!(paths(old.clone()), ["a", "a/b"]);
@@ -584,24 +414,10 @@ fn intents_survive_until_they_are_settled() {
     let ids = state.intend(&[intent(), intent()], true).unwrap();
     drop(state);
     let state = open(root.path());
-    assert_eq!(
-        state.intents().unwrap(),
-        [(ids[0], intent()), (ids[1], intent())]
-    );
-    state
-        .commit(
-            Batch {
-                settled: ids.clone(),
-                ..Batch::default()
-            },
-            false,
-        )
-        .unwrap();
+    assert_eq!(state.intents().unwrap(), [(ids[0], intent()), (ids[1], intent())]);
+    state.commit(Batch { settled: ids.clone(), ..Batch::default() }, false).unwrap();
     assert_eq!(state.intents().unwrap(), []);
-    assert!(
-        state.intend(&[intent()], false).unwrap()[0] > ids[1],
-        "a number is never used again"
-    );
+    assert!(state.intend(&[intent()], false).unwrap()[0] > ids[1], "a number is never used again");
 }
 
 #[allow(clippy::print_stdout)] // the numbers are what one runs it for
@@ -620,29 +436,15 @@ fn many(state: &State) -> u64 {
             changes.push(Change::Put {
                 path: path(&format!("d{d:04}/name-{n:06}.dat")),
                 row: file_row(4096 + n, event.into(), event.into()),
-                signature: Signature {
-                    ctime_ns: 1_760_000_000_123_456_789,
-                    ..sig(4096 + n)
-                },
+                signature: Signature { ctime_ns: 1_760_000_000_123_456_789, ..sig(4096 + n) },
                 learn: None,
             });
         }
     }
     let started = Instant::now();
-    state
-        .commit(
-            Batch {
-                changes,
-                ..Batch::default()
-            },
-            false,
-        )
-        .unwrap();
+    state.commit(Batch { changes, ..Batch::default() }, false).unwrap();
     let took = started.elapsed();
-    tell(&format!(
-        "{:.2} µs a row written",
-        took.as_secs_f64() * 1e6 / 202_000.0
-    ));
+    tell(&format!("{:.2} µs a row written", took.as_secs_f64() * 1e6 / 202_000.0));
     200_000
 }
 
@@ -657,72 +459,44 @@ fn a_file_takes_less_than_150_bytes() {
         read += state.known(d.node.unwrap()).unwrap().len() as u64;
     }
     let took: Duration = started.elapsed();
-    tell(&format!(
-        "{:.2} µs a row read",
-        took.as_secs_f64() * 1e6 / files as f64
-    ));
+    tell(&format!("{:.2} µs a row read", took.as_secs_f64() * 1e6 / files as f64));
     assert_eq!(read, files);
     state.close().unwrap();
-    let bytes = std::fs::metadata(root.path().join("state.db"))
-        .unwrap()
-        .len();
+    let bytes = std::fs::metadata(root.path().join("state.db")).unwrap().len();
     tell(&format!("{} bytes a file", bytes / files));
     assert!(bytes / files < 150, "{} bytes a file", bytes / files);
 }
 
 fn vectors() -> impl Strategy<Value = Vector> {
-    prop::collection::vec((0u8..4, any::<u64>()), 0..5).prop_map(|events| {
-        events
-            .into_iter()
-            .map(|(r, t)| Event {
-                replica: id(r),
-                counter: t,
-            })
-            .collect()
-    })
+    prop::collection::vec((0u8..4, any::<u64>()), 0..5)
+        .prop_map(|events| events.into_iter().map(|(r, t)| Event { replica: id(r), counter: t }).collect())
 }
 
 fn signatures() -> impl Strategy<Value = Signature> {
-    (
-        any::<(u64, u64, u64)>(),
-        any::<(i64, i64, i64)>(),
-        any::<(u32, u32, u32)>(),
-        any::<bool>(),
+    (any::<(u64, u64, u64)>(), any::<(i64, i64, i64)>(), any::<(u32, u32, u32)>(), any::<bool>()).prop_map(
+        |((dev, ino, size), (mtime_ns, ctime_ns, btime_ns), (mode, uid, gid), racy)| Signature {
+            dev,
+            ino,
+            size,
+            mtime_ns,
+            ctime_ns,
+            btime_ns,
+            mode,
+            uid,
+            gid,
+            racy,
+        },
     )
-        .prop_map(
-            |((dev, ino, size), (mtime_ns, ctime_ns, btime_ns), (mode, uid, gid), racy)| {
-                Signature {
-                    dev,
-                    ino,
-                    size,
-                    mtime_ns,
-                    ctime_ns,
-                    btime_ns,
-                    mode,
-                    uid,
-                    gid,
-                    racy,
-                }
-            },
-        )
 }
 
 fn rows() -> impl Strategy<Value = Row> {
     use crate::entry::{Attrs, Content, Object};
     let content = prop_oneof![
         Just(Content::Dir),
-        (any::<u64>(), any::<Option<[u8; 32]>>()).prop_map(|(size, h)| Content::File {
-            size,
-            hash: h.map(Hash)
-        }),
+        (any::<u64>(), any::<Option<[u8; 32]>>()).prop_map(|(size, h)| Content::File { size, hash: h.map(Hash) }),
         any::<Vec<u8>>().prop_map(|target| Content::Symlink(target.into())),
     ];
-    let attrs = any::<(u32, u32, u32, i64)>().prop_map(|(mode, uid, gid, mtime_ns)| Attrs {
-        mode,
-        uid,
-        gid,
-        mtime_ns,
-    });
+    let attrs = any::<(u32, u32, u32, i64)>().prop_map(|(mode, uid, gid, mtime_ns)| Attrs { mode, uid, gid, mtime_ns });
     (content, attrs, vectors(), vectors()).prop_map(|(content, attrs, m, c)| Row {
         object: Object { content, attrs },
         m,
@@ -735,38 +509,14 @@ fn changes() -> impl Strategy<Value = Change> {
     let learn = || prop::option::of(vectors().prop_map(Arc::new));
     let bound = || vectors().prop_map(Arc::new);
     prop_oneof![
-        (at(), rows(), signatures(), learn()).prop_map(|(path, row, signature, learn)| {
-            Change::Put {
-                path,
-                row,
-                signature,
-                learn,
-            }
-        }),
-        (at(), learn(), bound()).prop_map(|(path, learn, bound)| Change::Remove {
-            path,
-            learn,
-            bound
-        }),
-        (at(), learn(), bound()).prop_map(|(path, learn, bound)| Change::RemoveTree {
-            path,
-            learn,
-            bound
-        }),
+        (at(), rows(), signatures(), learn())
+            .prop_map(|(path, row, signature, learn)| { Change::Put { path, row, signature, learn } }),
+        (at(), learn(), bound()).prop_map(|(path, learn, bound)| Change::Remove { path, learn, bound }),
+        (at(), learn(), bound()).prop_map(|(path, learn, bound)| Change::RemoveTree { path, learn, bound }),
         (at(), bound(), bound()).prop_map(|(path, learn, bound)| Change::Learn { path, learn, bound }),
         (at(), learn(), bound(), any::<bool>()).prop_map(|(path, s, bound, gaps)| Change::Raise { path, s, bound, gaps }),
-        (
-            at(),
-            signatures(),
-            any::<Option<[u8; 32]>>(),
-            any::<Option<i64>>()
-        )
-            .prop_map(|(path, signature, hash, mtime_ns)| Change::Refresh {
-                path,
-                signature,
-                hash: hash.map(Hash),
-                mtime_ns
-            }),
+        (at(), signatures(), any::<Option<[u8; 32]>>(), any::<Option<i64>>())
+            .prop_map(|(path, signature, hash, mtime_ns)| Change::Refresh { path, signature, hash: hash.map(Hash), mtime_ns }),
         at().prop_map(|path| Change::Forget { path }),
     ]
 }

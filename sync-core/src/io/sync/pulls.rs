@@ -9,7 +9,7 @@ use crate::io::apply::{self, Applied, Apply, Context, Moves};
 use crate::io::source::LocalSource;
 use crate::io::state::{Decision, Pending};
 use crate::path::RelPath;
-use crate::plan::{Action, Step};
+use crate::plan::{Action, Open, Step};
 use crate::reconcile::{self, End};
 use crate::report::{Monitor, Problem};
 use crate::session::{self, Outcome, Poll, Pull};
@@ -239,7 +239,8 @@ pub(super) fn both(pair: &Pair, asked: &Terms<'_>, survey: Survey, monitor: &dyn
         // In a second pull the same open paths are met again: they count once.
         add(&mut pulled, here, &applied, pulls[at] == 0);
         pulls[at] += 1;
-        whole[at] = applied.complete && (outcome.complete || !pull.terms.may_raise || !pull.terms.scope.is_empty());
+        let whole_walk = outcome.complete || !pull.terms.may_raise || !pull.terms.scope.is_empty();
+        whole[at] = (applied.complete && whole_walk) || only_ignored(&applied);
         if applied.cancelled {
             pulled.cancelled = true;
             break;
@@ -250,6 +251,12 @@ pub(super) fn both(pair: &Pair, asked: &Terms<'_>, survey: Survey, monitor: &dyn
     }
     pulled.complete = !pulled.cancelled && whole == [true, true];
     Ok(pulled)
+}
+
+/// Was nothing left but what an ignore rule covers? That keeps knowledge from being raised, and is in sync all the same.
+fn only_ignored(applied: &Applied) -> bool {
+    let ignored = applied.incomplete.iter().all(|open| open.why == Some(Open::Ignored));
+    ignored && !applied.incomplete.is_empty() && !applied.truncated && !applied.cancelled
 }
 
 fn add(pulled: &mut Pulled, here: Side, applied: &Applied, count_open: bool) {

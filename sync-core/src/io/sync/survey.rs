@@ -8,7 +8,7 @@ use crate::entry::{Content, Digest, Hash, Kind};
 use crate::io::apply::Moves;
 use crate::io::state::NodeId;
 use crate::path::RelPath;
-use crate::plan::{Action, Item, Step, Verb};
+use crate::plan::{Action, Item, Open, Step, Verb};
 use crate::report::{Monitor, Phase};
 use crate::store::Filter;
 use std::collections::{BTreeSet, HashMap};
@@ -137,6 +137,7 @@ impl OneSurvey {
             totals.bytes += item.bytes;
         }
         match &step.action {
+            Action::Leave { why: Open::Ignored, .. } => {}
             Action::Leave { .. } => totals.skipped += 1,
             Action::NeedHash { .. } => totals.failed += 1,
             Action::Remove { expect, .. } => {
