@@ -1,7 +1,8 @@
 //! Late writes: a program that had a file open while it was displaced writes on to the kept version. Such a version
 //! is brought back as a conflict copy beside its old path.
 
-use super::versions::{Keeper, VersionError, forget_by_name};
+use super::areas::Areas;
+use super::versions::{VersionError, forget_by_name, open_areas};
 use super::{Stop, names};
 use crate::entry::{Hash, Kind, Signature};
 use crate::io::fs::{Dir, Replace, Root, coarse_now_ns, hash_file};
@@ -18,13 +19,13 @@ use std::io::ErrorKind;
 /// # Errors
 /// The state cannot be read or written, or a version cannot be brought back.
 pub fn check_late(root: &Root, state: &State, since_ns: i64) -> Result<Vec<RelPath>, VersionError> {
-    let keeper = Keeper::open(root)?;
+    let areas = open_areas(root, state)?;
     let mut brought = Vec::new();
     for version in state.versions(&RelPath::root())? {
         if version.kept.kept_at_ns < since_ns {
             break;
         }
-        if let Some(to) = bring_back_if_written(root, &keeper, &version.kept)? {
+        if let Some(to) = bring_back_if_written(root, &areas, &version.kept)? {
             state.forget_version(version.id)?;
             brought.push(to);
         }
@@ -33,12 +34,13 @@ pub fn check_late(root: &Root, state: &State, since_ns: i64) -> Result<Vec<RelPa
 }
 
 /// Brings a kept file back if it was written to since it was displaced; its record is the caller's to forget.
-pub(super) fn bring_back_if_written(root: &Root, keeper: &Keeper, kept: &NewVersion) -> Result<Option<RelPath>, Stop> {
-    if kept.kind != Kind::File || !written(keeper.dir(), kept)? {
+pub(super) fn bring_back_if_written(root: &Root, areas: &Areas<'_>, kept: &NewVersion) -> Result<Option<RelPath>, Stop> {
+    let Some((area, name)) = areas.find(&kept.name)? else { return Ok(None) };
+    if kept.kind != Kind::File || !written(&area.kept, name, kept)? {
         return Ok(None);
     }
     kill_point("late-before");
-    let to = keep_beside(root, keeper.dir(), &kept.name, &kept.path)?;
+    let to = keep_beside(root, &area.kept, name, &kept.path)?;
     kill_point("late-after");
     Ok(Some(to))
 }
@@ -47,10 +49,10 @@ pub(super) fn bring_back_if_written(root: &Root, keeper: &Keeper, kept: &NewVers
 pub(super) fn bring_back_and_forget(
     root: &Root,
     state: &State,
-    keeper: &Keeper,
+    areas: &Areas<'_>,
     kept: &NewVersion,
 ) -> Result<Option<RelPath>, Stop> {
-    let to = bring_back_if_written(root, keeper, kept)?;
+    let to = bring_back_if_written(root, areas, kept)?;
     if to.is_some() {
         forget_by_name(state, &kept.path, &kept.name)?;
     }
@@ -58,8 +60,8 @@ pub(super) fn bring_back_and_forget(
 }
 
 /// Was a kept file written to since it was displaced?
-fn written(dir: &Dir, kept: &NewVersion) -> Result<bool, Stop> {
-    let now = dir.stat(&kept.name)?;
+fn written(dir: &Dir, name: &[u8], kept: &NewVersion) -> Result<bool, Stop> {
+    let now = dir.stat(name)?;
     Ok(now.is_some_and(|now| !same_object(&now, &kept.signature)))
 }
 
