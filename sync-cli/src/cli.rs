@@ -139,31 +139,6 @@ pub(crate) struct RunArgs {
     /// Equal files merge, differing ones become conflicts, and what was deleted may come back; nothing is lost.
     #[arg(long)]
     pub(crate) rejoin: bool,
-    #[command(flatten)]
-    pub(crate) attributes: AttributeArgs,
-}
-
-/// Which attributes are synchronised. Of a pair, the last one given counts.
-#[derive(Debug, Args)]
-pub(crate) struct AttributeArgs {
-    /// Synchronise permissions (the default)
-    #[arg(long, overrides_with = "no_perms")]
-    pub(crate) perms: bool,
-    /// Leave permissions alone
-    #[arg(long, overrides_with = "perms")]
-    pub(crate) no_perms: bool,
-    /// Synchronise modification times (the default)
-    #[arg(long, overrides_with = "no_times")]
-    pub(crate) times: bool,
-    /// Leave modification times alone
-    #[arg(long, overrides_with = "times")]
-    pub(crate) no_times: bool,
-    /// Synchronise owner and group (the default for root)
-    #[arg(long, overrides_with = "no_owner")]
-    pub(crate) owner: bool,
-    /// Leave owner and group alone (the default for everyone but root)
-    #[arg(long, overrides_with = "owner")]
-    pub(crate) no_owner: bool,
 }
 
 /// Where the state is.

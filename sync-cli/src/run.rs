@@ -191,8 +191,6 @@ pub(crate) fn policy(args: &RunArgs) -> Policy {
 }
 
 fn options(args: &RunArgs, dry_run: bool) -> Options {
-    let given = &args.attributes;
-    let standard = AttrMask::standard(rustix::process::geteuid().is_root());
     Options {
         conflicts: policy(args),
         force: args.force.map(|side| match side {
@@ -204,20 +202,11 @@ fn options(args: &RunArgs, dry_run: bool) -> Options {
         max_delete: if args.allow_delete { None } else { Some(args.max_delete) },
         checksum: args.checksum,
         keep_versions: args.keep_versions.0,
-        mask: AttrMask {
-            perms: chosen(given.perms, given.no_perms, standard.perms),
-            owner: chosen(given.owner, given.no_owner, standard.owner),
-            times: chosen(given.times, given.no_times, standard.times),
-        },
+        mask: AttrMask::standard(rustix::process::geteuid().is_root()),
         rejoin: args.rejoin,
         state_dir: args.state.state_dir.clone(),
         dry_run,
     }
-}
-
-/// clap lets at most one of a pair through.
-fn chosen(yes: bool, no: bool, standard: bool) -> bool {
-    yes || (standard && !no)
 }
 
 fn summary(outcome: &Outcome) -> SummaryLine {

@@ -185,9 +185,10 @@ pub struct Digest(pub u128);
 
 impl Digest {
     /// A child's share in the digest of its directory. `below` is the digest of the child's own children.
-    /// Only replicated attributes take part.
+    /// Permissions and files' times take part, the owner does not: a digest must not depend on who runs, since it is
+    /// kept by differences.
     #[must_use]
-    pub fn of_child(name: &[u8], object: &Object, below: Digest, mask: AttrMask) -> Digest {
+    pub fn of_child(name: &[u8], object: &Object, below: Digest) -> Digest {
         let mut bytes = [0u8; 384];
         let mut len = 0;
         let mut push = |part: &[u8]| {
@@ -197,14 +198,10 @@ impl Digest {
         let attrs = &object.attrs;
         let kind = object.kind();
         push(&[kind as u8]);
-        if mask.perms && kind != Kind::Symlink {
+        if kind != Kind::Symlink {
             push(&attrs.mode.to_le_bytes());
         }
-        if mask.owner {
-            push(&attrs.uid.to_le_bytes());
-            push(&attrs.gid.to_le_bytes());
-        }
-        if mask.times && kind != Kind::Dir {
+        if kind != Kind::Dir {
             push(&attrs.mtime_ns.to_le_bytes());
         }
         match &object.content {

@@ -51,7 +51,7 @@ pub enum Action {
     Learn {
         /// Knowledge gained.
         learn: Arc<Vector>,
-        /// Covers the deletion that it may be about; empty for a path that is live there.
+        /// Covers the deletions that it may be about; empty for a path that is live on both sides.
         bound: Arc<Vector>,
     },
     /// The path becomes `row.object`, whose bytes stand at `from` there.
@@ -134,7 +134,7 @@ pub enum Action {
         s: Option<Arc<Vector>>,
         /// M0.
         bound: Arc<Vector>,
-        /// `bound` may stand for deletions that no row told of.
+        /// `s` and `bound` may stand for deletions that no row told of.
         gaps: bool,
     },
     /// Left undone, and remembered: the path is incomplete.

@@ -92,6 +92,7 @@ impl Terms {
 
 /// What a pull wants next.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "made once a step and taken apart at once")]
 pub enum Poll {
     /// A listing, of the given side: hand it to [`Pull::supply`].
     List {
@@ -400,7 +401,8 @@ impl Pull {
                 }
             },
             Children::AskHere(there) => {
-                let nothing_to_compare = !frame.ours.tree || (!there.full && there.children.is_empty() && !self.terms.asked_for(&frame.path));
+                let nothing_to_compare =
+                    !frame.ours.tree || (!there.full && there.children.is_empty() && !self.terms.asked_for(&frame.path));
                 let here = if nothing_to_compare { Some(nothing_below(&frame.path, &frame.ours)) } else { self.supplied.take() };
                 match here {
                     Some(here) => {
@@ -450,7 +452,8 @@ impl Pull {
             self.note(at, &settled);
             return;
         }
-        let differ = self.mutual(&theirs, &ours) && (theirs.digest != ours.digest || Now::of(theirs.row.as_ref()) != Now::of(ours.row.as_ref()));
+        let differ = self.mutual(&theirs, &ours)
+            && (theirs.digest != ours.digest || Now::of(theirs.row.as_ref()) != Now::of(ours.row.as_ref()));
         if theirs.row.is_some() && self.covered(&theirs, &ours, differ) {
             self.stack[at].survivors |= ours.row.is_some();
             return;
@@ -720,7 +723,10 @@ impl Pull {
                 // What S of the directory tells is raised with the directory; what o tells beyond it is not.
                 let survives = theirs.row.is_none() && ours.row.is_some();
                 if (survives || theirs.knows_more_of_the_object()) && !learn.within(&ours.own) {
-                    let bound = if theirs.row.is_none() { self.deletion_bound(theirs) } else { Arc::default() };
+                    // An absence is explained by what is known: the bound must tell of every deletion in it, older
+                    // ones of a path that lives again there included, or a third replica skips the directory.
+                    let absent = theirs.row.is_none() || ours.row.is_none();
+                    let bound = if absent { self.deletion_bound(theirs) } else { Arc::default() };
                     self.emit(path, Action::Learn { learn, bound });
                 }
                 stays
@@ -786,7 +792,10 @@ impl Pull {
         let Some(row) = theirs.row.clone() else { return false };
         let Some(to) = conflict_path(path, &row) else { return false };
         let stamp = Stamp::Fresh { c: None };
-        self.emit(&to, Action::Write { row, from: path.clone(), expect: None, stamp, learn: None, displaced: Displaced::Versions });
+        self.emit(
+            &to,
+            Action::Write { row, from: path.clone(), expect: None, stamp, learn: None, displaced: Displaced::Versions },
+        );
         true
     }
 

@@ -48,7 +48,7 @@ pub enum Filter {
     All,
     /// The rows that changed, or have changes below them, after the sequence number `after`; and those of
     /// `also` (paths below the root) that lie at or below a child. A directory is listed in full
-    /// if something below it may have gone without a ghost since: its tree came to be after `after` or is gone,
+    /// if something below it may have gone without a ghost since: it has no tree, so that it went itself; its tree came to be or went whole after `after`; rows in it were forgotten;
     /// its bound was raised with gaps, or ghosts as young as that were dropped.
     Since {
         /// Highest sequence number that the asking side has incorporated.

@@ -154,7 +154,7 @@ impl Pair {
     fn compare(&mut self, moments: &BTreeSet<usize>) {
         let kept = &self.map.rows;
         self.loose.retain(|at| kept.contains_key(at));
-        let dirs: BTreeSet<RelPath> = self.map.paths().iter().flat_map(RelPath::ancestors).collect();
+        let dirs: BTreeSet<RelPath> = self.map.rows.keys().flat_map(RelPath::ancestors).collect();
         // Parents first: what is loose is known before what is below.
         for dir in &dirs {
             let (want, have) = self.listings(dir, (&Filter::All, &Filter::All));

@@ -241,7 +241,10 @@ fn both_sides_renaming_one_file_differently_keep_both_names() {
     lab.rename("b", "x", "by b");
     lab.sync(&[]).code(0).without_conflicts();
     lab.assert_settled();
-    assert_eq!((lab.read("a", "by b").unwrap(), lab.read("b", "by a").unwrap(), lab.read("a", "x")), ("x".into(), "x".into(), None));
+    assert_eq!(
+        (lab.read("a", "by b").unwrap(), lab.read("b", "by a").unwrap(), lab.read("a", "x")),
+        ("x".into(), "x".into(), None)
+    );
 }
 
 #[test]

@@ -79,9 +79,7 @@ fn the_order_of_the_roots_makes_no_difference() {
     let (one, other) = (build(), build());
     one.sync_roots("a", "b", &["--conflicts", "newer"]).code(0);
     other.sync_roots("b", "a", &["--conflicts", "newer"]).code(0);
-    let held = |lab: &Lab, root: &str| {
-        lab.names(root).into_iter().map(|name| (lab.read(root, &name), name)).collect::<Vec<_>>()
-    };
+    let held = |lab: &Lab, root: &str| lab.names(root).into_iter().map(|name| (lab.read(root, &name), name)).collect::<Vec<_>>();
     for root in ["a", "b"] {
         assert_eq!(held(&one, root), held(&other, root));
     }

@@ -102,7 +102,11 @@ impl Lab {
     /// Removes a path with everything below it.
     pub(crate) fn remove(&self, root: &str, path: &str) {
         let path = self.at(root, path);
-        if fs::symlink_metadata(&path).unwrap().is_dir() { fs::remove_dir_all(path).unwrap() } else { fs::remove_file(path).unwrap() }
+        if fs::symlink_metadata(&path).unwrap().is_dir() {
+            fs::remove_dir_all(path).unwrap()
+        } else {
+            fs::remove_file(path).unwrap()
+        }
     }
 
     pub(crate) fn rename(&self, root: &str, from: &str, to: &str) {

@@ -218,7 +218,10 @@ fn an_unreadable_folder_or_file_is_no_deletion_and_stops_nothing_else() {
     chmod(lab.at("a", "secret"), 0o644);
     sync_as_nobody(&lab, &[]).code(0).without_conflicts();
     lab.assert_equal();
-    assert_eq!((lab.read("a", "closed/deep/2").unwrap(), lab.read("b", "secret").unwrap()), ("edited on b".into(), "edited, and closed".into()));
+    assert_eq!(
+        (lab.read("a", "closed/deep/2").unwrap(), lab.read("b", "secret").unwrap()),
+        ("edited on b".into(), "edited, and closed".into())
+    );
     sync_as_nobody(&lab, &[]).code(0).changed_nothing();
 }
 

@@ -63,7 +63,8 @@ fn keep_both_leaves_both_and_is_done() {
         lab.sync(&["--conflicts", "keep-both"]).code(0);
         lab.assert_settled();
         assert_eq!(lab.names("a").len(), 6, "{:?}", lab.names("a"));
-        let mut texts: Vec<_> = lab.names("b").iter().filter(|name| name.contains('x')).map(|name| lab.read("b", name).unwrap()).collect();
+        let mut texts: Vec<_> =
+            lab.names("b").iter().filter(|name| name.contains('x')).map(|name| lab.read("b", name).unwrap()).collect();
         texts.sort();
         assert_eq!(texts, ["from a", "from b!"]);
     }

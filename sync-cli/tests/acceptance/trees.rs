@@ -51,7 +51,12 @@ fn halves_of_a_library_on_both_sides_become_the_whole() {
     for root in ["a", "b"] {
         assert!(Command::new("cp").arg("-a").arg(lab.root("whole")).arg(lab.root(root)).status().unwrap().success());
     }
-    for (at, path) in snapshot(&lab.root("whole")).into_iter().filter(|(_, held)| held.mode & 0o170_000 == 0o100_000).map(|(p, _)| p).enumerate() {
+    for (at, path) in snapshot(&lab.root("whole"))
+        .into_iter()
+        .filter(|(_, held)| held.mode & 0o170_000 == 0o100_000)
+        .map(|(p, _)| p)
+        .enumerate()
+    {
         match at % 3 {
             0 => fs::remove_file(lab.at("a", "whole").join(path)).unwrap(),
             1 => fs::remove_file(lab.at("b", "whole").join(path)).unwrap(),

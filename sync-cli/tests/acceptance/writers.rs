@@ -65,7 +65,7 @@ fn while_written(lab: &Lab, write: impl Fn(u8) + Send + std::marker::Sync, check
             while !stop.load(Ordering::Relaxed) {
                 write(round);
                 round = round.wrapping_add(1).max(1);
-                if round % 4 == 0 {
+                if round.is_multiple_of(4) {
                     // A writer at rest for longer than a run takes.
                     std::thread::park_timeout(std::time::Duration::from_millis(40));
                 }
@@ -212,7 +212,10 @@ fn a_source_that_changes_between_plan_and_apply_is_brought_later() {
     let report = sync.apply(&Silent).unwrap();
     assert!(!report.in_sync);
     drop(sync);
-    assert_eq!((lab.read("b", "x").unwrap(), lab.read("b", "y").unwrap(), lab.read("b", "z").unwrap()), ("x".into(), "y".into(), "first edit".into()));
+    assert_eq!(
+        (lab.read("b", "x").unwrap(), lab.read("b", "y").unwrap(), lab.read("b", "z").unwrap()),
+        ("x".into(), "y".into(), "first edit".into())
+    );
     lab.sync(&[]).code(0).without_conflicts();
     lab.assert_settled();
     assert_eq!((lab.read("b", "x").unwrap(), lab.read("b", "y")), ("second edit".into(), None));

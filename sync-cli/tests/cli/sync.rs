@@ -88,16 +88,6 @@ fn permissions_and_times_travel_unless_they_are_left_alone() {
 }
 
 #[test]
-fn permissions_left_alone_make_no_difference() {
-    let pair = Pair::new();
-    pair.write("a", "x", "x");
-    pair.sync(&["--no-perms"]).code(0);
-    fs::set_permissions(pair.at("a", "x"), fs::Permissions::from_mode(0o700)).unwrap();
-    let summary = summary(&pair.sync(&["--no-perms", "--json"]).code(0));
-    assert_eq!(summary["updated"], 0);
-}
-
-#[test]
 fn a_file_that_becomes_a_folder_is_replaced() {
     let pair = Pair::synced(&["x", "y", "z"]);
     pair.remove("a", "x");

@@ -5,7 +5,7 @@ use super::areas::Areas;
 use super::versions::{VersionError, forget_by_name, open_areas};
 use super::{Stop, names};
 use crate::entry::{Hash, Kind, Signature};
-use crate::io::fs::{Dir, Replace, Root, coarse_now_ns, hash_file};
+use crate::io::fs::{COARSE_CLOCK_NS, Dir, Replace, Root, coarse_now_ns, hash_file};
 use crate::io::kill::kill_point;
 use crate::io::source::{kind_of, same_object, with_buffer};
 use crate::io::stage::Failure;
@@ -78,7 +78,9 @@ pub(super) fn bring_back_below(root: &Root, dir: &Dir, kept: &NewVersion, since_
                 let below = dir.open_dir(&name)?;
                 brought.extend(bring_back_below(root, &below, kept, since_ns)?);
             }
-            _ if now.ctime_ns > since_ns => {
+            // Change times are those of the clock's last tick: a write right after the directory went can bear a time
+            // from right before. A file brought back for nothing is the lesser harm.
+            _ if now.ctime_ns > since_ns.saturating_sub(COARSE_CLOCK_NS) => {
                 let shown =
                     crate::path::Name::parse(&name).map_err(|error| Failure::new("keep a late write", error.to_string()))?;
                 let beside = kept.path.parent().unwrap_or_default().join(&shown);

@@ -3,8 +3,7 @@
 use super::{FsError, Mount};
 use crate::entry::{AttrMask, Attrs, Signature};
 use rustix::fs::{
-    AtFlags, CWD, FileType, Gid, Mode, OFlags, Statx, StatxFlags, StatxTimestamp, Timespec,
-    Timestamps, UTIME_OMIT, Uid,
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Statx, StatxFlags, StatxTimestamp, Timespec, Timestamps, UTIME_OMIT, Uid,
 };
 use rustix::io::{Errno, retry_on_intr};
 use std::fs::File;
@@ -19,12 +18,7 @@ const SET_ID: u32 = 0o6000;
 ///
 /// # Errors
 /// The system's.
-pub fn set_file_attrs(
-    file: &File,
-    path: &Path,
-    attrs: &Attrs,
-    mask: AttrMask,
-) -> Result<(), FsError> {
+pub fn set_file_attrs(file: &File, path: &Path, attrs: &Attrs, mask: AttrMask) -> Result<(), FsError> {
     set_fd(file, attrs, mask).map_err(super::failed("set the attributes of", path))
 }
 
@@ -58,21 +52,14 @@ pub(super) fn signature_following(path: &Path) -> Result<Signature, Errno> {
     statx(CWD, path.as_os_str().as_bytes(), AtFlags::empty())
 }
 
-pub(super) fn set_at(
-    dir: &OwnedFd,
-    name: &[u8],
-    attrs: &Attrs,
-    mask: AttrMask,
-) -> Result<(), Errno> {
+pub(super) fn set_at(dir: &OwnedFd, name: &[u8], attrs: &Attrs, mask: AttrMask) -> Result<(), Errno> {
     let kind = FileType::from_raw_mode(signature_at(dir, name)?.mode);
     if kind == FileType::Symlink {
         return set_link(dir, name, attrs, mask);
     }
     let fd = open_for_attrs(dir, name)?;
     // The name may have been replaced since: never touch a device, and never another kind than was looked at.
-    if FileType::from_raw_mode(signature_of(&fd)?.mode) != kind
-        || !matches!(kind, FileType::RegularFile | FileType::Directory)
-    {
+    if FileType::from_raw_mode(signature_of(&fd)?.mode) != kind || !matches!(kind, FileType::RegularFile | FileType::Directory) {
         return Err(Errno::INVAL);
     }
     set_fd(&fd, attrs, mask)
@@ -100,9 +87,7 @@ fn set_link(dir: &OwnedFd, name: &[u8], attrs: &Attrs, mask: AttrMask) -> Result
         rustix::fs::chownat(dir, name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
     }
     if mask.times {
-        retry_on_intr(|| {
-            rustix::fs::utimensat(dir, name, &times(attrs), AtFlags::SYMLINK_NOFOLLOW)
-        })?;
+        retry_on_intr(|| rustix::fs::utimensat(dir, name, &times(attrs), AtFlags::SYMLINK_NOFOLLOW))?;
     }
     Ok(())
 }
@@ -110,8 +95,7 @@ fn set_link(dir: &OwnedFd, name: &[u8], attrs: &Attrs, mask: AttrMask) -> Result
 /// fchmod needs a real descriptor, and one for reading or for writing will do.
 fn open_for_attrs(dir: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     let common = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let open =
-        |access| retry_on_intr(|| rustix::fs::openat(dir, name, access | common, Mode::empty()));
+    let open = |access| retry_on_intr(|| rustix::fs::openat(dir, name, access | common, Mode::empty()));
     match open(OFlags::RDONLY) {
         Err(Errno::ACCESS) => open(OFlags::WRONLY).map_err(|_| Errno::ACCESS),
         answer => answer,
@@ -133,14 +117,8 @@ fn owner(attrs: &Attrs) -> Result<(Uid, Gid), Errno> {
 
 fn times(attrs: &Attrs) -> Timestamps {
     Timestamps {
-        last_access: Timespec {
-            tv_sec: 0,
-            tv_nsec: UTIME_OMIT,
-        },
-        last_modification: Timespec {
-            tv_sec: attrs.mtime_ns.div_euclid(NS),
-            tv_nsec: attrs.mtime_ns.rem_euclid(NS),
-        },
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec { tv_sec: attrs.mtime_ns.div_euclid(NS), tv_nsec: attrs.mtime_ns.rem_euclid(NS) },
     }
 }
 
@@ -158,11 +136,7 @@ fn signature(stat: &Statx) -> Signature {
         size: stat.stx_size,
         mtime_ns: nanoseconds(&stat.stx_mtime),
         ctime_ns: nanoseconds(&stat.stx_ctime),
-        btime_ns: if born {
-            nanoseconds(&stat.stx_btime)
-        } else {
-            0
-        },
+        btime_ns: if born { nanoseconds(&stat.stx_btime) } else { 0 },
         mode: u32::from(stat.stx_mode),
         uid: stat.stx_uid,
         gid: stat.stx_gid,
@@ -172,7 +146,5 @@ fn signature(stat: &Statx) -> Signature {
 
 /// Saturates outside of the years 1677 to 2262.
 fn nanoseconds(time: &StatxTimestamp) -> i64 {
-    time.tv_sec
-        .saturating_mul(NS)
-        .saturating_add(i64::from(time.tv_nsec))
+    time.tv_sec.saturating_mul(NS).saturating_add(i64::from(time.tv_nsec))
 }

@@ -10,11 +10,7 @@ use std::io::{self, Read, Write};
 ///
 /// # Errors
 /// The first failed read or write; `target` then holds a part.
-pub fn copy_hashed(
-    source: &mut File,
-    target: &mut File,
-    buffer: &mut [u8],
-) -> io::Result<(u64, Hash)> {
+pub fn copy_hashed(source: &mut File, target: &mut File, buffer: &mut [u8]) -> io::Result<(u64, Hash)> {
     pump(source, buffer, |bytes| target.write_all(bytes))
 }
 
@@ -27,11 +23,7 @@ pub fn hash_file(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<(u64, Ha
 }
 
 /// Reads to the end. Only a read of nothing is the end: on network file systems a read may be short before it.
-fn pump(
-    source: &mut impl Read,
-    buffer: &mut [u8],
-    mut each: impl FnMut(&[u8]) -> io::Result<()>,
-) -> io::Result<(u64, Hash)> {
+fn pump(source: &mut impl Read, buffer: &mut [u8], mut each: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<(u64, Hash)> {
     if buffer.is_empty() {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "empty buffer"));
     }

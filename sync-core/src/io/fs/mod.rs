@@ -86,15 +86,10 @@ impl Root {
     /// # Errors
     /// The path is missing, no directory, or may not be read.
     pub fn open(path: &Path) -> Result<Root, FsError> {
-        let failed = |source: io::Error| FsError {
-            action: "open the root",
-            path: path.to_owned(),
-            source,
-        };
+        let failed = |source: io::Error| FsError { action: "open the root", path: path.to_owned(), source };
         let absolute = std::path::absolute(path).map_err(failed)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = retry_on_intr(|| rustix::fs::openat(CWD, &absolute, flags, Mode::empty()))
-            .map_err(|e| failed(e.into()))?;
+        let fd = retry_on_intr(|| rustix::fs::openat(CWD, &absolute, flags, Mode::empty())).map_err(|e| failed(e.into()))?;
         Ok(Root { path: absolute, fd })
     }
 
@@ -107,11 +102,7 @@ impl Root {
     /// Where a path below the root lies, for messages.
     #[must_use]
     pub fn locate(&self, path: &RelPath) -> PathBuf {
-        if path.is_root() {
-            self.path.clone()
-        } else {
-            self.path.join(OsStr::from_bytes(path.as_bytes()))
-        }
+        if path.is_root() { self.path.clone() } else { self.path.join(OsStr::from_bytes(path.as_bytes())) }
     }
 
     /// Signature of the root directory itself (device, inode …).
@@ -168,13 +159,8 @@ impl Root {
     /// # Errors
     /// The system's.
     pub fn space(&self) -> Result<(u64, u64), FsError> {
-        let stat = retry_on_intr(|| rustix::fs::fstatvfs(&self.fd))
-            .map_err(failed("ask for the free space of", &self.path))?;
-        let inodes = if stat.f_files == 0 {
-            u64::MAX
-        } else {
-            stat.f_favail
-        };
+        let stat = retry_on_intr(|| rustix::fs::fstatvfs(&self.fd)).map_err(failed("ask for the free space of", &self.path))?;
+        let inodes = if stat.f_files == 0 { u64::MAX } else { stat.f_favail };
         Ok((stat.f_bavail.saturating_mul(stat.f_frsize), inodes))
     }
 
@@ -183,8 +169,7 @@ impl Root {
     /// # Errors
     /// The system's.
     pub fn file_system(&self) -> Result<u64, FsError> {
-        let stat = retry_on_intr(|| rustix::fs::fstatvfs(&self.fd))
-            .map_err(failed("ask for the file system of", &self.path))?;
+        let stat = retry_on_intr(|| rustix::fs::fstatvfs(&self.fd)).map_err(failed("ask for the file system of", &self.path))?;
         Ok(stat.f_fsid)
     }
 }
@@ -205,9 +190,7 @@ impl Dir {
         let mut own = self.reopen()?;
         let mut buffer = Vec::with_capacity(LISTING_BYTES);
         let mut names = Vec::new();
-        own.each_name(buffer.spare_capacity_mut(), |name, _, _| {
-            names.push(name.to_bytes().into())
-        })?;
+        own.each_name(buffer.spare_capacity_mut(), |name, _, _| names.push(name.to_bytes().into()))?;
         Ok(names)
     }
 
@@ -221,8 +204,7 @@ impl Dir {
         buffer: &mut [MaybeUninit<u8>],
         mut each: impl FnMut(&CStr, FileType, u64),
     ) -> Result<(), FsError> {
-        rustix::fs::seek(&self.fd, rustix::fs::SeekFrom::Start(0))
-            .map_err(failed("list", &self.path))?;
+        rustix::fs::seek(&self.fd, rustix::fs::SeekFrom::Start(0)).map_err(failed("list", &self.path))?;
         let mut listing = RawDir::new(&self.fd, buffer);
         while let Some(entry) = listing.next() {
             match entry {
@@ -260,12 +242,8 @@ impl Dir {
     /// # Errors
     /// The name is missing, no directory, or may not be read.
     pub fn open_dir(&self, name: &[u8]) -> Result<Dir, FsError> {
-        let fd =
-            open_child_dir(self.fd.as_fd(), name).map_err(self.failed("open directory", name))?;
-        Ok(Dir {
-            fd,
-            path: self.locate(name),
-        })
+        let fd = open_child_dir(self.fd.as_fd(), name).map_err(self.failed("open directory", name))?;
+        Ok(Dir { fd, path: self.locate(name) })
     }
 
     /// Opens a regular file for reading (O_NOFOLLOW | O_NONBLOCK, refused if it is no regular file).
@@ -273,19 +251,12 @@ impl Dir {
     /// # Errors
     /// The name is missing, no regular file, or may not be read.
     pub fn open_file(&self, name: &[u8]) -> Result<File, FsError> {
-        let flags =
-            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let fd = self
-            .open_leaf(name, flags, Mode::empty())
-            .map_err(self.failed("open", name))?;
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let fd = self.open_leaf(name, flags, Mode::empty()).map_err(self.failed("open", name))?;
         let stat = rustix::fs::fstat(&fd).map_err(self.failed("look at", name))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             let source = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
-            return Err(FsError {
-                action: "read",
-                path: self.locate(name),
-                source,
-            });
+            return Err(FsError { action: "read", path: self.locate(name), source });
         }
         Ok(File::from(fd))
     }
@@ -295,11 +266,8 @@ impl Dir {
     /// # Errors
     /// The name exists, or cannot be made.
     pub fn create_file(&self, name: &[u8]) -> Result<File, FsError> {
-        let flags =
-            OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = self
-            .open_leaf(name, flags, Mode::RUSR | Mode::WUSR)
-            .map_err(self.failed("create", name))?;
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = self.open_leaf(name, flags, Mode::RUSR | Mode::WUSR).map_err(self.failed("create", name))?;
         Ok(File::from(fd))
     }
 
@@ -308,8 +276,7 @@ impl Dir {
     /// # Errors
     /// The name exists, or cannot be made.
     pub fn create_dir(&self, name: &[u8]) -> Result<Dir, FsError> {
-        rustix::fs::mkdirat(&self.fd, name, Mode::RWXU)
-            .map_err(self.failed("create directory", name))?;
+        rustix::fs::mkdirat(&self.fd, name, Mode::RWXU).map_err(self.failed("create directory", name))?;
         self.open_dir(name)
     }
 
@@ -318,8 +285,7 @@ impl Dir {
     /// # Errors
     /// The name exists, or cannot be made.
     pub fn create_symlink(&self, name: &[u8], target: &[u8]) -> Result<(), FsError> {
-        rustix::fs::symlinkat(target, &self.fd, name)
-            .map_err(self.failed("create symbolic link", name))
+        rustix::fs::symlinkat(target, &self.fd, name).map_err(self.failed("create symbolic link", name))
     }
 
     /// Reads a symbolic link's target.
@@ -327,8 +293,7 @@ impl Dir {
     /// # Errors
     /// The name is missing or no symbolic link.
     pub fn read_link(&self, name: &[u8]) -> Result<Box<[u8]>, FsError> {
-        let target = rustix::fs::readlinkat(&self.fd, name, Vec::new())
-            .map_err(self.failed("read symbolic link", name))?;
+        let target = rustix::fs::readlinkat(&self.fd, name, Vec::new()).map_err(self.failed("read symbolic link", name))?;
         Ok(target.into_bytes().into())
     }
 
@@ -336,20 +301,13 @@ impl Dir {
     ///
     /// # Errors
     /// See [`Replace`]; EINVAL where the file system cannot do it ([`supports_exchange`]).
-    pub fn rename(
-        &self,
-        name: &[u8],
-        to: &Dir,
-        to_name: &[u8],
-        replace: Replace,
-    ) -> Result<(), FsError> {
+    pub fn rename(&self, name: &[u8], to: &Dir, to_name: &[u8], replace: Replace) -> Result<(), FsError> {
         let flags = match replace {
             Replace::Never => RenameFlags::NOREPLACE,
             Replace::Exchange => RenameFlags::EXCHANGE,
             Replace::Always => RenameFlags::empty(),
         };
-        rustix::fs::renameat_with(&self.fd, name, &to.fd, to_name, flags)
-            .map_err(self.failed("rename", name))
+        rustix::fs::renameat_with(&self.fd, name, &to.fd, to_name, flags).map_err(self.failed("rename", name))
     }
 
     /// Removes a file or link.
@@ -365,8 +323,7 @@ impl Dir {
     /// # Errors
     /// The system's.
     pub fn rmdir(&self, name: &[u8]) -> Result<(), FsError> {
-        rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR)
-            .map_err(self.failed("remove directory", name))
+        rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR).map_err(self.failed("remove directory", name))
     }
 
     /// Sets owner, mode and times of a leaf that is known to be a file or directory by descriptor, or of a link by
@@ -375,8 +332,7 @@ impl Dir {
     /// # Errors
     /// The system's; a file that may be neither read nor written cannot be changed by descriptor.
     pub fn set_attrs(&self, name: &[u8], attrs: &Attrs, mask: AttrMask) -> Result<(), FsError> {
-        attrs::set_at(&self.fd, name, attrs, mask)
-            .map_err(self.failed("set the attributes of", name))
+        attrs::set_at(&self.fd, name, attrs, mask).map_err(self.failed("set the attributes of", name))
     }
 
     /// Sets owner, mode and times of the directory itself.
@@ -425,12 +381,8 @@ impl Dir {
     }
 
     fn reopen(&self) -> Result<Dir, FsError> {
-        let fd =
-            open_child_dir(self.fd.as_fd(), b".").map_err(failed("open directory", &self.path))?;
-        Ok(Dir {
-            fd,
-            path: self.path.clone(),
-        })
+        let fd = open_child_dir(self.fd.as_fd(), b".").map_err(failed("open directory", &self.path))?;
+        Ok(Dir { fd, path: self.path.clone() })
     }
 
     fn open_leaf(&self, name: &[u8], flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
@@ -443,25 +395,13 @@ impl Dir {
         self.path.join(OsStr::from_bytes(name))
     }
 
-    fn failed<'a>(
-        &'a self,
-        action: &'static str,
-        name: &'a [u8],
-    ) -> impl FnOnce(Errno) -> FsError + 'a {
-        move |error| FsError {
-            action,
-            path: self.locate(name),
-            source: error.into(),
-        }
+    fn failed<'a>(&'a self, action: &'static str, name: &'a [u8]) -> impl FnOnce(Errno) -> FsError + 'a {
+        move |error| FsError { action, path: self.locate(name), source: error.into() }
     }
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(Errno) -> FsError {
-    move |error| FsError {
-        action,
-        path: path.to_owned(),
-        source: error.into(),
-    }
+    move |error| FsError { action, path: path.to_owned(), source: error.into() }
 }
 
 fn dir_flags() -> OFlags {
@@ -490,10 +430,7 @@ fn first_piece(path: &[u8]) -> (&[u8], &[u8]) {
     if path.len() <= PATH_BYTES {
         return (path, b"");
     }
-    let cut = path[..PATH_BYTES]
-        .iter()
-        .rposition(|b| *b == b'/')
-        .expect("a component is at most 255 bytes");
+    let cut = path[..PATH_BYTES].iter().rposition(|b| *b == b'/').expect("a component is at most 255 bytes");
     (&path[..cut], &path[cut + 1..])
 }
 

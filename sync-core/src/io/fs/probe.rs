@@ -16,9 +16,7 @@ const ROUNDS: usize = 16;
 #[must_use]
 pub fn coarse_now_ns() -> i64 {
     let now = rustix::time::clock_gettime(ClockId::RealtimeCoarse);
-    now.tv_sec
-        .saturating_mul(1_000_000_000)
-        .saturating_add(now.tv_nsec)
+    now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec)
 }
 
 /// How far apart two changes of a file can be, in ns, and still bear the same ctime although a stat came between.
@@ -31,9 +29,7 @@ pub fn coarse_now_ns() -> i64 {
 /// The trial file can be made but not written or looked at.
 pub fn ctime_granularity(root: &Root) -> Result<i64, FsError> {
     let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
-    let Ok(fd) =
-        retry_on_intr(|| rustix::fs::openat(&root.fd, ".", flags, Mode::RUSR | Mode::WUSR))
-    else {
+    let Ok(fd) = retry_on_intr(|| rustix::fs::openat(&root.fd, ".", flags, Mode::RUSR | Mode::WUSR)) else {
         return Ok(WHOLE_SECONDS_NS);
     };
     let trial = |error: Errno| failed("try the clock of", &root.path)(error);
@@ -46,11 +42,7 @@ pub fn ctime_granularity(root: &Root) -> Result<i64, FsError> {
     if stamps.windows(2).all(|pair| pair[0] < pair[1]) {
         return Ok(0);
     }
-    let tick = if stamps.iter().all(|stamp| stamp % 1_000_000_000 == 0) {
-        WHOLE_SECONDS_NS
-    } else {
-        COARSE_CLOCK_NS
-    };
+    let tick = if stamps.iter().all(|stamp| stamp % 1_000_000_000 == 0) { WHOLE_SECONDS_NS } else { COARSE_CLOCK_NS };
     Ok(tick.saturating_add(behind))
 }
 

@@ -43,28 +43,18 @@ impl Names {
         let Ok(len) = u8::try_from(name.len()) else {
             return false;
         };
-        self.items.push(Item {
-            start: self.bytes.len(),
-            len,
-            hint,
-            ino,
-        });
+        self.items.push(Item { start: self.bytes.len(), len, hint, ino });
         self.bytes.extend_from_slice(name);
         true
     }
 
     pub(super) fn sort(&mut self) {
         let bytes = &self.bytes;
-        self.items
-            .sort_unstable_by(|a, b| a.name(bytes).cmp(b.name(bytes)));
+        self.items.sort_unstable_by(|a, b| a.name(bytes).cmp(b.name(bytes)));
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = Listed<'_>> {
-        self.items.iter().map(|item| Listed {
-            name: item.name(&self.bytes),
-            hint: item.hint,
-            ino: item.ino,
-        })
+        self.items.iter().map(|item| Listed { name: item.name(&self.bytes), hint: item.hint, ino: item.ino })
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -182,12 +172,7 @@ fn absent<'a>(row: Known, calls: &Calls<'_>, tally: &mut Tally) -> Found<'a> {
     Found::Gone(row)
 }
 
-fn present<'a>(
-    listed: Listed<'a>,
-    row: Option<Known>,
-    calls: &mut Calls<'_>,
-    tally: &mut Tally,
-) -> Option<Found<'a>> {
+fn present<'a>(listed: Listed<'a>, row: Option<Known>, calls: &mut Calls<'_>, tally: &mut Tally) -> Option<Found<'a>> {
     let Listed { name, hint, ino } = listed;
     let mut stat = None;
     let mut kind = kind_of_type(hint);
@@ -236,9 +221,7 @@ fn special<'a>(row: Option<Known>, calls: &Calls<'_>, tally: &mut Tally) -> Opti
 
 fn directory<'a>(name: &'a [u8], ino: u64, row: Option<Known>, tally: &mut Tally) -> Found<'a> {
     tally.entries += 1;
-    let expected = row
-        .as_ref()
-        .is_some_and(|row| row.kind == Kind::Dir && (ino == 0 || row.signature.ino == ino));
+    let expected = row.as_ref().is_some_and(|row| row.kind == Kind::Dir && (ino == 0 || row.signature.ino == ino));
     tally.names_changed |= !expected;
     Found::Dir(name, row)
 }
@@ -261,9 +244,7 @@ fn leaf<'a>(
         return Some(Found::OtherKind(row, signature));
     }
     tally.names_changed |= row.signature.ino != signature.ino;
-    let vouched = !row.signature.racy
-        && same_signature(&row.signature, &signature)
-        && !(checksum && kind == Kind::File);
+    let vouched = !row.signature.racy && same_signature(&row.signature, &signature) && !(checksum && kind == Kind::File);
     (!vouched).then_some(Found::Changed(row, signature))
 }
 
@@ -297,11 +278,7 @@ mod tests {
     }
 
     /// One word for each finding, and the tally.
-    fn run(
-        disk: &[(&str, FileType, u64)],
-        known: Vec<Known>,
-        checksum: bool,
-    ) -> (Vec<String>, Tally) {
+    fn run(disk: &[(&str, FileType, u64)], known: Vec<Known>, checksum: bool) -> (Vec<String>, Tally) {
         let mut names = Names::default();
         for (name, hint, ino) in disk {
             assert!(names.push(name.as_bytes(), *hint, *ino));
@@ -311,32 +288,21 @@ mod tests {
         let mut stat = |name: &[u8]| match on_disk(name) {
             Some((_, _, 66)) => {
                 let source = std::io::Error::from_raw_os_error(5);
-                Err(FsError {
-                    action: "look at",
-                    path: "x".into(),
-                    source,
-                })
+                Err(FsError { action: "look at", path: "x".into(), source })
             }
             Some((_, FileType::Unknown, ino)) => Ok(Some(signature(FileType::RegularFile, *ino))),
             Some((_, _, 0)) | None => Ok(None),
             Some((_, hint, ino)) => Ok(Some(signature(*hint, *ino))),
         };
-        let ignored =
-            |name: &[u8], dir: bool| name.starts_with(b"ign") || (dir && name == b"dirs-only");
-        let mut calls = Calls {
-            stat: &mut stat,
-            ignored: &ignored,
-            checksum,
-        };
+        let ignored = |name: &[u8], dir: bool| name.starts_with(b"ign") || (dir && name == b"dirs-only");
+        let mut calls = Calls { stat: &mut stat, ignored: &ignored, checksum };
         let mut words = Vec::new();
         let text = |name: &[u8]| String::from_utf8(name.to_vec()).unwrap();
         let tally = compare(names.iter(), known, &mut calls, |found| {
             words.push(match found {
-                Found::Dir(name, row) => format!(
-                    "dir {} {}",
-                    text(name),
-                    row.map_or("new".into(), |row| format!("{:?}", row.kind))
-                ),
+                Found::Dir(name, row) => {
+                    format!("dir {} {}", text(name), row.map_or("new".into(), |row| format!("{:?}", row.kind)))
+                }
                 Found::New(name, _) => format!("new {}", text(name)),
                 Found::OtherKind(row, _) => format!("other {:?}", row.name),
                 Found::Changed(row, _) => format!("changed {:?}", row.name),
@@ -357,13 +323,7 @@ mod tests {
         let known = vec![row("a", RegularFile, 1), row("b", Symlink, 2)];
         let (words, tally) = run(&[("b", Symlink, 2), ("a", RegularFile, 1)], known, false);
         assert!(words.is_empty());
-        assert_eq!(
-            tally,
-            Tally {
-                entries: 2,
-                ..Tally::default()
-            }
-        );
+        assert_eq!(tally, Tally { entries: 2, ..Tally::default() });
     }
 
     #[test]
@@ -373,22 +333,10 @@ mod tests {
         for other in [
             Signature { ino: 2, ..base },
             Signature { size: 4, ..base },
-            Signature {
-                mtime_ns: 11,
-                ..base
-            },
-            Signature {
-                ctime_ns: 21,
-                ..base
-            },
-            Signature {
-                btime_ns: 6,
-                ..base
-            },
-            Signature {
-                mode: base.mode ^ 1,
-                ..base
-            },
+            Signature { mtime_ns: 11, ..base },
+            Signature { ctime_ns: 21, ..base },
+            Signature { btime_ns: 6, ..base },
+            Signature { mode: base.mode ^ 1, ..base },
             Signature { uid: 1, ..base },
             Signature { gid: 1, ..base },
         ] {
@@ -398,30 +346,10 @@ mod tests {
 
     #[test]
     fn names_and_rows_are_merged_in_order() {
-        let known = vec![
-            row("b", RegularFile, 1),
-            row("c", RegularFile, 3),
-            row("d", Directory, 4),
-            row("z", RegularFile, 9),
-        ];
-        let disk = [
-            ("a", RegularFile, 8),
-            ("c", RegularFile, 33),
-            ("d", Directory, 4),
-            ("e", Directory, 5),
-        ];
+        let known = vec![row("b", RegularFile, 1), row("c", RegularFile, 3), row("d", Directory, 4), row("z", RegularFile, 9)];
+        let disk = [("a", RegularFile, 8), ("c", RegularFile, 33), ("d", Directory, 4), ("e", Directory, 5)];
         let (words, tally) = run(&disk, known, false);
-        assert_eq!(
-            words,
-            [
-                "new a",
-                "gone b",
-                "changed c",
-                "dir d Dir",
-                "dir e new",
-                "gone z"
-            ]
-        );
+        assert_eq!(words, ["new a", "gone b", "changed c", "dir d Dir", "dir e new", "gone z"]);
         assert!(tally.names_changed && !tally.hidden);
     }
 
@@ -429,67 +357,28 @@ mod tests {
     fn a_racy_row_and_a_checksum_run_look_again() {
         let mut racy = row("a", RegularFile, 1);
         racy.signature.racy = true;
-        assert_eq!(
-            run(&[("a", RegularFile, 1)], vec![racy], false).0,
-            ["changed a"]
-        );
+        assert_eq!(run(&[("a", RegularFile, 1)], vec![racy], false).0, ["changed a"]);
         let known = vec![row("a", RegularFile, 1), row("l", Symlink, 2)];
-        assert_eq!(
-            run(&[("a", RegularFile, 1), ("l", Symlink, 2)], known, true).0,
-            ["changed a"]
-        );
+        assert_eq!(run(&[("a", RegularFile, 1), ("l", Symlink, 2)], known, true).0, ["changed a"]);
     }
 
     #[test]
     fn other_kinds_are_told_apart() {
-        let known = vec![
-            row("a", Directory, 1),
-            row("b", Symlink, 2),
-            row("c", RegularFile, 3),
-            row("p", RegularFile, 4),
-        ];
-        let disk = [
-            ("a", RegularFile, 1),
-            ("b", RegularFile, 2),
-            ("c", Directory, 3),
-            ("p", Fifo, 4),
-            ("q", Fifo, 5),
-        ];
+        let known = vec![row("a", Directory, 1), row("b", Symlink, 2), row("c", RegularFile, 3), row("p", RegularFile, 4)];
+        let disk = [("a", RegularFile, 1), ("b", RegularFile, 2), ("c", Directory, 3), ("p", Fifo, 4), ("q", Fifo, 5)];
         let (words, tally) = run(&disk, known, false);
         assert_eq!(words, ["other a", "other b", "dir c File", "gone p"]);
-        assert_eq!(
-            (
-                tally.entries,
-                tally.specials,
-                tally.names_changed,
-                tally.hidden
-            ),
-            (3, 2, true, true)
-        );
+        assert_eq!((tally.entries, tally.specials, tally.names_changed, tally.hidden), (3, 2, true, true));
     }
 
     #[test]
     fn ignored_paths_are_neither_looked_at_nor_gone() {
-        let known = vec![
-            row("dirs-only", Directory, 1),
-            row("ign-gone", RegularFile, 1),
-            row("ign-here", RegularFile, 66),
-        ];
-        let disk = [
-            ("ign-here", RegularFile, 66),
-            ("ign-new", RegularFile, 66),
-            ("dirs-only", Directory, 66),
-        ];
+        let known = vec![row("dirs-only", Directory, 1), row("ign-gone", RegularFile, 1), row("ign-here", RegularFile, 66)];
+        let disk = [("ign-here", RegularFile, 66), ("ign-new", RegularFile, 66), ("dirs-only", Directory, 66)];
         let (words, tally) = run(&disk, known, false);
-        assert_eq!(
-            words,
-            ["ignored dirs-only", "ignored ign-gone", "ignored ign-here"]
-        );
+        assert_eq!(words, ["ignored dirs-only", "ignored ign-gone", "ignored ign-here"]);
         assert!(tally.hidden && !tally.names_changed);
-        assert_eq!(
-            run(&[("dirs-only", RegularFile, 4)], vec![], false).0,
-            ["new dirs-only"]
-        );
+        assert_eq!(run(&[("dirs-only", RegularFile, 4)], vec![], false).0, ["new dirs-only"]);
     }
 
     #[test]
@@ -502,39 +391,20 @@ mod tests {
 
     #[test]
     fn a_name_that_vanished_since_the_listing_is_gone() {
-        assert_eq!(
-            run(
-                &[("a", RegularFile, 0)],
-                vec![row("a", RegularFile, 1)],
-                false
-            )
-            .0,
-            ["gone a"]
-        );
+        assert_eq!(run(&[("a", RegularFile, 0)], vec![row("a", RegularFile, 1)], false).0, ["gone a"]);
         assert!(run(&[("a", RegularFile, 0)], vec![], false).0.is_empty());
     }
 
     #[test]
     fn a_listing_without_types_is_looked_up() {
         let known = vec![row("a", RegularFile, 1)];
-        assert_eq!(
-            run(&[("a", Unknown, 1), ("b", Unknown, 2)], known, false).0,
-            ["new b"]
-        );
+        assert_eq!(run(&[("a", Unknown, 1), ("b", Unknown, 2)], known, false).0, ["new b"]);
     }
 
     #[test]
     fn a_directory_with_another_inode_explains_a_new_time_above() {
-        assert!(
-            run(&[("d", Directory, 2)], vec![row("d", Directory, 1)], false)
-                .1
-                .names_changed
-        );
-        assert!(
-            !run(&[("d", Directory, 1)], vec![row("d", Directory, 1)], false)
-                .1
-                .names_changed
-        );
+        assert!(run(&[("d", Directory, 2)], vec![row("d", Directory, 1)], false).1.names_changed);
+        assert!(!run(&[("d", Directory, 1)], vec![row("d", Directory, 1)], false).1.names_changed);
     }
 
     #[test]

@@ -124,10 +124,7 @@ pub fn scan(scan: &Scan<'_>) -> Result<Scanned, ScanError> {
     let device = check_root(scan.root)?.dev;
     let moves = !scan.state.known(NodeId::ROOT)?.is_empty();
     let shared = Shared {
-        clock: Clock {
-            root_dev: device,
-            granularity_ns: scan.granularity_ns,
-        },
+        clock: Clock { root_dev: device, granularity_ns: scan.granularity_ns },
         root_dev_before: recorded_device(scan.state)?,
         queue: Queue::starting_at(Only::of(scan.only)),
         totals: Totals::default(),
@@ -171,18 +168,11 @@ struct Problems<'a> {
 
 impl<'a> Problems<'a> {
     fn new(monitor: &'a dyn Monitor) -> Problems<'a> {
-        Problems {
-            monitor,
-            list: Mutex::default(),
-        }
+        Problems { monitor, list: Mutex::default() }
     }
 
     fn add(&self, path: RelPath, step: &'static str, error: impl ToString) {
-        let problem = Problem {
-            path,
-            step,
-            error: error.to_string(),
-        };
+        let problem = Problem { path, step, error: error.to_string() };
         self.monitor.problem(&problem);
         let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
         list.1 += 1;
@@ -192,10 +182,7 @@ impl<'a> Problems<'a> {
     }
 
     fn into_parts(self) -> (Vec<Problem>, u64) {
-        let (mut problems, failed) = self
-            .list
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner);
+        let (mut problems, failed) = self.list.into_inner().unwrap_or_else(PoisonError::into_inner);
         problems.sort_by(|a, b| a.path.cmp(&b.path));
         (problems, failed)
     }
@@ -203,16 +190,10 @@ impl<'a> Problems<'a> {
 
 /// Threads that walk or read at the same time.
 fn workers() -> usize {
-    thread::available_parallelism()
-        .map_or(1, NonZero::get)
-        .min(WORKERS)
+    thread::available_parallelism().map_or(1, NonZero::get).min(WORKERS)
 }
 
-fn walk_all(
-    scan: &Scan<'_>,
-    shared: &Shared<'_>,
-    recorder: &mut Recorder<'_>,
-) -> Result<(), ScanError> {
+fn walk_all(scan: &Scan<'_>, shared: &Shared<'_>, recorder: &mut Recorder<'_>) -> Result<(), ScanError> {
     thread::scope(|scope| {
         let (send, receive) = crossbeam_channel::bounded(QUEUED_MESSAGES);
         let walkers: Vec<_> = (0..workers())
@@ -222,9 +203,7 @@ fn walk_all(
             })
             .collect();
         drop(send);
-        let recorded = receive
-            .iter()
-            .try_for_each(|findings| recorder.take(findings));
+        let recorded = receive.iter().try_for_each(|findings| recorder.take(findings));
         // Whoever still sends is told by the missing receiver, whoever waits for work by the queue.
         drop(receive);
         if recorded.is_err() {
@@ -232,9 +211,7 @@ fn walk_all(
         }
         let mut ended = recorded;
         for walker in walkers {
-            let walked = walker
-                .join()
-                .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let walked = walker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             ended = ended.and(walked);
         }
         ended
@@ -247,17 +224,13 @@ fn check_root(root: &Root) -> Result<Signature, ScanError> {
     match root_identity(root) {
         Ok(now) if (now.dev, now.ino) == (opened.dev, opened.ino) => Ok(opened),
         Err(error) if !error.is_missing() => Err(error.into()),
-        _ => Err(ScanError::RootChanged {
-            path: root.path().to_owned(),
-        }),
+        _ => Err(ScanError::RootChanged { path: root.path().to_owned() }),
     }
 }
 
 fn recorded_device(state: &State) -> Result<Option<u64>, ScanError> {
     let bytes = state.meta(ROOT_DEVICE)?;
-    Ok(bytes
-        .and_then(|bytes| bytes.try_into().ok())
-        .map(u64::from_le_bytes))
+    Ok(bytes.and_then(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes))
 }
 
 #[cfg(test)]

@@ -18,15 +18,8 @@ impl Only {
         let mut paths = paths.to_vec();
         paths.sort();
         paths.dedup_by(|below, above| above.contains(below));
-        let split = paths
-            .iter()
-            .map(|path| path.components().collect())
-            .collect::<Vec<Vec<Name>>>();
-        if split.is_empty() {
-            None
-        } else {
-            Only::below(&split.iter().map(Vec::as_slice).collect::<Vec<_>>())
-        }
+        let split = paths.iter().map(|path| path.components().collect()).collect::<Vec<Vec<Name>>>();
+        if split.is_empty() { None } else { Only::below(&split.iter().map(Vec::as_slice).collect::<Vec<_>>()) }
     }
 
     fn below(paths: &[&[Name]]) -> Option<Arc<Only>> {
@@ -35,12 +28,7 @@ impl Only {
             let (first, rest) = path.split_first()?;
             parts.entry(first.clone()).or_default().push(rest);
         }
-        Some(Arc::new(Only(
-            parts
-                .into_iter()
-                .map(|(name, rests)| (name, Only::below(&rests)))
-                .collect(),
-        )))
+        Some(Arc::new(Only(parts.into_iter().map(|(name, rests)| (name, Only::below(&rests))).collect())))
     }
 
     /// The names.
@@ -127,22 +115,9 @@ impl Drop for Active<'_> {
 
 impl Queue {
     pub(super) fn starting_at(only: Option<Arc<Only>>) -> Queue {
-        let first = Task {
-            path: RelPath::root(),
-            was: Was::Root,
-            only,
-            around: None,
-        };
-        let pile = Pile {
-            groups: Vec::new(),
-            first: Some(first),
-            active: 0,
-            stopped: false,
-        };
-        Queue {
-            pile: Mutex::new(pile),
-            more: Condvar::new(),
-        }
+        let first = Task { path: RelPath::root(), was: Was::Root, only, around: None };
+        let pile = Pile { groups: Vec::new(), first: Some(first), active: 0, stopped: false };
+        Queue { pile: Mutex::new(pile), more: Condvar::new() }
     }
 
     pub(super) fn push(&self, mut group: Group) {
@@ -195,12 +170,7 @@ impl Pile {
         if group.entries.is_empty() {
             self.groups.pop();
         }
-        Some(Task {
-            path,
-            was: enter.was,
-            only: enter.only,
-            around,
-        })
+        Some(Task { path, was: enter.was, only: enter.only, around })
     }
 }
 
@@ -234,17 +204,8 @@ mod tests {
     }
 
     fn group(parent: &str, children: &[&str]) -> Group {
-        let enter = |name: &&str| Enter {
-            name: Name::parse(name.as_bytes()).unwrap(),
-            was: Was::Absent,
-            only: None,
-        };
-        Group {
-            parent: path(parent),
-            device: 1,
-            device_before: None,
-            entries: children.iter().map(enter).collect(),
-        }
+        let enter = |name: &&str| Enter { name: Name::parse(name.as_bytes()).unwrap(), was: Was::Absent, only: None };
+        Group { parent: path(parent), device: 1, device_before: None, entries: children.iter().map(enter).collect() }
     }
 
     #[test]

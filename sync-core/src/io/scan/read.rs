@@ -3,10 +3,7 @@
 use super::compare::same_signature;
 use super::{Problems, ScanError, workers};
 use crate::entry::{Content, Hash, Signature};
-use crate::io::fs::{
-    COARSE_CLOCK_NS, Dir, FsError, Root, coarse_now_ns, ctime_granularity, file_signature,
-    hash_file,
-};
+use crate::io::fs::{COARSE_CLOCK_NS, Dir, FsError, Root, coarse_now_ns, ctime_granularity, file_signature, hash_file};
 use crate::io::state::{Batch, State};
 use crate::path::RelPath;
 use crate::report::{Monitor, Problem};
@@ -39,26 +36,18 @@ impl Clock {
     /// The system's.
     pub fn of(root: &Root) -> Result<Clock, FsError> {
         let root_dev = root.signature()?.dev;
-        Ok(Clock {
-            root_dev,
-            granularity_ns: ctime_granularity(root)?,
-        })
+        Ok(Clock { root_dev, granularity_ns: ctime_granularity(root)? })
     }
 
     /// The signature with its racy flag: could the object change once more after `start_ns`, when its content began
     /// to be read or written ([`coarse_now_ns`]), and look the same?
     #[must_use]
     pub fn judged(self, signature: Signature, start_ns: i64) -> Signature {
-        let tick = if signature.dev == self.root_dev {
-            self.granularity_ns
-        } else {
-            self.granularity_ns.max(FOREIGN_CLOCK_NS)
-        };
+        let tick = if signature.dev == self.root_dev { self.granularity_ns } else { self.granularity_ns.max(FOREIGN_CLOCK_NS) };
         let since = start_ns.saturating_sub(tick);
         // A time in the future was set by somebody; that left its own ctime.
         let until = start_ns.saturating_add(tick.max(COARSE_CLOCK_NS));
-        let racy = tick > 0
-            && (signature.ctime_ns >= since || (since..=until).contains(&signature.mtime_ns));
+        let racy = tick > 0 && (signature.ctime_ns >= since || (since..=until).contains(&signature.mtime_ns));
         Signature { racy, ..signature }
     }
 }
@@ -110,12 +99,7 @@ pub(super) fn read_verified(
         Ok(read) => read,
         Err(_) if monitor.cancelled() => return Err(Unread::Stopped),
         Err(source) => {
-            return Err(FsError {
-                action: "read",
-                path: dir.locate(name),
-                source,
-            }
-            .into());
+            return Err(FsError { action: "read", path: dir.locate(name), source }.into());
         }
     };
     let after = file_signature(&watched.file, dir.path())?;
@@ -167,26 +151,17 @@ pub fn rehash(
     granularity_ns: i64,
     monitor: &dyn Monitor,
 ) -> Result<Vec<Problem>, ScanError> {
-    let clock = Clock {
-        root_dev: root.signature()?.dev,
-        granularity_ns,
-    };
+    let clock = Clock { root_dev: root.signature()?.dev, granularity_ns };
     let problems = Problems::new(monitor);
     let mut refreshed = Vec::new();
-    let job = |index: usize, buffer: &mut [u8]| {
-        hash_row(root, state, &paths[index], clock, buffer, monitor)
-    };
+    let job = |index: usize, buffer: &mut [u8]| hash_row(root, state, &paths[index], clock, buffer, monitor);
     in_parallel(paths.len(), job, |(path, answer)| {
         match answer {
             Ok(change) => refreshed.extend(change),
             Err(Unhashed::Scan(error)) => return Err(error),
             Err(Unhashed::Path(error)) => problems.add(path, "read", error),
         }
-        if refreshed.len() >= BATCH {
-            commit(state, &mut refreshed)
-        } else {
-            Ok(())
-        }
+        if refreshed.len() >= BATCH { commit(state, &mut refreshed) } else { Ok(()) }
     })?;
     commit(state, &mut refreshed)?;
     Ok(problems.into_parts().0)
@@ -199,17 +174,8 @@ enum Unhashed {
 
 type HashedRow = (RelPath, Result<Option<Change>, Unhashed>);
 
-fn hash_row(
-    root: &Root,
-    state: &State,
-    path: &RelPath,
-    clock: Clock,
-    buffer: &mut [u8],
-    monitor: &dyn Monitor,
-) -> HashedRow {
-    let answer = hash_live(root, state, path, |dir, name| {
-        read_verified(dir, name, buffer, clock, monitor)
-    });
+fn hash_row(root: &Root, state: &State, path: &RelPath, clock: Clock, buffer: &mut [u8], monitor: &dyn Monitor) -> HashedRow {
+    let answer = hash_live(root, state, path, |dir, name| read_verified(dir, name, buffer, clock, monitor));
     monitor.advance(1, 0);
     (path.clone(), answer)
 }
@@ -221,9 +187,7 @@ fn hash_live(
     read: impl FnOnce(&Dir, &[u8]) -> Result<(Signature, Hash), Unread>,
 ) -> Result<Option<Change>, Unhashed> {
     const OTHER: &str = "changed since it was looked at";
-    let entry = state
-        .entry(path)
-        .map_err(|error| Unhashed::Scan(error.into()))?;
+    let entry = state.entry(path).map_err(|error| Unhashed::Scan(error.into()))?;
     let (Some(entry), Some((parent, name))) = (entry, path.split()) else {
         return Err(Unhashed::Path(OTHER.into()));
     };
@@ -232,9 +196,7 @@ fn hash_live(
         Content::File { .. } => {}
         _ => return Err(Unhashed::Path(OTHER.into())),
     }
-    let dir = root
-        .dir(&parent)
-        .map_err(|error| Unhashed::Path(error.to_string()))?;
+    let dir = root.dir(&parent).map_err(|error| Unhashed::Path(error.to_string()))?;
     let (signature, hash) = read(&dir, name.as_bytes()).map_err(|error| match error {
         Unread::Stopped => Unhashed::Scan(ScanError::Cancelled),
         error => Unhashed::Path(error.to_string()),
@@ -243,17 +205,10 @@ fn hash_live(
         return Err(Unhashed::Path(OTHER.into()));
     };
     // A racy row whose bytes are others is an edit: only a scan may give it an event.
-    if !same_signature(&signature, &entry.signature)
-        || recorded.is_some_and(|recorded| recorded != hash)
-    {
+    if !same_signature(&signature, &entry.signature) || recorded.is_some_and(|recorded| recorded != hash) {
         return Err(Unhashed::Path(OTHER.into()));
     }
-    Ok(Some(Change::Refresh {
-        path: path.clone(),
-        signature,
-        hash: Some(hash),
-        mtime_ns: None,
-    }))
+    Ok(Some(Change::Refresh { path: path.clone(), signature, hash: Some(hash), mtime_ns: None }))
 }
 
 fn commit(state: &State, changes: &mut Vec<Change>) -> Result<(), ScanError> {
@@ -261,13 +216,7 @@ fn commit(state: &State, changes: &mut Vec<Change>) -> Result<(), ScanError> {
         return Ok(());
     }
     changes.sort_by(|a, b| refreshed_path(a).cmp(&refreshed_path(b)));
-    state.commit(
-        Batch {
-            changes: std::mem::take(changes),
-            ..Batch::default()
-        },
-        false,
-    )?;
+    state.commit(Batch { changes: std::mem::take(changes), ..Batch::default() }, false)?;
     Ok(())
 }
 
@@ -285,25 +234,12 @@ mod tests {
     const MS: i64 = 1_000_000;
 
     fn racy(clock: Clock, mtime_ns: i64, ctime_ns: i64, start_ns: i64) -> bool {
-        clock
-            .judged(
-                Signature {
-                    dev: 1,
-                    mtime_ns,
-                    ctime_ns,
-                    ..Signature::default()
-                },
-                start_ns,
-            )
-            .racy
+        clock.judged(Signature { dev: 1, mtime_ns, ctime_ns, ..Signature::default() }, start_ns).racy
     }
 
     #[test]
     fn a_change_as_young_as_the_read_is_racy_on_a_coarse_clock() {
-        let coarse = Clock {
-            root_dev: 1,
-            granularity_ns: 10 * MS,
-        };
+        let coarse = Clock { root_dev: 1, granularity_ns: 10 * MS };
         assert!(racy(coarse, 0, 995 * MS, 1000 * MS));
         assert!(racy(coarse, 995 * MS, 0, 1000 * MS));
         assert!(racy(coarse, 0, 2000 * MS, 1000 * MS));
@@ -312,25 +248,15 @@ mod tests {
 
     #[test]
     fn a_time_set_into_the_future_long_ago_is_not_racy() {
-        let coarse = Clock {
-            root_dev: 1,
-            granularity_ns: 10 * MS,
-        };
+        let coarse = Clock { root_dev: 1, granularity_ns: 10 * MS };
         assert!(!racy(coarse, 5000 * MS, 0, 1000 * MS));
     }
 
     #[test]
     fn a_fine_clock_is_trusted_on_its_own_file_system_only() {
-        let fine = Clock {
-            root_dev: 1,
-            granularity_ns: 0,
-        };
+        let fine = Clock { root_dev: 1, granularity_ns: 0 };
         assert!(!racy(fine, 1000 * MS, 1000 * MS, 1000 * MS));
-        let foreign = Signature {
-            dev: 2,
-            ctime_ns: 0,
-            ..Signature::default()
-        };
+        let foreign = Signature { dev: 2, ctime_ns: 0, ..Signature::default() };
         assert!(fine.judged(foreign, 1000 * MS).racy);
     }
 
@@ -347,13 +273,6 @@ mod tests {
         )
         .unwrap();
         assert_eq!(sum, 499_500);
-        assert_eq!(
-            in_parallel(
-                1000,
-                |index, _| index,
-                |index| if index == 5 { Err(5) } else { Ok(()) }
-            ),
-            Err(5)
-        );
+        assert_eq!(in_parallel(1000, |index, _| index, |index| if index == 5 { Err(5) } else { Ok(()) }), Err(5));
     }
 }

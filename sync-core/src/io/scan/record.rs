@@ -26,27 +26,11 @@ const OLD: usize = 65_536;
 #[derive(Debug)]
 pub(super) enum Finding {
     /// This stands here now; without creation events it is new.
-    Put {
-        path: RelPath,
-        object: Object,
-        signature: Signature,
-        creation: Option<Creation>,
-    },
+    Put { path: RelPath, object: Object, signature: Signature, creation: Option<Creation> },
     /// A leaf stands where a directory was.
-    Supplant {
-        path: RelPath,
-        tree: NodeId,
-        object: Object,
-        signature: Signature,
-        creation: Option<Creation>,
-    },
+    Supplant { path: RelPath, tree: NodeId, object: Object, signature: Signature, creation: Option<Creation> },
     /// The same object with another signature.
-    Refresh {
-        path: RelPath,
-        signature: Signature,
-        hash: Option<Hash>,
-        mtime_ns: Option<i64>,
-    },
+    Refresh { path: RelPath, signature: Signature, hash: Option<Hash>, mtime_ns: Option<i64> },
     /// Nothing stands here now; `tree` if it was a directory.
     Gone { path: RelPath, tree: Option<NodeId> },
     /// The path came under an ignore rule.
@@ -56,18 +40,8 @@ pub(super) enum Finding {
 }
 
 impl Finding {
-    pub(super) fn put(
-        path: RelPath,
-        object: Object,
-        signature: Signature,
-        creation: Option<Creation>,
-    ) -> Finding {
-        Finding::Put {
-            path,
-            object,
-            signature,
-            creation,
-        }
+    pub(super) fn put(path: RelPath, object: Object, signature: Signature, creation: Option<Creation>) -> Finding {
+        Finding::Put { path, object, signature, creation }
     }
 }
 
@@ -121,60 +95,26 @@ impl<'a> Recorder<'a> {
     }
 
     pub(super) fn take(&mut self, findings: Vec<Finding>) -> Result<(), ScanError> {
-        findings
-            .into_iter()
-            .try_for_each(|finding| self.take_one(finding))
+        findings.into_iter().try_for_each(|finding| self.take_one(finding))
     }
 
     fn take_one(&mut self, finding: Finding) -> Result<(), ScanError> {
         match finding {
-            Finding::Put {
-                path,
-                object,
-                signature,
-                creation,
-            } => {
-                let standing = Standing {
-                    path,
-                    object,
-                    signature,
-                    creation,
-                };
+            Finding::Put { path, object, signature, creation } => {
+                let standing = Standing { path, object, signature, creation };
                 if self.may_have_moved(&standing) {
                     self.held.push(standing);
                     return Ok(());
                 }
                 self.put(standing)
             }
-            Finding::Supplant {
-                path,
-                tree,
-                object,
-                signature,
-                creation,
-            } => {
-                self.supplants.push((
-                    tree,
-                    Standing {
-                        path,
-                        object,
-                        signature,
-                        creation,
-                    },
-                ));
+            Finding::Supplant { path, tree, object, signature, creation } => {
+                self.supplants.push((tree, Standing { path, object, signature, creation }));
                 Ok(())
             }
-            Finding::Refresh {
-                path,
-                signature,
-                hash,
-                mtime_ns,
-            } => self.push(Change::Refresh {
-                path,
-                signature,
-                hash,
-                mtime_ns,
-            }),
+            Finding::Refresh { path, signature, hash, mtime_ns } => {
+                self.push(Change::Refresh { path, signature, hash, mtime_ns })
+            }
             Finding::Gone { path, tree } => {
                 self.gone.push((path, tree));
                 Ok(())
@@ -195,11 +135,7 @@ impl<'a> Recorder<'a> {
         self.delete_gone()?;
         for (_, standing) in std::mem::take(&mut self.supplants) {
             let bound = self.bound()?;
-            self.push(Change::RemoveTree {
-                path: standing.path.clone(),
-                learn: None,
-                bound,
-            })?;
+            self.push(Change::RemoveTree { path: standing.path.clone(), learn: None, bound })?;
             self.put(standing)?;
         }
         for standing in std::mem::take(&mut self.held) {
@@ -218,13 +154,7 @@ impl<'a> Recorder<'a> {
         self.moves
             && standing.creation.is_none()
             && self.held.len() < HELD
-            && matches!(
-                standing.object.content,
-                Content::File {
-                    size: 1..,
-                    hash: None
-                }
-            )
+            && matches!(standing.object.content, Content::File { size: 1.., hash: None })
     }
 
     /// Gives new files that are old ones under another name the hash of those. All times equal: the content was
@@ -235,12 +165,7 @@ impl<'a> Recorder<'a> {
             return Ok(());
         }
         let place = |standing: &Standing| (standing.signature.dev, standing.signature.ino);
-        let held: HashMap<_, _> = self
-            .held
-            .iter()
-            .enumerate()
-            .map(|(index, standing)| (place(standing), index))
-            .collect();
+        let held: HashMap<_, _> = self.held.iter().enumerate().map(|(index, standing)| (place(standing), index)).collect();
         let mut to_read = Vec::new();
         let standings = &mut self.held;
         let mut see = |old: &Old| {
@@ -287,14 +212,8 @@ impl<'a> Recorder<'a> {
         })?;
         for (index, (signature, hash)) in answers {
             let standing = &mut self.held[index];
-            let content = Content::File {
-                size: signature.size,
-                hash: Some(hash),
-            };
-            standing.object = Object {
-                content,
-                attrs: signature.attrs(),
-            };
+            let content = Content::File { size: signature.size, hash: Some(hash) };
+            standing.object = Object { content, attrs: signature.attrs() };
             standing.signature = signature;
         }
         Ok(())
@@ -309,11 +228,7 @@ impl<'a> Recorder<'a> {
         for (path, tree) in gone {
             match self.is_gone(&path, &mut last) {
                 Ok(true) => self.remove(path, tree.is_some())?,
-                Ok(false) => {
-                    self.shared
-                        .problems
-                        .add(path, "look at", "changes while it is looked at")
-                }
+                Ok(false) => self.shared.problems.add(path, "look at", "changes while it is looked at"),
                 Err(error) => self.shared.problems.add(path, "look at", error),
             }
         }
@@ -321,11 +236,7 @@ impl<'a> Recorder<'a> {
     }
 
     /// Is there nothing at the path that is synchronised? `last` is the directory looked into before.
-    fn is_gone(
-        &self,
-        path: &RelPath,
-        last: &mut Option<(RelPath, Option<Dir>)>,
-    ) -> Result<bool, FsError> {
+    fn is_gone(&self, path: &RelPath, last: &mut Option<(RelPath, Option<Dir>)>) -> Result<bool, FsError> {
         let (parent, name) = path.split().expect("the root is never gone");
         if last.as_ref().is_none_or(|(at, _)| *at != parent) {
             let dir = match self.scan.root.dir(&parent) {
@@ -338,49 +249,25 @@ impl<'a> Recorder<'a> {
         let Some((_, Some(dir))) = last else {
             return Ok(true);
         };
-        Ok(dir
-            .stat(name.as_bytes())?
-            .is_none_or(|now| kind_of(now.mode).is_none()))
+        Ok(dir.stat(name.as_bytes())?.is_none_or(|now| kind_of(now.mode).is_none()))
     }
 
     fn remove(&mut self, path: RelPath, tree: bool) -> Result<(), ScanError> {
         self.vanished += 1;
         let bound = self.bound()?;
         self.push(if tree {
-            Change::RemoveTree {
-                path,
-                learn: None,
-                bound,
-            }
+            Change::RemoveTree { path, learn: None, bound }
         } else {
-            Change::Remove {
-                path,
-                learn: None,
-                bound,
-            }
+            Change::Remove { path, learn: None, bound }
         })
     }
 
     fn put(&mut self, standing: Standing) -> Result<(), ScanError> {
         self.changed += 1;
         let event = self.event()?.0;
-        let Standing {
-            path,
-            object,
-            signature,
-            creation,
-        } = standing;
-        let row = Row {
-            object,
-            m: Vector::from(event),
-            c: creation.unwrap_or_else(|| Creation::from(event)),
-        };
-        self.push(Change::Put {
-            path,
-            row,
-            signature,
-            learn: None,
-        })
+        let Standing { path, object, signature, creation } = standing;
+        let row = Row { object, m: Vector::from(event), c: creation.unwrap_or_else(|| Creation::from(event)) };
+        self.push(Change::Put { path, row, signature, learn: None })
     }
 
     /// What covers the scan's deletions.
@@ -399,43 +286,26 @@ impl<'a> Recorder<'a> {
 
     fn push(&mut self, change: Change) -> Result<(), ScanError> {
         self.changes.push(change);
-        if self.changes.len() >= BATCH {
-            self.commit()
-        } else {
-            Ok(())
-        }
+        if self.changes.len() >= BATCH { self.commit() } else { Ok(()) }
     }
 
     fn commit(&mut self) -> Result<(), ScanError> {
         if !self.changes.is_empty() {
             let changes = std::mem::take(&mut self.changes);
-            self.scan.state.commit(
-                Batch {
-                    changes,
-                    ..Batch::default()
-                },
-                false,
-            )?;
+            self.scan.state.commit(Batch { changes, ..Batch::default() }, false)?;
         }
         Ok(())
     }
 }
 
 /// Shows every recorded content below a directory.
-fn each_file_below(
-    state: &State,
-    tree: NodeId,
-    see: &mut dyn FnMut(&Old),
-) -> Result<(), ScanError> {
+fn each_file_below(state: &State, tree: NodeId, see: &mut dyn FnMut(&Old)) -> Result<(), ScanError> {
     let mut waiting = vec![tree];
     while let Some(node) = waiting.pop() {
         for row in state.known(node)? {
             waiting.extend(row.node);
             if let Some(hash) = row.hash {
-                see(&Old {
-                    signature: row.signature,
-                    hash,
-                });
+                see(&Old { signature: row.signature, hash });
             }
         }
     }

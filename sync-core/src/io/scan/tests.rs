@@ -11,11 +11,7 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
-const ALL: AttrMask = AttrMask {
-    perms: true,
-    owner: true,
-    times: true,
-};
+const ALL: AttrMask = AttrMask { perms: true, owner: true, times: true };
 /// A clock so coarse that everything is racy for ever.
 const ALWAYS_RACY: i64 = 1_000_000_000_000;
 
@@ -36,12 +32,7 @@ impl Bench {
         let root = Root::open(temp.path()).unwrap();
         let state = State::in_memory(ReplicaId([7; 16]), ALL).unwrap();
         let granularity_ns = ctime_granularity(&root).unwrap();
-        Bench {
-            temp,
-            root,
-            state,
-            granularity_ns,
-        }
+        Bench { temp, root, state, granularity_ns }
     }
 
     /// A bench whose state lies in its root, as it does in use.
@@ -92,22 +83,8 @@ impl Bench {
     /// Scans and reads every file, until nothing is left to find.
     fn settle(&self) -> Scanned {
         let first = self.scan();
-        let files: Vec<_> = self
-            .live()
-            .into_iter()
-            .filter(|path| self.row(path).row.object.kind() == Kind::File)
-            .collect();
-        assert_eq!(
-            rehash(
-                &self.root,
-                &self.state,
-                &files,
-                self.granularity_ns,
-                &Silent
-            )
-            .unwrap(),
-            []
-        );
+        let files: Vec<_> = self.live().into_iter().filter(|path| self.row(path).row.object.kind() == Kind::File).collect();
+        assert_eq!(rehash(&self.root, &self.state, &files, self.granularity_ns, &Silent).unwrap(), []);
         first
     }
 
@@ -130,10 +107,7 @@ impl Bench {
     }
 
     fn row(&self, path: &RelPath) -> Entry {
-        self.state
-            .entry(path)
-            .unwrap()
-            .unwrap_or_else(|| panic!("{path} is not live"))
+        self.state.entry(path).unwrap().unwrap_or_else(|| panic!("{path} is not live"))
     }
 
     fn entry(&self, text: &str) -> Entry {
@@ -148,17 +122,11 @@ impl Bench {
     }
 
     fn mtime(&self, name: &str) -> SystemTime {
-        std::fs::symlink_metadata(self.at(name))
-            .unwrap()
-            .modified()
-            .unwrap()
+        std::fs::symlink_metadata(self.at(name)).unwrap().modified().unwrap()
     }
 
     fn set_mtime(&self, name: &str, time: SystemTime) {
-        std::fs::File::open(self.at(name))
-            .unwrap()
-            .set_modified(time)
-            .unwrap();
+        std::fs::File::open(self.at(name)).unwrap().set_modified(time).unwrap();
     }
 }
 
@@ -185,16 +153,10 @@ fn a_first_scan_records_everything_under_one_event_unread() {
     for path in bench.live() {
         let entry = bench.row(&path);
         assert_eq!(Some(event_of(&entry)), scanned.event);
-        assert_eq!(
-            entry.row.c.iter().collect::<Vec<_>>(),
-            [scanned.event.unwrap()]
-        );
+        assert_eq!(entry.row.c.iter().collect::<Vec<_>>(), [scanned.event.unwrap()]);
     }
     assert_eq!(bench.hash("a"), None);
-    assert_eq!(
-        bench.entry("l").row.object.content,
-        Content::Symlink(b"nowhere"[..].into())
-    );
+    assert_eq!(bench.entry("l").row.object.content, Content::Symlink(b"nowhere"[..].into()));
 }
 
 #[test]
@@ -204,10 +166,7 @@ fn a_second_scan_finds_nothing_and_takes_no_event() {
     bench.scan();
     let (counter, seq) = (bench.state.counter(), bench.state.seq());
     let scanned = bench.scan();
-    assert_eq!(
-        (found(&scanned), scanned.event, scanned.entries),
-        ((0, 0), None, 5)
-    );
+    assert_eq!((found(&scanned), scanned.event, scanned.entries), ((0, 0), None, 5));
     assert_eq!(bench.state.counter(), counter);
     assert_eq!(bench.state.seq(), seq);
 }
@@ -221,12 +180,7 @@ fn a_rewrite_of_the_same_size_with_its_time_restored_is_found_each_time() {
         bench.set_mtime("f", time);
         let scanned = bench.scan();
         assert_eq!(found(&scanned), (1, 0), "round {round}");
-        assert_eq!(
-            bench.hash("f"),
-            Some(Hash(
-                *blake3::hash(if round % 2 == 0 { b"two" } else { b"one" }).as_bytes()
-            ))
-        );
+        assert_eq!(bench.hash("f"), Some(Hash(*blake3::hash(if round % 2 == 0 { b"two" } else { b"one" }).as_bytes())));
     }
 }
 
@@ -234,10 +188,7 @@ fn a_rewrite_of_the_same_size_with_its_time_restored_is_found_each_time() {
 fn a_racy_row_is_read_again_without_an_event() {
     let mut bench = Bench::with(&["f"]);
     bench.granularity_ns = ALWAYS_RACY;
-    let options = Scan {
-        checksum: true,
-        ..bench.options()
-    };
+    let options = Scan { checksum: true, ..bench.options() };
     assert_eq!(found(&scan(&options).unwrap()), (0, 0));
     assert!(bench.entry("f").signature.racy);
     assert_eq!(found(&bench.scan()), (0, 0));
@@ -249,26 +200,9 @@ fn a_racy_row_is_read_again_without_an_event() {
 #[test]
 fn a_change_that_the_signature_hides_is_found_in_a_racy_row() {
     let bench = Bench::with(&["f"]);
-    let signature = Signature {
-        racy: true,
-        ..bench.entry("f").signature
-    };
-    let wrong = Change::Refresh {
-        path: path("f"),
-        signature,
-        hash: Some(Hash([1; 32])),
-        mtime_ns: None,
-    };
-    bench
-        .state
-        .commit(
-            Batch {
-                changes: vec![wrong],
-                ..Batch::default()
-            },
-            false,
-        )
-        .unwrap();
+    let signature = Signature { racy: true, ..bench.entry("f").signature };
+    let wrong = Change::Refresh { path: path("f"), signature, hash: Some(Hash([1; 32])), mtime_ns: None };
+    bench.state.commit(Batch { changes: vec![wrong], ..Batch::default() }, false).unwrap();
     assert_eq!(found(&bench.scan()), (1, 0));
 }
 
@@ -276,33 +210,10 @@ fn a_change_that_the_signature_hides_is_found_in_a_racy_row() {
 fn a_checksum_run_finds_what_no_signature_tells() {
     let bench = Bench::with(&["f"]);
     let signature = bench.entry("f").signature;
-    let wrong = Change::Refresh {
-        path: path("f"),
-        signature,
-        hash: Some(Hash([1; 32])),
-        mtime_ns: None,
-    };
-    bench
-        .state
-        .commit(
-            Batch {
-                changes: vec![wrong],
-                ..Batch::default()
-            },
-            false,
-        )
-        .unwrap();
+    let wrong = Change::Refresh { path: path("f"), signature, hash: Some(Hash([1; 32])), mtime_ns: None };
+    bench.state.commit(Batch { changes: vec![wrong], ..Batch::default() }, false).unwrap();
     assert_eq!(found(&bench.scan()), (0, 0));
-    assert_eq!(
-        found(
-            &scan(&Scan {
-                checksum: true,
-                ..bench.options()
-            })
-            .unwrap()
-        ),
-        (1, 0)
-    );
+    assert_eq!(found(&scan(&Scan { checksum: true, ..bench.options() }).unwrap()), (1, 0));
 }
 
 #[test]
@@ -324,20 +235,8 @@ fn a_touched_file_is_an_edit_only_where_times_are_replicated() {
     let bench = Bench::with(&["f"]);
     let hash = bench.hash("f");
     bench.set_mtime("f", SystemTime::UNIX_EPOCH + Duration::from_secs(5));
-    let mask = AttrMask {
-        times: false,
-        ..ALL
-    };
-    assert_eq!(
-        found(
-            &scan(&Scan {
-                mask,
-                ..bench.options()
-            })
-            .unwrap()
-        ),
-        (0, 0)
-    );
+    let mask = AttrMask { times: false, ..ALL };
+    assert_eq!(found(&scan(&Scan { mask, ..bench.options() }).unwrap()), (0, 0));
     bench.set_mtime("f", SystemTime::UNIX_EPOCH + Duration::from_secs(6));
     assert_eq!(found(&bench.scan()), (1, 0));
     assert_eq!(bench.hash("f"), hash);
@@ -347,29 +246,10 @@ fn a_touched_file_is_an_edit_only_where_times_are_replicated() {
 #[test]
 fn another_mode_is_an_edit_only_where_modes_are_replicated() {
     let bench = Bench::with(&["d/f"]);
-    for (mode, mask, expected) in [
-        (
-            0o600,
-            AttrMask {
-                perms: false,
-                ..ALL
-            },
-            0,
-        ),
-        (0o640, ALL, 2),
-    ] {
+    for (mode, mask, expected) in [(0o600, AttrMask { perms: false, ..ALL }, 0), (0o640, ALL, 2)] {
         std::fs::set_permissions(bench.at("d/f"), PermissionsExt::from_mode(mode)).unwrap();
         std::fs::set_permissions(bench.at("d"), PermissionsExt::from_mode(mode | 0o111)).unwrap();
-        assert_eq!(
-            found(
-                &scan(&Scan {
-                    mask,
-                    ..bench.options()
-                })
-                .unwrap()
-            ),
-            (expected, 0)
-        );
+        assert_eq!(found(&scan(&Scan { mask, ..bench.options() }).unwrap()), (expected, 0));
     }
     assert_eq!(bench.entry("d").row.object.attrs.mode, 0o751);
     assert_eq!(found(&bench.scan()), (0, 0));
@@ -398,19 +278,7 @@ fn a_link_made_anew_with_the_same_target_is_no_edit_where_times_are_not_replicat
     bench.scan();
     std::fs::remove_file(bench.at("l")).unwrap();
     symlink("x", bench.at("l")).unwrap();
-    assert_eq!(
-        found(
-            &scan(&Scan {
-                mask: AttrMask {
-                    times: false,
-                    ..ALL
-                },
-                ..bench.options()
-            })
-            .unwrap()
-        ),
-        (0, 0)
-    );
+    assert_eq!(found(&scan(&Scan { mask: AttrMask { times: false, ..ALL }, ..bench.options() }).unwrap()), (0, 0));
     std::fs::remove_file(bench.at("l")).unwrap();
     symlink("x", bench.at("l")).unwrap();
     assert_eq!(found(&bench.scan()), (1, 0));
@@ -424,10 +292,7 @@ fn what_is_gone_is_removed_a_directory_at_once() {
     let scanned = bench.scan();
     assert_eq!(found(&scanned), (0, 2));
     assert_eq!(bench.live_text(), ["k"]);
-    let listing = bench
-        .state
-        .listing(&RelPath::root(), &crate::store::Filter::All)
-        .unwrap();
+    let listing = bench.state.listing(&RelPath::root(), &crate::store::Filter::All).unwrap();
     assert!(Vector::from(scanned.event.unwrap()).within(&listing.bound));
 }
 
@@ -439,18 +304,12 @@ fn a_file_that_becomes_a_directory_and_back_keeps_its_creation() {
     bench.write("x/y", "new");
     assert_eq!(found(&bench.settle()), (2, 0));
     assert_eq!(bench.live_text(), ["x", "x/y"]);
-    assert_eq!(
-        (bench.entry("x").row.object.kind(), bench.entry("x").row.c),
-        (Kind::Dir, created.clone())
-    );
+    assert_eq!((bench.entry("x").row.object.kind(), bench.entry("x").row.c), (Kind::Dir, created.clone()));
     std::fs::remove_dir_all(bench.at("x")).unwrap();
     symlink("t", bench.at("x")).unwrap();
     assert_eq!(found(&bench.scan()), (1, 0));
     assert_eq!(bench.live_text(), ["x"]);
-    assert_eq!(
-        (bench.entry("x").row.object.kind(), bench.entry("x").row.c),
-        (Kind::Symlink, created)
-    );
+    assert_eq!((bench.entry("x").row.object.kind(), bench.entry("x").row.c), (Kind::Symlink, created));
     assert_eq!(found(&bench.scan()), (0, 0));
 }
 
@@ -461,10 +320,7 @@ fn pipes_and_sockets_are_counted_and_a_file_that_became_one_is_gone() {
     rustix::fs::mkfifoat(rustix::fs::CWD, bench.at("f"), rustix::fs::Mode::RWXU).unwrap();
     let _socket = std::os::unix::net::UnixListener::bind(bench.at("s")).unwrap();
     let scanned = bench.scan();
-    assert_eq!(
-        (found(&scanned), scanned.specials, scanned.entries),
-        ((0, 1), 2, 1)
-    );
+    assert_eq!((found(&scanned), scanned.specials, scanned.entries), ((0, 1), 2, 1));
     assert_eq!(bench.live_text(), ["g"]);
 }
 
@@ -483,10 +339,7 @@ fn a_directory_touched_on_purpose_is_an_edit_but_not_one_whose_children_changed(
     let scanned = bench.scan();
     assert_eq!((scanned.changed, scanned.vanished), (2, 1));
     let after = bench.entry("d").row;
-    assert_eq!(
-        (after.m, after.object.attrs.mtime_ns),
-        (before.m, 7_000_000_000)
-    );
+    assert_eq!((after.m, after.object.attrs.mtime_ns), (before.m, 7_000_000_000));
 }
 
 #[test]
@@ -494,10 +347,7 @@ fn hidden_names_explain_a_new_time_of_their_directory() {
     let bench = Bench::with(&["d/f"]);
     let ignore = |path: &RelPath, _: bool| path.as_bytes().ends_with(b".tmp");
     bench.write("d/x.tmp", "");
-    let options = Scan {
-        ignore: Some(&ignore),
-        ..bench.options()
-    };
+    let options = Scan { ignore: Some(&ignore), ..bench.options() };
     assert_eq!(found(&scan(&options).unwrap()), (0, 0));
     bench.write("d/.driftless/stage/x", "");
     assert_eq!(found(&scan(&options).unwrap()), (0, 0));
@@ -507,28 +357,16 @@ fn hidden_names_explain_a_new_time_of_their_directory() {
 #[test]
 fn ignored_rows_stay_unknown_and_are_forgotten_only_on_demand() {
     let bench = Bench::with(&["cache/x", "keep", "old.tmp", "gone.tmp"]);
-    let ignore = |path: &RelPath, dir: bool| {
-        (dir && path.as_bytes() == b"cache") || path.as_bytes().ends_with(b".tmp")
-    };
+    let ignore = |path: &RelPath, dir: bool| (dir && path.as_bytes() == b"cache") || path.as_bytes().ends_with(b".tmp");
     bench.write("cache/x", "changed");
     bench.write("old.tmp", "changed");
     std::fs::remove_file(bench.at("gone.tmp")).unwrap();
-    let options = || Scan {
-        ignore: Some(&ignore),
-        ..bench.options()
-    };
+    let options = || Scan { ignore: Some(&ignore), ..bench.options() };
     assert_eq!(found(&scan(&options()).unwrap()), (0, 0));
-    assert_eq!(
-        bench.live_text(),
-        ["cache", "cache/x", "gone.tmp", "keep", "old.tmp"]
-    );
+    assert_eq!(bench.live_text(), ["cache", "cache/x", "gone.tmp", "keep", "old.tmp"]);
     std::fs::remove_dir_all(bench.at("cache")).unwrap();
     assert_eq!(found(&scan(&options()).unwrap()), (0, 0));
-    let scanned = scan(&Scan {
-        forget_ignored: true,
-        ..options()
-    })
-    .unwrap();
+    let scanned = scan(&Scan { forget_ignored: true, ..options() }).unwrap();
     assert_eq!((found(&scanned), scanned.event), ((0, 0), None));
     assert_eq!(bench.live_text(), ["keep"]);
 }
@@ -539,30 +377,14 @@ fn any_bytes_are_a_name_and_the_private_name_is_left_out_at_every_level() {
     let odd: [&[u8]; 4] = [b"new\nline", b"\xff\xfe", &[b'x'; 255], b" "];
     for name in odd {
         std::fs::create_dir(bench.at(OsStr::from_bytes(name))).unwrap();
-        std::fs::write(
-            bench
-                .at(OsStr::from_bytes(name))
-                .join(OsStr::from_bytes(name)),
-            "x",
-        )
-        .unwrap();
+        std::fs::write(bench.at(OsStr::from_bytes(name)).join(OsStr::from_bytes(name)), "x").unwrap();
     }
     bench.write(".driftless/state", "x");
     bench.write("d/.driftless/state", "x");
     bench.write("d/.driftless2", "x");
     assert_eq!(found(&bench.scan()), (10, 0));
-    assert!(
-        bench
-            .state
-            .entry(&path([odd[2], odd[2]].join(&b'/')))
-            .unwrap()
-            .is_some()
-    );
-    assert!(bench.live().iter().all(|path| {
-        !path
-            .components()
-            .any(|name| name.as_bytes() == b".driftless")
-    }));
+    assert!(bench.state.entry(&path([odd[2], odd[2]].join(&b'/'))).unwrap().is_some());
+    assert!(bench.live().iter().all(|path| { !path.components().any(|name| name.as_bytes() == b".driftless") }));
     assert_eq!(found(&bench.scan()), (0, 0));
 }
 
@@ -583,29 +405,12 @@ fn files_in_a_renamed_directory_keep_their_hash_unread() {
     let bench = Bench::with(&["a/b/f", "a/g"]);
     // Were it read, this would show: the recorded hash is not that of the bytes.
     let signature = bench.entry("a/b/f").signature;
-    let marked = Change::Refresh {
-        path: path("a/b/f"),
-        signature,
-        hash: Some(Hash([9; 32])),
-        mtime_ns: None,
-    };
-    bench
-        .state
-        .commit(
-            Batch {
-                changes: vec![marked],
-                ..Batch::default()
-            },
-            false,
-        )
-        .unwrap();
+    let marked = Change::Refresh { path: path("a/b/f"), signature, hash: Some(Hash([9; 32])), mtime_ns: None };
+    bench.state.commit(Batch { changes: vec![marked], ..Batch::default() }, false).unwrap();
     std::fs::rename(bench.at("a"), bench.at("z")).unwrap();
     assert_eq!(found(&bench.scan()), (4, 1));
     assert_eq!(bench.hash("z/b/f"), Some(Hash([9; 32])));
-    assert_eq!(
-        bench.hash("z/g"),
-        Some(Hash(*blake3::hash(b"one").as_bytes()))
-    );
+    assert_eq!(bench.hash("z/g"), Some(Hash(*blake3::hash(b"one").as_bytes())));
 }
 
 #[test]
@@ -618,15 +423,7 @@ fn a_renamed_file_is_read_at_once_and_a_new_one_is_not() {
     assert_eq!(found(&bench.scan()), (4, 1));
     assert_eq!(bench.live_text(), ["b", "c", "log", "log.1"]);
     let one = Some(Hash(*blake3::hash(b"one").as_bytes()));
-    assert_eq!(
-        (
-            bench.hash("b"),
-            bench.hash("log.1"),
-            bench.hash("c"),
-            bench.hash("log")
-        ),
-        (one, one, None, None)
-    );
+    assert_eq!((bench.hash("b"), bench.hash("log.1"), bench.hash("c"), bench.hash("log")), (one, one, None, None));
 }
 
 #[test]
@@ -637,34 +434,18 @@ fn only_the_given_paths_are_looked_at() {
     }
     std::fs::remove_file(bench.at("a/x")).unwrap();
     let only = [path("b/c"), path("f"), path("p/q/r"), path("missing/too")];
-    let scanned = scan(&Scan {
-        only: &only,
-        ..bench.options()
-    })
-    .unwrap();
+    let scanned = scan(&Scan { only: &only, ..bench.options() }).unwrap();
     // b/c/d, b/c/n, f, and p, p/q, p/q/r: the directories on the way to something new.
     assert_eq!(found(&scanned), (6, 0));
-    assert_eq!(
-        bench.live_text(),
-        [
-            "a", "a/x", "b", "b/c", "b/c/d", "b/c/n", "b/e", "f", "p", "p/q", "p/q/r"
-        ]
-    );
-    let scanned = scan(&Scan {
-        only: &[path("a/x")],
-        ..bench.options()
-    })
-    .unwrap();
+    assert_eq!(bench.live_text(), ["a", "a/x", "b", "b/c", "b/c/d", "b/c/n", "b/e", "f", "p", "p/q", "p/q/r"]);
+    let scanned = scan(&Scan { only: &[path("a/x")], ..bench.options() }).unwrap();
     assert_eq!(found(&scanned), (0, 1));
 }
 
 /// Drops the right to read everything, for this thread and those it starts.
 fn become_ordinary() {
     let mut sets = rustix::thread::capabilities(None).unwrap();
-    sets.effective.remove(
-        rustix::thread::CapabilitySet::DAC_OVERRIDE
-            | rustix::thread::CapabilitySet::DAC_READ_SEARCH,
-    );
+    sets.effective.remove(rustix::thread::CapabilitySet::DAC_OVERRIDE | rustix::thread::CapabilitySet::DAC_READ_SEARCH);
     rustix::thread::set_capabilities(None, sets).unwrap();
 }
 
@@ -675,34 +456,20 @@ fn an_unreadable_directory_is_unknown_and_not_deleted() {
     for dir in ["d", "new"] {
         std::fs::set_permissions(bench.at(dir), PermissionsExt::from_mode(0o000)).unwrap();
     }
-    let mask = AttrMask {
-        perms: false,
-        ..ALL
-    };
+    let mask = AttrMask { perms: false, ..ALL };
     let scanned = thread::scope(|scope| {
         let ordinary = scope.spawn(|| {
             become_ordinary();
-            scan(&Scan {
-                mask,
-                ..bench.options()
-            })
-            .unwrap()
+            scan(&Scan { mask, ..bench.options() }).unwrap()
         });
         ordinary.join().unwrap()
     });
     for dir in ["d", "new"] {
         std::fs::set_permissions(bench.at(dir), PermissionsExt::from_mode(0o755)).unwrap();
     }
+    assert_eq!((scanned.changed, scanned.vanished, scanned.failed), (1, 0, 2));
     assert_eq!(
-        (scanned.changed, scanned.vanished, scanned.failed),
-        (1, 0, 2)
-    );
-    assert_eq!(
-        scanned
-            .problems
-            .iter()
-            .map(|p| (p.path.to_string(), p.step))
-            .collect::<Vec<_>>(),
+        scanned.problems.iter().map(|p| (p.path.to_string(), p.step)).collect::<Vec<_>>(),
         [("d".into(), "list"), ("new".into(), "list")]
     );
     assert_eq!(bench.live_text(), ["d", "d/e", "d/e/f", "d/g", "k", "new"]);
@@ -720,10 +487,7 @@ fn an_unreadable_file_stays_as_its_row_has_it() {
         });
         ordinary.join().unwrap()
     });
-    assert_eq!(
-        (scanned.changed, scanned.failed, scanned.problems[0].step),
-        (0, 1, "read")
-    );
+    assert_eq!((scanned.changed, scanned.failed, scanned.problems[0].step), (0, 1, "read"));
     assert_eq!(bench.entry("f").row, before);
 }
 
@@ -731,26 +495,9 @@ fn an_unreadable_file_stays_as_its_row_has_it() {
 fn an_empty_place_where_a_file_system_was_mounted_is_unknown() {
     let bench = Bench::with(&["mnt/a/f", "mnt/g", "plain/h"]);
     // As if it had been another file system when it was recorded.
-    let signature = Signature {
-        dev: bench.entry("mnt").signature.dev + 1,
-        ..bench.entry("mnt").signature
-    };
-    let mounted = Change::Refresh {
-        path: path("mnt"),
-        signature,
-        hash: None,
-        mtime_ns: None,
-    };
-    bench
-        .state
-        .commit(
-            Batch {
-                changes: vec![mounted],
-                ..Batch::default()
-            },
-            false,
-        )
-        .unwrap();
+    let signature = Signature { dev: bench.entry("mnt").signature.dev + 1, ..bench.entry("mnt").signature };
+    let mounted = Change::Refresh { path: path("mnt"), signature, hash: None, mtime_ns: None };
+    bench.state.commit(Batch { changes: vec![mounted], ..Batch::default() }, false).unwrap();
     for dir in ["mnt/a", "plain"] {
         std::fs::remove_dir_all(bench.at(dir)).unwrap();
     }
@@ -760,16 +507,9 @@ fn an_empty_place_where_a_file_system_was_mounted_is_unknown() {
     let scanned = bench.scan();
     assert_eq!((scanned.vanished, scanned.failed), (1, 1));
     assert!(scanned.problems[0].error.contains("unmounted"));
-    let scanned = scan(&Scan {
-        only: &[path("mnt/g"), path("mnt/a/f")],
-        ..bench.options()
-    })
-    .unwrap();
+    let scanned = scan(&Scan { only: &[path("mnt/g"), path("mnt/a/f")], ..bench.options() }).unwrap();
     assert_eq!((scanned.vanished, scanned.failed), (0, 1));
-    assert_eq!(
-        bench.live_text(),
-        ["mnt", "mnt/a", "mnt/a/f", "mnt/g", "plain"]
-    );
+    assert_eq!(bench.live_text(), ["mnt", "mnt/a", "mnt/a/f", "mnt/g", "plain"]);
 }
 
 /// Acts once, when the scan tells of progress: of entries, or of bytes read.
@@ -781,31 +521,16 @@ struct Meddler<'a> {
 
 impl Monitor for Meddler<'_> {
     fn advance(&self, files: u64, bytes: u64) {
-        let due = if self.when_reading {
-            bytes > 0
-        } else {
-            files > 0
-        };
+        let due = if self.when_reading { bytes > 0 } else { files > 0 };
         if due && !self.done.swap(true, Ordering::Relaxed) {
             (self.act)();
         }
     }
 }
 
-fn meddled(
-    bench: &Bench,
-    when_reading: bool,
-    act: &(dyn Fn() + Sync),
-) -> Result<Scanned, ScanError> {
-    let monitor = Meddler {
-        when_reading,
-        done: AtomicBool::new(false),
-        act,
-    };
-    let scanned = scan(&Scan {
-        monitor: &monitor,
-        ..bench.options()
-    });
+fn meddled(bench: &Bench, when_reading: bool, act: &(dyn Fn() + Sync)) -> Result<Scanned, ScanError> {
+    let monitor = Meddler { when_reading, done: AtomicBool::new(false), act };
+    let scanned = scan(&Scan { monitor: &monitor, ..bench.options() });
     assert!(monitor.done.into_inner());
     scanned
 }
@@ -817,10 +542,7 @@ fn a_file_that_changes_while_it_is_read_keeps_its_row() {
     bench.write("f", "two");
     let scanned = meddled(&bench, true, &|| bench.write("f", "six")).unwrap();
     assert_eq!((scanned.changed, scanned.failed), (0, 1));
-    assert_eq!(
-        (scanned.problems[0].step, scanned.problems[0].error.as_str()),
-        ("read", "changes while it is read")
-    );
+    assert_eq!((scanned.problems[0].step, scanned.problems[0].error.as_str()), ("read", "changes while it is read"));
     assert_eq!(bench.entry("f").row, before);
     assert_eq!(found(&bench.scan()), (1, 0));
 }
@@ -857,13 +579,7 @@ fn a_stopped_scan_deletes_nothing() {
     }
     let bench = Bench::with(&["a"]);
     std::fs::remove_file(bench.at("a")).unwrap();
-    assert!(matches!(
-        scan(&Scan {
-            monitor: &Stop,
-            ..bench.options()
-        }),
-        Err(ScanError::Cancelled)
-    ));
+    assert!(matches!(scan(&Scan { monitor: &Stop, ..bench.options() }), Err(ScanError::Cancelled)));
     assert_eq!(bench.live_text(), ["a"]);
 }
 
@@ -893,26 +609,10 @@ fn reading_records_hashes_and_refuses_what_is_not_as_recorded() {
     bench.write("c", "C");
     let paths = ["a", "c", "d/b", "l", "missing"].map(path);
     let counter = bench.state.counter();
-    let problems = rehash(
-        &bench.root,
-        &bench.state,
-        &paths,
-        bench.granularity_ns,
-        &Silent,
-    )
-    .unwrap();
-    assert_eq!(
-        problems
-            .iter()
-            .map(|problem| problem.path.to_string())
-            .collect::<Vec<_>>(),
-        ["c", "l", "missing"]
-    );
+    let problems = rehash(&bench.root, &bench.state, &paths, bench.granularity_ns, &Silent).unwrap();
+    assert_eq!(problems.iter().map(|problem| problem.path.to_string()).collect::<Vec<_>>(), ["c", "l", "missing"]);
     assert_eq!(bench.hash("a"), Some(Hash(*blake3::hash(b"a").as_bytes())));
-    assert_eq!(
-        bench.hash("d/b"),
-        Some(Hash(*blake3::hash(b"d/b").as_bytes()))
-    );
+    assert_eq!(bench.hash("d/b"), Some(Hash(*blake3::hash(b"d/b").as_bytes())));
     assert_eq!((bench.hash("c"), bench.state.counter()), (None, counter));
 }
 
@@ -921,10 +621,7 @@ fn a_root_that_is_gone_is_no_empty_root() {
     let bench = Bench::with(&["a"]);
     let place: &Path = bench.temp.path();
     std::fs::remove_dir_all(place).unwrap();
-    assert!(matches!(
-        scan(&bench.options()),
-        Err(ScanError::RootChanged { .. })
-    ));
+    assert!(matches!(scan(&bench.options()), Err(ScanError::RootChanged { .. })));
     assert_eq!(bench.live_text(), ["a"]);
 }
 
@@ -933,10 +630,7 @@ struct Numbers(u64);
 
 impl Numbers {
     fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         (self.0 >> 33) % limit
     }
 }
@@ -958,9 +652,7 @@ fn disturb(bench: &Bench, numbers: &mut Numbers) {
         6 => numbers.below(3) == 0 && std::fs::remove_dir_all(one).is_ok(),
         7 => symlink(bytes, one).is_ok(),
         _ => std::fs::File::open(one)
-            .and_then(|file| {
-                file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(numbers.below(3)))
-            })
+            .and_then(|file| file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(numbers.below(3))))
             .is_ok(),
     };
 }
@@ -980,12 +672,7 @@ fn on_the_disk(bench: &Bench, dir: &RelPath, found: &mut Vec<(RelPath, Kind, Vec
             on_the_disk(bench, &path, found);
         } else if meta.is_symlink() {
             let target = std::fs::read_link(&at).unwrap();
-            found.push((
-                path,
-                Kind::Symlink,
-                target.as_os_str().as_bytes().to_vec(),
-                mode,
-            ));
+            found.push((path, Kind::Symlink, target.as_os_str().as_bytes().to_vec(), mode));
         } else {
             let hash = blake3::hash(&std::fs::read(&at).unwrap());
             found.push((path, Kind::File, hash.as_bytes().to_vec(), mode));
@@ -996,11 +683,7 @@ fn on_the_disk(bench: &Bench, dir: &RelPath, found: &mut Vec<(RelPath, Kind, Vec
 #[test]
 fn whatever_was_done_the_rows_are_the_disk() {
     for seed in 0..12 {
-        let bench = if seed % 4 == 0 {
-            Bench::on_disk()
-        } else {
-            Bench::new()
-        };
+        let bench = if seed % 4 == 0 { Bench::on_disk() } else { Bench::new() };
         let mut numbers = Numbers(seed);
         for round in 0..25 {
             for _ in 0..=numbers.below(12) {
@@ -1011,18 +694,10 @@ fn whatever_was_done_the_rows_are_the_disk() {
             let mut disk = Vec::new();
             on_the_disk(&bench, &RelPath::root(), &mut disk);
             disk.sort();
-            let rows: Vec<_> = bench
-                .live()
-                .into_iter()
-                .map(|path| recorded(&bench, path))
-                .collect();
+            let rows: Vec<_> = bench.live().into_iter().map(|path| recorded(&bench, path)).collect();
             assert_eq!(rows, disk, "seed {seed} round {round}");
             let again = bench.scan();
-            assert_eq!(
-                (found(&again), again.event),
-                ((0, 0), None),
-                "seed {seed} round {round}"
-            );
+            assert_eq!((found(&again), again.event), ((0, 0), None), "seed {seed} round {round}");
         }
     }
 }

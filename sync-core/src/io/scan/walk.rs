@@ -41,20 +41,9 @@ pub(super) struct Place<'a> {
 }
 
 impl<'a> Walker<'a> {
-    pub(super) fn new(
-        scan: &'a Scan<'a>,
-        shared: &'a Shared<'a>,
-        sender: Sender<Vec<Finding>>,
-    ) -> Walker<'a> {
+    pub(super) fn new(scan: &'a Scan<'a>, shared: &'a Shared<'a>, sender: Sender<Vec<Finding>>) -> Walker<'a> {
         let listing = vec![MaybeUninit::uninit(); LISTING_BYTES];
-        Walker {
-            scan,
-            shared,
-            sender,
-            found: Vec::new(),
-            listing,
-            buffer: Vec::new(),
-        }
+        Walker { scan, shared, sender, found: Vec::new(), listing, buffer: Vec::new() }
     }
 
     /// Takes directories until none is left. An error stops all walkers.
@@ -83,9 +72,7 @@ impl<'a> Walker<'a> {
             Ok(dir) => dir,
             Err(error) => return self.not_opened(task, error),
         };
-        let listed = self
-            .list(&mut dir, &task, names)
-            .and_then(|()| dir.stat_self());
+        let listed = self.list(&mut dir, &task, names).and_then(|()| dir.stat_self());
         let now = match listed {
             Ok(now) => now,
             Err(error) => return self.not_listed(task, error),
@@ -93,38 +80,16 @@ impl<'a> Walker<'a> {
         let known = self.known(&task)?;
         if names.is_empty() && known.is_empty() {
             let hidden = names.left_out;
-            return self.own(
-                &task,
-                &now,
-                &Tally {
-                    hidden,
-                    ..Tally::default()
-                },
-            );
+            return self.own(&task, &now, &Tally { hidden, ..Tally::default() });
         }
         if task.path.depth() >= MAX_DEPTH {
-            self.problem(
-                &task.path,
-                LIST,
-                "deeper than 256 components: what is below is left out",
-            );
-            return self.own(
-                &task,
-                &now,
-                &Tally {
-                    hidden: true,
-                    ..Tally::default()
-                },
-            );
+            self.problem(&task.path, LIST, "deeper than 256 components: what is below is left out");
+            return self.own(&task, &now, &Tally { hidden: true, ..Tally::default() });
         }
         match self.mount_changed(&task, &dir, &now, &known) {
             Ok(false) => {}
             Ok(true) => {
-                self.problem(
-                    &task.path,
-                    LIST,
-                    "another file system is mounted here or was unmounted",
-                );
+                self.problem(&task.path, LIST, "another file system is mounted here or was unmounted");
                 return Ok(());
             }
             Err(error) => return self.not_listed(task, error),
@@ -132,23 +97,12 @@ impl<'a> Walker<'a> {
         self.look_inside(&task, &dir, now, names, known)
     }
 
-    fn look_inside(
-        &mut self,
-        task: &Task,
-        dir: &Dir,
-        now: Signature,
-        names: &Names,
-        known: Vec<Known>,
-    ) -> Result<(), ScanError> {
+    fn look_inside(&mut self, task: &Task, dir: &Dir, now: Signature, names: &Names, known: Vec<Known>) -> Result<(), ScanError> {
         let is_new = matches!(task.was, Was::Absent | Was::Leaf(_));
         if is_new {
             self.own(task, &now, &Tally::default())?;
         }
-        let place = Place {
-            dir,
-            path: &task.path,
-            only: task.only.as_deref(),
-        };
+        let place = Place { dir, path: &task.path, only: task.only.as_deref() };
         let mut entries = Vec::new();
         let mut tally = self.compare(&place, names, known, &mut entries)?;
         tally.hidden |= names.left_out;
@@ -166,12 +120,7 @@ impl<'a> Walker<'a> {
                 Was::Dir(signature, _) => Some(signature.dev),
                 Was::Absent | Was::Leaf(_) => None,
             };
-            self.shared.queue.push(Group {
-                parent: task.path.clone(),
-                device: now.dev,
-                device_before,
-                entries,
-            });
+            self.shared.queue.push(Group { parent: task.path.clone(), device: now.dev, device_before, entries });
         }
         Ok(())
     }
@@ -185,19 +134,11 @@ impl<'a> Walker<'a> {
     ) -> Result<Tally, ScanError> {
         let ignore = self.scan.ignore;
         let ignored = |name: &[u8], dir: bool| {
-            ignore.is_some_and(|ignore| {
-                Name::parse(name).is_ok_and(|name| ignore(&place.path.join(&name), dir))
-            })
+            ignore.is_some_and(|ignore| Name::parse(name).is_ok_and(|name| ignore(&place.path.join(&name), dir)))
         };
         let mut stat = |name: &[u8]| place.dir.stat(name);
-        let mut calls = Calls {
-            stat: &mut stat,
-            ignored: &ignored,
-            checksum: self.scan.checksum,
-        };
-        compare::compare(names.iter(), known, &mut calls, |found| {
-            self.examine(place, found, entries)
-        })
+        let mut calls = Calls { stat: &mut stat, ignored: &ignored, checksum: self.scan.checksum };
+        compare::compare(names.iter(), known, &mut calls, |found| self.examine(place, found, entries))
     }
 
     /// Fills `names`: everything in the directory, or what was asked for.
@@ -240,13 +181,7 @@ impl<'a> Walker<'a> {
 
     /// A directory that had rows, and now holds none of their names, while it began or ceased to be a mount point,
     /// or is one of another device: what was there is not gone, it is somewhere else.
-    fn mount_changed(
-        &self,
-        task: &Task,
-        dir: &Dir,
-        now: &Signature,
-        known: &[Known],
-    ) -> Result<bool, FsError> {
+    fn mount_changed(&self, task: &Task, dir: &Dir, now: &Signature, known: &[Known]) -> Result<bool, FsError> {
         let (Was::Dir(before, _), Some((around, around_before))) = (&task.was, task.around) else {
             return Ok(false);
         };
@@ -272,15 +207,9 @@ impl<'a> Walker<'a> {
                 Was::Leaf(_) => None,
                 Was::Dir(_, node) => Some(node),
             };
-            return self.push(Finding::Gone {
-                path: task.path,
-                tree,
-            });
+            return self.push(Finding::Gone { path: task.path, tree });
         }
-        if [Errno::NOTDIR, Errno::LOOP]
-            .iter()
-            .any(|errno| error.source.raw_os_error() == Some(errno.raw_os_error()))
-        {
+        if [Errno::NOTDIR, Errno::LOOP].iter().any(|errno| error.source.raw_os_error() == Some(errno.raw_os_error())) {
             self.problem(&task.path, LOOK, "changes while it is looked at");
             return Ok(());
         }
@@ -296,12 +225,7 @@ impl<'a> Walker<'a> {
         self.problem(&task.path, LIST, error);
         if matches!(task.was, Was::Absent | Was::Leaf(_)) {
             let (parent, name) = task.path.split().expect("only the root has no parent");
-            match self
-                .scan
-                .root
-                .dir(&parent)
-                .and_then(|dir| dir.stat(name.as_bytes()))
-            {
+            match self.scan.root.dir(&parent).and_then(|dir| dir.stat(name.as_bytes())) {
                 Ok(Some(now)) if compare::kind_of(now.mode) == Some(Kind::Dir) => {
                     return self.own(&task, &now, &Tally::default());
                 }
@@ -315,45 +239,26 @@ impl<'a> Walker<'a> {
     /// What is to be recorded of the directory itself.
     fn own(&mut self, task: &Task, now: &Signature, tally: &Tally) -> Result<(), ScanError> {
         let path = task.path.clone();
-        let object = Object {
-            content: Content::Dir,
-            attrs: now.attrs(),
-        };
+        let object = Object { content: Content::Dir, attrs: now.attrs() };
         match &task.was {
             Was::Root => Ok(()),
             Was::Absent => self.push(Finding::put(path, object, *now, None)),
             Was::Leaf(creation) => self.push(Finding::put(path, object, *now, creation.clone())),
             // On the way to what was asked for; it was not asked for itself.
             Was::Dir(..) if task.only.is_some() => Ok(()),
-            Was::Dir(before, _)
-                if before.dev == now.dev && compare::same_signature(before, now) =>
-            {
-                Ok(())
-            }
+            Was::Dir(before, _) if before.dev == now.dev && compare::same_signature(before, now) => Ok(()),
             Was::Dir(before, _) if self.is_edited(before, now, tally) => {
                 let creation = self.creation(&path)?;
                 self.push(Finding::put(path, object, *now, creation))
             }
-            Was::Dir(..) => self.push(Finding::Refresh {
-                path,
-                signature: *now,
-                hash: None,
-                mtime_ns: Some(now.mtime_ns),
-            }),
+            Was::Dir(..) => self.push(Finding::Refresh { path, signature: *now, hash: None, mtime_ns: Some(now.mtime_ns) }),
         }
     }
 
     /// Did somebody change the directory itself? A new mtime is explained by names that came or went.
     fn is_edited(&self, before: &Signature, now: &Signature, tally: &Tally) -> bool {
-        let touched = self.scan.mask.times
-            && before.mtime_ns != now.mtime_ns
-            && !tally.names_changed
-            && !tally.hidden;
-        touched
-            || !self
-                .scan
-                .mask
-                .equal(Kind::Dir, &before.attrs(), &now.attrs())
+        let touched = self.scan.mask.times && before.mtime_ns != now.mtime_ns && !tally.names_changed && !tally.hidden;
+        touched || !self.scan.mask.equal(Kind::Dir, &before.attrs(), &now.attrs())
     }
 
     /// The creation events of a live row.
@@ -366,24 +271,14 @@ impl<'a> Walker<'a> {
     }
 
     fn count(&self, tally: &Tally) {
-        self.shared
-            .totals
-            .entries
-            .fetch_add(tally.entries, Ordering::Relaxed);
-        self.shared
-            .totals
-            .specials
-            .fetch_add(tally.specials, Ordering::Relaxed);
+        self.shared.totals.entries.fetch_add(tally.entries, Ordering::Relaxed);
+        self.shared.totals.specials.fetch_add(tally.specials, Ordering::Relaxed);
         self.scan.monitor.advance(tally.entries, 0);
     }
 
     pub(super) fn push(&mut self, finding: Finding) -> Result<(), ScanError> {
         self.found.push(finding);
-        if self.found.len() >= MESSAGE {
-            self.send()
-        } else {
-            Ok(())
-        }
+        if self.found.len() >= MESSAGE { self.send() } else { Ok(()) }
     }
 
     fn send(&mut self) -> Result<(), ScanError> {
@@ -391,8 +286,6 @@ impl<'a> Walker<'a> {
             return Ok(());
         }
         // A missing receiver has failed and tells why itself; here it only means to stop.
-        self.sender
-            .send(std::mem::take(&mut self.found))
-            .map_err(|_| ScanError::Cancelled)
+        self.sender.send(std::mem::take(&mut self.found)).map_err(|_| ScanError::Cancelled)
     }
 }

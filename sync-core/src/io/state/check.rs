@@ -59,7 +59,6 @@ impl State {
 struct Checker {
     dirs: BTreeMap<i64, Dir>,
     own: Vector,
-    mask: crate::entry::AttrMask,
     found: Vec<String>,
     seq: i64,
     live: i64,
@@ -94,7 +93,7 @@ impl Checker {
             };
             dirs.insert(row.get(0).attempt("read")?, dir);
         }
-        Ok(Checker { dirs, own, mask: state.mask, found: Vec::new(), seq, live })
+        Ok(Checker { dirs, own, found: Vec::new(), seq, live })
     }
 
     fn run(mut self, conn: &Connection, names: &Names) -> Result<Vec<String>> {
@@ -208,7 +207,7 @@ impl Checker {
             self.note(parent, name, "its version is not known (K1)");
         }
         let below = stored.node.and_then(|id| self.dirs.get(&id)).map_or(Digest::default(), |dir| dir.digest);
-        let share = Digest::of_child(name, &row.object, below, self.mask);
+        let share = Digest::of_child(name, &row.object, below);
         if let Some(dir) = self.dirs.get_mut(&parent) {
             dir.sum = dir.sum.plus(share);
         }

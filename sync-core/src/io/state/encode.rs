@@ -100,11 +100,7 @@ impl<'a> Reader<'a> {
 /// If the blob of m or c refers to an interned set: its number, `Some(None)` if it cannot be read.
 pub(super) fn reference(blob: &[u8]) -> Option<Option<i64>> {
     let (first, rest) = blob.split_first()?;
-    (*first == 0).then(|| {
-        Reader::new(rest)
-            .uint()
-            .and_then(|id| i64::try_from(id).ok())
-    })
+    (*first == 0).then(|| Reader::new(rest).uint().and_then(|id| i64::try_from(id).ok()))
 }
 
 /// The blob that refers to an interned set. No replica has the index 0.
@@ -141,28 +137,13 @@ pub(super) fn read_signature(reader: &mut Reader<'_>) -> Option<Signature> {
     let ctime_ns = mtime_ns.wrapping_add(reader.int()?);
     let btime_ns = ctime_ns.wrapping_add(reader.int()?);
     let (mode, uid, gid) = (reader.uint32()?, reader.uint32()?, reader.uint32()?);
-    Some(Signature {
-        dev,
-        ino,
-        size,
-        mtime_ns,
-        ctime_ns,
-        btime_ns,
-        mode,
-        uid,
-        gid,
-        racy,
-    })
+    Some(Signature { dev, ino, size, mtime_ns, ctime_ns, btime_ns, mode, uid, gid, racy })
 }
 
 /// A signature that fills a whole column.
 pub(super) fn signature_column(blob: &[u8]) -> Result<Signature, StateError> {
     let mut reader = Reader::new(blob);
-    read_signature(&mut reader)
-        .filter(|_| reader.is_empty())
-        .ok_or(StateError::Content {
-            what: "a signature",
-        })
+    read_signature(&mut reader).filter(|_| reader.is_empty()).ok_or(StateError::Content { what: "a signature" })
 }
 
 /// The kind's number in the entry table; 0 is a ghost.
@@ -224,10 +205,7 @@ pub(super) fn overrides(object: &Object, sig: &Signature) -> Option<Blob> {
 }
 
 /// The attributes and the size of an object from its signature and its overrides.
-pub(super) fn attrs_and_size(
-    sig: &Signature,
-    blob: Option<&[u8]>,
-) -> Result<(Attrs, u64), StateError> {
+pub(super) fn attrs_and_size(sig: &Signature, blob: Option<&[u8]>) -> Result<(Attrs, u64), StateError> {
     let (mut attrs, mut size) = (sig.attrs(), sig.size);
     let Some(blob) = blob else {
         return Ok((attrs, size));
@@ -235,11 +213,7 @@ pub(super) fn attrs_and_size(
     let mut reader = Reader::new(blob);
     let read = (|| {
         let flags = reader.byte()?;
-        for (flag, field) in [
-            (MODE, &mut attrs.mode),
-            (UID, &mut attrs.uid),
-            (GID, &mut attrs.gid),
-        ] {
+        for (flag, field) in [(MODE, &mut attrs.mode), (UID, &mut attrs.uid), (GID, &mut attrs.gid)] {
             if flags & flag != 0 {
                 *field = reader.uint32()?;
             }
@@ -252,50 +226,30 @@ pub(super) fn attrs_and_size(
         }
         reader.is_empty().then_some(())
     })();
-    read.map(|()| (attrs, size))
-        .ok_or(StateError::Content { what: "attributes" })
+    read.map(|()| (attrs, size)).ok_or(StateError::Content { what: "attributes" })
 }
 
 /// The content column of an object: hash or link target.
 pub(super) fn content_column(object: &Object) -> Option<&[u8]> {
     match &object.content {
-        Content::File {
-            hash: Some(hash), ..
-        } => Some(&hash.0),
+        Content::File { hash: Some(hash), .. } => Some(&hash.0),
         Content::Symlink(target) => Some(target),
         Content::File { hash: None, .. } | Content::Dir => None,
     }
 }
 
 /// An object from its columns.
-pub(super) fn object(
-    kind: Kind,
-    sig: &Signature,
-    content: Option<&[u8]>,
-    attrs: Option<&[u8]>,
-) -> Result<Object, StateError> {
+pub(super) fn object(kind: Kind, sig: &Signature, content: Option<&[u8]>, attrs: Option<&[u8]>) -> Result<Object, StateError> {
     let (attrs, size) = attrs_and_size(sig, attrs)?;
     let content = match kind {
         Kind::Dir => Content::Dir,
-        Kind::File => Content::File {
-            size,
-            hash: content.map(hash).transpose()?,
-        },
-        Kind::Symlink => Content::Symlink(
-            content
-                .ok_or(StateError::Content {
-                    what: "a link target",
-                })?
-                .into(),
-        ),
+        Kind::File => Content::File { size, hash: content.map(hash).transpose()? },
+        Kind::Symlink => Content::Symlink(content.ok_or(StateError::Content { what: "a link target" })?.into()),
     };
     Ok(Object { content, attrs })
 }
 
 /// A hash from its column.
 pub(super) fn hash(bytes: &[u8]) -> Result<Hash, StateError> {
-    bytes
-        .try_into()
-        .map(Hash)
-        .map_err(|_| StateError::Content { what: "a hash" })
+    bytes.try_into().map(Hash).map_err(|_| StateError::Content { what: "a hash" })
 }

@@ -107,15 +107,8 @@ impl<T> Attempt<T> for rusqlite::Result<T> {
 }
 
 /// Names what was attempted on which path when the system refuses.
-pub(super) fn io_error<E: Into<io::Error>>(
-    action: &'static str,
-    path: &Path,
-) -> impl FnOnce(E) -> StateError {
-    move |source| StateError::Io {
-        action,
-        path: path.to_owned(),
-        source: source.into(),
-    }
+pub(super) fn io_error<E: Into<io::Error>>(action: &'static str, path: &Path) -> impl FnOnce(E) -> StateError {
+    move |source| StateError::Io { action, path: path.to_owned(), source: source.into() }
 }
 
 pub(super) fn random<const N: usize>() -> Result<[u8; N]> {

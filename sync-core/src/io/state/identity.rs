@@ -26,21 +26,14 @@ impl State {
     /// # Errors
     /// What SQLite reports while a block is reserved.
     pub fn tick(&self) -> Result<Event> {
-        let mut ticker = self
-            .ticker
-            .lock()
-            .expect("no panic while the counter is held");
+        let mut ticker = self.ticker.lock().expect("no panic while the counter is held");
         let next = self.made.load(Ordering::Acquire) + 1;
         let started = match ticker.nonce {
             Some(nonce) => nonce,
             None => new_nonce()?,
         };
         if next > ticker.reserved || ticker.nonce.is_none() {
-            let end = if next > ticker.reserved {
-                next - 1 + BLOCK
-            } else {
-                ticker.reserved
-            };
+            let end = if next > ticker.reserved { next - 1 + BLOCK } else { ticker.reserved };
             self.write(true, |tx| {
                 if ticker.nonce.is_none() {
                     append_lineage(tx, next, started)?;
@@ -52,10 +45,7 @@ impl State {
             ticker.nonce = Some(started);
         }
         self.made.store(next, Ordering::Release);
-        Ok(Event {
-            replica: self.id(),
-            counter: next,
-        })
+        Ok(Event { replica: self.id(), counter: next })
     }
 
     /// The random number of this start, recorded durably before its first use.
@@ -63,10 +53,7 @@ impl State {
     /// # Errors
     /// What SQLite reports while it is recorded.
     pub fn nonce(&self) -> Result<u64> {
-        let mut ticker = self
-            .ticker
-            .lock()
-            .expect("no panic while the counter is held");
+        let mut ticker = self.ticker.lock().expect("no panic while the counter is held");
         if let Some(nonce) = ticker.nonce {
             return Ok(nonce);
         }
@@ -98,9 +85,7 @@ impl State {
             rows.collect::<rusqlite::Result<_>>().attempt("read the lineage")
         })?;
         let now = self.counter();
-        Ok(ends
-            .into_iter()
-            .any(|end| counter <= end.map_or(now, |end| now.min(end as u64))))
+        Ok(ends.into_iter().any(|end| counter <= end.map_or(now, |end| now.min(end as u64))))
     }
 
     /// Takes a new identity: the old component stays in S of the root at its present value, and the events in the
@@ -109,10 +94,7 @@ impl State {
     /// # Errors
     /// What SQLite or the operating system reports; the old identity stays then.
     pub fn renew_identity(&self) -> Result<ReplicaId> {
-        let mut ticker = self
-            .ticker
-            .lock()
-            .expect("no panic while the counter is held");
+        let mut ticker = self.ticker.lock().expect("no panic while the counter is held");
         let id = ReplicaId(random()?);
         let instance = new_nonce()?;
         let place = self.file.as_deref().map(place::here).transpose()?;
@@ -124,30 +106,15 @@ impl State {
             tx.set_s(ROOT, (*s).clone());
             tx.touch(ROOT);
             tx.adopt(id);
-            let meta = [
-                ("state.id", &id.0[..]),
-                ("state.instance", &instance.to_le_bytes()[..]),
-            ];
-            for (key, value) in meta
-                .into_iter()
-                .chain(place.iter().map(|place| ("state.place", &place[..])))
-            {
+            let meta = [("state.id", &id.0[..]), ("state.instance", &instance.to_le_bytes()[..])];
+            for (key, value) in meta.into_iter().chain(place.iter().map(|place| ("state.place", &place[..]))) {
                 super::records::put_meta(tx.conn, key, value)?;
             }
-            tx.conn
-                .execute("DELETE FROM lineage", [])
-                .attempt("start a new lineage")
-                .map(|_| ())
+            tx.conn.execute("DELETE FROM lineage", []).attempt("start a new lineage").map(|_| ())
         })?;
         self.made.store(0, Ordering::Release);
-        *ticker = Ticker {
-            reserved: 0,
-            nonce: None,
-        };
-        let mut published = self
-            .published
-            .write()
-            .expect("no panic while the clock is held");
+        *ticker = Ticker { reserved: 0, nonce: None };
+        let mut published = self.published.write().expect("no panic while the clock is held");
         published.id = id;
         published.instance = instance;
         Ok(id)
@@ -162,9 +129,7 @@ fn new_nonce() -> Result<u64> {
 fn append_lineage(tx: &mut Tx<'_>, first: u64, nonce: u64) -> Result<()> {
     tx.conn
         .prepare_cached("INSERT INTO lineage (first, known, nonce) VALUES (?1, ?2, ?3)")
-        .and_then(|mut insert| {
-            insert.execute(params![first as i64, tx.clock.counter as i64, nonce as i64])
-        })
+        .and_then(|mut insert| insert.execute(params![first as i64, tx.clock.counter as i64, nonce as i64]))
         .attempt("record this start")?;
     Ok(())
 }

@@ -36,18 +36,14 @@ impl Lock {
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(error) if error == rustix::io::Errno::WOULDBLOCK => {
-                return Err(StateError::Locked {
-                    dir: dir.to_owned(),
-                    holder: holder(&mut file),
-                });
+                return Err(StateError::Locked { dir: dir.to_owned(), holder: holder(&mut file) });
             }
             Err(error) => return Err(io_error("lock", &path)(error)),
         }
         let note = note();
         file.set_len(0).map_err(io_error("write", &path))?;
         file.rewind().map_err(io_error("write", &path))?;
-        file.write_all(note.as_bytes())
-            .map_err(io_error("write", &path))?;
+        file.write_all(note.as_bytes()).map_err(io_error("write", &path))?;
         Ok(Lock { file })
     }
 }
@@ -55,26 +51,14 @@ impl Lock {
 /// Boot id, process id, start time and command, one a line.
 fn note() -> String {
     let command = std::fs::read("/proc/self/cmdline").unwrap_or_default();
-    let words: Vec<String> = command
-        .split(|b| *b == 0)
-        .filter(|w| !w.is_empty())
-        .map(escape)
-        .collect();
+    let words: Vec<String> = command.split(|b| *b == 0).filter(|w| !w.is_empty()).map(escape).collect();
     let start = start_time().unwrap_or_default();
-    format!(
-        "{}\n{}\n{start}\n{}\n",
-        boot_id(),
-        std::process::id(),
-        words.join(" ")
-    )
+    format!("{}\n{}\n{start}\n{}\n", boot_id(), std::process::id(), words.join(" "))
 }
 
 /// This boot; empty where the kernel does not tell.
 fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 /// Field 22 of `/proc/self/stat`: clock ticks from boot to the start of this process.
@@ -94,13 +78,11 @@ fn holder(file: &mut File) -> String {
     let mut lines = text.lines();
     match (lines.next(), lines.next(), lines.next(), lines.next()) {
         // A note of an earlier boot was left by somebody else, before the holder wrote its own.
-        (Some(boot), Some(pid), Some(_), Some(command)) if boot == boot_id() => {
-            match command.split_once(' ') {
-                _ if command.is_empty() => format!("process {pid}"),
-                None => format!("process {pid} ({})", program(command)),
-                Some((path, rest)) => format!("process {pid} ({} {rest})", program(path)),
-            }
-        }
+        (Some(boot), Some(pid), Some(_), Some(command)) if boot == boot_id() => match command.split_once(' ') {
+            _ if command.is_empty() => format!("process {pid}"),
+            None => format!("process {pid} ({})", program(command)),
+            Some((path, rest)) => format!("process {pid} ({} {rest})", program(path)),
+        },
         _ => unknown,
     }
 }

@@ -333,27 +333,15 @@ impl State {
     }
 
     fn published(&self) -> Published {
-        *self
-            .published
-            .read()
-            .expect("no panic while the clock is held")
+        *self.published.read().expect("no panic while the clock is held")
     }
 
     /// Runs `body` on a connection for reading.
     fn read<T>(&self, body: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         let (Some(readers), Some(file)) = (&self.readers, &self.file) else {
-            return body(
-                &self
-                    .writer
-                    .lock()
-                    .expect("no panic while the state is held")
-                    .conn,
-            );
+            return body(&self.writer.lock().expect("no panic while the state is held").conn);
         };
-        let idle = readers
-            .lock()
-            .expect("no panic while readers are held")
-            .pop();
+        let idle = readers.lock().expect("no panic while readers are held").pop();
         let conn = match idle {
             Some(conn) => conn,
             None => open::reader(file)?,
@@ -368,22 +356,15 @@ impl State {
 
     /// Runs `body` in a write transaction: all of it happens, or nothing.
     fn write<T>(&self, durable: bool, body: impl FnOnce(&mut Tx<'_>) -> Result<T>) -> Result<T> {
-        let mut writer = self
-            .writer
-            .lock()
-            .expect("no panic while the state is held");
+        let mut writer = self.writer.lock().expect("no panic while the state is held");
         if writer.full != durable {
             let mode = if durable { "FULL" } else { "NORMAL" };
-            writer
-                .conn
-                .pragma_update(None, "synchronous", mode)
-                .attempt("set durability")?;
+            writer.conn.pragma_update(None, "synchronous", mode).attempt("set durability")?;
             writer.full = durable;
         }
         let (result, clock, next_node) = {
             let writer = &*writer;
-            let sql = Transaction::new_unchecked(&writer.conn, TransactionBehavior::Immediate)
-                .attempt("begin")?;
+            let sql = Transaction::new_unchecked(&writer.conn, TransactionBehavior::Immediate).attempt("begin")?;
             let made = self.made.load(Ordering::Acquire);
             let mut tx = Tx::begin(writer, &self.names, self.id(), made, self.mask)?;
             let result = body(&mut tx)?;
@@ -394,10 +375,7 @@ impl State {
         };
         writer.clock = clock;
         writer.next_node = next_node;
-        self.published
-            .write()
-            .expect("no panic while the clock is held")
-            .clock = clock;
+        self.published.write().expect("no panic while the clock is held").clock = clock;
         Ok(result)
     }
 }

@@ -32,41 +32,23 @@ pub(super) struct Names {
 impl Names {
     pub(super) fn load(conn: &Connection) -> Result<Names> {
         let mut names = Names::default();
-        let mut query = conn
-            .prepare("SELECT ix, id FROM replica ORDER BY ix")
-            .attempt("read replicas")?;
+        let mut query = conn.prepare("SELECT ix, id FROM replica ORDER BY ix").attempt("read replicas")?;
         let mut rows = query.query([]).attempt("read replicas")?;
         while let Some(row) = rows.next().attempt("read replicas")? {
-            let (ix, id): (i64, [u8; 16]) = (
-                row.get(0).attempt("read replicas")?,
-                row.get(1).attempt("read replicas")?,
-            );
+            let (ix, id): (i64, [u8; 16]) = (row.get(0).attempt("read replicas")?, row.get(1).attempt("read replicas")?);
             // Indexes are given without gaps, from 1.
             if ix != names.replicas.len() as i64 + 1 {
-                return Err(StateError::Content {
-                    what: "a list of replicas",
-                });
+                return Err(StateError::Content { what: "a list of replicas" });
             }
             names.insert_replica(ReplicaId(id));
         }
-        let mut query = conn
-            .prepare("SELECT id, purpose, v FROM vector")
-            .attempt("read vectors")?;
+        let mut query = conn.prepare("SELECT id, purpose, v FROM vector").attempt("read vectors")?;
         let mut rows = query.query([]).attempt("read vectors")?;
         while let Some(row) = rows.next().attempt("read vectors")? {
             let id = row.get(0).attempt("read vectors")?;
             let purpose: i64 = row.get(1).attempt("read vectors")?;
-            let purpose = if purpose == 0 {
-                Purpose::Knowledge
-            } else {
-                Purpose::Events
-            };
-            let vector = names.decode(
-                row.get_ref(2)
-                    .attempt("read vectors")?
-                    .as_blob()
-                    .map_err(|_| BAD_VECTOR)?,
-            )?;
+            let purpose = if purpose == 0 { Purpose::Knowledge } else { Purpose::Events };
+            let vector = names.decode(row.get_ref(2).attempt("read vectors")?.as_blob().map_err(|_| BAD_VECTOR)?)?;
             names.insert_vector(id, purpose, Arc::new(vector));
         }
         Ok(names)
@@ -99,11 +81,7 @@ impl Names {
 
     /// All interned vectors of one purpose.
     pub(super) fn all(&self, purpose: Purpose) -> Vec<(i64, Arc<Vector>)> {
-        self.ids
-            .iter()
-            .filter(|((p, _), _)| *p == purpose)
-            .map(|((_, v), id)| (*id, v.clone()))
-            .collect()
+        self.ids.iter().filter(|((p, _), _)| *p == purpose).map(|((_, v), id)| (*id, v.clone())).collect()
     }
 
     /// Number of vectors that the last search for unused ones left.
@@ -139,13 +117,8 @@ impl Names {
         }
         let event = (|| {
             let ix = reader.uint()?;
-            let replica = *self
-                .replicas
-                .get(usize::try_from(ix).ok()?.checked_sub(1)?)?;
-            Some(Event {
-                replica,
-                counter: reader.uint()?,
-            })
+            let replica = *self.replicas.get(usize::try_from(ix).ok()?.checked_sub(1)?)?;
+            Some(Event { replica, counter: reader.uint()? })
         })();
         Some(event.ok_or(BAD_VECTOR))
     }
@@ -182,10 +155,7 @@ impl Names {
 
     /// Takes back what a transaction interned that did not happen.
     pub(super) fn undo(&mut self, added: &Added) {
-        for id in self
-            .replicas
-            .split_off(added.replicas.min(self.replicas.len()))
-        {
+        for id in self.replicas.split_off(added.replicas.min(self.replicas.len())) {
             self.indexes.remove(&id);
         }
         for (id, purpose) in &added.vectors {

@@ -249,7 +249,7 @@ impl Tx<'_> {
 
     fn share(&self, path: &[u8], dir: Option<&Object>, digest: Digest) -> Digest {
         match dir {
-            Some(object) if !path.is_empty() => Digest::of_child(last(path), object, digest, self.mask),
+            Some(object) if !path.is_empty() => Digest::of_child(last(path), object, digest),
             _ => Digest::default(),
         }
     }
@@ -258,7 +258,7 @@ impl Tx<'_> {
     pub(super) fn leaf_share(&self, name: &[u8], object: &Object) -> Digest {
         match object.content {
             Content::Dir => Digest::default(),
-            _ => Digest::of_child(name, object, Digest::default(), self.mask),
+            _ => Digest::of_child(name, object, Digest::default()),
         }
     }
 

@@ -44,9 +44,7 @@ struct Subs {
 impl Subs {
     fn new(tx: &mut Tx<'_>) -> Result<Subs> {
         tx.nearest(b"")?;
-        Ok(Subs {
-            known: HashMap::from([(ABOVE, tx.sub(ABOVE)), (ROOT, tx.sub(ROOT))]),
-        })
+        Ok(Subs { known: HashMap::from([(ABOVE, tx.sub(ABOVE)), (ROOT, tx.sub(ROOT))]) })
     }
 
     fn of(&mut self, tx: &Tx<'_>, id: i64) -> Result<Arc<Vector>> {
@@ -68,10 +66,7 @@ impl Subs {
 }
 
 fn decode(tx: &Tx<'_>, blob: &[u8]) -> Result<Vector> {
-    tx.names()
-        .read()
-        .expect("no panic while names are held")
-        .decode(blob)
+    tx.names().read().expect("no panic while names are held").decode(blob)
 }
 
 fn drop_ghosts(tx: &mut Tx<'_>, subs: &mut Subs, keep: u32) -> Result<()> {
@@ -86,11 +81,8 @@ fn drop_ghosts(tx: &mut Tx<'_>, subs: &mut Subs, keep: u32) -> Result<()> {
     let candidates: Vec<(i64, Vec<u8>)> = {
         let sql = "SELECT parent, name FROM entry WHERE kind = 0 AND seq <= ?1 ORDER BY seq";
         let mut query = tx.conn.prepare_cached(sql).attempt("read the journal")?;
-        let rows = query
-            .query_map([cutoff], |row| Ok((row.get(0)?, row.get(1)?)))
-            .attempt("read the journal")?;
-        rows.collect::<rusqlite::Result<_>>()
-            .attempt("read the journal")?
+        let rows = query.query_map([cutoff], |row| Ok((row.get(0)?, row.get(1)?))).attempt("read the journal")?;
+        rows.collect::<rusqlite::Result<_>>().attempt("read the journal")?
     };
     for candidate in candidates {
         let mut next = Some(candidate);
@@ -103,12 +95,7 @@ fn drop_ghosts(tx: &mut Tx<'_>, subs: &mut Subs, keep: u32) -> Result<()> {
 }
 
 /// Drops one ghost if it tells nothing; yields the path above it then.
-fn drop_ghost(
-    tx: &mut Tx<'_>,
-    subs: &mut Subs,
-    (parent, name): (i64, &[u8]),
-    cutoff: i64,
-) -> Result<Option<(i64, Vec<u8>)>> {
+fn drop_ghost(tx: &mut Tx<'_>, subs: &mut Subs, (parent, name): (i64, &[u8]), cutoff: i64) -> Result<Option<(i64, Vec<u8>)>> {
     type Ghost = (Option<i64>, i64, i64, Option<Vec<u8>>);
     let sql = "SELECT e.node, e.o, max(e.seq, ifnull(n.seq, 0)), n.s FROM entry e LEFT JOIN node n ON n.id = e.node \
          WHERE e.parent = ?1 AND e.name = ?2 AND e.kind = 0";
@@ -116,8 +103,7 @@ fn drop_ghost(
         .conn
         .prepare_cached(sql)
         .and_then(|mut query| {
-            let columns =
-                |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+            let columns = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
             query.query_row(params![parent, name], columns).optional()
         })
         .attempt("read an absent path")?;
@@ -140,11 +126,7 @@ fn drop_ghost(
     tx.clock.floor = tx.clock.floor.max(seq);
     tx.conn
         .prepare_cached("SELECT parent, name FROM node WHERE id = ?1")
-        .and_then(|mut query| {
-            query
-                .query_row([parent], |row| Ok((row.get(0)?, row.get(1)?)))
-                .optional()
-        })
+        .and_then(|mut query| query.query_row([parent], |row| Ok((row.get(0)?, row.get(1)?))).optional())
         .attempt("read a directory")
 }
 
@@ -153,11 +135,8 @@ fn drop_redundant(tx: &mut Tx<'_>, subs: &mut Subs) -> Result<()> {
     let told: Vec<(i64, i64, Vec<u8>)> = {
         let sql = "SELECT id, parent, s FROM node WHERE s IS NOT NULL AND parent <> 0";
         let mut query = tx.conn.prepare_cached(sql).attempt("read knowledge")?;
-        let rows = query
-            .query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))
-            .attempt("read knowledge")?;
-        rows.collect::<rusqlite::Result<_>>()
-            .attempt("read knowledge")?
+        let rows = query.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).attempt("read knowledge")?;
+        rows.collect::<rusqlite::Result<_>>().attempt("read knowledge")?
     };
     for (id, parent, s) in told {
         if decode(tx, &s)?.within(&*subs.of(tx, parent)?) {
@@ -176,11 +155,7 @@ fn drop_vectors(tx: &mut Tx<'_>, subs: &mut Subs) -> Result<()> {
     let (knowledge, events, due) = {
         let names = tx.names().read().expect("no panic while names are held");
         let due = names.len() > SWEEP_VECTORS.max(2 * names.swept());
-        (
-            names.all(Purpose::Knowledge),
-            names.all(Purpose::Events),
-            due,
-        )
+        (names.all(Purpose::Knowledge), names.all(Purpose::Events), due)
     };
     let used = if due { Some(used_vectors(tx)?) } else { None };
     let unused = |id: &i64| used.as_ref().is_some_and(|used| !used.contains(id));
@@ -210,10 +185,7 @@ fn used_vectors(tx: &Tx<'_>) -> Result<HashSet<i64>> {
         used.insert(row.get(0).attempt("look for used vectors")?);
         for column in [1, 2] {
             let value = row.get_ref(column).attempt("look for used vectors")?;
-            let blob = value
-                .as_blob_or_null()
-                .map_err(|_| BAD)?
-                .unwrap_or_default();
+            let blob = value.as_blob_or_null().map_err(|_| BAD)?.unwrap_or_default();
             if let Some(id) = encode::reference(blob) {
                 used.insert(id.ok_or(BAD)?);
             }
@@ -222,6 +194,4 @@ fn used_vectors(tx: &Tx<'_>) -> Result<HashSet<i64>> {
     Ok(used)
 }
 
-const BAD: StateError = StateError::Content {
-    what: "a set of events",
-};
+const BAD: StateError = StateError::Content { what: "a set of events" };

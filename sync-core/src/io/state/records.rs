@@ -88,24 +88,13 @@ impl State {
                 .attempt("forget incomplete paths")?;
             let sql = "INSERT OR REPLACE INTO pending (peer, path, why, theirs, known, decision) \
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6)";
-            let mut insert = tx
-                .conn
-                .prepare_cached(sql)
-                .attempt("record incomplete paths")?;
+            let mut insert = tx.conn.prepare_cached(sql).attempt("record incomplete paths")?;
             for path in pending {
                 let theirs = path.theirs.as_ref().map(codec::encode_row);
                 let known = codec::encode_vector(&path.known);
-                let (why, decision) =
-                    (path.why.map(why_number), path.decision.map(decision_number));
+                let (why, decision) = (path.why.map(why_number), path.decision.map(decision_number));
                 insert
-                    .execute(params![
-                        peer.0,
-                        path.path.as_bytes(),
-                        why,
-                        theirs,
-                        known,
-                        decision
-                    ])
+                    .execute(params![peer.0, path.path.as_bytes(), why, theirs, known, decision])
                     .attempt("record incomplete paths")?;
             }
             Ok(())
@@ -116,22 +105,11 @@ impl State {
     ///
     /// # Errors
     /// What SQLite reports.
-    pub fn decide(
-        &self,
-        peer: ReplicaId,
-        path: &RelPath,
-        decision: Option<Decision>,
-    ) -> Result<()> {
+    pub fn decide(&self, peer: ReplicaId, path: &RelPath, decision: Option<Decision>) -> Result<()> {
         self.write(true, |tx| {
             tx.conn
                 .prepare_cached("UPDATE pending SET decision = ?3 WHERE peer = ?1 AND path = ?2")
-                .and_then(|mut update| {
-                    update.execute(params![
-                        peer.0,
-                        path.as_bytes(),
-                        decision.map(decision_number)
-                    ])
-                })
+                .and_then(|mut update| update.execute(params![peer.0, path.as_bytes(), decision.map(decision_number)]))
                 .attempt("record a decision")
                 .map(|_| ())
         })
@@ -145,11 +123,7 @@ impl State {
         self.write(durable, |tx| {
             let sql = "INSERT INTO intent (body) VALUES (?1)";
             let mut insert = tx.conn.prepare_cached(sql).attempt("record an intent")?;
-            let record = |intent| {
-                insert
-                    .insert([codec::encode_intent(intent)?])
-                    .attempt("record an intent")
-            };
+            let record = |intent| insert.insert([codec::encode_intent(intent)?]).attempt("record an intent");
             intents.iter().map(record).collect()
         })
     }
@@ -162,10 +136,7 @@ impl State {
         self.read(|conn| {
             let intent = |row: &rusqlite::Row<'_>| {
                 let body: Vec<u8> = row.get(1).attempt("read an intent")?;
-                Ok((
-                    row.get(0).attempt("read an intent")?,
-                    codec::decode_intent(&body)?,
-                ))
+                Ok((row.get(0).attempt("read an intent")?, codec::decode_intent(&body)?))
             };
             collect(conn, "SELECT id, body FROM intent ORDER BY id", [], intent)
         })
@@ -181,12 +152,8 @@ impl State {
                 return versions(conn, "ORDER BY kept_at DESC, id DESC", []);
             }
             // What is below begins with the path and a slash, and "0" is the byte after it.
-            let (from, to) = (
-                [at.as_bytes(), b"/"].concat(),
-                [at.as_bytes(), b"0"].concat(),
-            );
-            let clause =
-                "WHERE path = ?1 OR (path > ?2 AND path < ?3) ORDER BY kept_at DESC, id DESC";
+            let (from, to) = ([at.as_bytes(), b"/"].concat(), [at.as_bytes(), b"0"].concat());
+            let clause = "WHERE path = ?1 OR (path > ?2 AND path < ?3) ORDER BY kept_at DESC, id DESC";
             versions(conn, clause, params![at.as_bytes(), from, to])
         })
     }
@@ -197,13 +164,7 @@ impl State {
     /// What SQLite reports.
     pub fn versions_before(&self, ns: i64, limit: usize) -> Result<Vec<Version>> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        self.read(|conn| {
-            versions(
-                conn,
-                "WHERE kept_at < ?1 ORDER BY kept_at, id LIMIT ?2",
-                [ns, limit],
-            )
-        })
+        self.read(|conn| versions(conn, "WHERE kept_at < ?1 ORDER BY kept_at, id LIMIT ?2", [ns, limit]))
     }
 
     /// Forgets a kept version that is gone from the disk.
@@ -238,12 +199,8 @@ pub(super) fn put_meta(conn: &Connection, key: &str, value: &[u8]) -> Result<()>
 
 /// Clears intents within a transaction.
 pub(super) fn settle(conn: &Connection, intents: &[i64]) -> Result<()> {
-    let mut delete = conn
-        .prepare_cached("DELETE FROM intent WHERE id = ?1")
-        .attempt("settle an intent")?;
-    intents
-        .iter()
-        .try_for_each(|id| delete.execute([id]).attempt("settle an intent").map(|_| ()))
+    let mut delete = conn.prepare_cached("DELETE FROM intent WHERE id = ?1").attempt("settle an intent")?;
+    intents.iter().try_for_each(|id| delete.execute([id]).attempt("settle an intent").map(|_| ()))
 }
 
 /// Records kept versions within a transaction.
@@ -253,10 +210,7 @@ pub(super) fn keep(conn: &Connection, kept: &[NewVersion]) -> Result<()> {
     for version in kept {
         if !REASONS.contains(&version.reason) {
             let rule = "a version is kept for one of the known reasons";
-            return Err(StateError::Invariant {
-                path: version.path.clone(),
-                rule,
-            });
+            return Err(StateError::Invariant { path: version.path.clone(), rule });
         }
         let mut sig = encode::Blob::new();
         encode::signature(&mut sig, &version.signature);
@@ -264,15 +218,7 @@ pub(super) fn keep(conn: &Connection, kept: &[NewVersion]) -> Result<()> {
         let kind = encode::kind_number(version.kind);
         let path = version.path.as_bytes();
         insert
-            .execute(params![
-                version.name,
-                path,
-                kind,
-                &sig[..],
-                hash,
-                version.kept_at_ns,
-                version.reason
-            ])
+            .execute(params![version.name, path, kind, &sig[..], hash, version.kept_at_ns, version.reason])
             .attempt("record a kept version")?;
     }
     Ok(())
@@ -294,15 +240,9 @@ fn collect<T>(
 }
 
 fn peers(conn: &Connection, clause: &str, params: impl Params) -> Result<Vec<(ReplicaId, Peer)>> {
-    let sql = format!(
-        "SELECT id, instance, incorporated, seen_counter, seen_nonce, location FROM peer {clause}"
-    );
+    let sql = format!("SELECT id, instance, incorporated, seen_counter, seen_nonce, location FROM peer {clause}");
     collect(conn, &sql, params, |row| {
-        let number = |column| {
-            row.get::<_, i64>(column)
-                .map(|number| number as u64)
-                .attempt("read a peer")
-        };
+        let number = |column| row.get::<_, i64>(column).map(|number| number as u64).attempt("read a peer");
         let peer = Peer {
             instance: number(1)?,
             incorporated: number(2)?,
@@ -329,8 +269,7 @@ fn pending_of(row: &rusqlite::Row<'_>) -> Result<Pending> {
 }
 
 fn versions(conn: &Connection, clause: &str, params: impl Params) -> Result<Vec<Version>> {
-    let sql =
-        format!("SELECT id, name, path, kind, sig, hash, kept_at, reason FROM version {clause}");
+    let sql = format!("SELECT id, name, path, kind, sig, hash, kept_at, reason FROM version {clause}");
     collect(conn, &sql, params, |row| {
         let path: Vec<u8> = row.get(2).attempt("read a kept version")?;
         let sig: Vec<u8> = row.get(4).attempt("read a kept version")?;
@@ -347,10 +286,7 @@ fn versions(conn: &Connection, clause: &str, params: impl Params) -> Result<Vec<
             kept_at_ns: row.get(6).attempt("read a kept version")?,
             reason: reason.ok_or(StateError::Content { what: "a reason" })?,
         };
-        Ok(Version {
-            id: row.get(0).attempt("read a kept version")?,
-            kept,
-        })
+        Ok(Version { id: row.get(0).attempt("read a kept version")?, kept })
     })
 }
 
@@ -379,13 +315,8 @@ fn decision_number(decision: Decision) -> i64 {
 }
 
 fn decision_of(number: i64) -> Result<Decision> {
-    [
-        Decision::Local,
-        Decision::Remote,
-        Decision::Newer,
-        Decision::Both,
-    ]
-    .into_iter()
-    .find(|decision| decision_number(*decision) == number)
-    .ok_or(StateError::Content { what: "a decision" })
+    [Decision::Local, Decision::Remote, Decision::Newer, Decision::Both]
+        .into_iter()
+        .find(|decision| decision_number(*decision) == number)
+        .ok_or(StateError::Content { what: "a decision" })
 }

@@ -1,6 +1,6 @@
 //! Random histories of changes against a plain map that recomputes everything.
 
-use super::tests::{MASK, id, memory, path, sig};
+use super::tests::{id, memory, path, sig};
 use super::*;
 use crate::entry::{Attrs, Content, Digest, Object};
 use crate::knowledge::{Creation, Event};
@@ -71,7 +71,7 @@ impl Model {
     fn digest(&self, at: &RelPath) -> Digest {
         self.children(at).fold(Digest::default(), |sum, (p, line)| match &line.live {
             None => sum,
-            Some((row, _)) => sum.plus(Digest::of_child(p.name().unwrap().as_bytes(), &row.object, self.digest(p), MASK)),
+            Some((row, _)) => sum.plus(Digest::of_child(p.name().unwrap().as_bytes(), &row.object, self.digest(p))),
         })
     }
 

@@ -48,24 +48,15 @@ impl<'c> Tx<'c> {
         made: u64,
         mask: AttrMask,
     ) -> Result<Tx<'c>> {
-        let insert = writer
-            .conn
-            .prepare_cached(INSERT)
-            .attempt("prepare to record paths")?;
-        let replicas = names
-            .read()
-            .expect("no panic while names are held")
-            .replicas();
+        let insert = writer.conn.prepare_cached(INSERT).attempt("prepare to record paths")?;
+        let replicas = names.read().expect("no panic while names are held").replicas();
         Ok(Tx {
             conn: &writer.conn,
             id,
             made,
             mask,
             names,
-            added: Added {
-                replicas,
-                vectors: Vec::new(),
-            },
+            added: Added { replicas, vectors: Vec::new() },
             retired: None,
             committed: false,
             clock: writer.clock,
@@ -87,17 +78,9 @@ impl<'c> Tx<'c> {
         if self.clock != self.clock_before {
             let clock = &self.clock;
             self.conn
-                .prepare_cached(
-                    "UPDATE clock SET seq = ?1, counter = ?2, reserved = ?3, floor = ?4, live = ?5",
-                )
+                .prepare_cached("UPDATE clock SET seq = ?1, counter = ?2, reserved = ?3, floor = ?4, live = ?5")
                 .and_then(|mut update| {
-                    update.execute(params![
-                        clock.seq,
-                        clock.counter as i64,
-                        clock.reserved as i64,
-                        clock.floor,
-                        clock.live
-                    ])
+                    update.execute(params![clock.seq, clock.counter as i64, clock.reserved as i64, clock.floor, clock.live])
                 })
                 .attempt("record the clock")?;
         }
@@ -108,10 +91,7 @@ impl<'c> Tx<'c> {
     pub(super) fn done(mut self) -> (Clock, i64) {
         self.committed = true;
         if let Some((gone, swept)) = self.retired.take() {
-            self.names
-                .write()
-                .expect("no panic while names are held")
-                .retire(gone, swept);
+            self.names.write().expect("no panic while names are held").retire(gone, swept);
         }
         (self.clock, self.next_node)
     }
@@ -132,15 +112,8 @@ impl<'c> Tx<'c> {
     /// Sub of a node's path. [`ABOVE`] stands for the own component alone.
     pub(super) fn sub(&mut self, id: i64) -> Arc<Vector> {
         if id == ABOVE {
-            let own = Event {
-                replica: self.id,
-                counter: self.clock.counter,
-            };
-            return Arc::new(if own.counter == 0 {
-                Vector::new()
-            } else {
-                own.into()
-            });
+            let own = Event { replica: self.id, counter: self.clock.counter };
+            return Arc::new(if own.counter == 0 { Vector::new() } else { own.into() });
         }
         let node = &self.nodes[&id];
         if let Some((generation, sub)) = &node.sub
@@ -150,11 +123,7 @@ impl<'c> Tx<'c> {
         }
         let above = self.sub(node.parent);
         let node = &self.nodes[&id];
-        let sub = if node.s.within(&above) {
-            above
-        } else {
-            Arc::new(above.joined(&node.s))
-        };
+        let sub = if node.s.within(&above) { above } else { Arc::new(above.joined(&node.s)) };
         let generation = self.generation;
         self.node(id).sub = Some((generation, sub.clone()));
         sub
@@ -173,10 +142,7 @@ impl<'c> Tx<'c> {
     /// Takes note of own events that become part of the rows.
     pub(super) fn witness(&mut self, path: &RelPath, counter: u64) -> Result<()> {
         if counter > self.made {
-            return Err(invariant(
-                path,
-                "an event of this replica that it never made",
-            ));
+            return Err(invariant(path, "an event of this replica that it never made"));
         }
         if counter > self.clock.counter {
             self.clock.counter = counter;
@@ -192,12 +158,7 @@ impl<'c> Tx<'c> {
     }
 
     /// The number of `own` ⊔ `learn`, or 0 where that tells no more than `sub`.
-    pub(super) fn learned(
-        &mut self,
-        own: i64,
-        learn: Option<&Arc<Vector>>,
-        sub: &Vector,
-    ) -> Result<i64> {
+    pub(super) fn learned(&mut self, own: i64, learn: Option<&Arc<Vector>>, sub: &Vector) -> Result<i64> {
         let have = self.knowledge(own);
         let want = match learn {
             Some(learn) if !learn.within(&have) => {
@@ -228,28 +189,15 @@ impl<'c> Tx<'c> {
     fn intern(&mut self, purpose: Purpose, vector: &Arc<Vector>) -> Result<i64> {
         let blob = self.encode(vector.iter())?;
         let mut names = self.names.write().expect("no panic while names are held");
-        intern_vector(
-            self.conn,
-            &mut names,
-            &mut self.added,
-            (purpose, vector, &blob),
-        )
+        intern_vector(self.conn, &mut names, &mut self.added, (purpose, vector, &blob))
     }
 
     /// The number that stands for a replica in the rows.
     pub(super) fn index(&self, id: ReplicaId) -> Result<u64> {
-        let known = self
-            .names
-            .read()
-            .expect("no panic while names are held")
-            .index(id);
+        let known = self.names.read().expect("no panic while names are held").index(id);
         match known {
             Some(ix) => Ok(ix),
-            None => intern_replica(
-                self.conn,
-                &mut self.names.write().expect("no panic while names are held"),
-                id,
-            ),
+            None => intern_replica(self.conn, &mut self.names.write().expect("no panic while names are held"), id),
         }
     }
 
@@ -263,11 +211,7 @@ impl<'c> Tx<'c> {
     }
 
     /// Events for a row: in full where they are few, else a reference to an interned set.
-    pub(super) fn events(
-        &mut self,
-        count: usize,
-        events: impl Iterator<Item = Event>,
-    ) -> Result<Blob> {
+    pub(super) fn events(&mut self, count: usize, events: impl Iterator<Item = Event>) -> Result<Blob> {
         if count <= INLINE_EVENTS {
             return self.encode(events);
         }
@@ -283,18 +227,12 @@ impl<'c> Tx<'c> {
 impl Drop for Tx<'_> {
     fn drop(&mut self) {
         if !self.committed {
-            self.names
-                .write()
-                .expect("no panic while names are held")
-                .undo(&self.added);
+            self.names.write().expect("no panic while names are held").undo(&self.added);
         }
     }
 }
 
 /// A refused change.
 pub(super) fn invariant(path: &RelPath, rule: &'static str) -> StateError {
-    StateError::Invariant {
-        path: path.clone(),
-        rule,
-    }
+    StateError::Invariant { path: path.clone(), rule }
 }

@@ -12,6 +12,7 @@ use crate::ignore::{RuleError, Rules};
 use crate::io::apply::{ApplyError, VersionError};
 use crate::io::fs::FsError;
 use crate::io::scan::{self, Scan, ScanError, Scanned};
+use crate::io::stage::shortfall;
 use crate::io::state::StateError;
 use crate::path::RelPath;
 use crate::plan::Item;
@@ -158,7 +159,6 @@ pub struct Report {
     /// Time of it all.
     pub total: Duration,
 }
-
 
 impl Side {
     /// The other one.
@@ -318,6 +318,7 @@ impl Sync {
         let totals = survey.totals();
         let files = totals.iter().map(|t| t.created + t.updated + t.deleted + t.moved).sum();
         monitor.phase(Phase::Apply, Some(files), Some(totals.iter().map(|t| t.bytes).sum()));
+        self.warn_of_space(&totals, monitor)?;
         let pulled = pulls::both(&self.pair, &self.terms(), survey, monitor)?;
         let report = self.report(&pulled);
         roots::remember(&self.pair, &self.options, monitor)?;
@@ -366,6 +367,17 @@ impl Sync {
                      Is the other root complete, is its disk mounted? If the deletions are meant, run again with --allow-delete",
                     opened.root.path().display()
                 )));
+            }
+        }
+        Ok(())
+    }
+
+    /// What does not fit fails path by path, and comes with a later run; the user hears of it before.
+    fn warn_of_space(&self, totals: &[Totals; 2], monitor: &dyn Monitor) -> Result<(), SyncError> {
+        for (opened, totals) in self.pair.sides.iter().zip(totals) {
+            if let Some(missing) = shortfall(&opened.root, totals.bytes)? {
+                let root = opened.root.path().display();
+                monitor.notice(&format!("{root}: {missing} bytes more are needed than are free; what does not fit will fail"));
             }
         }
         Ok(())

@@ -75,7 +75,11 @@ impl<'a> OnePull<'a> {
     }
 
     /// Runs the conversation; every step goes to `step`.
-    pub(super) fn converse(&self, terms: session::Terms, mut step: impl FnMut(Step) -> Result<(), SyncError>) -> Result<Outcome, SyncError> {
+    pub(super) fn converse(
+        &self,
+        terms: session::Terms,
+        mut step: impl FnMut(Step) -> Result<(), SyncError>,
+    ) -> Result<Outcome, SyncError> {
         let mut pull = Pull::new(terms);
         loop {
             match pull.poll() {
@@ -90,7 +94,12 @@ impl<'a> OnePull<'a> {
     }
 
     /// Carries the pull out.
-    fn carry_out(&self, terms: session::Terms, moves: Moves, monitor: &dyn Monitor) -> Result<(Outcome, Applied, BTreeSet<RelPath>), SyncError> {
+    fn carry_out(
+        &self,
+        terms: session::Terms,
+        moves: Moves,
+        monitor: &dyn Monitor,
+    ) -> Result<(Outcome, Applied, BTreeSet<RelPath>), SyncError> {
         let source = LocalSource::new(&self.theirs.root, &self.theirs.state);
         let context = Context {
             root: &self.ours.root,
@@ -151,13 +160,17 @@ impl<'a> OnePull<'a> {
         let (state, id) = (&self.ours.state, self.theirs.state.id());
         let known = state.peer(id)?;
         let mut peer = known.clone().unwrap_or_default();
-        let open: Vec<Pending> = applied.incomplete.iter().map(|open| Pending {
-            path: open.path.clone(),
-            why: open.why,
-            theirs: open.theirs.clone(),
-            known: open.known.clone(),
-            decision: None,
-        }).collect();
+        let open: Vec<Pending> = applied
+            .incomplete
+            .iter()
+            .map(|open| Pending {
+                path: open.path.clone(),
+                why: open.why,
+                theirs: open.theirs.clone(),
+                known: open.known.clone(),
+                decision: None,
+            })
+            .collect();
         peer.instance = self.theirs.state.instance();
         let walk_next = applied.truncated
             || open.len() > PENDING

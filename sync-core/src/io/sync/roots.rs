@@ -67,10 +67,8 @@ pub(super) fn open(a: &Path, b: &Path, options: &Options, monitor: &dyn Monitor)
     let mut states = [existing(&first, options)?, existing(&second, options)?];
     let paths = [first.root.path().to_path_buf(), second.root.path().to_path_buf()];
     for here in 0..2 {
-        if states[here].is_none() && !options.rejoin {
-            if let Some(other) = &states[1 - here] {
-                refuse_forgotten(other, &paths[here])?;
-            }
+        if let (None, Some(other), false) = (&states[here], &states[1 - here], options.rejoin) {
+            refuse_forgotten(other, &paths[here])?;
         }
     }
     let [state_a, state_b] = [states[0].take(), states[1].take()];
@@ -141,10 +139,7 @@ fn read_text(dir: &Dir, name: &[u8]) -> Result<Option<String>, SyncError> {
     }
     let mut bytes = Vec::new();
     let path = dir.locate(name);
-    dir.open_file(name)?
-        .take(TEXT_BYTES)
-        .read_to_end(&mut bytes)
-        .map_err(|source| FsError { action: "read", path, source })?;
+    dir.open_file(name)?.take(TEXT_BYTES).read_to_end(&mut bytes).map_err(|source| FsError { action: "read", path, source })?;
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
@@ -280,10 +275,15 @@ fn write_marker(opened: &Opened) -> Result<(), SyncError> {
         private.unlink(NEW_MARKER)?;
     }
     let mut file = private.create_file(NEW_MARKER)?;
-    let text = format!("This folder is a root of driftless. Without this file it is taken for an unmounted disk.\nreplica {}\n", opened.state.id());
-    file.write_all(text.as_bytes())
-        .and_then(|()| file.sync_all())
-        .map_err(|source| FsError { action: "write", path: private.locate(NEW_MARKER), source })?;
+    let text = format!(
+        "This folder is a root of driftless. Without this file it is taken for an unmounted disk.\nreplica {}\n",
+        opened.state.id()
+    );
+    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|source| FsError {
+        action: "write",
+        path: private.locate(NEW_MARKER),
+        source,
+    })?;
     private.rename(NEW_MARKER, &private, MARKER, Replace::Always)?;
     private.sync()?;
     Ok(())
@@ -322,7 +322,12 @@ fn obey(opened: &Opened, rules: &Rules) -> Result<(), SyncError> {
     Ok(())
 }
 
-fn find_ignored(opened: &Opened, rules: &Rules, (dir, node): (&RelPath, NodeId), found: &mut Vec<RelPath>) -> Result<(), SyncError> {
+fn find_ignored(
+    opened: &Opened,
+    rules: &Rules,
+    (dir, node): (&RelPath, NodeId),
+    found: &mut Vec<RelPath>,
+) -> Result<(), SyncError> {
     for known in opened.state.known(node)? {
         let path = dir.join(&known.name);
         if rules.ignores(&path, known.node.is_some()) {

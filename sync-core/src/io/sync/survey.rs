@@ -226,7 +226,8 @@ impl Pairs {
                 item.verb = Verb::Move;
                 item.from = Some(from.clone());
                 item.bytes = 0;
-            } else if !self.to.is_empty() && item.path.ancestors().any(|above| above != item.path && self.to.contains_key(&above)) {
+            } else if !self.to.is_empty() && item.path.ancestors().any(|above| above != item.path && self.to.contains_key(&above))
+            {
                 return None;
             }
         }
