@@ -2,7 +2,12 @@
 //!
 //! Each test runs again as a child in a mount namespace of its own, where it may mount. Where the system forbids such
 //! namespaces, it says so and proves nothing.
-#![allow(clippy::disallowed_methods)]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "tests make, change and look at files as users do, and say why they fail"
+)]
+#![allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
 use std::fs;
 use std::path::{Path, PathBuf};

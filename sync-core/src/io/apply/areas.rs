@@ -126,15 +126,15 @@ impl<'a> Areas<'a> {
     }
 
     /// The area that a recorded address lies in, and the name there; `None` if its file system is not mounted.
-    pub(super) fn find<'n>(&self, address: &'n [u8]) -> Result<Option<(Rc<Area>, &'n [u8])>, FsError> {
+    pub(super) fn find<'n>(&self, address: &'n [u8]) -> Option<(Rc<Area>, &'n [u8])> {
         let Some(at) = address.iter().rposition(|b| *b == b'/') else {
-            return Ok(Some((self.main.clone(), address)));
+            return Some((self.main.clone(), address));
         };
         let area = self.others.iter().find(|area| {
             let name = &address[at + 1..];
             area.kept_address(name) == address || area.staged_address(name) == address
         });
-        Ok(area.map(|area| (area.clone(), &address[at + 1..])))
+        area.map(|area| (area.clone(), &address[at + 1..]))
     }
 
     fn add(&mut self, top: RelPath) -> Result<Rc<Area>, FsError> {

@@ -35,7 +35,7 @@ pub fn check_late(root: &Root, state: &State, since_ns: i64) -> Result<Vec<RelPa
 
 /// Brings a kept file back if it was written to since it was displaced; its record is the caller's to forget.
 pub(super) fn bring_back_if_written(root: &Root, areas: &Areas<'_>, kept: &NewVersion) -> Result<Option<RelPath>, Stop> {
-    let Some((area, name)) = areas.find(&kept.name)? else { return Ok(None) };
+    let Some((area, name)) = areas.find(&kept.name) else { return Ok(None) };
     if kept.kind != Kind::File || !written(&area.kept, name, kept)? {
         return Ok(None);
     }

@@ -254,7 +254,7 @@ impl Swapper<'_> {
     /// The object that a move takes, after a look at the disk.
     fn find_origin(&mut self, offer: &Offer, whole: bool) -> Result<Option<Found>, Stop> {
         if let Some(Origin::Kept(Kept { name, signature, contents, .. })) = self.moves.origin(&offer.path) {
-            let Some((area, leaf)) = self.areas.find(name)? else { return Ok(None) };
+            let Some((area, leaf)) = self.areas.find(name) else { return Ok(None) };
             let there = area.kept.stat(leaf)?;
             if there.is_none_or(|there| there.ino != signature.ino) {
                 return Ok(None);

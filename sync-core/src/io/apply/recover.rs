@@ -44,7 +44,7 @@ pub fn recover(root: &Root, state: &State, mask: AttrMask) -> Result<Recovered, 
     let mut batches = Vec::new();
     for (id, intent) in state.intents()? {
         kill_point("recover-intent");
-        if !recovery.reaches(&intent)? {
+        if !recovery.reaches(&intent) {
             recovered.postponed += 1;
             continue;
         }
@@ -145,14 +145,14 @@ impl Recovery<'_> {
     }
 
     /// Are the folders that an intent speaks of there?
-    fn reaches(&self, intent: &Intent) -> Result<bool, FsError> {
+    fn reaches(&self, intent: &Intent) -> bool {
         let version = intent.version.as_ref().map_or(&[][..], |version| &version.name);
-        Ok(self.areas.find(&intent.staged)?.is_some() && self.areas.find(version)?.is_some())
+        self.areas.find(&intent.staged).is_some() && self.areas.find(version).is_some()
     }
 
     /// What stands in the staging folder under a recorded address.
     fn staged(&self, address: &[u8]) -> Result<Option<Signature>, FsError> {
-        match self.areas.find(address)? {
+        match self.areas.find(address) {
             Some((area, name)) => area.stage.dir().stat(name),
             None => Ok(None),
         }
@@ -160,7 +160,7 @@ impl Recovery<'_> {
 
     /// What stands among the kept versions under a recorded address.
     fn kept_at(&self, address: &[u8]) -> Result<Option<Signature>, FsError> {
-        match self.areas.find(address)? {
+        match self.areas.find(address) {
             Some((area, name)) => area.kept.stat(name),
             None => Ok(None),
         }
@@ -214,7 +214,7 @@ impl Recovery<'_> {
     /// Brings a displaced object from the staging folder to where it was to go.
     fn finish_displacement(&self, intent: &mut Intent, expect: &Signature) -> Result<(), FsError> {
         kill_point("recover-displaced");
-        let Some((area, staged)) = self.areas.find(&intent.staged)? else { return Ok(()) };
+        let Some((area, staged)) = self.areas.find(&intent.staged) else { return Ok(()) };
         let stage = area.stage.dir();
         let waits = stage.stat(staged)?.is_some_and(|now| same_identity(&now, expect));
         if let Some(version) = &intent.version {

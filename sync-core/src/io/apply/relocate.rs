@@ -107,7 +107,7 @@ impl Swapper<'_> {
     fn moved_from(&mut self, offer: &Offer) -> Result<From, Stop> {
         if let Some(Origin::Kept(kept)) = self.moves.origin(&offer.path) {
             let gone = || Failure::new("move", "its file system is not mounted");
-            let (area, name) = self.areas.find(&kept.name)?.ok_or_else(gone)?;
+            let (area, name) = self.areas.find(&kept.name).ok_or_else(gone)?;
             return Ok(From { dir: area.kept.clone(), name: name.to_vec(), kept: Some(kept.name.clone()) });
         }
         let Some(live) = self.rows.current(&offer.path)? else {

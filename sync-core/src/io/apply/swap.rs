@@ -1,10 +1,9 @@
 //! The second half of a batch: intents, syncfs, renames, rows.
 
 use super::areas::{Area, Areas};
-use super::check::{self, changed};
 use super::exchange::At;
-use super::job::{Attributes, Job};
-use super::ledger::{self, Ledger};
+use super::job::Job;
+use super::ledger::Ledger;
 use super::moves::Moves;
 use super::prepare::{Prepared, Ready};
 use super::rows::Rows;
@@ -14,15 +13,14 @@ use crate::entry::{AttrMask, Kind, Signature};
 use crate::io::fs::{COARSE_CLOCK_NS, Dir, FsError, Replace, coarse_now_ns};
 use crate::io::kill::kill_point;
 use crate::io::source::same_object;
-use crate::io::stage::{Failure, Finish, Tree, remove_all};
+use crate::io::stage::{Failure, Tree, remove_all};
 use crate::io::state::{Batch, Intent, NewVersion};
-use crate::knowledge::{Creation, Event, Row, Vector};
+use crate::knowledge::{Creation, Event, Vector};
 use crate::path::{Name, RelPath};
-use crate::plan::{Action, Stamp, Step};
+use crate::plan::Stamp;
 use crate::store::Change;
 use std::io::ErrorKind;
 use std::rc::Rc;
-use std::sync::Arc;
 
 /// What is done and not recorded yet.
 #[derive(Default)]
@@ -351,93 +349,6 @@ impl<'a> Swapper<'a> {
         Ok(after_rename(at.dir.stat(name)?, staged))
     }
 
-    fn set_attributes(&mut self, change: &Attributes, plan: Prepared) -> Result<(), Stop> {
-        let (dir, name) = self.parent(&change.path)?;
-        let Some(recorded) = plan.intent.expect else {
-            return Err(changed("set attributes"));
-        };
-        let live = self.rows.current(&change.path)?;
-        check::on_disk(&dir, name.as_bytes(), &recorded, live.as_ref(), "set attributes")?;
-        kill_point("attributes-before");
-        let mut mask = self.context.mask;
-        let is_dir = change.object.kind() == Kind::Dir;
-        mask.times &= !is_dir && recorded.mtime_ns != change.attrs.mtime_ns;
-        dir.set_attrs(name.as_bytes(), &change.attrs, mask)?;
-        kill_point("attributes-after");
-        let gone = || Failure::new("set attributes", "it vanished meanwhile");
-        let mut now = dir.stat(name.as_bytes())?.ok_or_else(gone)?;
-        if now.ino != recorded.ino || (!is_dir && now.size != recorded.size) {
-            return Err(changed("set attributes"));
-        }
-        // A write right before the time was set shows in no signature: the next scan reads it again.
-        now.racy = recorded.racy || mask.times;
-        let Intent { mut changes, path, .. } = plan.intent;
-        set_signature(&mut changes, &path, now);
-        self.did(changes, None);
-        self.ledger.done(change.item.as_ref());
-        Ok(())
-    }
-
-    pub(super) fn finish_dir(&mut self, path: &RelPath, finish: Finish) -> Result<(), Stop> {
-        let Some(live) = self.rows.current(path)? else { return Ok(()) };
-        let dir = self.open(path)?;
-        let now = dir.stat_self()?;
-        let mut attrs = live.row.object.attrs;
-        attrs.mtime_ns = finish.mtime_ns;
-        // A directory that was filled over several batches still has its owner's rights added.
-        let filling = now.mode & 0o7777 != attrs.mode && now.mode & 0o7777 == attrs.mode | 0o700;
-        let ours = now.ino == live.signature.ino
-            && (now.mode, now.uid, now.gid) == (live.signature.mode, live.signature.uid, live.signature.gid);
-        if !ours || live.row.object.kind() != Kind::Dir {
-            return Ok(());
-        }
-        let mask = AttrMask { perms: filling, owner: false, times: self.context.mask.times };
-        if let Err(error) = dir.set_attrs_self(&attrs, mask) {
-            // No part of any version: told, but the directory is complete without.
-            self.ledger.problem(path, "set the time", error.to_string());
-            return Ok(());
-        }
-        kill_point("finish-dir-after");
-        let signature = dir.stat_self()?;
-        let mtime_ns = self.context.mask.times.then_some(finish.mtime_ns);
-        let path = path.clone();
-        self.did(vec![Change::Refresh { path, signature, hash: None, mtime_ns }], None);
-        Ok(())
-    }
-
-    fn rows_only(&mut self, step: &Step) -> Result<(), Stop> {
-        let path = step.path.clone();
-        match &step.action {
-            Action::Learn { learn, bound } => {
-                self.did(vec![Change::Learn { path, learn: learn.clone(), bound: bound.clone() }], None);
-            }
-            Action::StayAbsent { learn } => {
-                check::expected(self.rows.current(&path)?.as_ref(), None, "record")?;
-                let bound = Arc::new(self.event()?.into());
-                self.did(vec![Change::Remove { path, learn: Some(learn.clone()), bound }], None);
-            }
-            Action::Raise { first, until, s, bound, gaps } => {
-                if self.ledger.is_whole(*first..*until) {
-                    let (s, bound, gaps) = (s.clone(), bound.clone(), *gaps);
-                    self.pending.raises.push(Change::Raise { path, s, bound, gaps });
-                }
-            }
-            Action::Restamp { expect, stamp, learn, .. } => {
-                let live = self.rows.current(&path)?;
-                check::expected(live.as_ref(), Some(expect), "record")?;
-                let Some(live) = live else { return Err(changed("record")) };
-                let (m, c) = self.stamped(stamp)?;
-                let row = Row { object: live.row.object, m, c };
-                let (signature, learn) = (live.signature, Some(learn.clone()));
-                self.did(vec![Change::Put { path, row, signature, learn }], None);
-                self.ledger.done(step.item().as_ref());
-            }
-            Action::Leave { why, .. } => return Err(Stop::Left(Failure::new("leave", ledger::left(*why)))),
-            _ => return Err(Failure::new("apply", "the step cannot be carried out").into()),
-        }
-        Ok(())
-    }
-
     /// Version and creation of a row that a step makes.
     pub(super) fn stamped(&mut self, stamp: &Stamp) -> Result<(Vector, Creation), Stop> {
         Ok(match stamp {
@@ -455,6 +366,11 @@ impl<'a> Swapper<'a> {
             Some(event) => event,
             None => *self.event.insert(self.context.state.tick()?),
         })
+    }
+
+    /// S and M are raised, one transaction later than the rows they cover.
+    pub(super) fn raise(&mut self, raise: Change) {
+        self.pending.raises.push(raise);
     }
 
     /// Takes over what was done on the disk, to be recorded after the next syncfs.
@@ -485,7 +401,8 @@ impl<'a> Swapper<'a> {
         Ok((self.open(&parent)?, name))
     }
 
-    fn open(&mut self, path: &RelPath) -> Result<Rc<Dir>, Stop> {
+    /// Opens a directory.
+    pub(super) fn open(&mut self, path: &RelPath) -> Result<Rc<Dir>, Stop> {
         if let Some((last, dir)) = &self.last_dir
             && last == path
         {

@@ -110,7 +110,7 @@ pub fn list(root: &Root, state: &State, at: &RelPath) -> Result<Vec<Version>, Ve
     let areas = open_areas(root, state)?;
     let mut there = Vec::new();
     for version in state.versions(at)? {
-        if let Some((area, name)) = areas.find(&version.kept.name)?
+        if let Some((area, name)) = areas.find(&version.kept.name)
             && area.kept.stat(name)?.is_some()
         {
             there.push(version);
@@ -135,7 +135,7 @@ pub fn restore(root: &Root, state: &State, path: &RelPath, id: Option<i64>) -> R
     };
     let dir = make_parents(root, &parent)?;
     let gone = || VersionError::Gone(path.clone());
-    let (area, old_name) = areas.find(&version.kept.name)?.ok_or_else(gone)?;
+    let (area, old_name) = areas.find(&version.kept.name).ok_or_else(gone)?;
     let kept = &area.kept;
     match dir.stat(name.as_bytes())? {
         None => kept.rename(old_name, &dir, name.as_bytes(), Replace::Never)?,
@@ -209,7 +209,7 @@ fn prune_before(root: &Root, state: &State, before_ns: i64, limit: usize) -> Res
     for version in state.versions_before(before_ns, limit)? {
         let kept = &version.kept;
         // What lies on a file system that is not mounted waits.
-        let Some((area, name)) = areas.find(&kept.name)? else { continue };
+        let Some((area, name)) = areas.find(&kept.name) else { continue };
         let back = late::bring_back_if_written(root, &areas, kept)?;
         let brought = back.is_some();
         pruned.brought_back.extend(back);
