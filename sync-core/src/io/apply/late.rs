@@ -67,20 +67,17 @@ fn written(dir: &Dir, name: &[u8], kept: &NewVersion) -> Result<bool, Stop> {
 
 /// Brings files back that were written to inside a kept directory after it went; returns their new paths.
 ///
-/// The renames of the directory did not touch what is in it, so that a change time after `since_ns` tells. All of them go
-/// beside the directory's old path: what led to them is gone.
-pub(super) fn bring_back_below(root: &Root, dir: &Dir, kept: &NewVersion, since_ns: i64) -> Result<Vec<RelPath>, Stop> {
+/// All of them go beside the directory's old path: what led to them is gone.
+pub(super) fn bring_back_below(root: &Root, dir: &Dir, kept: &NewVersion, tick_ns: i64) -> Result<Vec<RelPath>, Stop> {
     let mut brought = Vec::new();
     for name in dir.names()? {
         let Some(now) = dir.stat(&name)? else { continue };
         match kind_of(&now) {
             Some(Kind::Dir) => {
                 let below = dir.open_dir(&name)?;
-                brought.extend(bring_back_below(root, &below, kept, since_ns)?);
+                brought.extend(bring_back_below(root, &below, kept, tick_ns)?);
             }
-            // Change times are those of the clock's last tick: a write right after the directory went can bear a time
-            // from right before. A file brought back for nothing is the lesser harm.
-            _ if now.ctime_ns > since_ns.saturating_sub(COARSE_CLOCK_NS) => {
+            _ if is_late(&now, kept.kept_at_ns, tick_ns) => {
                 let shown =
                     crate::path::Name::parse(&name).map_err(|error| Failure::new("keep a late write", error.to_string()))?;
                 let beside = kept.path.parent().unwrap_or_default().join(&shown);
@@ -90,6 +87,14 @@ pub(super) fn bring_back_below(root: &Root, dir: &Dir, kept: &NewVersion, since_
         }
     }
     Ok(brought)
+}
+
+/// Was something changed inside a directory after that went? The rename of the directory did not touch it, so that its
+/// change time tells. But change times are those of the clock's last tick: a write right after the directory went can
+/// bear a time from right before; then both of its times do. A file brought back for nothing is the lesser harm.
+fn is_late(now: &Signature, kept_at_ns: i64, tick_ns: i64) -> bool {
+    let perhaps_ns = kept_at_ns.saturating_sub(tick_ns.max(COARSE_CLOCK_NS));
+    now.ctime_ns > kept_at_ns || now.ctime_ns.min(now.mtime_ns) > perhaps_ns
 }
 
 /// Renames a user's object beside the path it belongs to, or to the nearest directory above that is left.

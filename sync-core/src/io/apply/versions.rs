@@ -215,9 +215,9 @@ fn prune_before(root: &Root, state: &State, before_ns: i64, limit: usize) -> Res
         pruned.brought_back.extend(back);
         if !brought {
             if is_dir(&area.kept, name)? {
-                let since_ns = kept.kept_at_ns.saturating_sub(ctime_granularity(root)?);
+                let tick_ns = ctime_granularity(root)?;
                 let below = area.kept.open_dir(name)?;
-                pruned.brought_back.extend(late::bring_back_below(root, &below, kept, since_ns)?);
+                pruned.brought_back.extend(late::bring_back_below(root, &below, kept, tick_ns)?);
             }
             kill_point("prune-checked");
             if !remove_some(&area.kept, name, &mut budget)? {
