@@ -112,15 +112,11 @@ impl Decision {
 #[must_use]
 pub fn decide(case: &Case<'_>) -> Decision {
     match (case.theirs, case.ours) {
-        (None, None) => absent_on_both_sides(case),
+        (None, None) => Decision::StayAbsent { event: false },
         (None, Some(ours)) => absent_there(case, ours),
         (Some(theirs), None) => absent_here(case, theirs),
         (Some(theirs), Some(ours)) => live_on_both_sides(case, theirs, ours),
     }
-}
-
-fn absent_on_both_sides(case: &Case<'_>) -> Decision {
-    if case.mutation.broken(Trap::GhostKnowledgeIgnored) { Decision::Keep } else { Decision::StayAbsent { event: false } }
 }
 
 fn absent_there(case: &Case<'_>, ours: &Row) -> Decision {

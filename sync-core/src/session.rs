@@ -735,6 +735,7 @@ impl Pull {
                 self.emit(path, Action::StayAbsent { learn });
                 stays
             }
+            Decision::StayAbsent { event: false } if self.terms.mutation.broken(Trap::GhostKnowledgeIgnored) => stays,
             Decision::StayAbsent { event: false } => {
                 // What S of the directory tells is raised with the directory. But where A lists only what changed,
                 // its ghost is handed on as a ghost: whoever asks here next is told of it in the same way.

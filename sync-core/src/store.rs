@@ -64,7 +64,8 @@ pub enum Filter {
 ///
 /// * M of a directory covers every `m` below it, and every `bound` given with a removal below it.
 /// * D of a directory is the sum over its live children.
-/// * A row that comes to be, and a tree that comes to be, starts with M = a copy of its nearest ancestor's M.
+/// * A row that comes to be, and a tree that comes to be, starts with M = a copy of its nearest ancestor's M. The M of
+///   a ghost that becomes live again is joined with that of its parent: while it was a ghost, nobody kept it up.
 /// * Every row changed, ghosts included, takes the next local sequence number, and so do the trees above it.
 /// * Vectors only grow.
 #[derive(Debug, Clone, PartialEq)]
