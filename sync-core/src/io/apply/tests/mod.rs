@@ -263,6 +263,20 @@ impl World {
         apply.finish().unwrap()
     }
 
+    /// Each list is a batch of its own.
+    fn apply_batches(&self, batches: Vec<Vec<Step>>) -> Applied {
+        let mut apply = Apply::new(self.context(), Moves::new()).unwrap();
+        for steps in batches {
+            for step in steps {
+                apply.push(step).unwrap();
+            }
+            if !apply.cancelled {
+                apply.turn().unwrap();
+            }
+        }
+        apply.finish().unwrap()
+    }
+
     fn entry(&self, path: &str) -> Option<Entry> {
         self.state().entry(&rel(path)).unwrap()
     }
