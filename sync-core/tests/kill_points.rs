@@ -2,7 +2,12 @@
 //! byte that a user wrote must still stand somewhere.
 //!
 //! `cargo test -p sync-core --features kill-points --test kill_points`
-#![allow(clippy::disallowed_methods)]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "tests make, change and look at files as users do, and say why they fail"
+)]
+#![allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
 use std::collections::BTreeMap;
 use std::fs;

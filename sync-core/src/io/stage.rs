@@ -20,8 +20,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Name of the staging folder below `.driftless`.
-pub const STAGE: &str = "stage";
 /// Fewer files than this are not worth handing to another thread.
 const PARALLEL_MIN: usize = 8;
 /// What a directory must allow its owner while it is being filled and renamed.
@@ -172,9 +170,8 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// Opens the staging folder, making it if it is missing.
-    pub(crate) fn open(root: &Root, mask: AttrMask) -> Result<Stage, FsError> {
-        let dir = root.private(&[STAGE])?;
+    /// A staging folder for this run.
+    pub(crate) fn open(dir: Dir, mask: AttrMask) -> Result<Stage, FsError> {
         let run = getrandom::u64().map_err(|error| FsError {
             action: "draw a random name for",
             path: dir.path().to_owned(),

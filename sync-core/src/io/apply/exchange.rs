@@ -1,5 +1,6 @@
 //! Replacing what stands at a path, and giving it back if it was not what was expected.
 
+use super::areas::leaf;
 use super::check::{self, changed};
 use super::late;
 use super::prepare::Prepared;
@@ -10,7 +11,7 @@ use crate::entry::{Kind, Signature};
 use crate::io::fs::{Dir, Replace};
 use crate::io::kill::kill_point;
 use crate::io::source::{kind_of, same_object};
-use crate::io::stage::{Failure, Stage, Tree};
+use crate::io::stage::{Failure, Tree};
 use crate::path::{Name, RelPath};
 use crate::store::Change;
 use std::io::ErrorKind;
@@ -26,13 +27,12 @@ impl Swapper<'_> {
     /// Exchanges a staged object with what stands at its path, and looks at what came out.
     pub(super) fn exchange(
         &mut self,
-        stage: &Stage,
         tree: &Tree,
         plan: &Prepared,
         expected: &Signature,
         at: &At<'_>,
     ) -> Result<Displacement, Stop> {
-        let name = at.name.as_bytes();
+        let (stage, name) = (plan.area.stage.dir(), at.name.as_bytes());
         let live = self.rows.current(at.path)?;
         check::on_disk(at.dir, name, expected, live.as_ref(), "replace")?;
         let was_dir = kind_of(expected) == Some(Kind::Dir);
@@ -40,7 +40,7 @@ impl Swapper<'_> {
             check::tree(&self.rows, &at.dir.open_dir(name)?, at.path, "replace")?;
         }
         kill_point("exchange-before");
-        match stage.dir().rename(&tree.staged, at.dir, name, Replace::Exchange) {
+        match stage.rename(&tree.staged, at.dir, name, Replace::Exchange) {
             Ok(()) => {}
             Err(error) if error.is_missing() => return Err(changed("replace")),
             Err(error) => return Err(error.into()),
@@ -50,14 +50,14 @@ impl Swapper<'_> {
             return Err(self.exchange_back(stage, tree, at, stop));
         }
         kill_point("exchange-checked");
-        Ok(self.displace(stage, &tree.staged, plan, live.as_ref()))
+        Ok(self.displace(&tree.staged, plan, live.as_ref()))
     }
 
     /// Is what came out what was expected to stand there?
-    fn came_out(&self, stage: &Stage, tree: &Tree, expected: &Signature, path: &RelPath, was_dir: bool) -> Result<(), Stop> {
-        let out = stage.dir().stat(&tree.staged)?;
+    fn came_out(&self, stage: &Dir, tree: &Tree, expected: &Signature, path: &RelPath, was_dir: bool) -> Result<(), Stop> {
+        let out = stage.stat(&tree.staged)?;
         if was_dir && out.is_some_and(|out| out.ino == expected.ino) {
-            let below = stage.dir().open_dir(&tree.staged)?;
+            let below = stage.open_dir(&tree.staged)?;
             return check::tree(&self.rows, &below, path, "replace").map(drop);
         }
         match out {
@@ -67,9 +67,9 @@ impl Swapper<'_> {
     }
 
     /// A writer slipped in between: what came out goes back, and what a second writer put there meanwhile stays too.
-    fn exchange_back(&mut self, stage: &Stage, tree: &Tree, at: &At<'_>, stop: Stop) -> Stop {
+    fn exchange_back(&mut self, from: &Dir, tree: &Tree, at: &At<'_>, stop: Stop) -> Stop {
         kill_point("exchange-back");
-        let (from, name) = (stage.dir(), at.name.as_bytes());
+        let name = at.name.as_bytes();
         let back = match from.rename(&tree.staged, at.dir, name, Replace::Exchange) {
             // Ours was removed meanwhile: what came out takes its place again.
             Err(error) if error.is_missing() => from.rename(&tree.staged, at.dir, name, Replace::Never),
@@ -95,15 +95,15 @@ impl Swapper<'_> {
 
     /// Brings a displaced object from the staging folder to where it belongs. If that fails it stays where it is,
     /// under a name that tells recovery whose it is, and the path is told; the swap itself is done.
-    fn displace(&mut self, stage: &Stage, staged: &[u8], plan: &Prepared, old: Option<&Live>) -> Displacement {
-        let path = &plan.intent.path;
+    fn displace(&mut self, staged: &[u8], plan: &Prepared, old: Option<&Live>) -> Displacement {
+        let (path, area) = (&plan.intent.path, &plan.area);
+        let stage = area.stage.dir();
         let done = match (&plan.copy, &plan.intent.version, old) {
             (Some(to), _, Some(old)) => {
                 self.displace_beside(stage, staged, to, old).map(|change| Displacement { version: None, change: Some(change) })
             }
             (_, Some(version), _) => stage
-                .dir()
-                .rename(staged, self.keeper.dir(), &version.name, Replace::Never)
+                .rename(staged, &area.kept, leaf(&version.name), Replace::Never)
                 .map(|()| Displacement { version: Some(version.clone()), change: None })
                 .map_err(Stop::from),
             _ => Err(Failure::new("keep", "no place was planned for the old version").into()),
@@ -111,7 +111,7 @@ impl Swapper<'_> {
         kill_point("displace-version-after");
         match done {
             Ok(displacement) => displacement,
-            Err(Stop::Path(failure) | Stop::Left(failure)) => {
+            Err(Stop::Path(failure) | Stop::Left(failure) | Stop::Across(failure)) => {
                 let what = format!("{}; the old version stays in the staging folder", failure.reason);
                 self.ledger.problem(path, "keep the old version", what);
                 Displacement::default()
@@ -123,11 +123,11 @@ impl Swapper<'_> {
         }
     }
 
-    fn displace_beside(&mut self, stage: &Stage, staged: &[u8], wish: &RelPath, old: &Live) -> Result<Change, Stop> {
+    fn displace_beside(&mut self, stage: &Dir, staged: &[u8], wish: &RelPath, old: &Live) -> Result<Change, Stop> {
         for number in 1..=names::TRIES {
             let to = names::numbered(wish, number)?;
             let (dir, name) = self.parent(&to)?;
-            match stage.dir().rename(staged, &dir, name.as_bytes(), Replace::Never) {
+            match stage.rename(staged, &dir, name.as_bytes(), Replace::Never) {
                 Ok(()) => {}
                 Err(error) if error.source.kind() == ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(error.into()),

@@ -1,7 +1,8 @@
 //! Late writes: a program that had a file open while it was displaced writes on to the kept version. Such a version
 //! is brought back as a conflict copy beside its old path.
 
-use super::versions::{Keeper, VersionError, forget_by_name};
+use super::areas::Areas;
+use super::versions::{VersionError, forget_by_name, open_areas};
 use super::{Stop, names};
 use crate::entry::{Hash, Kind, Signature};
 use crate::io::fs::{COARSE_CLOCK_NS, Dir, Replace, Root, coarse_now_ns, hash_file};
@@ -18,13 +19,13 @@ use std::io::ErrorKind;
 /// # Errors
 /// The state cannot be read or written, or a version cannot be brought back.
 pub fn check_late(root: &Root, state: &State, since_ns: i64) -> Result<Vec<RelPath>, VersionError> {
-    let keeper = Keeper::open(root)?;
+    let areas = open_areas(root, state)?;
     let mut brought = Vec::new();
     for version in state.versions(&RelPath::root())? {
         if version.kept.kept_at_ns < since_ns {
             break;
         }
-        if let Some(to) = bring_back_if_written(root, &keeper, &version.kept)? {
+        if let Some(to) = bring_back_if_written(root, &areas, &version.kept)? {
             state.forget_version(version.id)?;
             brought.push(to);
         }
@@ -33,12 +34,13 @@ pub fn check_late(root: &Root, state: &State, since_ns: i64) -> Result<Vec<RelPa
 }
 
 /// Brings a kept file back if it was written to since it was displaced; its record is the caller's to forget.
-pub(super) fn bring_back_if_written(root: &Root, keeper: &Keeper, kept: &NewVersion) -> Result<Option<RelPath>, Stop> {
-    if kept.kind != Kind::File || !written(keeper.dir(), kept)? {
+pub(super) fn bring_back_if_written(root: &Root, areas: &Areas<'_>, kept: &NewVersion) -> Result<Option<RelPath>, Stop> {
+    let Some((area, name)) = areas.find(&kept.name) else { return Ok(None) };
+    if kept.kind != Kind::File || !written(&area.kept, name, kept)? {
         return Ok(None);
     }
     kill_point("late-before");
-    let to = keep_beside(root, keeper.dir(), &kept.name, &kept.path)?;
+    let to = keep_beside(root, &area.kept, name, &kept.path)?;
     kill_point("late-after");
     Ok(Some(to))
 }
@@ -47,10 +49,10 @@ pub(super) fn bring_back_if_written(root: &Root, keeper: &Keeper, kept: &NewVers
 pub(super) fn bring_back_and_forget(
     root: &Root,
     state: &State,
-    keeper: &Keeper,
+    areas: &Areas<'_>,
     kept: &NewVersion,
 ) -> Result<Option<RelPath>, Stop> {
-    let to = bring_back_if_written(root, keeper, kept)?;
+    let to = bring_back_if_written(root, areas, kept)?;
     if to.is_some() {
         forget_by_name(state, &kept.path, &kept.name)?;
     }
@@ -58,27 +60,24 @@ pub(super) fn bring_back_and_forget(
 }
 
 /// Was a kept file written to since it was displaced?
-fn written(dir: &Dir, kept: &NewVersion) -> Result<bool, Stop> {
-    let now = dir.stat(&kept.name)?;
+fn written(dir: &Dir, name: &[u8], kept: &NewVersion) -> Result<bool, Stop> {
+    let now = dir.stat(name)?;
     Ok(now.is_some_and(|now| !same_object(&now, &kept.signature)))
 }
 
 /// Brings files back that were written to inside a kept directory after it went; returns their new paths.
 ///
-/// The renames of the directory did not touch what is in it, so that a change time after `since_ns` tells. All of them go
-/// beside the directory's old path: what led to them is gone.
-pub(super) fn bring_back_below(root: &Root, dir: &Dir, kept: &NewVersion, since_ns: i64) -> Result<Vec<RelPath>, Stop> {
+/// All of them go beside the directory's old path: what led to them is gone.
+pub(super) fn bring_back_below(root: &Root, dir: &Dir, kept: &NewVersion, tick_ns: i64) -> Result<Vec<RelPath>, Stop> {
     let mut brought = Vec::new();
     for name in dir.names()? {
         let Some(now) = dir.stat(&name)? else { continue };
         match kind_of(&now) {
             Some(Kind::Dir) => {
                 let below = dir.open_dir(&name)?;
-                brought.extend(bring_back_below(root, &below, kept, since_ns)?);
+                brought.extend(bring_back_below(root, &below, kept, tick_ns)?);
             }
-            // Change times are those of the clock's last tick: a write right after the directory went can bear a time
-            // from right before. A file brought back for nothing is the lesser harm.
-            _ if now.ctime_ns > since_ns.saturating_sub(COARSE_CLOCK_NS) => {
+            _ if is_late(&now, kept.kept_at_ns, tick_ns) => {
                 let shown =
                     crate::path::Name::parse(&name).map_err(|error| Failure::new("keep a late write", error.to_string()))?;
                 let beside = kept.path.parent().unwrap_or_default().join(&shown);
@@ -88,6 +87,14 @@ pub(super) fn bring_back_below(root: &Root, dir: &Dir, kept: &NewVersion, since_
         }
     }
     Ok(brought)
+}
+
+/// Was something changed inside a directory after that went? The rename of the directory did not touch it, so that its
+/// change time tells. But change times are those of the clock's last tick: a write right after the directory went can
+/// bear a time from right before; then both of its times do. A file brought back for nothing is the lesser harm.
+fn is_late(now: &Signature, kept_at_ns: i64, tick_ns: i64) -> bool {
+    let perhaps_ns = kept_at_ns.saturating_sub(tick_ns.max(COARSE_CLOCK_NS));
+    now.ctime_ns > kept_at_ns || now.ctime_ns.min(now.mtime_ns) > perhaps_ns
 }
 
 /// Renames a user's object beside the path it belongs to, or to the nearest directory above that is left.

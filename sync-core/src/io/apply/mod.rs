@@ -6,6 +6,8 @@
 //! never reach the disk before the renames that they describe, and every rename that did without its rows is
 //! explained by an intent. While one batch is swapped and recorded, the next is staged.
 
+mod amend;
+mod areas;
 mod check;
 mod exchange;
 mod job;
@@ -21,10 +23,11 @@ mod rows;
 mod swap;
 mod versions;
 
+pub use areas::{STAGE, VERSIONS};
 pub use late::check_late;
 pub use moves::{Moves, OFFERS};
 pub use recover::{Recovered, recover};
-pub use versions::{PRUNE_OBJECTS, Pruned, VERSIONS, VersionError, list, prune, restore};
+pub use versions::{PRUNE_OBJECTS, Pruned, VersionError, list, prune, restore};
 
 use crate::entry::{AttrMask, Content};
 use crate::io::fs::{FsError, Root};
@@ -39,6 +42,7 @@ use crate::report::{Monitor, Problem};
 use job::Job;
 use moves::Offer;
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::thread;
 use std::time::{Duration, Instant};
 use swap::Swapper;
@@ -79,6 +83,8 @@ enum Stop {
     Path(Failure),
     /// The path is left as it is.
     Left(Failure),
+    /// A rename would leave its mount.
+    Across(Failure),
     /// Nothing can go on.
     Run(ApplyError),
 }
@@ -91,7 +97,11 @@ impl From<Failure> for Stop {
 
 impl From<FsError> for Stop {
     fn from(error: FsError) -> Stop {
-        Stop::Path(Failure { step: error.action, reason: error.to_string() })
+        let failure = Failure { step: error.action, reason: error.to_string() };
+        match error.source.kind() {
+            ErrorKind::CrossesDevices => Stop::Across(failure),
+            _ => Stop::Path(failure),
+        }
     }
 }
 
@@ -178,7 +188,6 @@ pub struct Applied {
 /// Carries out the steps of one pull: [`Apply::push`] them in the order of their tickets, then [`Apply::finish`].
 pub struct Apply<'a> {
     context: Context<'a>,
-    stage: Stage,
     swapper: Swapper<'a>,
     steps: Vec<Step>,
     bytes: u64,
@@ -198,7 +207,6 @@ impl<'a> Apply<'a> {
     pub fn new(context: Context<'a>, moves: Moves) -> Result<Apply<'a>, ApplyError> {
         Ok(Apply {
             context,
-            stage: Stage::open(context.root, context.mask)?,
             swapper: Swapper::new(context, moves)?,
             steps: Vec::new(),
             bytes: 0,
@@ -241,9 +249,9 @@ impl<'a> Apply<'a> {
             self.turn()?;
         }
         if let Some(jobs) = self.staged.take() {
-            self.swapper.run(&self.stage, jobs)?;
+            self.swapper.run(jobs)?;
         }
-        let mut applied = self.swapper.finish(&self.stage)?;
+        let mut applied = self.swapper.finish()?;
         applied.cancelled = self.cancelled;
         applied.complete &= !self.cancelled;
         Ok(applied)
@@ -292,14 +300,14 @@ impl<'a> Apply<'a> {
         let steps = std::mem::take(&mut self.steps);
         let moving = std::mem::take(&mut self.moving);
         let mut jobs = job::group(steps, &mut self.swapper.moves, moving);
-        let (stage, source) = (&self.stage, self.context.source);
+        let (stage, source) = (self.swapper.areas.main.stage.clone(), self.context.source);
         match self.staged.take() {
-            None => fill(stage, source, &mut jobs),
+            None => fill(&stage, source, &mut jobs),
             Some(before) => {
                 let swapper = &mut self.swapper;
                 thread::scope(|scope| {
-                    let filling = scope.spawn(|| fill(stage, source, &mut jobs));
-                    let swapped = swapper.run(stage, before);
+                    let filling = scope.spawn(|| fill(&stage, source, &mut jobs));
+                    let swapped = swapper.run(before);
                     // A panic in staging is a defect: it goes on in the caller's thread.
                     filling.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
                     swapped

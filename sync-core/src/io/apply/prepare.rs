@@ -1,20 +1,22 @@
 //! Intents: what each job of a batch is about to do, checked against the rows and written before anything is done.
 
+use super::areas::Area;
 use super::check;
 use super::job::{Attributes, Job, Removal};
 use super::moves::{Contents, Kept, Offer, Origin, holds};
 use super::names::{self, Taken};
 use super::rows::Live;
 use super::swap::Swapper;
-use super::{ApplyError, Stop};
+use super::{ApplyError, Stop, versions};
 use crate::entry::{AttrMask, Content, Kind, Object, Signature};
 use crate::io::source::with_buffer;
-use crate::io::stage::{Failure, Incoming, Stage, Tree};
+use crate::io::stage::{Failure, Incoming, Tree};
 use crate::io::state::Intent;
 use crate::knowledge::Row;
 use crate::path::RelPath;
 use crate::plan::{Displaced, Stamp};
 use crate::store::Change;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// A job that may begin, or that was refused.
@@ -31,21 +33,24 @@ pub(super) struct Prepared {
     pub(super) intent: Intent,
     /// The path that the displaced object gets as a conflict copy.
     pub(super) copy: Option<RelPath>,
+    /// Where it is staged, and where goes what it displaces.
+    pub(super) area: Rc<Area>,
 }
 
 /// An intent before it is written.
 struct Draft {
     intent: Intent,
     copy: Option<RelPath>,
+    area: Rc<Area>,
 }
 
 impl Swapper<'_> {
     /// Checks jobs against the rows and writes their intents.
-    pub(super) fn prepare(&mut self, stage: &Stage, jobs: Vec<Job>) -> Result<Vec<Ready>, ApplyError> {
+    pub(super) fn prepare(&mut self, jobs: Vec<Job>) -> Result<Vec<Ready>, ApplyError> {
         let mut ready = Vec::with_capacity(jobs.len());
         let mut drafts = Vec::new();
         for job in jobs {
-            let (job, draft) = self.draft(stage, job);
+            let (job, draft) = self.draft(job);
             let (draft, refused) = match draft {
                 Ok(draft) => (draft, None),
                 Err(Stop::Run(error)) => return Err(error),
@@ -54,8 +59,8 @@ impl Swapper<'_> {
             drafts.push(draft);
             ready.push(Ready { job, plan: None, refused });
         }
-        let places: Vec<Option<Option<RelPath>>> =
-            drafts.iter_mut().map(|draft| draft.as_mut().map(|draft| draft.copy.take())).collect();
+        let places: Vec<Option<(Option<RelPath>, Rc<Area>)>> =
+            drafts.iter_mut().map(|draft| draft.as_mut().map(|draft| (draft.copy.take(), draft.area.clone()))).collect();
         let intents: Vec<Intent> = drafts.into_iter().flatten().map(|draft| draft.intent).collect();
         if intents.is_empty() {
             return Ok(ready);
@@ -63,21 +68,21 @@ impl Swapper<'_> {
         let ids = self.context.state.intend(&intents, self.context.state_elsewhere)?;
         let mut written = ids.into_iter().zip(intents);
         for (ready, place) in ready.iter_mut().zip(places) {
-            if let Some(copy) = place {
-                ready.plan = written.next().map(|(id, intent)| Prepared { id, intent, copy });
+            if let Some((copy, area)) = place {
+                ready.plan = written.next().map(|(id, intent)| Prepared { id, intent, copy, area });
             }
         }
         Ok(ready)
     }
 
-    fn draft(&mut self, stage: &Stage, job: Job) -> (Job, Result<Option<Draft>, Stop>) {
+    fn draft(&mut self, job: Job) -> (Job, Result<Option<Draft>, Stop>) {
         let mut job = match job {
             Job::Move { mut tree, offer } => match self.draft_move(&mut tree, &offer, false) {
-                Ok(None) => self.bring_after_all(stage, tree),
+                Ok(None) => Job::Place(tree),
                 draft => return (Job::Move { tree, offer }, draft),
             },
             Job::MoveTree { mut tree, offer } => match self.draft_move(&mut tree, &offer, true) {
-                Ok(None) => self.bring_after_all(stage, tree),
+                Ok(None) => Job::Place(tree),
                 draft => return (Job::MoveTree { tree, offer }, draft),
             },
             job => job,
@@ -91,21 +96,15 @@ impl Swapper<'_> {
         (job, draft)
     }
 
-    /// The origin of a move is not what it was: the content is brought like any other.
-    fn bring_after_all(&self, stage: &Stage, mut tree: Tree) -> Job {
-        stage.bring(self.context.source, &mut tree);
-        Job::Place(tree)
-    }
-
     fn draft_place(&mut self, tree: &mut Tree) -> Result<Option<Draft>, Stop> {
-        let staged = match &tree.top.outcome {
-            Some(Ok(signature)) => *signature,
-            Some(Err(failure)) => return Err(failure.clone().into()),
-            None => return Err(Failure::new("stage", "it was not staged").into()),
-        };
+        let area = self.areas.of(&tree.top.path)?;
+        let staged = self.staged(tree, &area)?;
         if tree.top.from != tree.top.path {
             match self.free_path(&tree.top.path, &tree.top.object)? {
-                None => return Ok(None),
+                None => {
+                    self.discard(&area, tree);
+                    return Ok(None);
+                }
                 Some(free) => tree.top.path = free,
             }
         }
@@ -126,12 +125,27 @@ impl Swapper<'_> {
             };
             match &copy {
                 Some(to) => changes.push(self.copy_put(to, old)?),
-                None => version = Some(self.keeper.plan(&path, old, reason(&tree.top))),
+                None => version = Some(versions::plan(&area, &path, old, reason(&tree.top))),
             }
         }
-        let (staged, staged_signature) = (tree.staged.clone(), Some(staged));
+        let (staged, staged_signature) = (area.staged_address(&tree.staged), Some(staged));
         let intent = Intent { path, staged, staged_signature, expect, changes, version };
-        Ok(Some(Draft { intent, copy }))
+        Ok(Some(Draft { intent, copy, area }))
+    }
+
+    /// What is staged for a path. What was planned as a move and is none is brought now; so is what goes to another mount,
+    /// whatever became of it in the root's own staging folder.
+    fn staged(&mut self, tree: &mut Tree, area: &Rc<Area>) -> Result<Signature, Stop> {
+        if tree.top.outcome.is_none() || !area.is_main() {
+            let main = self.areas.main.clone();
+            self.discard(&main, tree);
+            area.stage.bring(self.context.source, tree);
+        }
+        match &tree.top.outcome {
+            Some(Ok(signature)) => Ok(*signature),
+            Some(Err(failure)) => Err(failure.clone().into()),
+            None => Err(Failure::new("stage", "it was not staged").into()),
+        }
     }
 
     /// The rows of a staged tree, directories first; what failed has none.
@@ -175,7 +189,7 @@ impl Swapper<'_> {
         let (staged, version) = (Vec::new(), None);
         let (expect, staged_signature) = (Some(signature), Some(signature));
         let intent = Intent { path, staged, staged_signature, expect, changes, version };
-        Ok(Draft { intent, copy: None })
+        Ok(Draft { intent, copy: None, area: self.areas.main.clone() })
     }
 
     fn draft_removal(&mut self, removal: &Removal) -> Result<Option<Draft>, Stop> {
@@ -187,7 +201,8 @@ impl Swapper<'_> {
         let expect = check::expected(current.as_ref(), Some(&removal.expect), "remove")?;
         let Some(old) = current else { return Err(check::changed("remove")) };
         let keeps = removal.whole || old.row.object.kind() != Kind::Dir;
-        let version = keeps.then(|| self.keeper.plan(&path, &old, "deleted"));
+        let area = self.areas.of(&path)?;
+        let version = keeps.then(|| versions::plan(&area, &path, &old, "deleted"));
         let learn = Some(removal.learn.clone());
         let bound = if removal.event {
             let event = self.event()?;
@@ -203,7 +218,7 @@ impl Swapper<'_> {
         let changes = vec![change];
         let (staged, staged_signature) = (Vec::new(), None);
         let intent = Intent { path, staged, staged_signature, expect, changes, version };
-        Ok(Some(Draft { intent, copy: None }))
+        Ok(Some(Draft { intent, copy: None, area }))
     }
 
     /// The intent of a move; `None` if the origin is not there as it was.
@@ -213,7 +228,7 @@ impl Swapper<'_> {
         let expect = check::expected(current.as_ref(), None, "move")?;
         let origin = match self.find_origin(offer, whole) {
             Ok(Some(origin)) => origin,
-            Ok(None) | Err(Stop::Path(_) | Stop::Left(_)) => return Ok(None),
+            Ok(None) | Err(Stop::Path(_) | Stop::Left(_) | Stop::Across(_)) => return Ok(None),
             Err(stop) => return Err(stop),
         };
         if whole && !adopt(tree, &origin.contents, self.context.mask) {
@@ -233,13 +248,14 @@ impl Swapper<'_> {
         let (staged, version) = (Vec::new(), None);
         let staged_signature = Some(origin.signature);
         let intent = Intent { path, staged, staged_signature, expect, changes, version };
-        Ok(Some(Draft { intent, copy: None }))
+        Ok(Some(Draft { intent, copy: None, area: self.areas.main.clone() }))
     }
 
     /// The object that a move takes, after a look at the disk.
     fn find_origin(&mut self, offer: &Offer, whole: bool) -> Result<Option<Found>, Stop> {
         if let Some(Origin::Kept(Kept { name, signature, contents, .. })) = self.moves.origin(&offer.path) {
-            let there = self.keeper.dir().stat(name)?;
+            let Some((area, leaf)) = self.areas.find(name) else { return Ok(None) };
+            let there = area.kept.stat(leaf)?;
             if there.is_none_or(|there| there.ino != signature.ino) {
                 return Ok(None);
             }

@@ -5,13 +5,14 @@
 //! wrote since, the next scan looks again, and tells the two apart by content.
 
 use super::ApplyError;
+use super::areas::{Areas, leaf};
 use super::swap::set_signature;
-use super::versions::{Keeper, now_ns};
+use super::versions::{self, now_ns};
 use crate::entry::{AttrMask, Attrs, Kind, Signature};
 use crate::io::fs::{Dir, FsError, Replace, Root};
 use crate::io::kill::kill_point;
 use crate::io::source::kind_of;
-use crate::io::stage::{Owned, STAGE, owner_of, remove_all};
+use crate::io::stage::{Owned, owner_of, remove_all};
 use crate::io::state::{Batch, Intent, NewVersion, State};
 use crate::path::{Name, RelPath};
 use crate::store::Change;
@@ -27,6 +28,8 @@ pub struct Recovered {
     pub forgotten: usize,
     /// Swaps that had happened and whose rows could not be recorded: the next scan finds them as local edits.
     pub unexplained: usize,
+    /// Swaps below a mount point whose file system is not mounted: they wait for it.
+    pub postponed: usize,
     /// Objects of users found in the staging folder; they are among the kept versions now.
     pub kept: usize,
 }
@@ -36,11 +39,15 @@ pub struct Recovered {
 /// # Errors
 /// The file system or the state fails; calling again later is safe.
 pub fn recover(root: &Root, state: &State, mask: AttrMask) -> Result<Recovered, ApplyError> {
-    let recovery = Recovery { root, mask, stage: root.private(&[STAGE])?, keeper: Keeper::open(root)? };
+    let recovery = Recovery { root, mask, areas: Areas::remembered(root, state, mask)? };
     let mut recovered = Recovered::default();
     let mut batches = Vec::new();
     for (id, intent) in state.intents()? {
         kill_point("recover-intent");
+        if !recovery.reaches(&intent) {
+            recovered.postponed += 1;
+            continue;
+        }
         let mut batch = Batch { settled: vec![id], ..Batch::default() };
         if recovery.happened(&intent)? {
             recovered.finished += 1;
@@ -57,6 +64,9 @@ pub fn recover(root: &Root, state: &State, mask: AttrMask) -> Result<Recovered, 
     }
     if !batches.is_empty() {
         root.sync_all()?;
+        for area in recovery.areas.all().filter(|area| !area.is_main()) {
+            area.kept.sync_all()?;
+        }
         kill_point("recover-synced");
         recovered.unexplained = record(state, batches)?;
         kill_point("recover-committed");
@@ -93,8 +103,7 @@ fn record(state: &State, batches: Vec<Batch>) -> Result<usize, ApplyError> {
 struct Recovery<'a> {
     root: &'a Root,
     mask: AttrMask,
-    stage: Dir,
-    keeper: Keeper,
+    areas: Areas<'a>,
 }
 
 impl Recovery<'_> {
@@ -117,7 +126,7 @@ impl Recovery<'_> {
             (Some(_), _) if intent.staged.is_empty() => Ok(false),
             // Not at its path, and not in the staging folder either: it arrived, and somebody replaced it since.
             (Some(staged), _) => {
-                let there = self.stage.stat(&intent.staged)?;
+                let there = self.staged(&intent.staged)?;
                 Ok(!there.is_some_and(|there| same_identity(&there, staged)))
             }
         }
@@ -135,10 +144,32 @@ impl Recovery<'_> {
         moved && untouched
     }
 
+    /// Are the folders that an intent speaks of there?
+    fn reaches(&self, intent: &Intent) -> bool {
+        let version = intent.version.as_ref().map_or(&[][..], |version| &version.name);
+        self.areas.find(&intent.staged).is_some() && self.areas.find(version).is_some()
+    }
+
+    /// What stands in the staging folder under a recorded address.
+    fn staged(&self, address: &[u8]) -> Result<Option<Signature>, FsError> {
+        match self.areas.find(address) {
+            Some((area, name)) => area.stage.dir().stat(name),
+            None => Ok(None),
+        }
+    }
+
+    /// What stands among the kept versions under a recorded address.
+    fn kept_at(&self, address: &[u8]) -> Result<Option<Signature>, FsError> {
+        match self.areas.find(address) {
+            Some((area, name)) => area.kept.stat(name),
+            None => Ok(None),
+        }
+    }
+
     /// Is the removed object among the kept versions?
     fn kept(&self, intent: &Intent) -> Result<bool, FsError> {
         let Some(version) = &intent.version else { return Ok(false) };
-        let there = self.keeper.dir().stat(&version.name)?;
+        let there = self.kept_at(&version.name)?;
         Ok(there.is_some_and(|there| same_identity(&there, &version.signature)))
     }
 
@@ -151,7 +182,7 @@ impl Recovery<'_> {
             self.finish_displacement(&mut intent, &expect)?;
         }
         if let Some(version) = intent.version
-            && self.keeper.dir().stat(&version.name)?.is_some()
+            && self.kept_at(&version.name)?.is_some()
         {
             batch.versions.push(version);
         }
@@ -183,11 +214,12 @@ impl Recovery<'_> {
     /// Brings a displaced object from the staging folder to where it was to go.
     fn finish_displacement(&self, intent: &mut Intent, expect: &Signature) -> Result<(), FsError> {
         kill_point("recover-displaced");
-        let displaced = self.stage.stat(&intent.staged)?;
-        let waits = displaced.is_some_and(|now| same_identity(&now, expect));
+        let Some((area, staged)) = self.areas.find(&intent.staged) else { return Ok(()) };
+        let stage = area.stage.dir();
+        let waits = stage.stat(staged)?.is_some_and(|now| same_identity(&now, expect));
         if let Some(version) = &intent.version {
             return match waits {
-                true => self.stage.rename(&intent.staged, self.keeper.dir(), &version.name, Replace::Never),
+                true => stage.rename(staged, &area.kept, leaf(&version.name), Replace::Never),
                 false => Ok(()),
             };
         }
@@ -199,7 +231,7 @@ impl Recovery<'_> {
             return Ok(());
         };
         let arrived = if waits {
-            self.copy_arrives(&intent.staged, &to)?
+            self.copy_arrives(stage, staged, &to)?
         } else {
             self.at(&to)?.is_some_and(|now| same_identity(&now, expect))
         };
@@ -210,49 +242,49 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    fn copy_arrives(&self, staged: &[u8], to: &RelPath) -> Result<bool, FsError> {
+    fn copy_arrives(&self, stage: &Dir, staged: &[u8], to: &RelPath) -> Result<bool, FsError> {
         let Some((parent, name)) = to.split() else { return Ok(false) };
         let dir = match self.root.dir(&parent) {
             Ok(dir) => dir,
             Err(error) if error.is_missing() => return Ok(false),
             Err(error) => return Err(error),
         };
-        match self.stage.rename(staged, &dir, name.as_bytes(), Replace::Never) {
+        match stage.rename(staged, &dir, name.as_bytes(), Replace::Never) {
             Ok(()) => Ok(true),
             Err(error) if error.source.kind() == ErrorKind::AlreadyExists => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    /// What is in the staging folder and not ours goes to the kept versions.
+    /// What is in a staging folder and not ours goes to the kept versions.
     fn rescue(&self, batch: &mut Batch) -> Result<usize, FsError> {
         let mut kept = 0;
-        for name in self.stage.names()? {
-            let Some(now) = self.stage.stat(&name)? else { continue };
-            if is_ours(&name, &now) {
-                continue;
-            }
-            let kept_at_ns = now_ns();
-            let path = Name::parse(&name).map_or(RelPath::root(), |name| RelPath::root().join(&name));
-            let to = self.keeper.name(&path, kept_at_ns);
-            self.stage.rename(&name, self.keeper.dir(), &to, Replace::Never)?;
-            kept += 1;
-            if let Some(kind) = kind_of(&now) {
-                let (signature, hash, reason) = (now, None, "replaced");
-                let version = NewVersion { name: to, path, kind, signature, hash, kept_at_ns, reason };
-                batch.versions.push(version);
+        for area in self.areas.all() {
+            let stage = area.stage.dir();
+            for name in stage.names()? {
+                let Some(now) = stage.stat(&name)?.filter(|now| !is_ours(&name, now)) else { continue };
+                let kept_at_ns = now_ns();
+                let path = Name::parse(&name).map_or(RelPath::root(), |name| RelPath::root().join(&name));
+                let to = versions::name(&path, kept_at_ns);
+                stage.rename(&name, &area.kept, &to, Replace::Never)?;
+                kept += 1;
+                if let Some(kind) = kind_of(&now) {
+                    let (signature, hash, reason, name) = (now, None, "replaced", area.kept_address(&to));
+                    batch.versions.push(NewVersion { name, path, kind, signature, hash, kept_at_ns, reason });
+                }
             }
         }
         Ok(kept)
     }
 
-    /// What is left in the staging folder is ours to delete.
+    /// What is left in the staging folders is ours to delete.
     fn sweep(&self) -> Result<(), FsError> {
-        for name in self.stage.names()? {
-            if let Some(now) = self.stage.stat(&name)?
-                && is_ours(&name, &now)
-            {
-                remove_all(&self.stage, &name)?;
+        for area in self.areas.all() {
+            let stage = area.stage.dir();
+            for name in stage.names()? {
+                if stage.stat(&name)?.is_some_and(|now| is_ours(&name, &now)) {
+                    remove_all(stage, &name)?;
+                }
             }
         }
         Ok(())

@@ -20,8 +20,8 @@ use std::rc::Rc;
 struct From {
     dir: Rc<Dir>,
     name: Vec<u8>,
-    /// Among the kept versions: its rows went before.
-    kept: bool,
+    /// Its record among the kept versions: its rows went before.
+    kept: Option<Vec<u8>>,
 }
 
 impl Swapper<'_> {
@@ -106,22 +106,23 @@ impl Swapper<'_> {
     /// The origin of a move, looked at once more.
     fn moved_from(&mut self, offer: &Offer) -> Result<From, Stop> {
         if let Some(Origin::Kept(kept)) = self.moves.origin(&offer.path) {
-            let name = kept.name.clone();
-            return Ok(From { dir: self.keeper.shared_dir(), name, kept: true });
+            let gone = || Failure::new("move", "its file system is not mounted");
+            let (area, name) = self.areas.find(&kept.name).ok_or_else(gone)?;
+            return Ok(From { dir: area.kept.clone(), name: name.to_vec(), kept: Some(kept.name.clone()) });
         }
         let Some(live) = self.rows.current(&offer.path)? else {
             return Err(check::changed("move"));
         };
         let (dir, name) = self.parent(&offer.path)?;
         check::on_disk(&dir, name.as_bytes(), &live.signature, Some(&live), "move")?;
-        Ok(From { dir, name: name.as_bytes().to_vec(), kept: false })
+        Ok(From { dir, name: name.as_bytes().to_vec(), kept: None })
     }
 
     /// Records a move. If the removal of the old path was carried out before, it was recorded then.
     fn arrived(&mut self, offer: &Offer, mut changes: Vec<Change>, from: From) -> Result<(), Stop> {
-        if from.kept {
+        if let Some(name) = &from.kept {
             changes.retain(|change| !matches!(change, Change::Remove { .. } | Change::RemoveTree { .. }));
-            self.unkeep(&offer.path, &from.name)?;
+            self.unkeep(&offer.path, name)?;
         }
         self.did(changes, None);
         if let Some(kept) = self.moves.taken(&offer.path)

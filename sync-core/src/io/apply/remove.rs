@@ -1,6 +1,7 @@
 //! Removals: a rename to the kept versions, and a look at what went.
 
 use super::Stop;
+use super::areas::leaf;
 use super::check::{self, changed};
 use super::job::Removal;
 use super::late;
@@ -25,12 +26,13 @@ impl Swapper<'_> {
         let Some(plan) = plan else {
             return Err(Failure::new("remove", "no intent was written for it").into());
         };
+        let area = plan.area;
         let Intent { path, expect, changes, version, .. } = plan.intent;
         let Some(expected) = expect else { return Err(changed("remove")) };
         let contents = match &version {
-            Some(version) if removal.whole => self.remove_tree(&path, &expected, version)?,
+            Some(version) if removal.whole => self.remove_tree(&path, &expected, &area.kept, version)?,
             Some(version) => {
-                self.remove_leaf(&path, &expected, version)?;
+                self.remove_leaf(&path, &expected, &area.kept, version)?;
                 Contents::new()
             }
             None => {
@@ -55,34 +57,34 @@ impl Swapper<'_> {
         Ok(())
     }
 
-    fn remove_leaf(&mut self, path: &RelPath, expected: &Signature, version: &NewVersion) -> Result<(), Stop> {
+    fn remove_leaf(&mut self, path: &RelPath, expected: &Signature, kept: &Dir, version: &NewVersion) -> Result<(), Stop> {
         let (dir, name) = self.parent(path)?;
         let live = self.rows.current(path)?;
         check::on_disk(&dir, name.as_bytes(), expected, live.as_ref(), "remove")?;
         kill_point("remove-before");
-        dir.rename(name.as_bytes(), self.keeper.dir(), &version.name, Replace::Never)?;
+        dir.rename(name.as_bytes(), kept, leaf(&version.name), Replace::Never)?;
         kill_point("remove-after");
-        let out = self.keeper.dir().stat(&version.name)?;
+        let out = kept.stat(leaf(&version.name))?;
         if out.is_some_and(|out| same_object(&out, expected)) {
             return Ok(());
         }
-        Err(self.put_back(path, &dir, version))
+        Err(self.put_back(path, &dir, kept, version))
     }
 
-    fn remove_tree(&mut self, path: &RelPath, expected: &Signature, version: &NewVersion) -> Result<Contents, Stop> {
+    fn remove_tree(&mut self, path: &RelPath, expected: &Signature, kept: &Dir, version: &NewVersion) -> Result<Contents, Stop> {
         let (dir, name) = self.parent(path)?;
         self.forget_dirs();
         check::on_disk(&dir, name.as_bytes(), expected, None, "remove")?;
         let below = dir.open_dir(name.as_bytes())?;
         let contents = check::tree(&self.rows, &below, path, "remove")?;
         kill_point("remove-tree-before");
-        dir.rename(name.as_bytes(), self.keeper.dir(), &version.name, Replace::Never)?;
+        dir.rename(name.as_bytes(), kept, leaf(&version.name), Replace::Never)?;
         kill_point("remove-tree-after");
-        let out = self.keeper.dir().stat(&version.name)?;
+        let out = kept.stat(leaf(&version.name))?;
         if out.is_some_and(|out| out.ino == expected.ino) {
             return Ok(contents);
         }
-        Err(self.put_back(path, &dir, version))
+        Err(self.put_back(path, &dir, kept, version))
     }
 
     fn remove_empty(&mut self, path: &RelPath, expected: &Signature) -> Result<(), Stop> {
@@ -106,14 +108,14 @@ impl Swapper<'_> {
     }
 
     /// What went was not what was expected: it returns to its path, or beside it if that is taken again.
-    fn put_back(&mut self, path: &RelPath, dir: &Dir, version: &NewVersion) -> Stop {
+    fn put_back(&mut self, path: &RelPath, dir: &Dir, kept: &Dir, version: &NewVersion) -> Stop {
         kill_point("remove-put-back");
         let Some(name) = path.name() else { return changed("remove") };
-        let kept = self.keeper.dir();
-        match kept.rename(&version.name, dir, name.as_bytes(), Replace::Never) {
+        let version = leaf(&version.name);
+        match kept.rename(version, dir, name.as_bytes(), Replace::Never) {
             Ok(()) => changed("remove"),
             Err(error) if error.is_missing() => changed("remove"),
-            Err(_) => match late::keep_beside(self.context.root, kept, &version.name, path) {
+            Err(_) => match late::keep_beside(self.context.root, kept, version, path) {
                 Ok(to) => {
                     let what = format!("it was changed again and again; one version is at {to}");
                     Failure::new("remove", what).into()

@@ -1,27 +1,26 @@
 //! The second half of a batch: intents, syncfs, renames, rows.
 
-use super::check::{self, changed};
+use super::areas::{Area, Areas};
 use super::exchange::At;
-use super::job::{Attributes, Job};
-use super::ledger::{self, Ledger};
+use super::job::Job;
+use super::ledger::Ledger;
 use super::moves::Moves;
 use super::prepare::{Prepared, Ready};
 use super::rows::Rows;
-use super::versions::{self, Keeper, VersionError};
+use super::versions::{self, VersionError};
 use super::{Applied, ApplyError, Context, Stop, late};
 use crate::entry::{AttrMask, Kind, Signature};
-use crate::io::fs::{COARSE_CLOCK_NS, Dir, Replace, coarse_now_ns};
+use crate::io::fs::{COARSE_CLOCK_NS, Dir, FsError, Replace, coarse_now_ns};
 use crate::io::kill::kill_point;
 use crate::io::source::same_object;
-use crate::io::stage::{Failure, Finish, Stage, Tree, remove_all};
+use crate::io::stage::{Failure, Tree, remove_all};
 use crate::io::state::{Batch, Intent, NewVersion};
-use crate::knowledge::{Creation, Event, Row, Vector};
+use crate::knowledge::{Creation, Event, Vector};
 use crate::path::{Name, RelPath};
-use crate::plan::{Action, Stamp, Step, Why};
+use crate::plan::Stamp;
 use crate::store::Change;
 use std::io::ErrorKind;
 use std::rc::Rc;
-use std::sync::Arc;
 
 /// What is done and not recorded yet.
 #[derive(Default)]
@@ -32,7 +31,7 @@ struct Pending {
     /// S and M: recorded one transaction later than the rows they cover.
     raises: Vec<Change>,
     /// Staged objects that did not go anywhere, by name and inode: ours to delete once their intents are settled.
-    rubbish: Vec<(Vec<u8>, u64)>,
+    rubbish: Vec<(Rc<Area>, Vec<u8>, u64)>,
     /// The disk was changed: rows wait for a syncfs.
     on_disk: bool,
 }
@@ -42,7 +41,7 @@ pub(super) struct Swapper<'a> {
     pub(super) context: Context<'a>,
     pub(super) rows: Rows<'a>,
     pub(super) moves: Moves,
-    pub(super) keeper: Keeper,
+    pub(super) areas: Areas<'a>,
     pending: Pending,
     pub(super) ledger: Ledger<'a>,
     /// The event of what this batch makes fresh.
@@ -57,7 +56,7 @@ impl<'a> Swapper<'a> {
     pub(super) fn new(context: Context<'a>, moves: Moves) -> Result<Swapper<'a>, ApplyError> {
         Ok(Swapper {
             rows: Rows::new(context.state),
-            keeper: Keeper::open(context.root)?,
+            areas: Areas::open(context.root, context.mask)?,
             context,
             moves,
             pending: Pending::default(),
@@ -69,22 +68,22 @@ impl<'a> Swapper<'a> {
     }
 
     /// Puts a staged batch in place, and records the one before.
-    pub(super) fn run(&mut self, stage: &Stage, jobs: Vec<Job>) -> Result<(), ApplyError> {
+    pub(super) fn run(&mut self, jobs: Vec<Job>) -> Result<(), ApplyError> {
         if jobs.is_empty() {
             return Ok(());
         }
         self.event = None;
-        let ready = self.prepare(stage, jobs)?;
+        let ready = self.prepare(jobs)?;
         kill_point("batch-prepared");
         let touches_disk = ready.iter().any(|ready| ready.plan.is_some());
         self.sync(touches_disk)?;
         kill_point("batch-synced");
         self.record()?;
         kill_point("batch-previous-committed");
-        self.clear_rubbish(stage)?;
+        self.clear_rubbish()?;
         self.pending.on_disk = touches_disk;
         for ready in ready {
-            self.carry_out(stage, ready)?;
+            self.carry_out(ready)?;
         }
         self.last_dir = None;
         kill_point("batch-swapped");
@@ -92,7 +91,7 @@ impl<'a> Swapper<'a> {
     }
 
     /// Records the last batch durably, then what it allows to raise, and looks at what was displaced once more.
-    pub(super) fn finish(mut self, stage: &Stage) -> Result<Applied, ApplyError> {
+    pub(super) fn finish(mut self) -> Result<Applied, ApplyError> {
         kill_point("finish-swapped");
         self.sync(false)?;
         kill_point("finish-synced");
@@ -102,7 +101,7 @@ impl<'a> Swapper<'a> {
         let changes = std::mem::take(&mut self.pending.changes);
         self.context.state.commit(Batch { changes, ..Batch::default() }, true)?;
         kill_point("finish-raised");
-        self.clear_rubbish(stage)?;
+        self.clear_rubbish()?;
         for item in self.moves.withheld() {
             self.ledger.done(Some(&item));
         }
@@ -118,6 +117,9 @@ impl<'a> Swapper<'a> {
     fn sync(&mut self, staged: bool) -> Result<(), ApplyError> {
         if staged || self.pending.on_disk {
             self.context.root.sync_all()?;
+            for area in self.areas.all().filter(|area| !area.is_main()) {
+                area.kept.sync_all()?;
+            }
             self.pending.on_disk = false;
         }
         Ok(())
@@ -141,20 +143,22 @@ impl<'a> Swapper<'a> {
         Ok(())
     }
 
-    fn clear_rubbish(&mut self, stage: &Stage) -> Result<(), ApplyError> {
-        for (name, ino) in std::mem::take(&mut self.pending.rubbish) {
+    fn clear_rubbish(&mut self) -> Result<(), ApplyError> {
+        for (area, name, ino) in std::mem::take(&mut self.pending.rubbish) {
+            let stage = area.stage.dir();
             // What an exchange brought out and could not be given back is not ours: recovery keeps it.
-            if stage.dir().stat(&name)?.is_some_and(|now| now.ino == ino) {
-                remove_all(stage.dir(), &name)?;
+            if stage.stat(&name)?.is_some_and(|now| now.ino == ino) {
+                remove_all(stage, &name)?;
             }
         }
         kill_point("batch-rubbish-removed");
         Ok(())
     }
 
-    fn discard(&mut self, tree: &Tree) {
+    /// A staged object is not going anywhere.
+    pub(super) fn discard(&mut self, area: &Rc<Area>, tree: &Tree) {
         if let Some(Ok(staged)) = &tree.top.outcome {
-            self.pending.rubbish.push((tree.staged.clone(), staged.ino));
+            self.pending.rubbish.push((area.clone(), tree.staged.clone(), staged.ino));
         }
     }
 
@@ -162,7 +166,7 @@ impl<'a> Swapper<'a> {
         for kept in std::mem::take(&mut self.displaced) {
             let Context { root, state, monitor, .. } = self.context;
             let path = &kept.path;
-            match late::bring_back_and_forget(root, state, &self.keeper, &kept) {
+            match late::bring_back_and_forget(root, state, &self.areas, &kept) {
                 Ok(None) => {}
                 Ok(Some(to)) => {
                     monitor.notice(&format!("{path} was written to while it went: kept as {to}"));
@@ -192,35 +196,65 @@ impl<'a> Swapper<'a> {
         }
     }
 
-    fn carry_out(&mut self, stage: &Stage, ready: Ready) -> Result<(), ApplyError> {
+    fn carry_out(&mut self, ready: Ready) -> Result<(), ApplyError> {
+        match self.attempt(ready) {
+            (_, Ok(())) => Ok(()),
+            (job, Err(Stop::Across(failure))) => self.carry_out_across(job, &failure),
+            (job, Err(stop)) => self.fail(job, stop),
+        }
+    }
+
+    /// The path lies on another mount, whose area was not known yet: once more, from there.
+    fn carry_out_across(&mut self, job: Job, failure: &Failure) -> Result<(), ApplyError> {
+        let job = match job {
+            Job::Move { tree, .. } | Job::MoveTree { tree, .. } => Job::Place(tree),
+            job => job,
+        };
+        let path = match &job {
+            Job::Place(tree) => tree.top.path.clone(),
+            Job::Remove(removal) => removal.path.clone(),
+            _ => return self.fail(job, Stop::Path(failure.clone())),
+        };
+        self.areas.discover(self.context.state, &path)?;
+        self.last_dir = None;
+        for ready in self.prepare(vec![job])? {
+            self.sync(true)?;
+            self.pending.on_disk = true;
+            match self.attempt(ready) {
+                (_, Ok(())) => {}
+                (job, Err(Stop::Across(failure))) => self.fail(job, Stop::Path(failure))?,
+                (job, Err(stop)) => self.fail(job, stop)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn fail(&mut self, job: Job, stop: Stop) -> Result<(), ApplyError> {
+        match stop {
+            Stop::Run(error) => return Err(error),
+            Stop::Path(failure) | Stop::Across(failure) => self.ledger.failed(job, &failure, false),
+            Stop::Left(failure) => self.ledger.failed(job, &failure, true),
+        }
+        Ok(())
+    }
+
+    fn attempt(&mut self, ready: Ready) -> (Job, Result<(), Stop>) {
         let Ready { job, plan, refused } = ready;
         if let Some(plan) = &plan {
             self.pending.settled.push(plan.id);
         }
         let done = match refused {
             Some(stop) => Err(stop),
-            None => self.carry_out_job(stage, &job, plan),
+            None => self.carry_out_job(&job, plan),
         };
-        match done {
-            Ok(()) => Ok(()),
-            Err(Stop::Run(error)) => Err(error),
-            Err(Stop::Path(failure)) => {
-                self.ledger.failed(job, &failure, false);
-                Ok(())
-            }
-            Err(Stop::Left(failure)) => {
-                self.ledger.failed(job, &failure, true);
-                Ok(())
-            }
-        }
+        (job, done)
     }
 
-    fn carry_out_job(&mut self, stage: &Stage, job: &Job, plan: Option<Prepared>) -> Result<(), Stop> {
+    fn carry_out_job(&mut self, job: &Job, plan: Option<Prepared>) -> Result<(), Stop> {
         match (job, plan) {
-            (Job::Place(tree), Some(plan)) => self.place(stage, tree, plan),
+            (Job::Place(tree), Some(plan)) => self.place(tree, plan),
             // The conflict copy that it would be stands there already.
             (Job::Place(tree), None) => {
-                self.discard(tree);
                 self.ledger.done(tree.top.item.as_ref());
                 Ok(())
             }
@@ -236,25 +270,28 @@ impl<'a> Swapper<'a> {
         }
     }
 
-    fn place(&mut self, stage: &Stage, tree: &Tree, plan: Prepared) -> Result<(), Stop> {
+    fn place(&mut self, tree: &Tree, plan: Prepared) -> Result<(), Stop> {
         let path = plan.intent.path.clone();
+        let Some(Ok(staged)) = tree.top.outcome else {
+            return Err(Failure::new("apply", "it was not staged").into());
+        };
         let (dir, name) = self.parent(&path)?;
         let at = At { path: &path, dir: &dir, name: &name };
         let placed = match &plan.intent.expect {
-            None => self.create(stage, tree, &at),
-            Some(expected) => self.exchange(stage, tree, &plan, expected, &at),
+            None => self.create(tree, &plan.area, &at),
+            Some(expected) => self.exchange(tree, &plan, expected, &at),
         };
         let displaced = match placed {
             Ok(displaced) => displaced,
             Err(stop) => {
-                self.discard(tree);
+                self.discard(&plan.area, tree);
                 return Err(stop);
             }
         };
         if tree.top.object.kind() == Kind::Dir || plan.intent.expect.is_some() {
             self.last_dir = None;
         }
-        let signature = self.settle(tree, &plan, &dir, name.as_bytes())?;
+        let signature = self.settle(tree, &staged, &at);
         let Intent { mut changes, .. } = plan.intent;
         set_signature(&mut changes, &path, signature);
         if let Some(copy) = &plan.copy {
@@ -273,10 +310,10 @@ impl<'a> Swapper<'a> {
         Ok(())
     }
 
-    fn create(&mut self, stage: &Stage, tree: &Tree, at: &At<'_>) -> Result<Displacement, Stop> {
+    fn create(&mut self, tree: &Tree, area: &Area, at: &At<'_>) -> Result<Displacement, Stop> {
         self.parent_lives(at.path)?;
         kill_point("create-before");
-        match stage.dir().rename(&tree.staged, at.dir, at.name.as_bytes(), Replace::Never) {
+        match area.stage.dir().rename(&tree.staged, at.dir, at.name.as_bytes(), Replace::Never) {
             Ok(()) => {}
             Err(error) if error.source.kind() == ErrorKind::AlreadyExists => {
                 let what = "something stands there that was not there when it was scanned";
@@ -288,113 +325,28 @@ impl<'a> Swapper<'a> {
         Ok(Displacement::default())
     }
 
-    /// The signature of what was just put in place.
-    ///
+    /// The signature of what was just put in place. It stands there now: what fails here is told, and recorded as staged.
+    fn settle(&mut self, tree: &Tree, staged: &Signature, at: &At<'_>) -> Signature {
+        match self.settled(tree, staged, at) {
+            Ok(signature) => signature,
+            Err(error) => {
+                self.ledger.problem(at.path, error.action, error.to_string());
+                *staged
+            }
+        }
+    }
+
     /// A directory that its owner may not write gets its mode only now: renaming it took that right.
-    fn settle(&mut self, tree: &Tree, plan: &Prepared, dir: &Dir, name: &[u8]) -> Result<Signature, Stop> {
-        let Some(staged) = plan.intent.staged_signature else {
-            return Err(Failure::new("apply", "the staged object has no identity").into());
-        };
+    fn settled(&self, tree: &Tree, staged: &Signature, at: &At<'_>) -> Result<Signature, FsError> {
+        let name = at.name.as_bytes();
         let mut attrs = tree.top.object.attrs;
         if let (Some(finish), true) = (tree.finish, attrs.mode & 0o700 != 0o700) {
             attrs.mtime_ns = finish.mtime_ns;
-            dir.set_attrs(name, &attrs, AttrMask { perms: true, ..self.context.mask })?;
+            at.dir.set_attrs(name, &attrs, AttrMask { perms: true, ..self.context.mask })?;
             kill_point("create-attributes");
-            return Ok(dir.stat(name)?.filter(|now| now.ino == staged.ino).unwrap_or(staged));
+            return Ok(at.dir.stat(name)?.filter(|now| now.ino == staged.ino).unwrap_or(*staged));
         }
-        Ok(after_rename(dir.stat(name)?, &staged))
-    }
-
-    fn set_attributes(&mut self, change: &Attributes, plan: Prepared) -> Result<(), Stop> {
-        let (dir, name) = self.parent(&change.path)?;
-        let Some(recorded) = plan.intent.expect else {
-            return Err(changed("set attributes"));
-        };
-        let live = self.rows.current(&change.path)?;
-        check::on_disk(&dir, name.as_bytes(), &recorded, live.as_ref(), "set attributes")?;
-        kill_point("attributes-before");
-        let mut mask = self.context.mask;
-        let is_dir = change.object.kind() == Kind::Dir;
-        mask.times &= !is_dir && recorded.mtime_ns != change.attrs.mtime_ns;
-        dir.set_attrs(name.as_bytes(), &change.attrs, mask)?;
-        kill_point("attributes-after");
-        let gone = || Failure::new("set attributes", "it vanished meanwhile");
-        let mut now = dir.stat(name.as_bytes())?.ok_or_else(gone)?;
-        if now.ino != recorded.ino || (!is_dir && now.size != recorded.size) {
-            return Err(changed("set attributes"));
-        }
-        // A write right before the time was set shows in no signature: the next scan reads it again.
-        now.racy = recorded.racy || mask.times;
-        let Intent { mut changes, path, .. } = plan.intent;
-        set_signature(&mut changes, &path, now);
-        self.did(changes, None);
-        self.ledger.done(change.item.as_ref());
-        Ok(())
-    }
-
-    pub(super) fn finish_dir(&mut self, path: &RelPath, finish: Finish) -> Result<(), Stop> {
-        let Some(live) = self.rows.current(path)? else { return Ok(()) };
-        let dir = self.open(path)?;
-        let now = dir.stat_self()?;
-        let mut attrs = live.row.object.attrs;
-        attrs.mtime_ns = finish.mtime_ns;
-        // A directory that was filled over several batches still has its owner's rights added.
-        let filling = now.mode & 0o7777 != attrs.mode && now.mode & 0o7777 == attrs.mode | 0o700;
-        let ours = now.ino == live.signature.ino
-            && (now.mode, now.uid, now.gid) == (live.signature.mode, live.signature.uid, live.signature.gid);
-        if !ours || live.row.object.kind() != Kind::Dir {
-            return Ok(());
-        }
-        let mask = AttrMask { perms: filling, owner: false, times: self.context.mask.times };
-        if let Err(error) = dir.set_attrs_self(&attrs, mask) {
-            // No part of any version: told, but the directory is complete without.
-            self.ledger.problem(path, "set the time", error.to_string());
-            return Ok(());
-        }
-        kill_point("finish-dir-after");
-        let signature = dir.stat_self()?;
-        let mtime_ns = self.context.mask.times.then_some(finish.mtime_ns);
-        let path = path.clone();
-        self.did(vec![Change::Refresh { path, signature, hash: None, mtime_ns }], None);
-        Ok(())
-    }
-
-    fn rows_only(&mut self, step: &Step) -> Result<(), Stop> {
-        let path = step.path.clone();
-        match &step.action {
-            Action::Learn { learn, bound } => {
-                self.did(vec![Change::Learn { path, learn: learn.clone(), bound: bound.clone() }], None);
-            }
-            Action::StayAbsent { learn } => {
-                check::expected(self.rows.current(&path)?.as_ref(), None, "record")?;
-                let bound = Arc::new(self.event()?.into());
-                self.did(vec![Change::Remove { path, learn: Some(learn.clone()), bound }], None);
-            }
-            Action::Raise { first, until, s, bound, gaps } => {
-                if self.ledger.is_whole(*first..*until) {
-                    let (s, bound, gaps) = (s.clone(), bound.clone(), *gaps);
-                    self.pending.raises.push(Change::Raise { path, s, bound, gaps });
-                }
-            }
-            Action::Restamp { expect, stamp, learn, why, .. } => {
-                // The loser's copy is the step right before. Without it the loser must not be superseded.
-                let copied = self.ledger.is_whole(step.ticket.saturating_sub(1)..step.ticket);
-                if matches!(why, Why::ConflictWon | Why::StillNeeded) && !copied {
-                    return Err(Failure::new("record", "the conflict copy of the other version could not be made").into());
-                }
-                let live = self.rows.current(&path)?;
-                check::expected(live.as_ref(), Some(expect), "record")?;
-                let Some(live) = live else { return Err(changed("record")) };
-                let (m, c) = self.stamped(stamp)?;
-                let row = Row { object: live.row.object, m, c };
-                let (signature, learn) = (live.signature, Some(learn.clone()));
-                self.did(vec![Change::Put { path, row, signature, learn }], None);
-                self.ledger.done(step.item().as_ref());
-            }
-            Action::Leave { why, .. } => return Err(Stop::Left(Failure::new("leave", ledger::left(*why)))),
-            _ => return Err(Failure::new("apply", "the step cannot be carried out").into()),
-        }
-        Ok(())
+        Ok(after_rename(at.dir.stat(name)?, staged))
     }
 
     /// Version and creation of a row that a step makes.
@@ -414,6 +366,11 @@ impl<'a> Swapper<'a> {
             Some(event) => event,
             None => *self.event.insert(self.context.state.tick()?),
         })
+    }
+
+    /// S and M are raised, one transaction later than the rows they cover.
+    pub(super) fn raise(&mut self, raise: Change) {
+        self.pending.raises.push(raise);
     }
 
     /// Takes over what was done on the disk, to be recorded after the next syncfs.
@@ -444,7 +401,8 @@ impl<'a> Swapper<'a> {
         Ok((self.open(&parent)?, name))
     }
 
-    fn open(&mut self, path: &RelPath) -> Result<Rc<Dir>, Stop> {
+    /// Opens a directory.
+    pub(super) fn open(&mut self, path: &RelPath) -> Result<Rc<Dir>, Stop> {
         if let Some((last, dir)) = &self.last_dir
             && last == path
         {

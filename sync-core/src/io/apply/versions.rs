@@ -1,5 +1,6 @@
 //! Kept versions: what was replaced or deleted, for as long as the retention says.
 
+use super::areas::{Area, Areas};
 use super::late;
 use super::names;
 use super::rows::Live;
@@ -11,12 +12,9 @@ use crate::io::source::kind_of;
 use crate::io::state::{Batch, NewVersion, State, StateError, Version};
 use crate::path::RelPath;
 use rustix::time::{ClockId, clock_gettime};
-use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Name of the folder of kept versions below `.driftless`.
-pub const VERSIONS: &str = "versions";
 /// Displaced objects looked at for late writes at the end of a run; the others when the root is next opened.
 pub(super) const LATE_CHECKED: usize = 20_000;
 /// Objects removed per call of [`prune`]: a bulk of deletions makes later creations slow on ext4.
@@ -52,7 +50,7 @@ pub enum VersionError {
 impl From<Stop> for VersionError {
     fn from(stop: Stop) -> VersionError {
         match stop {
-            Stop::Path(failure) | Stop::Left(failure) => {
+            Stop::Path(failure) | Stop::Left(failure) | Stop::Across(failure) => {
                 VersionError::Path { path: RelPath::root(), step: failure.step, reason: failure.reason }
             }
             Stop::Run(super::ApplyError::State(error)) => VersionError::State(error),
@@ -70,45 +68,32 @@ pub struct Pruned {
     pub brought_back: Vec<RelPath>,
 }
 
-/// The folder of kept versions of a root.
-pub(super) struct Keeper {
-    dir: Rc<Dir>,
-}
-
 /// Tells names made in one tick of the clock apart.
 static NEXT: AtomicU64 = AtomicU64::new(0);
 
-impl Keeper {
-    pub(super) fn open(root: &Root) -> Result<Keeper, FsError> {
-        Ok(Keeper { dir: Rc::new(root.private(&[VERSIONS])?) })
+/// A record for an object about to be kept.
+pub(super) fn plan(area: &Area, path: &RelPath, old: &Live, reason: &'static str) -> NewVersion {
+    let kept_at_ns = now_ns();
+    NewVersion {
+        name: area.kept_address(&name(path, kept_at_ns)),
+        path: path.clone(),
+        kind: old.row.object.kind(),
+        signature: old.signature,
+        hash: super::job::hash_of(&old.row.object),
+        kept_at_ns,
+        reason,
     }
+}
 
-    pub(super) fn dir(&self) -> &Dir {
-        &self.dir
-    }
+/// A name of its own for an object about to be kept.
+pub(super) fn name(path: &RelPath, now_ns: i64) -> Vec<u8> {
+    names::version(now_ns, NEXT.fetch_add(1, Ordering::Relaxed), path)
+}
 
-    pub(super) fn shared_dir(&self) -> Rc<Dir> {
-        self.dir.clone()
-    }
-
-    /// A record for an object about to be kept.
-    pub(super) fn plan(&self, path: &RelPath, old: &Live, reason: &'static str) -> NewVersion {
-        let kept_at_ns = now_ns();
-        NewVersion {
-            name: self.name(path, kept_at_ns),
-            path: path.clone(),
-            kind: old.row.object.kind(),
-            signature: old.signature,
-            hash: super::job::hash_of(&old.row.object),
-            kept_at_ns,
-            reason,
-        }
-    }
-
-    /// A name of its own for an object about to be kept.
-    pub(super) fn name(&self, path: &RelPath, now_ns: i64) -> Vec<u8> {
-        names::version(now_ns, NEXT.fetch_add(1, Ordering::Relaxed), path)
-    }
+/// The areas in which versions may be kept.
+pub(super) fn open_areas<'a>(root: &'a Root, state: &State) -> Result<Areas<'a>, VersionError> {
+    let staging = AttrMask { perms: true, owner: false, times: false };
+    Areas::remembered(root, state, staging).map_err(|error| Stop::Run(error).into())
 }
 
 /// The clock that runs on between the ticks of the one that stamps changes: what was changed before bears no later time.
@@ -122,10 +107,12 @@ pub(super) fn now_ns() -> i64 {
 /// # Errors
 /// The state or the folder cannot be read.
 pub fn list(root: &Root, state: &State, at: &RelPath) -> Result<Vec<Version>, VersionError> {
-    let keeper = Keeper::open(root)?;
+    let areas = open_areas(root, state)?;
     let mut there = Vec::new();
     for version in state.versions(at)? {
-        if keeper.dir().stat(&version.kept.name)?.is_some() {
+        if let Some((area, name)) = areas.find(&version.kept.name)
+            && area.kept.stat(name)?.is_some()
+        {
             there.push(version);
         }
     }
@@ -142,20 +129,23 @@ pub fn restore(root: &Root, state: &State, path: &RelPath, id: Option<i64>) -> R
     let version = versions
         .find(|version| version.kept.path == *path && id.is_none_or(|id| id == version.id))
         .ok_or_else(|| VersionError::None(path.clone()))?;
-    let keeper = Keeper::open(root)?;
+    let areas = open_areas(root, state)?;
     let Some((parent, name)) = path.split() else {
         return Err(VersionError::None(path.clone()));
     };
     let dir = make_parents(root, &parent)?;
-    let kept = keeper.dir();
+    let gone = || VersionError::Gone(path.clone());
+    let (area, old_name) = areas.find(&version.kept.name).ok_or_else(gone)?;
+    let kept = &area.kept;
     match dir.stat(name.as_bytes())? {
-        None => kept.rename(&version.kept.name, &dir, name.as_bytes(), Replace::Never)?,
+        None => kept.rename(old_name, &dir, name.as_bytes(), Replace::Never)?,
         Some(now) => {
             let other = |reason: &str| VersionError::Path { path: path.clone(), step: "restore", reason: reason.into() };
             let kind = kind_of(&now).ok_or_else(|| other("a device, pipe or socket stands in its place"))?;
             let kept_at_ns = now_ns();
+            let new_name = self::name(path, kept_at_ns);
             let new = NewVersion {
-                name: keeper.name(path, kept_at_ns),
+                name: area.kept_address(&new_name),
                 path: path.clone(),
                 kind,
                 signature: now,
@@ -164,16 +154,15 @@ pub fn restore(root: &Root, state: &State, path: &RelPath, id: Option<i64>) -> R
                 reason: "replaced",
             };
             // Recorded first: a record without an object is harmless, an object without a record is lost.
-            let new_name = new.name.clone();
             state.commit(Batch { versions: vec![new], ..Batch::default() }, true)?;
             kill_point("restore-recorded");
-            kept.rename(&version.kept.name, &dir, name.as_bytes(), Replace::Exchange)?;
+            kept.rename(old_name, &dir, name.as_bytes(), Replace::Exchange)?;
             kill_point("restore-exchanged");
-            kept.rename(&version.kept.name, kept, &new_name, Replace::Never)?;
+            kept.rename(old_name, kept, &new_name, Replace::Never)?;
             kill_point("restore-renamed");
         }
     }
-    root.sync_all()?;
+    kept.sync_all()?;
     state.forget_version(version.id)?;
     Ok(version)
 }
@@ -214,26 +203,24 @@ pub(super) fn prune_at(context: Context<'_>, before_ns: i64, limit: usize) -> Re
 }
 
 fn prune_before(root: &Root, state: &State, before_ns: i64, limit: usize) -> Result<Pruned, VersionError> {
-    let keeper = Keeper::open(root)?;
+    let areas = open_areas(root, state)?;
     let mut pruned = Pruned::default();
     let mut budget = limit;
     for version in state.versions_before(before_ns, limit)? {
         let kept = &version.kept;
-        let back = late::bring_back_if_written(root, &keeper, kept)?;
+        // What lies on a file system that is not mounted waits.
+        let Some((area, name)) = areas.find(&kept.name) else { continue };
+        let back = late::bring_back_if_written(root, &areas, kept)?;
         let brought = back.is_some();
         pruned.brought_back.extend(back);
         if !brought {
-            if is_dir(&keeper, kept)? {
-                let below = keeper.dir().open_dir(&kept.name)?;
-                pruned.brought_back.extend(late::bring_back_below(
-                    root,
-                    &below,
-                    kept,
-                    kept.kept_at_ns.saturating_sub(ctime_granularity(root)?),
-                )?);
+            if is_dir(&area.kept, name)? {
+                let tick_ns = ctime_granularity(root)?;
+                let below = area.kept.open_dir(name)?;
+                pruned.brought_back.extend(late::bring_back_below(root, &below, kept, tick_ns)?);
             }
             kill_point("prune-checked");
-            if !remove_some(keeper.dir(), &kept.name, &mut budget)? {
+            if !remove_some(&area.kept, name, &mut budget)? {
                 break;
             }
             kill_point("prune-removed");
@@ -247,8 +234,8 @@ fn prune_before(root: &Root, state: &State, before_ns: i64, limit: usize) -> Res
     Ok(pruned)
 }
 
-fn is_dir(keeper: &Keeper, kept: &NewVersion) -> Result<bool, FsError> {
-    let now = keeper.dir().stat(&kept.name)?;
+fn is_dir(dir: &Dir, name: &[u8]) -> Result<bool, FsError> {
+    let now = dir.stat(name)?;
     Ok(now.as_ref().and_then(kind_of) == Some(Kind::Dir))
 }
 

@@ -1,6 +1,6 @@
 //! Signatures and replicated attributes: statx, chown, chmod, utimens, never through a symbolic link.
 
-use super::FsError;
+use super::{FsError, Mount};
 use crate::entry::{AttrMask, Attrs, Signature};
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, Statx, StatxFlags, StatxTimestamp, Timespec, Timestamps, UTIME_OMIT, Uid,
@@ -32,6 +32,14 @@ pub fn file_signature(file: &File, path: &Path) -> Result<Signature, FsError> {
 
 pub(super) fn signature_of(fd: impl AsFd) -> Result<Signature, Errno> {
     statx(fd, b"", AtFlags::EMPTY_PATH)
+}
+
+pub(super) fn mount_of(fd: impl AsFd) -> Result<Mount, Errno> {
+    let wanted = StatxFlags::BASIC_STATS | StatxFlags::MNT_ID;
+    let stat = retry_on_intr(|| rustix::fs::statx(fd.as_fd(), c"", AtFlags::EMPTY_PATH, wanted))?;
+    let told = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::MNT_ID);
+    let id = if told { stat.stx_mnt_id } else { 0 };
+    Ok(Mount { id, dev: rustix::fs::makedev(stat.stx_dev_major, stat.stx_dev_minor) })
 }
 
 pub(super) fn signature_at(dir: impl AsFd, name: &[u8]) -> Result<Signature, Errno> {

@@ -57,6 +57,15 @@ pub enum Replace {
     Always,
 }
 
+/// A mount, and within it the part (a subvolume) that names can be renamed in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mount {
+    /// The kernel's number of the mount; 0 where it does not tell (before Linux 5.8).
+    id: u64,
+    /// Device number.
+    dev: u64,
+}
+
 /// A root directory, held open.
 #[derive(Debug)]
 pub struct Root {
@@ -332,6 +341,22 @@ impl Dir {
     /// The system's.
     pub fn set_attrs_self(&self, attrs: &Attrs, mask: AttrMask) -> Result<(), FsError> {
         attrs::set_fd(&self.fd, attrs, mask).map_err(failed("set the attributes of", &self.path))
+    }
+
+    /// The mount that the directory lies in: renames cannot leave it.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn mount(&self) -> Result<Mount, FsError> {
+        attrs::mount_of(&self.fd).map_err(failed("look at", &self.path))
+    }
+
+    /// One syncfs(2) on the directory's file system.
+    ///
+    /// # Errors
+    /// Something did not reach the disk; asking again proves nothing.
+    pub fn sync_all(&self) -> Result<(), FsError> {
+        rustix::fs::syncfs(&self.fd).map_err(failed("sync the file system of", &self.path))
     }
 
     /// fsync of the directory.

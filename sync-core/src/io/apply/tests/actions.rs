@@ -36,11 +36,11 @@ fn a_read_only_directory_is_filled_over_several_batches_and_ends_read_only() {
     let mut row = world.theirs("d", None);
     row.object.attrs.mode = 0o555;
     let mut steps = vec![world.write("d", &row, None)];
-    for number in 0..BATCH_STEPS_MAX + 10 {
-        steps.push(world.create(&format!("d/{number:05}"), "x"));
-    }
-    steps.push(world.finish_dir("d"));
-    let applied = world.apply(steps);
+    let mut later = vec![world.create("d/a", "x")];
+    steps.push(world.create("d/b", "x"));
+    later.push(world.create("d/c", "x"));
+    later.push(world.finish_dir("d"));
+    let applied = world.apply_batches(vec![steps, later]);
     assert!(applied.complete, "{:?}", applied.problems);
     assert_eq!(fs::metadata(world.at("d")).unwrap().permissions().mode() & 0o777, 0o555);
     world.assert_no_local_edit(false);
@@ -285,11 +285,10 @@ fn a_failed_child_leaves_its_directory_and_siblings_alone() {
 fn a_cancelled_run_records_what_it_began_and_takes_nothing_more() {
     let world = World::new();
     world.watcher.stop.store(true, std::sync::atomic::Ordering::SeqCst);
-    let steps: Vec<Step> = (0..3 * BATCH_STEPS_MAX).map(|number| world.create(&format!("{number:05}"), "x")).collect();
-    let applied = world.apply(steps);
+    let batches = ["first", "second", "third"].map(|path| vec![world.create(path, "x")]);
+    let applied = world.apply_batches(batches.into());
     assert!(applied.cancelled && !applied.complete);
-    let done = world.disk().len();
-    assert!(done > 0 && done <= BATCH_STEPS_MAX, "{done}");
+    assert_eq!(world.disk().keys().collect::<Vec<_>>(), ["first"]);
     world.assert_no_local_edit(false);
     world.assert_stage_is_empty();
 }
@@ -325,4 +324,25 @@ fn a_local_source_hashes_late_and_records_it_there() {
     write_file(&there.at("d/f"), "edited");
     let error = source.fetch(&rel("d/f"), &row.object, &mut tempfile::tempfile().unwrap()).unwrap_err();
     assert!(matches!(error, SourceError::Stale(_)), "{error}");
+}
+
+#[test]
+fn a_full_disk_fails_the_large_file_and_leaves_room_for_the_small_ones() {
+    let mut world = World::new();
+    world.there.room = Some(3);
+    let old = world.have("kept", Some("old"));
+    let row = world.theirs("kept", Some("too large"));
+    let steps = vec![
+        world.make("d"),
+        world.create("d/large", "large"),
+        world.create("d/s", "s"),
+        world.write("kept", &row, Some(&old)),
+        world.create("z", "zzz"),
+    ];
+    let applied = world.apply(steps);
+    assert_eq!((applied.totals.created, applied.totals.failed), (3, 2), "{:?}", applied.problems);
+    assert_eq!(world.disk().keys().collect::<Vec<_>>(), ["d", "d/s", "kept", "z"]);
+    assert_eq!(world.read("kept"), "old");
+    world.assert_no_local_edit(false);
+    world.assert_stage_is_empty();
 }

@@ -33,6 +33,8 @@ struct There {
     files: Mutex<HashMap<RelPath, Vec<u8>>>,
     digests: Mutex<HashMap<RelPath, Digest>>,
     fetched: Mutex<Vec<RelPath>>,
+    /// Bytes that find room here, per file.
+    room: Option<usize>,
 }
 
 impl Source for There {
@@ -41,6 +43,11 @@ impl Source for There {
         self.fetched.lock().unwrap().push(path.clone());
         let files = self.files.lock().unwrap();
         let bytes = files.get(path).ok_or_else(|| SourceError::Stale(path.clone()))?;
+        if let Some(room) = self.room.filter(|room| bytes.len() > *room) {
+            target.write_all(&bytes[..room]).unwrap();
+            let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
+            return Err(SourceError::Copy { path: path.clone(), source });
+        }
         target.write_all(bytes).unwrap();
         Ok(Fetched { size: bytes.len() as u64, hash: hash_of(bytes) })
     }
@@ -252,6 +259,20 @@ impl World {
         let mut apply = Apply::new(self.context(), moves).unwrap();
         for step in steps {
             apply.push(step).unwrap();
+        }
+        apply.finish().unwrap()
+    }
+
+    /// Each list is a batch of its own.
+    fn apply_batches(&self, batches: Vec<Vec<Step>>) -> Applied {
+        let mut apply = Apply::new(self.context(), Moves::new()).unwrap();
+        for steps in batches {
+            for step in steps {
+                apply.push(step).unwrap();
+            }
+            if !apply.cancelled {
+                apply.turn().unwrap();
+            }
         }
         apply.finish().unwrap()
     }

@@ -310,3 +310,59 @@ fn a_moved_file_edited_at_the_last_moment_is_given_back() {
     assert_eq!(applied.totals.failed, 2, "{:?}", applied.problems);
     assert_eq!(world.disk(), BTreeMap::from([("old".into(), "edited!".into())]));
 }
+
+/// Writers append, and save by renaming over, while the same files are replaced and removed again and again.
+#[test]
+fn what_busy_writers_write_is_never_lost() {
+    use std::io::Write;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    const FILES: usize = 6;
+    let world = World::new();
+    let name = |file: usize| format!("f{file}");
+    (0..FILES).for_each(|file| drop(world.have(&name(file), Some("start;"))));
+    let stop = AtomicBool::new(false);
+    let written = std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..4)
+            .map(|writer| {
+                let (stop, world) = (&stop, &world.folder);
+                scope.spawn(move || {
+                    let mut tokens = Vec::new();
+                    let mut number = 0;
+                    while !stop.load(Ordering::Relaxed) && tokens.len() < 10_000 {
+                        number += 1;
+                        let path = world.path().join(name((writer + number) % FILES));
+                        let token = format!("<{writer}:{number}>");
+                        let Ok(mut file) = fs::File::options().append(true).open(&path) else { continue };
+                        file.write_all(token.as_bytes()).unwrap();
+                        tokens.push(token);
+                        std::thread::yield_now();
+                    }
+                    tokens
+                })
+            })
+            .collect();
+        let mut replaced = 0;
+        for round in 0..200 {
+            let path = name(round % FILES);
+            if !world.at(&path).exists() {
+                world.have(&path, Some("again;"));
+            }
+            let seen = world.record(&path, None);
+            let step = if round % 7 == 0 {
+                world.remove(&path, &seen)
+            } else {
+                let row = world.theirs(&path, Some(&format!("theirs {round};")));
+                world.write(&path, &row, Some(&seen))
+            };
+            replaced += u64::from(world.apply(vec![step]).complete);
+        }
+        stop.store(true, Ordering::Relaxed);
+        assert!(replaced > 0);
+        writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect::<Vec<_>>()
+    });
+    let all = world.all_bytes().concat();
+    let found: std::collections::HashSet<&str> =
+        all.split_inclusive('>').filter_map(|part| part.rfind('<').map(|at| &part[at..])).collect();
+    let lost: Vec<_> = written.iter().filter(|token| !found.contains(token.as_str())).collect();
+    assert!(lost.is_empty(), "{} of {} lost: {lost:?}", lost.len(), written.len());
+}

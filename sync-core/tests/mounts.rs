@@ -1,0 +1,133 @@
+//! Other file systems mounted below a root: content is staged, swapped and kept on the mount it belongs to.
+//!
+//! Each test runs again as a child in a mount namespace of its own, where it may mount. Where the system forbids such
+//! namespaces, it says so and proves nothing.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "tests make, change and look at files as users do, and say why they fail"
+)]
+#![allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use sync_core::io::sync::{Options, Replica, Sync};
+use sync_core::path::RelPath;
+use sync_core::report::Silent;
+
+const CHILD: &str = "DRIFTLESS_TEST_MOUNTS";
+
+/// Runs `test` in a child that may mount. The child gets a folder with the roots `a` and `b`.
+fn in_namespace(name: &str, test: impl FnOnce(&Path)) {
+    if let Some(folder) = std::env::var_os(CHILD) {
+        return test(&PathBuf::from(folder));
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let namespace = ["--mount", "--map-root-user"];
+    if !Command::new("unshare").args(namespace).arg("true").status().is_ok_and(|status| status.success()) {
+        eprintln!("{name}: no mount namespaces here: nothing is proved");
+        return;
+    }
+    let child = Command::new("unshare")
+        .args(namespace)
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env(CHILD, folder.path())
+        .output()
+        .unwrap();
+    let said = [child.stdout, child.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    assert!(child.status.success(), "{said}");
+}
+
+fn run(program: &str, args: &[&str]) {
+    assert!(Command::new(program).args(args).status().unwrap().success(), "{program} {args:?}");
+}
+
+fn mount_tmpfs(at: &Path) {
+    fs::create_dir_all(at).unwrap();
+    run("mount", &["-t", "tmpfs", "-o", "mode=755", "none", at.to_str().unwrap()]);
+}
+
+fn write(root: &Path, path: &str, bytes: &str) {
+    let path = root.join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+fn synchronise(folder: &Path) {
+    let options = Options { max_delete: None, ..Options::standard() };
+    let mut sync = Sync::open(&folder.join("a"), &folder.join("b"), options, &Silent).unwrap();
+    let report = sync.apply(&Silent).unwrap();
+    assert!(report.in_sync, "{:?} {:?}", report.totals, report.problems);
+}
+
+fn tree(root: &Path) -> Vec<(PathBuf, Option<String>)> {
+    let mut tree: Vec<_> = walkdir::WalkDir::new(root)
+        .min_depth(1)
+        .into_iter()
+        .filter_entry(|entry| entry.file_name() != ".driftless")
+        .map(|entry| {
+            let entry = entry.unwrap();
+            let content = entry.file_type().is_file().then(|| fs::read_to_string(entry.path()).unwrap());
+            (entry.path().strip_prefix(root).unwrap().to_owned(), content)
+        })
+        .collect();
+    tree.sort();
+    tree
+}
+
+fn kept(private: &Path) -> usize {
+    fs::read_dir(private.join("versions")).map_or(0, Iterator::count)
+}
+
+/// Creates, replaces, moves and removes below `mnt`, which lies on another mount at `b`.
+fn change_everything_below(folder: &Path) {
+    let [a, b] = ["a", "b"].map(|side| folder.join(side));
+    for path in ["mnt/old", "mnt/gone", "mnt/tree/x", "mnt/move", "outside", "mnt/to-dir"] {
+        write(&a, path, &format!("first {path}"));
+    }
+    synchronise(folder);
+    assert_eq!(tree(&a), tree(&b));
+    write(&a, "mnt/old", "second, and longer");
+    fs::remove_file(a.join("mnt/gone")).unwrap();
+    fs::remove_dir_all(a.join("mnt/tree")).unwrap();
+    fs::rename(a.join("mnt/move"), a.join("mnt/moved")).unwrap();
+    fs::rename(a.join("outside"), a.join("mnt/inside")).unwrap();
+    fs::remove_file(a.join("mnt/to-dir")).unwrap();
+    write(&a, "mnt/to-dir/file", "in the directory");
+    write(&a, "mnt/new/deep/file", "new");
+    synchronise(folder);
+    assert_eq!(tree(&a), tree(&b));
+    assert_eq!(kept(&b.join("mnt/.driftless")), 4, "the versions are kept on their own mount");
+    assert_eq!(fs::read_dir(b.join("mnt/.driftless/stage")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(b.join(".driftless/stage")).unwrap().count(), 0);
+    let mut replica = Replica::open(&b, None).unwrap();
+    replica.restore(&RelPath::parse(b"mnt/old").unwrap(), None).unwrap();
+    replica.restore(&RelPath::parse(b"mnt/tree").unwrap(), None).unwrap();
+    drop(replica);
+    assert_eq!(fs::read_to_string(b.join("mnt/old")).unwrap(), "first mnt/old");
+    assert_eq!(fs::read_to_string(b.join("mnt/tree/x")).unwrap(), "first mnt/tree/x");
+    synchronise(folder);
+    assert_eq!(fs::read_to_string(a.join("mnt/old")).unwrap(), "first mnt/old");
+}
+
+#[test]
+fn another_file_system_below_the_root_is_written_like_the_root_itself() {
+    in_namespace("another_file_system_below_the_root_is_written_like_the_root_itself", |folder| {
+        fs::create_dir(folder.join("a")).unwrap();
+        mount_tmpfs(&folder.join("b/mnt"));
+        change_everything_below(folder);
+    });
+}
+
+#[test]
+fn a_bind_mount_of_the_same_file_system_is_another_mount() {
+    in_namespace("a_bind_mount_of_the_same_file_system_is_another_mount", |folder| {
+        fs::create_dir(folder.join("a")).unwrap();
+        fs::create_dir_all(folder.join("elsewhere")).unwrap();
+        fs::create_dir_all(folder.join("b/mnt")).unwrap();
+        run("mount", &["--bind", folder.join("elsewhere").to_str().unwrap(), folder.join("b/mnt").to_str().unwrap()]);
+        change_everything_below(folder);
+    });
+}
