@@ -209,7 +209,7 @@ impl Ran {
     }
 }
 
-/// Everything below a folder but `.driftless`.
+/// Everything below a folder but `.driftless`, which other file systems mounted below have, too.
 pub(crate) fn snapshot(root: &Path) -> BTreeMap<PathBuf, Held> {
     let mut all = BTreeMap::new();
     walk(root, root, &mut |name, path, meta| {
@@ -253,7 +253,7 @@ fn walk(root: &Path, dir: &Path, each: &mut dyn FnMut(PathBuf, &Path, &fs::Metad
     for entry in fs::read_dir(dir).unwrap() {
         let path = entry.unwrap().path();
         let name = path.strip_prefix(root).unwrap().to_path_buf();
-        if name.as_os_str() == ".driftless" {
+        if name.file_name().is_some_and(|name| name == ".driftless") {
             continue;
         }
         let meta = fs::symlink_metadata(&path).unwrap();
