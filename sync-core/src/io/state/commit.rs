@@ -86,12 +86,6 @@ fn put_node(tx: &mut Tx<'_>, parent: i64, path: &RelPath, row: &Row, old: Option
     let node = enter(tx, parent, path, old)?;
     if row.object.kind() == Kind::Dir {
         let id = node.unwrap_or_else(|| tx.create(parent, path.as_bytes()));
-        if parent != ABOVE && old.is_some_and(|old| old.live.is_none()) {
-            // While it was a ghost, nobody kept its M up.
-            let bound = tx.node(parent).bound.clone();
-            tx.raise(id, &bound);
-            tx.node(id).dirty = true;
-        }
         let object = Some(row.object.clone());
         let node = tx.node(id);
         node.dirty = node.dirty || node.dir != object;

@@ -237,9 +237,7 @@ pub(super) fn forget(tx: &mut Tx<'_>, path: &RelPath) -> Result<()> {
     if old.live.is_some() {
         tx.clock.live -= 1;
     }
-    // What was forgotten left no ghost.
-    let born = tx.touch(parent);
-    tx.node(parent).born = born;
+    tx.touch(parent);
     Ok(())
 }
 
