@@ -164,14 +164,13 @@ impl Source for LocalSource<'_> {
             return Err(stale());
         }
         let start_ns = coarse_now_ns();
-        let mut file = open.dir.open_file(name.as_bytes())?;
-        let located = self.root.locate(path);
-        if !unchanged(&known.signature, &file_signature(&file, &located)?) {
+        let (file, before) = open.dir.open_file_seen(name.as_bytes())?;
+        if !unchanged(&known.signature, &before) {
             return Err(stale());
         }
-        let (size, hash) = with_buffer(|buffer| copy_hashed(&mut file, target, buffer))
+        let (size, hash) = with_buffer(|buffer| copy_hashed(&file, size, target, buffer))
             .map_err(|source| SourceError::Copy { path: path.clone(), source })?;
-        let mut after = file_signature(&file, &located)?;
+        let mut after = file_signature(&file, &self.root.locate(path))?;
         if !unchanged(&known.signature, &after) || size != after.size {
             return Err(SourceError::Changes(path.clone()));
         }

@@ -6,7 +6,7 @@
 //! so that the two can be told apart whenever the process ends.
 
 use crate::entry::{AttrMask, Attrs, Content, Hash, Object, Signature};
-use crate::io::fs::{Dir, FsError, Replace, Root, file_signature, set_file_attrs};
+use crate::io::fs::{Dir, FsError, Replace, Root, finish_file};
 use crate::io::kill::kill_point;
 use crate::io::source::{Source, TYPE_BITS};
 use crate::knowledge::Row;
@@ -20,8 +20,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Fewer files than this are not worth handing to another thread.
-const PARALLEL_MIN: usize = 8;
+/// Fewer files of one directory than this are not handed to another thread: two that create in one directory wait for
+/// each other in the kernel, two that work in different ones do not.
+const LEAVES_MIN: usize = 256;
 /// What a directory must allow its owner while it is being filled and renamed.
 const FILLING: u32 = 0o700;
 
@@ -192,7 +193,7 @@ impl Stage {
         if trees.len() == 1 {
             return self.bring(source, trees[0]);
         }
-        trees.par_iter_mut().with_min_len(PARALLEL_MIN).for_each(|tree| self.bring(source, tree));
+        trees.par_iter_mut().for_each(|tree| self.bring(source, tree));
     }
 
     /// Brings one tree.
@@ -270,7 +271,7 @@ impl Bringing<'_> {
     fn directory(&self, parent: &Dir, name: &[u8], tree: &mut Tree, top: bool) -> Result<Signature, FsError> {
         let dir = parent.create_dir(name)?;
         kill_point("stage-dir-created");
-        tree.leaves.par_iter_mut().with_min_len(PARALLEL_MIN).for_each(|leaf| {
+        tree.leaves.par_iter_mut().with_min_len(LEAVES_MIN).for_each(|leaf| {
             let outcome = self.leaf(&dir, &own_name(&leaf.path), leaf);
             leaf.outcome = Some(outcome);
         });
@@ -335,14 +336,13 @@ impl Bringing<'_> {
 
     fn file(&self, dir: &Dir, name: &[u8], leaf: &mut Incoming) -> Result<Signature, Failure> {
         let failed = |error: FsError| Failure::of("create")(&error);
-        let mut file = dir.create_file(name).map_err(failed)?;
+        let mut file = dir.create_file_for(name, leaf.object.attrs.mode).map_err(failed)?;
         kill_point("stage-file-created");
         let fetched = self.source.fetch(&leaf.from, &leaf.object, &mut file).map_err(|error| Failure::of("copy")(&error))?;
         kill_point("stage-file-written");
         verify(&mut leaf.object.content, fetched.size, fetched.hash)?;
         let shown = Path::new(OsStr::from_bytes(leaf.path.as_bytes()));
-        set_file_attrs(&file, shown, &leaf.object.attrs, self.stage.mask).map_err(failed)?;
-        let signature = file_signature(&file, shown).map_err(failed)?;
+        let signature = finish_file(&file, shown, &leaf.object.attrs, self.stage.mask).map_err(failed)?;
         kill_point("stage-file-ready");
         if signature.size != fetched.size {
             return Err(Failure::new("copy", "the staged file has another size than was written"));

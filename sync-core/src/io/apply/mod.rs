@@ -248,6 +248,7 @@ impl<'a> Apply<'a> {
         if !self.cancelled {
             self.turn()?;
         }
+        self.context.source.settle()?;
         if let Some(jobs) = self.staged.take() {
             self.swapper.run(jobs)?;
         }
@@ -307,14 +308,13 @@ impl<'a> Apply<'a> {
                 let swapper = &mut self.swapper;
                 thread::scope(|scope| {
                     let filling = scope.spawn(|| fill(&stage, source, &mut jobs));
-                    let swapped = swapper.run(before);
+                    let swapped = source.settle().map_err(ApplyError::from).and_then(|()| swapper.run(before));
                     // A panic in staging is a defect: it goes on in the caller's thread.
                     filling.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
                     swapped
                 })?;
             }
         }
-        self.context.source.settle()?;
         kill_point("batch-staged");
         self.staged = Some(jobs);
         self.cancelled = self.context.monitor.cancelled();

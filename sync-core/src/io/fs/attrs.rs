@@ -14,12 +14,26 @@ const NS: i64 = 1_000_000_000;
 /// setuid and setgid: they mean something only together with the owner.
 const SET_ID: u32 = 0o6000;
 
-/// Sets owner, mode and times of an open file; only those in `mask`, owner first.
+/// Gives an open file that is complete its times, and owner and mode where they differ; only those in `mask`. Returns
+/// what it is then: most new files have the right owner and mode from the start, so that one look is the cheapest.
 ///
 /// # Errors
 /// The system's.
-pub fn set_file_attrs(file: &File, path: &Path, attrs: &Attrs, mask: AttrMask) -> Result<(), FsError> {
-    set_fd(file, attrs, mask).map_err(super::failed("set the attributes of", path))
+pub fn finish_file(file: &File, path: &Path, attrs: &Attrs, mask: AttrMask) -> Result<Signature, FsError> {
+    finish(file, attrs, mask).map_err(super::failed("set the attributes of", path))
+}
+
+fn finish(file: &File, attrs: &Attrs, mask: AttrMask) -> Result<Signature, Errno> {
+    let times = AttrMask { perms: false, owner: false, ..mask };
+    set_fd(file, attrs, times)?;
+    let now = signature_of(file)?;
+    let owner = mask.owner && (now.uid, now.gid) != (attrs.uid, attrs.gid);
+    let perms = mask.perms && (owner || now.mode & 0o7777 != settable_mode(attrs, mask));
+    if !(owner || perms) {
+        return Ok(now);
+    }
+    set_fd(file, attrs, AttrMask { perms, owner, times: false })?;
+    signature_of(file)
 }
 
 /// fstat of an open file.

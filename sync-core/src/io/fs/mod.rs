@@ -5,7 +5,7 @@ mod attrs;
 mod content;
 mod probe;
 
-pub use attrs::{file_signature, set_file_attrs};
+pub use attrs::{file_signature, finish_file};
 pub use content::{copy_hashed, hash_file};
 pub use probe::{COARSE_CLOCK_NS, coarse_now_ns, ctime_granularity, supports_exchange};
 
@@ -251,14 +251,22 @@ impl Dir {
     /// # Errors
     /// The name is missing, no regular file, or may not be read.
     pub fn open_file(&self, name: &[u8]) -> Result<File, FsError> {
+        Ok(self.open_file_seen(name)?.0)
+    }
+
+    /// As [`Dir::open_file`], with the signature that the check for a regular file looked at.
+    ///
+    /// # Errors
+    /// The name is missing, no regular file, or may not be read.
+    pub fn open_file_seen(&self, name: &[u8]) -> Result<(File, Signature), FsError> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let fd = self.open_leaf(name, flags, Mode::empty()).map_err(self.failed("open", name))?;
-        let stat = rustix::fs::fstat(&fd).map_err(self.failed("look at", name))?;
-        if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
+        let signature = attrs::signature_of(&fd).map_err(self.failed("look at", name))?;
+        if FileType::from_raw_mode(signature.mode) != FileType::RegularFile {
             let source = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
             return Err(FsError { action: "read", path: self.locate(name), source });
         }
-        Ok(File::from(fd))
+        Ok((File::from(fd), signature))
     }
 
     /// Creates a file (O_EXCL | O_NOFOLLOW, mode 0600) for writing and reading back.
@@ -266,8 +274,17 @@ impl Dir {
     /// # Errors
     /// The name exists, or cannot be made.
     pub fn create_file(&self, name: &[u8]) -> Result<File, FsError> {
+        self.create_file_for(name, 0o600)
+    }
+
+    /// As [`Dir::create_file`], with the permissions it is to have in the end where the umask allows them.
+    ///
+    /// # Errors
+    /// The name exists, or cannot be made.
+    pub fn create_file_for(&self, name: &[u8], mode: u32) -> Result<File, FsError> {
+        let mode = Mode::from_raw_mode(mode & 0o777) | Mode::RUSR | Mode::WUSR;
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd = self.open_leaf(name, flags, Mode::RUSR | Mode::WUSR).map_err(self.failed("create", name))?;
+        let fd = self.open_leaf(name, flags, mode).map_err(self.failed("create", name))?;
         Ok(File::from(fd))
     }
 
