@@ -447,7 +447,8 @@ impl Pull {
             return;
         };
         let (theirs, ours) = (Side::of(there, their_child), Side::of(here, our_child));
-        if self.is_ignored(&path, &theirs, &ours) {
+        // Where nothing stands on either side, nothing is hidden: what is known of it is handed on as elsewhere.
+        if (theirs.row.is_some() || ours.row.is_some()) && self.is_ignored(&path, &theirs, &ours) {
             self.leave_ignored(path, theirs, ours);
             return;
         }
@@ -522,9 +523,6 @@ impl Pull {
 
     /// An ignored path with rows is unknown: it stays as it is, and keeps its directory.
     fn leave_ignored(&mut self, path: RelPath, theirs: Side, ours: Side) {
-        if theirs.row.is_none() && ours.row.is_none() {
-            return;
-        }
         let at = self.stack.len() - 1;
         let settled = Settled { now: Now::of(ours.row.as_ref()), touched: false, complete: false };
         self.note(at, &settled);
