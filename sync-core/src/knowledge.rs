@@ -222,6 +222,7 @@ pub enum Trap {
     CreationKept,
     CompleteBeforeDone,
     DeletionWithoutBound,
+    ForgottenStaysKnown,
 }
 
 /// Which [`Trap`] is active: none, outside tests of the simulator.

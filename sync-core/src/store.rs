@@ -65,9 +65,9 @@ pub enum Filter {
 /// * M of a directory covers every `m` below it, and every `bound` given with a removal below it.
 /// * D of a directory is the sum over its live children.
 /// * A row that comes to be, and a tree that comes to be, starts with M = a copy of its nearest ancestor's M. The M of
-///   a ghost that becomes live again is joined with that of its parent: while it was a ghost, nobody kept it up.
+///   a path that becomes live, or becomes a directory, is joined with that of its parent: before, nobody kept it up.
 /// * Every row changed, ghosts included, takes the next local sequence number, and so do the trees above it.
-/// * Vectors only grow.
+/// * Vectors only grow, but for [`Change::Forget`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
     /// The path is live with this row. o of the path is joined with `learn`; M of the path and of all its
@@ -136,6 +136,13 @@ pub enum Change {
         mtime_ns: Option<i64>,
     },
     /// The path came under an ignore rule: its rows, and all below, go without an event and without a ghost.
+    ///
+    /// What is ignored is unknown, and never deleted, also once the rule has gone; but S of the directories above, and
+    /// the replica's own component, would say of the path that its versions are known and absent. So all that was known
+    /// of those directories becomes the knowledge of their remaining rows (o of leaves without rows below, S of
+    /// others), their S becomes empty, and the replica takes a new identity and remembers of no other how far it
+    /// incorporated its changes. Names without a row are unknown afterwards, which may bring back what was deleted
+    /// long ago, and loses nothing. The forgotten paths of one transaction are let go together.
     Forget {
         /// Where.
         path: RelPath,

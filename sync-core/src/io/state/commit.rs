@@ -4,7 +4,7 @@ use super::entries::Stored;
 use super::error::{Attempt, Result};
 use super::nodes::{ABOVE, ROOT, above, last};
 use super::tx::{Tx, invariant};
-use super::{encode, removal};
+use super::{encode, forget, removal};
 use crate::entry::{AttrMask, Attrs, Content, Digest, Hash, Kind, Signature};
 use crate::knowledge::{Row, Vector};
 use crate::path::RelPath;
@@ -21,7 +21,7 @@ pub(super) fn apply(tx: &mut Tx<'_>, change: &Change) -> Result<()> {
         Change::Learn { path, learn, bound } => learn_own(tx, path, learn, bound),
         Change::Raise { path, s, bound, gaps } => raise(tx, path, s.as_ref(), bound, *gaps),
         Change::Refresh { path, signature, hash, mtime_ns } => refresh(tx, path, signature, *hash, *mtime_ns),
-        Change::Forget { path } => removal::forget(tx, path),
+        Change::Forget { path } => forget::forget(tx, path),
     }
 }
 
@@ -59,6 +59,14 @@ fn put(tx: &mut Tx<'_>, path: &RelPath, (row, sig): (&Row, &Signature), learn: O
     }
     let old = tx.stored(parent, name)?;
     let node = put_node(tx, parent, path, row, old.as_ref())?;
+    if let Some(id) = node
+        && parent != ABOVE
+        && comes_to_life(old.as_ref(), row)
+    {
+        // While nothing stood there, or a leaf, nobody kept its M up.
+        let bound = tx.node(parent).bound.clone();
+        tx.raise(id, &bound);
+    }
     let sub = tx.sub(node.unwrap_or(parent));
     let own = tx.learned(old.as_ref().map_or(0, |old| old.own), learn, &sub)?;
     // K1: m is part of what is known of the path.
@@ -79,6 +87,14 @@ fn put(tx: &mut Tx<'_>, path: &RelPath, (row, sig): (&Row, &Signature), learn: O
         }
     }
     Ok(())
+}
+
+/// Does a path become live, or a directory?
+fn comes_to_life(old: Option<&Stored>, row: &Row) -> bool {
+    match old.and_then(Stored::kind) {
+        None => true,
+        Some(before) => before != Kind::Dir && row.object.kind() == Kind::Dir,
+    }
 }
 
 /// The node that a path has once it is live: always for a directory, else only for what stays below it.

@@ -94,31 +94,53 @@ impl State {
     /// # Errors
     /// What SQLite or the operating system reports; the old identity stays then.
     pub fn renew_identity(&self) -> Result<ReplicaId> {
-        let mut ticker = self.ticker.lock().expect("no panic while the counter is held");
-        let id = ReplicaId(random()?);
-        let instance = new_nonce()?;
         let place = self.file.as_deref().map(place::here).transpose()?;
-        self.write(true, |tx| {
+        self.renewing(true, |tx, name| {
             tx.nearest(b"")?;
             // Sub of the root already holds the own component.
             let s = tx.sub(ROOT);
-            tx.index(id)?;
             tx.set_s(ROOT, (*s).clone());
             tx.touch(ROOT);
-            tx.adopt(id);
-            let meta = [("state.id", &id.0[..]), ("state.instance", &instance.to_le_bytes()[..])];
-            for (key, value) in meta.into_iter().chain(place.iter().map(|place| ("state.place", &place[..]))) {
-                super::records::put_meta(tx.conn, key, value)?;
+            if let Some(place) = &place {
+                super::records::put_meta(tx.conn, "state.place", place)?;
             }
-            tx.conn.execute("DELETE FROM lineage", []).attempt("start a new lineage").map(|_| ())
+            take(tx, name)
         })?;
-        self.made.store(0, Ordering::Release);
-        *ticker = Ticker { reserved: 0, nonce: None };
-        let mut published = self.published.write().expect("no panic while the clock is held");
-        published.id = id;
-        published.instance = instance;
-        Ok(id)
+        Ok(self.id())
     }
+
+    /// A transaction that may [`take`] a new identity; it is handed in.
+    pub(super) fn renewing(&self, durable: bool, body: impl FnOnce(&mut Tx<'_>, &Name) -> Result<()>) -> Result<()> {
+        let mut ticker = self.ticker.lock().expect("no panic while the counter is held");
+        let name = Name { id: ReplicaId(random()?), instance: new_nonce()? };
+        let taken = self.write(durable, |tx| {
+            body(tx, &name)?;
+            Ok(tx.id == name.id)
+        })?;
+        if taken {
+            self.made.store(0, Ordering::Release);
+            *ticker = Ticker { reserved: 0, nonce: None };
+            let mut published = self.published.write().expect("no panic while the clock is held");
+            published.id = name.id;
+            published.instance = name.instance;
+        }
+        Ok(())
+    }
+}
+
+/// An identity that nobody bears yet.
+pub(super) struct Name {
+    id: ReplicaId,
+    instance: u64,
+}
+
+/// The replica bears this name from here on; its counter starts anew.
+pub(super) fn take(tx: &mut Tx<'_>, name: &Name) -> Result<()> {
+    tx.index(name.id)?;
+    tx.adopt(name.id);
+    super::records::put_meta(tx.conn, "state.id", &name.id.0)?;
+    super::records::put_meta(tx.conn, "state.instance", &name.instance.to_le_bytes())?;
+    tx.conn.execute("DELETE FROM lineage", []).attempt("start a new lineage").map(|_| ())
 }
 
 fn new_nonce() -> Result<u64> {

@@ -10,6 +10,7 @@ mod commit;
 mod encode;
 mod entries;
 mod error;
+mod forget;
 mod identity;
 mod lock;
 mod names;
@@ -285,17 +286,29 @@ impl State {
     }
 
     /// Applies a transaction. With `durable` it has reached the disk when the call returns; else it is atomic and
-    /// ordered, and the caller's next `syncfs` makes it durable.
+    /// ordered, and the caller's next `syncfs` makes it durable. One that forgets rows takes a new identity.
     ///
     /// # Errors
     /// [`StateError::Invariant`] for a change that would break a rule of [`Change`]; nothing was changed then.
     pub fn commit(&self, batch: Batch, durable: bool) -> Result<()> {
-        self.write(durable, |tx| {
+        let forgets = batch.changes.iter().any(|change| matches!(change, Change::Forget { .. }));
+        let apply = |tx: &mut Tx<'_>| {
             for change in &batch.changes {
                 commit::apply(tx, change)?;
             }
             records::settle(tx.conn, &batch.settled)?;
             records::keep(tx.conn, &batch.versions)
+        };
+        if !forgets {
+            return self.write(durable, apply);
+        }
+        self.renewing(durable, |tx, name| {
+            apply(tx)?;
+            if tx.forgotten.is_empty() {
+                return Ok(());
+            }
+            forget::let_go(tx)?;
+            identity::take(tx, name)
         })
     }
 

@@ -1,6 +1,6 @@
-//! The changes that take paths away: one path, a tree, what came under an ignore rule.
+//! The changes that take paths away: one path, a tree. What came under an ignore rule is in [`super::forget`].
 
-use super::commit::{Slot, ensure_node, enter, leave_dir, old_share, slot};
+use super::commit::{Slot, ensure_node, enter, leave_dir, old_share};
 use super::entries::Stored;
 use super::error::{Attempt, Result, StateError};
 use super::nodes::{above, last};
@@ -165,10 +165,10 @@ fn bury(tx: &mut Tx<'_>, id: i64, burial: &Burial<'_>) -> Result<bool> {
 }
 
 /// Name, node and o of a row.
-type Telling = (Vec<u8>, Option<i64>, i64);
+pub(super) type Telling = (Vec<u8>, Option<i64>, i64);
 
 /// The rows below a node that may tell something.
-fn telling(tx: &Tx<'_>, id: i64) -> Result<Vec<Telling>> {
+pub(super) fn telling(tx: &Tx<'_>, id: i64) -> Result<Vec<Telling>> {
     let sql = "SELECT name, node, o FROM entry WHERE parent = ?1 AND (o <> 0 OR node IS NOT NULL)";
     let mut query = tx.conn.prepare_cached(sql).attempt("read paths")?;
     let rows = query.query_map([id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).attempt("read paths")?;
@@ -204,7 +204,7 @@ fn bury_child(tx: &mut Tx<'_>, (parent, name): Slot<'_>, (node, own): (Option<i6
     Ok(true)
 }
 
-fn child_path(dir: &[u8], name: &[u8]) -> Vec<u8> {
+pub(super) fn child_path(dir: &[u8], name: &[u8]) -> Vec<u8> {
     let mut path = dir.to_vec();
     if !path.is_empty() {
         path.push(b'/');
@@ -213,51 +213,8 @@ fn child_path(dir: &[u8], name: &[u8]) -> Vec<u8> {
     path
 }
 
-pub(super) fn forget(tx: &mut Tx<'_>, path: &RelPath) -> Result<()> {
-    if path.is_root() {
-        return Err(invariant(path, "the root cannot be forgotten"));
-    }
-    let Some((parent, name)) = slot(tx, path)? else {
-        return Ok(());
-    };
-    let Some(old) = tx.stored(parent, name)? else {
-        return Ok(());
-    };
-    if let Some(id) = enter(tx, parent, path, Some(&old))? {
-        forget_below(tx, id)?;
-        tx.drop_node(id)?;
-    }
-    tx.conn
-        .prepare_cached("DELETE FROM entry WHERE parent = ?1 AND name = ?2")
-        .and_then(|mut delete| delete.execute(params![parent, name]))
-        .attempt("drop a path")?;
-    let gone = old_share(tx, name, Some(&old));
-    let up = tx.node(parent);
-    up.digest = up.digest.minus(gone);
-    if old.live.is_some() {
-        tx.clock.live -= 1;
-    }
-    tx.touch(parent);
-    Ok(())
-}
-
-/// Drops all rows and nodes below a node, knowledge too.
-fn forget_below(tx: &mut Tx<'_>, id: i64) -> Result<()> {
-    for (_, node, _) in telling(tx, id)? {
-        if let Some(child) = node {
-            forget_below(tx, child)?;
-            tx.discard_node(child)?;
-        }
-    }
-    tx.clock.live -= live_children(tx, id)?;
-    tx.conn
-        .prepare_cached("DELETE FROM entry WHERE parent = ?1")
-        .and_then(|mut delete| delete.execute([id]))
-        .attempt("drop paths")?;
-    Ok(())
-}
 /// Number of live rows in one directory.
-fn live_children(tx: &Tx<'_>, id: i64) -> Result<i64> {
+pub(super) fn live_children(tx: &Tx<'_>, id: i64) -> Result<i64> {
     tx.conn
         .prepare_cached("SELECT count(*) FROM entry WHERE parent = ?1 AND kind <> 0")
         .and_then(|mut query| query.query_row([id], |row| row.get(0)))

@@ -396,6 +396,39 @@ fn what_is_forgotten_leaves_nothing() {
 }
 
 #[test]
+fn what_was_forgotten_is_unknown_and_its_neighbours_are_not() {
+    let state = memory();
+    let event = state.tick().unwrap();
+    commit(&state, vec![dir("d", event), file("d/gone", 1, event), file("d/stays", 1, event), dir("e", event)]);
+    commit(&state, vec![Change::Raise { path: path(""), s: Some(know(&[(3, 3)])), bound: know(&[(3, 3)]), gaps: false }]);
+    commit(&state, vec![remove("old", event)]);
+    state.put_peer(id(3), &Peer { incorporated: 7, ..Peer::default() }).unwrap();
+    let (me, instance) = (state.id(), state.instance());
+    commit(&state, vec![Change::Forget { path: path("d/gone") }]);
+    assert!(state.id() != me && state.instance() != instance);
+    let known = |dir: &str, name: &str| {
+        let listing = all(&state, dir);
+        let child = child(&state, &format!("{dir}/{name}").trim_start_matches('/').to_owned());
+        let s = child.as_ref().and_then(|child| child.tree.as_ref()).map(|tree| tree.s.clone()).unwrap_or_default();
+        let own = child.and_then(|child| child.own).map(|own| (*own).clone()).unwrap_or_default();
+        listing.sub.joined(&s).joined(&own)
+    };
+    let before: Vector =
+        [Event { replica: me, counter: event.counter }, Event { replica: id(3), counter: 3 }].into_iter().collect();
+    assert_eq!(known("d", "gone"), Vector::new());
+    assert_eq!(known("", "never"), Vector::new());
+    for (dir, name) in [("d", "stays"), ("", "d"), ("", "e"), ("e", "below"), ("", "old"), ("old", "below")] {
+        assert_eq!(known(dir, name), before, "{dir}/{name}");
+    }
+    assert_eq!(state.peer(id(3)).unwrap().unwrap().incorporated, 0);
+    assert_eq!(state.tick().unwrap().counter, 1);
+    assert_eq!(state.check().unwrap(), Vec::<String>::new());
+    let me = state.id();
+    commit(&state, vec![Change::Forget { path: path("nothing") }]);
+    assert_eq!(state.id(), me, "nothing was forgotten");
+}
+
+#[test]
 fn pruning_drops_ghosts_that_tell_nothing_and_raises_the_floor() {
     let state = memory();
     let event = state.tick().unwrap();

@@ -13,6 +13,8 @@ struct Tree {
     s: Vector,
     bound: Vector,
     touched: usize,
+    /// A listing since an earlier time must be full.
+    born: usize,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -27,6 +29,7 @@ struct Line {
 #[derive(Debug)]
 struct Model {
     lines: BTreeMap<RelPath, Line>,
+    me: ReplicaId,
     counter: u64,
     now: usize,
 }
@@ -36,7 +39,7 @@ impl Model {
         let row =
             Row { object: Object { content: Content::Dir, attrs: Attrs::default() }, m: Vector::new(), c: Creation::default() };
         let root = Line { live: Some((row, Signature::default())), tree: Some(Tree::default()), ..Line::default() };
-        Model { lines: BTreeMap::from([(RelPath::root(), root)]), counter: 0, now: 0 }
+        Model { lines: BTreeMap::from([(RelPath::root(), root)]), me: id(1), counter: 0, now: 0 }
     }
 
     fn kind(&self, at: &RelPath) -> Option<Kind> {
@@ -55,7 +58,7 @@ impl Model {
 
     fn sub(&self, at: &RelPath) -> Vector {
         let mut sub: Vector =
-            if self.counter == 0 { Vector::new() } else { Event { replica: id(1), counter: self.counter }.into() };
+            if self.counter == 0 { Vector::new() } else { Event { replica: self.me, counter: self.counter }.into() };
         for p in at.ancestors() {
             if let Some(tree) = self.lines.get(&p).and_then(|line| line.tree.as_ref()) {
                 sub.join(&tree.s);
@@ -100,7 +103,7 @@ impl Model {
         let parent = at.parent().unwrap();
         self.ensure_tree(&parent);
         let bound = self.lines[&parent].tree.as_ref().unwrap().bound.clone();
-        self.lines.entry(at.clone()).or_default().tree = Some(Tree { bound, ..Tree::default() });
+        self.lines.entry(at.clone()).or_default().tree = Some(Tree { bound, born: self.now, ..Tree::default() });
         self.touch(at);
     }
 
@@ -145,7 +148,8 @@ impl Model {
         if !parent_live || (!dir && (at.is_root() || live_below)) {
             return false;
         }
-        self.counter = self.counter.max(row.m.get(id(1)));
+        self.counter = self.counter.max(row.m.get(self.me));
+        let comes_to_life = self.kind(at).is_none_or(|before| dir && before != Kind::Dir);
         let line = self.lines.entry(at.clone()).or_default();
         line.live = Some((row.clone(), *sig));
         if let Some(learn) = learn {
@@ -155,6 +159,12 @@ impl Model {
             self.ensure_tree(at);
         } else {
             self.drop_tree_if_silent(at);
+        }
+        if let Some(parent) = at.parent().filter(|_| comes_to_life) {
+            let bound = self.lines[&parent].tree.as_ref().unwrap().bound.clone();
+            if let Some(tree) = self.lines.get_mut(at).unwrap().tree.as_mut() {
+                tree.bound.join(&bound);
+            }
         }
         self.drop_own_if_known(at);
         self.raise_up(at, &row.m);
@@ -167,7 +177,7 @@ impl Model {
         if at.is_root() || (self.kind(at) == Some(Kind::Dir) && live_below) {
             return false;
         }
-        self.counter = self.counter.max(bound.get(id(1)));
+        self.counter = self.counter.max(bound.get(self.me));
         self.ensure_tree(&at.parent().unwrap());
         let line = self.lines.entry(at.clone()).or_default();
         line.live = None;
@@ -192,7 +202,7 @@ impl Model {
         if at.is_root() {
             return false;
         }
-        self.counter = self.counter.max(bound.get(id(1)));
+        self.counter = self.counter.max(bound.get(self.me));
         self.ensure_tree(&at.parent().unwrap());
         self.lines.entry(at.clone()).or_default().live = None;
         if let Some(learn) = learn
@@ -258,6 +268,15 @@ impl Model {
         }
         self.raise_up(at, bound);
         self.touch_tree(at);
+        if gaps {
+            self.born(at);
+        }
+    }
+
+    /// From now on, listings since an earlier time are full.
+    fn born(&mut self, at: &RelPath) {
+        let now = self.now;
+        self.lines.get_mut(at).unwrap().tree.as_mut().unwrap().born = now;
     }
 
     fn refresh(&mut self, at: &RelPath, sig: &Signature, hash: Option<Hash>, mtime_ns: Option<i64>) {
@@ -301,14 +320,53 @@ impl Model {
         }
         if self.lines.contains_key(at) {
             self.lines.retain(|p, _| !at.contains(p));
-            self.touch_tree(&at.parent().unwrap());
+            let parent = at.parent().unwrap();
+            self.touch_tree(&parent);
+            self.born(&parent);
+            self.let_go(&parent);
         }
         true
     }
 
+    /// What is known of a directory, and of those above it, is known of their other rows alone.
+    fn let_go(&mut self, dir: &RelPath) {
+        let above: Vec<(RelPath, Vector, Vector)> = dir.ancestors().map(|p| (p.clone(), self.sub(&p), self.own(&p))).collect();
+        for (up, sub, _) in &above {
+            let rows: Vec<RelPath> = self.children(up).map(|(p, _)| p.clone()).filter(|p| !p.contains(dir)).collect();
+            for p in rows {
+                if self.kind(&p).is_some_and(|kind| kind != Kind::Dir) && self.children(&p).next().is_none() {
+                    let own = self.own(&p);
+                    let line = self.lines.get_mut(&p).unwrap();
+                    line.own = own;
+                    line.tree.iter_mut().for_each(|tree| tree.s = Vector::new());
+                } else {
+                    self.ensure_tree(&p);
+                    self.lines.get_mut(&p).unwrap().tree.as_mut().unwrap().s.join(sub);
+                }
+            }
+        }
+        for (up, _, own) in above {
+            let line = self.lines.get_mut(&up).unwrap();
+            line.tree.as_mut().unwrap().s = Vector::new();
+            if !up.is_root() {
+                line.own = own;
+            }
+        }
+    }
+
+    /// Takes the identity that the state has, which is another one once something was forgotten.
+    fn follow(&mut self, state: &State) -> bool {
+        let renewed = self.me != state.id();
+        if renewed {
+            self.me = state.id();
+            self.counter = 0;
+        }
+        renewed
+    }
+
     // ---- comparison ----
 
-    fn compare(&self, state: &State, seqs: &[u64]) {
+    fn compare(&self, state: &State, seqs: &[Option<u64>]) {
         let dirs: BTreeSet<RelPath> = self.lines.keys().flat_map(RelPath::ancestors).collect();
         for dir in &dirs {
             let listing = state.listing(dir, &Filter::All).unwrap();
@@ -322,9 +380,11 @@ impl Model {
             for ((p, line), child) in want.iter().zip(&listing.children) {
                 self.compare_child(state, (p, line), child);
             }
-            for (time, after) in seqs.iter().enumerate() {
+            for (time, after) in seqs.iter().enumerate().filter_map(|(time, after)| Some((time, after.as_ref()?))) {
                 let filter = Filter::Since { after: *after, also: Arc::default() };
                 let listed = state.listing(dir, &filter).unwrap();
+                let born = self.lines.get(dir).and_then(|line| line.tree.as_ref()).map_or(0, |tree| tree.born);
+                assert!(listed.full || born <= time, "{dir} since {time} is not full");
                 let changed =
                     |line: &Line| listed.full || line.touched > time || line.tree.as_ref().is_some_and(|t| t.touched > time);
                 let want: Vec<Name> = want.iter().filter(|(_, line)| changed(line)).map(|(p, _)| p.name().unwrap()).collect();
@@ -409,13 +469,17 @@ proptest! {
     #[test]
     fn any_history_gives_what_a_plain_map_gives(ops in ops(30)) {
         let (state, mut model) = (memory(), Model::new());
-        let mut seqs = vec![0];
+        // Sequence numbers by time; those from before a new identity mean nothing any more.
+        let mut seqs = vec![Some(0)];
         for op in ops {
             let change = change(&state, op);
             let allowed = model.apply(&change);
             let result = state.commit(Batch { changes: vec![change.clone()], ..Batch::default() }, false);
             prop_assert_eq!(result.is_ok(), allowed, "{:?}: {:?}", change, result);
-            seqs.push(state.seq());
+            if model.follow(&state) {
+                seqs.fill(None);
+            }
+            seqs.push(Some(state.seq()));
             prop_assert_eq!(state.check().unwrap(), Vec::<String>::new(), "after {:?}", change);
         }
         model.compare(&state, &seqs);
@@ -427,12 +491,14 @@ proptest! {
         let mut batch = Vec::new();
         for (n, op) in ops.iter().enumerate() {
             let change = change(&state, *op);
+            let forgets = matches!(change, Change::Forget { .. });
             if model.apply(&change) {
                 batch.push(change);
             }
-            if n % size == 0 || n + 1 == ops.len() {
+            if forgets || n % size == 0 || n + 1 == ops.len() {
                 let changes = std::mem::take(&mut batch);
                 state.commit(Batch { changes, ..Batch::default() }, false).unwrap();
+                model.follow(&state);
                 prop_assert_eq!(state.check().unwrap(), Vec::<String>::new());
             }
         }

@@ -38,6 +38,8 @@ pub(super) struct Tx<'c> {
     /// The knowledge interned last: one pull teaches many rows the same.
     taught: Option<(Arc<Vector>, i64)>,
     pub(super) insert: CachedStatement<'c>,
+    /// Paths whose rows were forgotten.
+    pub(super) forgotten: Vec<RelPath>,
 }
 
 impl<'c> Tx<'c> {
@@ -68,6 +70,7 @@ impl<'c> Tx<'c> {
             generation: 0,
             taught: None,
             insert,
+            forgotten: Vec::new(),
         })
     }
 

@@ -1,0 +1,185 @@
+//! Decisions become steps.
+
+use super::Pull;
+use super::frame::Frame;
+use super::side::{Now, Side};
+use crate::entry::Kind;
+use crate::knowledge::{Trap, Vector};
+use crate::path::RelPath;
+use crate::plan::{Action, Displaced, Stamp};
+use crate::reconcile::{Case, Decision, Policy, conflict_path, decide};
+use std::sync::Arc;
+
+/// What settling one object led to.
+pub(super) struct Settled {
+    pub(super) now: Now,
+    pub(super) touched: bool,
+    pub(super) complete: bool,
+}
+
+impl Pull {
+    pub(super) fn settle(&mut self, path: &RelPath, theirs: &Side, ours: &Side, survivors: bool) -> Settled {
+        let decision = self.decide(path, theirs, ours, survivors);
+        self.carry_out(path, theirs, ours, decision)
+    }
+
+    pub(super) fn settle_whole(&mut self, path: &RelPath, theirs: &Side, ours: &Side) -> Settled {
+        if theirs.row.is_some() {
+            let first = self.next_ticket;
+            let settled = self.settle(path, theirs, ours, false);
+            // What was below went with it.
+            let (until, s, bound) = (self.next_ticket, theirs.sub.clone(), self.raised_bound(&theirs.bound_above));
+            self.emit(path, Action::Raise { first, until, s: Some(s), bound, gaps: true });
+            return settled;
+        }
+        let Some(expect) = ours.row.clone() else { unreachable!("a directory stands here") };
+        let bound = self.deletion_bound(theirs);
+        self.emit(path, Action::RemoveTree { expect, learn: theirs.sub.clone(), bound });
+        Settled { now: Now::Absent, touched: true, complete: true }
+    }
+
+    /// Turns a decision into steps.
+    pub(super) fn carry_out(&mut self, path: &RelPath, theirs: &Side, ours: &Side, decision: Decision) -> Settled {
+        let stays = Settled { now: Now::of(ours.row.as_ref()), touched: false, complete: true };
+        let learn = theirs.own.clone();
+        match decision {
+            Decision::Keep => {
+                // What S of the directory tells is raised with the directory; what o tells beyond it is not.
+                let survives = theirs.row.is_none() && ours.row.is_some();
+                if (survives || theirs.knows_more_of_the_object()) && !learn.within(&ours.own) {
+                    // An absence is explained by what is known: the bound must tell of every deletion in it, older
+                    // ones of a path that lives again there included, or a third replica skips the directory.
+                    let absent = theirs.row.is_none() || ours.row.is_none();
+                    let bound = if absent { self.deletion_bound(theirs) } else { Arc::default() };
+                    self.emit(path, Action::Learn { learn, bound });
+                }
+                stays
+            }
+            Decision::StayAbsent { event: true } => {
+                self.emit(path, Action::StayAbsent { learn });
+                stays
+            }
+            Decision::StayAbsent { event: false } if self.terms.mutation.broken(Trap::GhostKnowledgeIgnored) => stays,
+            Decision::StayAbsent { event: false } => {
+                // What S of the directory tells is raised with the directory. But where A lists only what changed,
+                // its ghost is handed on as a ghost: whoever asks here next is told of it in the same way.
+                let changes_only = self.stack.last().is_some_and(|frame| !frame.full);
+                if (theirs.knows_more_of_the_object() || (changes_only && theirs.ghost)) && !learn.within(&ours.own) {
+                    let bound = self.deletion_bound(theirs);
+                    self.emit(path, Action::Learn { learn, bound });
+                }
+                stays
+            }
+            Decision::Remove { event } => {
+                let Some(expect) = ours.row.clone() else { unreachable!("something stands here") };
+                let bound = self.deletion_bound(theirs);
+                self.emit(path, Action::Remove { expect, learn, bound, event });
+                Settled { now: Now::Absent, touched: true, complete: true }
+            }
+            Decision::Write { stamp, copy_ours } => self.write(path, theirs, ours, stamp, copy_ours),
+            Decision::Restamp { stamp, attrs, why, copy_theirs } => {
+                let Some(expect) = ours.row.clone() else { unreachable!("something stands here") };
+                let touched = copy_theirs && self.copy_theirs(path, theirs);
+                self.emit(path, Action::Restamp { expect, attrs, stamp, learn, why });
+                Settled { touched, ..stays }
+            }
+            Decision::Leave(why) => {
+                self.emit(path, Action::Leave { why, ours: ours.row.clone(), theirs: theirs.row.clone(), known: learn });
+                Settled { complete: false, ..stays }
+            }
+            Decision::NeedHash { ours, theirs } => {
+                self.emit(path, Action::NeedHash { ours, theirs });
+                Settled { complete: false, ..stays }
+            }
+            Decision::Defer => unreachable!("only a directory with children is deferred"),
+        }
+    }
+
+    pub(super) fn write(&mut self, path: &RelPath, theirs: &Side, ours: &Side, stamp: Stamp, copy_ours: bool) -> Settled {
+        let Some(row) = theirs.row.clone() else { unreachable!("something stands there") };
+        self.make_parents();
+        let copy = ours.row.as_ref().filter(|_| copy_ours).and_then(|loser| conflict_path(path, loser));
+        let now = Now::of(Some(&row));
+        let action = Action::Write {
+            row,
+            from: path.clone(),
+            expect: ours.row.clone(),
+            stamp,
+            learn: Some(theirs.own.clone()),
+            displaced: copy.map_or(Displaced::Versions, Displaced::Copy),
+        };
+        self.emit(path, action);
+        Settled { now, touched: true, complete: true }
+    }
+
+    /// A's version becomes a conflict copy beside what stays here.
+    pub(super) fn copy_theirs(&mut self, path: &RelPath, theirs: &Side) -> bool {
+        let Some(row) = theirs.row.clone() else { return false };
+        let Some(to) = conflict_path(path, &row) else { return false };
+        let stamp = Stamp::Fresh { c: None };
+        self.emit(
+            &to,
+            Action::Write { row, from: path.clone(), expect: None, stamp, learn: None, displaced: Displaced::Versions },
+        );
+        true
+    }
+
+    /// Directories that must exist for a child: each gets an event of its own.
+    pub(super) fn make_parents(&mut self) {
+        for at in 0..self.stack.len() {
+            let frame = &self.stack[at];
+            if frame.now == Now::Dir {
+                continue;
+            }
+            let attrs = frame.theirs.row.as_ref().map(|row| row.object.attrs).unwrap_or_default();
+            let expect = frame.ours.row.clone();
+            let copy = expect.as_ref().and_then(|loser| conflict_path(&frame.path, loser));
+            let displaced = copy.map_or(Displaced::Versions, Displaced::Copy);
+            let (path, learn) = (frame.path.clone(), frame.theirs.own.clone());
+            self.emit(&path, Action::MakeDir { attrs, expect, displaced, learn });
+            self.stack[at].now = Now::Dir;
+        }
+    }
+
+    pub(super) fn finish_dir(&mut self, frame: &Frame) {
+        if frame.now != Now::Dir || frame.path.is_root() {
+            return;
+        }
+        let time = |side: &Side| side.row.as_ref().filter(|r| r.object.kind() == Kind::Dir).map(|r| r.object.attrs.mtime_ns);
+        let newer_there = match (&frame.theirs.row, &frame.ours.row) {
+            (Some(theirs), Some(ours)) => ours.m.within(&frame.theirs.own) && !theirs.m.within(&frame.ours.own),
+            _ => false,
+        };
+        let (theirs, ours) = (time(&frame.theirs), time(&frame.ours));
+        let target = match (theirs, ours) {
+            (Some(theirs), Some(ours)) if !newer_there => theirs.max(ours),
+            (Some(time), _) | (None, Some(time)) => time,
+            (None, None) => return,
+        };
+        if frame.touched || ours.is_none() || (self.terms.mask.times && ours != Some(target)) {
+            self.emit(&frame.path, Action::FinishDir { mtime_ns: target });
+        }
+    }
+
+    pub(super) fn deletion_bound(&self, theirs: &Side) -> Arc<Vector> {
+        if self.terms.mutation.broken(Trap::DeletionWithoutBound) { Arc::default() } else { theirs.bound_above.clone() }
+    }
+
+    pub(super) fn policy(&self, path: &RelPath) -> Policy {
+        self.terms.decided.get(path).copied().unwrap_or(self.terms.policy)
+    }
+
+    pub(super) fn decide(&self, path: &RelPath, theirs: &Side, ours: &Side, survivors: bool) -> Decision {
+        decide(&Case {
+            theirs: theirs.row.as_ref(),
+            ours: ours.row.as_ref(),
+            known_there: &theirs.own,
+            known_here: &ours.own,
+            survivors,
+            policy: self.policy(path),
+            force: self.terms.force,
+            mask: self.terms.mask,
+            mutation: self.terms.mutation,
+        })
+    }
+}
