@@ -219,6 +219,54 @@ pub enum Verb {
     Conflict,
 }
 
+/// Numbers of a plan, or of what was achieved.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Paths created.
+    pub created: u64,
+    /// Files replaced, attributes changed.
+    pub updated: u64,
+    /// Paths deleted; a moved path is not.
+    pub deleted: u64,
+    /// Files and directories moved in place.
+    pub moved: u64,
+    /// Conflicts met: resolved or left.
+    pub conflicts: u64,
+    /// Paths left as they are by policy.
+    pub skipped: u64,
+    /// Paths that failed.
+    pub failed: u64,
+    /// Content bytes to bring, or brought.
+    pub bytes: u64,
+}
+
+impl Totals {
+    /// Counts an item that is, or will be, carried out.
+    pub fn count(&mut self, item: &Item) {
+        *match item.verb {
+            Verb::Create => &mut self.created,
+            Verb::Update | Verb::Meta => &mut self.updated,
+            Verb::Delete => &mut self.deleted,
+            Verb::Move => &mut self.moved,
+            Verb::Conflict => &mut self.conflicts,
+        } += 1;
+        self.bytes += item.bytes;
+    }
+
+    /// Adds the numbers of another plan or run.
+    pub fn add(&mut self, other: &Totals) {
+        let Totals { created, updated, deleted, moved, conflicts, skipped, failed, bytes } = other;
+        self.created += created;
+        self.updated += updated;
+        self.deleted += deleted;
+        self.moved += moved;
+        self.conflicts += conflicts;
+        self.skipped += skipped;
+        self.failed += failed;
+        self.bytes += bytes;
+    }
+}
+
 impl Step {
     /// What a user sees of this step; `None` for pure bookkeeping. Moves are recognised elsewhere.
     #[must_use]

@@ -23,6 +23,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Fewer files of one directory than this are not handed to another thread: two that create in one directory wait for
 /// each other in the kernel, two that work in different ones do not.
 const LEAVES_MIN: usize = 256;
+/// Bytes that stay free: the state has to record what was done.
+const SPARE_BYTES: u64 = 1 << 20;
+/// Files take whole blocks.
+const BLOCK_BYTES: u64 = 4_096;
 /// What a directory must allow its owner while it is being filled and renamed.
 const FILLING: u32 = 0o700;
 
@@ -188,16 +192,35 @@ impl Stage {
         &self.dir
     }
 
-    /// Brings trees, in parallel. What fails says so in its outcome and leaves nothing behind.
+    /// Brings trees, in parallel. What fails says so in its outcome and leaves nothing behind. A file that finds no room
+    /// is not begun.
     pub(crate) fn fill(&self, source: &dyn Source, trees: &mut [&mut Tree]) {
+        self.refuse_what_finds_no_room(trees);
         if trees.len() == 1 {
             return self.bring(source, trees[0]);
         }
         trees.par_iter_mut().for_each(|tree| self.bring(source, tree));
     }
 
+    fn refuse_what_finds_no_room(&self, trees: &mut [&mut Tree]) {
+        // Where it cannot be asked, the copy will tell.
+        let Ok((free, _)) = self.dir.space() else { return };
+        let mut left = free.saturating_sub(SPARE_BYTES);
+        let mut refuse = |incoming: &mut Incoming| {
+            let Content::File { size: size @ 1.., .. } = incoming.object.content else { return };
+            match left.checked_sub(size.checked_next_multiple_of(BLOCK_BYTES).unwrap_or(u64::MAX)) {
+                Some(rest) => left = rest,
+                None => {
+                    let what = format!("no room for its {size} bytes: {left} are free; make room and run again");
+                    incoming.outcome = Some(Err(Failure::new("copy", what)));
+                }
+            }
+        };
+        trees.iter_mut().for_each(|tree| tree.each_mut(&mut refuse));
+    }
+
     /// Brings one tree.
-    pub(crate) fn bring(&self, source: &dyn Source, tree: &mut Tree) {
+    fn bring(&self, source: &dyn Source, tree: &mut Tree) {
         let seq = self.next.fetch_add(1, Ordering::Relaxed);
         let replaces = tree.top.expect.is_some();
         let kind = if replaces { "part" } else { "new" };
@@ -311,6 +334,9 @@ impl Bringing<'_> {
     }
 
     fn leaf(&self, dir: &Dir, name: &[u8], leaf: &mut Incoming) -> Result<Signature, Failure> {
+        if let Some(Err(refused)) = &leaf.outcome {
+            return Err(refused.clone());
+        }
         let outcome = match &leaf.object.content {
             Content::Symlink(target) => {
                 let target = target.clone();

@@ -53,6 +53,11 @@ impl Area {
         self.top.is_none()
     }
 
+    /// The topmost directory of the mount.
+    pub(super) fn top(&self) -> RelPath {
+        self.top.clone().unwrap_or_default()
+    }
+
     /// How a staged object is recorded.
     pub(super) fn staged_address(&self, name: &[u8]) -> Vec<u8> {
         self.address(STAGE, name)

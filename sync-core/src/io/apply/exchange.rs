@@ -37,13 +37,13 @@ impl Swapper<'_> {
         check::on_disk(at.dir, name, expected, live.as_ref(), "replace")?;
         let was_dir = kind_of(expected) == Some(Kind::Dir);
         if was_dir {
-            check::tree(&self.rows, &at.dir.open_dir(name)?, at.path, "replace")?;
+            check::tree(&self.rows, &at.dir.open_dir(name)?, at.path, ("replace", 0))?;
         }
         kill_point("exchange-before");
         match stage.rename(&tree.staged, at.dir, name, Replace::Exchange) {
             Ok(()) => {}
             Err(error) if error.is_missing() => return Err(changed("replace")),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(check::refused(error, at.dir)),
         }
         kill_point("exchange-after");
         if let Err(stop) = self.came_out(stage, tree, expected, at.path, was_dir) {
@@ -58,7 +58,7 @@ impl Swapper<'_> {
         let out = stage.stat(&tree.staged)?;
         if was_dir && out.is_some_and(|out| out.ino == expected.ino) {
             let below = stage.open_dir(&tree.staged)?;
-            return check::tree(&self.rows, &below, path, "replace").map(drop);
+            return check::tree(&self.rows, &below, path, ("replace", 0)).map(drop);
         }
         match out {
             Some(out) if !was_dir && same_object(&out, expected) => Ok(()),
@@ -93,8 +93,9 @@ impl Swapper<'_> {
         }
     }
 
-    /// Brings a displaced object from the staging folder to where it belongs. If that fails it stays where it is,
-    /// under a name that tells recovery whose it is, and the path is told; the swap itself is done.
+    /// Brings a displaced object from the staging folder to where it belongs; beside its path if it finds no room there.
+    /// If even that fails it stays where it is, under a name that tells recovery whose it is, and the path is told; the
+    /// swap itself is done.
     fn displace(&mut self, staged: &[u8], plan: &Prepared, old: Option<&Live>) -> Displacement {
         let (path, area) = (&plan.intent.path, &plan.area);
         let stage = area.stage.dir();
@@ -109,18 +110,16 @@ impl Swapper<'_> {
             _ => Err(Failure::new("keep", "no place was planned for the old version").into()),
         };
         kill_point("displace-version-after");
-        match done {
-            Ok(displacement) => displacement,
-            Err(Stop::Path(failure) | Stop::Left(failure) | Stop::Across(failure)) => {
-                let what = format!("{}; the old version stays in the staging folder", failure.reason);
-                self.ledger.problem(path, "keep the old version", what);
-                Displacement::default()
-            }
-            Err(Stop::Run(error)) => {
-                self.ledger.problem(path, "keep the old version", error.to_string());
-                Displacement::default()
-            }
-        }
+        let stop = match done {
+            Ok(displacement) => return displacement,
+            Err(stop) => stop,
+        };
+        let what = match late::keep_beside(self.context.root, stage, staged, path) {
+            Ok(to) => format!("{}; the old version is at {to}", stop.reason()),
+            Err(also) => format!("{}; {}; the old version stays in the staging folder", stop.reason(), also.reason()),
+        };
+        self.ledger.problem(path, "keep the old version", what);
+        Displacement::default()
     }
 
     fn displace_beside(&mut self, stage: &Dir, staged: &[u8], wish: &RelPath, old: &Live) -> Result<Change, Stop> {

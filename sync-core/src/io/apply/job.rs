@@ -5,7 +5,7 @@ use crate::entry::{Attrs, Content, Hash, Object, Same};
 use crate::io::stage::{Finish, Incoming, Tree};
 use crate::knowledge::{Row, Vector};
 use crate::path::RelPath;
-use crate::plan::{Action, Item, Stamp, Step};
+use crate::plan::{Action, Displaced, Item, Stamp, Step};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -219,39 +219,13 @@ fn normalise(step: Step) -> Normal {
                 let change = Attributes { ticket, path, expect, object, attrs, stamp, learn, item, theirs };
                 return Normal::Other(Box::new(Job::Attributes(change)));
             }
-            let object = row.object.clone();
-            let (theirs, outcome) = (Some(row), None);
-            Normal::Incoming(Box::new(Incoming {
-                ticket,
-                path,
-                from,
-                object,
-                expect,
-                stamp,
-                learn,
-                displaced,
-                item,
-                theirs,
-                outcome,
-            }))
+            let (object, theirs) = (row.object.clone(), Some(row));
+            let incoming = incoming((ticket, path, item), object);
+            Normal::Incoming(Box::new(Incoming { from, expect, stamp, learn, displaced, theirs, ..incoming }))
         }
         Action::MakeDir { attrs, expect, displaced, learn } => {
-            let object = Object { content: Content::Dir, attrs };
-            let (from, stamp) = (path.clone(), Stamp::Fresh { c: None });
-            let (learn, theirs, outcome) = (Some(learn), None, None);
-            Normal::Incoming(Box::new(Incoming {
-                ticket,
-                path,
-                from,
-                object,
-                expect,
-                stamp,
-                learn,
-                displaced,
-                item,
-                theirs,
-                outcome,
-            }))
+            let incoming = incoming((ticket, path, item), Object { content: Content::Dir, attrs });
+            Normal::Incoming(Box::new(Incoming { expect, displaced, learn: Some(learn), ..incoming }))
         }
         Action::Restamp { expect, attrs: Some(attrs), stamp, learn, .. } => {
             let object = Object { attrs, ..expect.object.clone() };
@@ -271,6 +245,23 @@ fn normalise(step: Step) -> Normal {
         }
         Action::FinishDir { mtime_ns } => Normal::Finish { path, finish: Finish { ticket, mtime_ns } },
         action => Normal::Other(Box::new(Job::Rows(Step { ticket, path, action }))),
+    }
+}
+
+/// An object that comes to its own path as a decision of this replica, and displaces nothing.
+fn incoming((ticket, path, item): (u64, RelPath, Option<Item>), object: Object) -> Incoming {
+    Incoming {
+        ticket,
+        from: path.clone(),
+        path,
+        object,
+        expect: None,
+        stamp: Stamp::Fresh { c: None },
+        learn: None,
+        displaced: Displaced::Versions,
+        item,
+        theirs: None,
+        outcome: None,
     }
 }
 

@@ -2,35 +2,75 @@
 //! is brought back as a conflict copy beside its old path.
 
 use super::areas::Areas;
-use super::versions::{VersionError, forget_by_name, open_areas};
-use super::{Stop, names};
+use super::versions::{VersionError, forget_by_name, open_areas, problem_of};
+use super::{PROBLEMS, Stop, names};
 use crate::entry::{Hash, Kind, Signature};
-use crate::io::fs::{COARSE_CLOCK_NS, Dir, Replace, Root, coarse_now_ns, hash_file};
+use crate::io::fs::{COARSE_CLOCK_NS, Dir, FsError, Replace, Root, coarse_now_ns, hash_file};
 use crate::io::kill::kill_point;
 use crate::io::source::{kind_of, same_object, with_buffer};
 use crate::io::stage::Failure;
 use crate::io::state::{NewVersion, State};
 use crate::path::RelPath;
-use std::io::ErrorKind;
+use crate::report::Problem;
+use std::io::{self, ErrorKind};
+use std::time::Duration;
 
-/// Looks at the versions kept since `since_ns` for late writes, and brings those back that have some; returns their
-/// new paths. To be called when a root is opened, for the versions of the last hour.
+/// Versions looked at for late writes at the end of a run, and when a root is opened; the others before they are pruned.
+pub(super) const LATE_CHECKED: usize = 20_000;
+/// Versions not older than this are looked at when a root is opened.
+pub const LATE_AGE: Duration = Duration::from_secs(24 * 3600);
+/// Records read at a time.
+const PAGE: usize = 1_000;
+
+/// What a look for late writes found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Late {
+    /// Where versions stand now that had been written to.
+    pub brought_back: Vec<RelPath>,
+    /// Versions that could not be looked at or brought back, up to [`PROBLEMS`]; they stay as they are.
+    pub problems: Vec<Problem>,
+}
+
+impl Late {
+    /// What a user should hear of it, a line each.
+    #[must_use]
+    pub fn notices(&self) -> Vec<String> {
+        let back = self.brought_back.iter();
+        let back = back.map(|to| format!("an older version was written to after it had been replaced: it stands at {to}"));
+        let failed = self.problems.iter().map(|Problem { path, step, error }| format!("cannot {step} {path}: {error}"));
+        back.chain(failed).collect()
+    }
+}
+
+/// Looks at the versions kept since `since_ns` for late writes, and brings those back that have some. To be called when
+/// a root is opened, before it is scanned.
 ///
 /// # Errors
-/// The state cannot be read or written, or a version cannot be brought back.
-pub fn check_late(root: &Root, state: &State, since_ns: i64) -> Result<Vec<RelPath>, VersionError> {
+/// The state cannot be read or written, or the folders of kept versions cannot be opened.
+pub fn check_late(root: &Root, state: &State, since_ns: i64) -> Result<Late, VersionError> {
     let areas = open_areas(root, state)?;
-    let mut brought = Vec::new();
-    for version in state.versions(&RelPath::root())? {
-        if version.kept.kept_at_ns < since_ns {
-            break;
-        }
-        if let Some(to) = bring_back_if_written(root, &areas, &version.kept)? {
-            state.forget_version(version.id)?;
-            brought.push(to);
+    let mut late = Late::default();
+    let (mut after, mut left) = ((i64::MAX, i64::MAX), LATE_CHECKED);
+    loop {
+        let page = state.versions_since(since_ns, after, left.min(PAGE))?;
+        let Some(last) = page.last() else { return Ok(late) };
+        (after, left) = ((last.kept.kept_at_ns, last.id), left - page.len());
+        for version in &page {
+            match bring_back_if_written(root, &areas, &version.kept) {
+                Ok(None) => {}
+                Ok(Some(to)) => {
+                    state.forget_version(version.id)?;
+                    late.brought_back.push(to);
+                }
+                Err(stop) => {
+                    let problem = problem_of(&version.kept.path, stop)?;
+                    if late.problems.len() < PROBLEMS {
+                        late.problems.push(problem);
+                    }
+                }
+            }
         }
     }
-    Ok(brought)
 }
 
 /// Brings a kept file back if it was written to since it was displaced; its record is the caller's to forget.
@@ -65,17 +105,21 @@ fn written(dir: &Dir, name: &[u8], kept: &NewVersion) -> Result<bool, Stop> {
     Ok(now.is_some_and(|now| !same_object(&now, &kept.signature)))
 }
 
-/// Brings files back that were written to inside a kept directory after it went; returns their new paths.
+/// Brings files back that were written to inside a kept directory after it went; `brought` learns of their new paths.
 ///
 /// All of them go beside the directory's old path: what led to them is gone.
-pub(super) fn bring_back_below(root: &Root, dir: &Dir, kept: &NewVersion, tick_ns: i64) -> Result<Vec<RelPath>, Stop> {
-    let mut brought = Vec::new();
+pub(super) fn bring_back_below(
+    root: &Root,
+    dir: &Dir,
+    kept: &NewVersion,
+    (tick_ns, brought): (i64, &mut Vec<RelPath>),
+) -> Result<(), Stop> {
     for name in dir.names()? {
         let Some(now) = dir.stat(&name)? else { continue };
         match kind_of(&now) {
             Some(Kind::Dir) => {
                 let below = dir.open_dir(&name)?;
-                brought.extend(bring_back_below(root, &below, kept, tick_ns)?);
+                bring_back_below(root, &below, kept, (tick_ns, brought))?;
             }
             _ if is_late(&now, kept.kept_at_ns, tick_ns) => {
                 let shown =
@@ -86,7 +130,7 @@ pub(super) fn bring_back_below(root: &Root, dir: &Dir, kept: &NewVersion, tick_n
             _ => {}
         }
     }
-    Ok(brought)
+    Ok(())
 }
 
 /// Was something changed inside a directory after that went? The rename of the directory did not touch it, so that its
@@ -130,13 +174,18 @@ fn nearest(root: &Root, path: &RelPath) -> Result<RelPath, Stop> {
     Ok(RelPath::root().join(&name))
 }
 
+/// The hash of a file, for its name.
 fn content_hash(dir: &Dir, name: &[u8]) -> Result<Option<Hash>, Stop> {
     let now: Option<Signature> = dir.stat(name)?;
     if now.as_ref().and_then(kind_of) != Some(Kind::File) {
         return Ok(None);
     }
-    let mut file = dir.open_file(name)?;
-    let (_, hash) =
-        with_buffer(|buffer| hash_file(&mut file, buffer)).map_err(|error| Failure::of("read a late write")(&error))?;
-    Ok(Some(hash))
+    let hash = |dir: &Dir| -> Result<Hash, FsError> {
+        let mut file = dir.open_file(name)?;
+        let read = with_buffer(|buffer| hash_file(&mut file, buffer));
+        let failed = |source: io::Error| FsError { action: "read", path: dir.locate(name), source };
+        read.map(|(_, hash)| hash).map_err(failed)
+    };
+    // What cannot be read is kept all the same, under a name that tells less.
+    Ok(hash(dir).ok())
 }

@@ -55,15 +55,7 @@ impl<'a> Ledger<'a> {
     /// A step was carried out.
     pub(super) fn done(&mut self, item: Option<&Item>) {
         let Some(item) = item else { return };
-        let totals = &mut self.applied.totals;
-        match item.verb {
-            Verb::Create => totals.created += 1,
-            Verb::Update | Verb::Meta => totals.updated += 1,
-            Verb::Delete => totals.deleted += 1,
-            Verb::Move => totals.moved += 1,
-            Verb::Conflict => totals.conflicts += 1,
-        }
-        totals.bytes += item.bytes;
+        self.applied.totals.count(item);
         self.monitor.item(item, self.side, Done::Done);
         self.monitor.advance(1, item.bytes);
     }

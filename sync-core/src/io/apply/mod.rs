@@ -24,25 +24,27 @@ mod swap;
 mod versions;
 
 pub use areas::{STAGE, VERSIONS};
-pub use late::check_late;
+pub use late::{LATE_AGE, Late, check_late};
 pub use moves::{Moves, OFFERS};
 pub use recover::{Recovered, recover};
 pub use versions::{PRUNE_OBJECTS, Pruned, VersionError, list, prune, restore};
 
 use crate::entry::{AttrMask, Content};
-use crate::io::fs::{FsError, Root};
+use crate::io::fs::{FsError, Root, supports_exchange};
 use crate::io::kill::kill_point;
 use crate::io::source::{Source, SourceError};
 use crate::io::stage::{Failure, Stage, Tree};
 use crate::io::state::{State, StateError};
 use crate::knowledge::{Row, Vector};
 use crate::path::RelPath;
-use crate::plan::{Action, Open, Step};
+use crate::plan::{Action, Open, Step, Totals};
 use crate::report::{Monitor, Problem};
 use job::Job;
 use moves::Offer;
 use std::collections::HashMap;
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 use swap::Swapper;
@@ -74,6 +76,28 @@ pub enum ApplyError {
     /// The source cannot record what was learned from it.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// The file system of the root cannot rename as a safe change needs it.
+    #[error(
+        "cannot change {} safely: its file system knows no rename that exchanges two names, or none that refuses to replace \
+         (renameat2 with RENAME_EXCHANGE, RENAME_NOREPLACE), and without them an edit made at the same moment would be \
+         overwritten; nothing was changed. Use a folder on a local file system such as ext4, xfs, btrfs or tmpfs, or run \
+         driftless on the machine that serves this one",
+        crate::path::escape(.0.as_os_str().as_bytes())
+    )]
+    Renames(PathBuf),
+}
+
+/// Refuses a root whose file system has no exchange of two names, or no rename that never replaces. To be called when a
+/// root is opened to be changed.
+///
+/// # Errors
+/// [`ApplyError::Renames`].
+pub fn check_renames(root: &Root) -> Result<(), ApplyError> {
+    match supports_exchange(root) {
+        Ok(false) => Err(ApplyError::Renames(root.path().to_owned())),
+        // Where nothing can be written, nothing can be tried, and no change can be made: each will say why.
+        Ok(true) | Err(_) => Ok(()),
+    }
 }
 
 /// What ends a step: the path failed, or the whole run must stop.
@@ -87,6 +111,16 @@ enum Stop {
     Across(Failure),
     /// Nothing can go on.
     Run(ApplyError),
+}
+
+impl Stop {
+    /// Why, in words.
+    fn reason(&self) -> String {
+        match self {
+            Stop::Path(failure) | Stop::Left(failure) | Stop::Across(failure) => failure.reason.clone(),
+            Stop::Run(error) => error.to_string(),
+        }
+    }
 }
 
 impl From<Failure> for Stop {
@@ -130,27 +164,6 @@ pub struct Context<'a> {
     pub side: usize,
     /// The state lies on another file system than the root, so that the root's syncfs does not reach it.
     pub state_elsewhere: bool,
-}
-
-/// Numbers of what was achieved.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Paths created.
-    pub created: u64,
-    /// Files replaced, attributes changed.
-    pub updated: u64,
-    /// Paths deleted; a moved path is not.
-    pub deleted: u64,
-    /// Files and directories moved in place.
-    pub moved: u64,
-    /// Conflicts met: resolved or left.
-    pub conflicts: u64,
-    /// Paths left as they are by policy.
-    pub skipped: u64,
-    /// Paths that failed.
-    pub failed: u64,
-    /// Content bytes brought.
-    pub bytes: u64,
 }
 
 /// A path that is not as the plan wanted it: it stands in the pending table until it is.

@@ -7,7 +7,7 @@ use super::moves::{Contents, Kept, Offer, Origin, holds};
 use super::names::{self, Taken};
 use super::rows::Live;
 use super::swap::Swapper;
-use super::{ApplyError, Stop, versions};
+use super::{ApplyError, MOVE_STEPS, Stop, versions};
 use crate::entry::{AttrMask, Content, Kind, Object, Signature};
 use crate::io::source::with_buffer;
 use crate::io::stage::{Failure, Incoming, Tree};
@@ -139,7 +139,8 @@ impl Swapper<'_> {
         if tree.top.outcome.is_none() || !area.is_main() {
             let main = self.areas.main.clone();
             self.discard(&main, tree);
-            area.stage.bring(self.context.source, tree);
+            tree.each_mut(&mut |incoming| incoming.outcome = None);
+            area.stage.fill(self.context.source, &mut [tree]);
         }
         match &tree.top.outcome {
             Some(Ok(signature)) => Ok(*signature),
@@ -268,7 +269,9 @@ impl Swapper<'_> {
         check::on_disk(&dir, name.as_bytes(), &live.signature, Some(&live), "move")?;
         let contents = if whole {
             let below = dir.open_dir(name.as_bytes())?;
-            check::tree(&self.rows, &below, &offer.path, "move")?
+            // More than that was not planned as a move either.
+            let Some(contents) = check::tree(&self.rows, &below, &offer.path, ("move", MOVE_STEPS))? else { return Ok(None) };
+            contents
         } else {
             Contents::new()
         };
@@ -351,7 +354,11 @@ fn adopt(tree: &mut Tree, contents: &Contents, mask: AttrMask) -> bool {
     true
 }
 
+/// Why is a version kept that an incoming one displaces? What is decided here gets an event of this replica: then the
+/// displaced version was none that the source had replaced, but one that lost against the source's.
 fn reason(incoming: &Incoming) -> &'static str {
-    let conflict = incoming.item.as_ref().is_some_and(|item| item.reason.is_some());
-    if conflict { "lost a conflict" } else { "replaced" }
+    match incoming.stamp {
+        Stamp::Fresh { .. } => "lost a conflict",
+        Stamp::Given { .. } => "replaced",
+    }
 }

@@ -4,20 +4,24 @@
 //! Rows are recorded with the signatures of the staged objects. Where a rename moved a change time, or where a user
 //! wrote since, the next scan looks again, and tells the two apart by content.
 
-use super::ApplyError;
-use super::areas::{Areas, leaf};
+use super::areas::{Area, Areas, leaf};
 use super::swap::set_signature;
-use super::versions::{self, now_ns};
+use super::{ApplyError, Stop, late};
 use crate::entry::{AttrMask, Attrs, Kind, Signature};
-use crate::io::fs::{Dir, FsError, Replace, Root};
+use crate::io::fs::{Dir, FsError, Replace, Root, ctime_granularity};
 use crate::io::kill::kill_point;
-use crate::io::source::kind_of;
+use crate::io::source::{kind_of, same_object};
 use crate::io::stage::{Owned, owner_of, remove_all};
 use crate::io::state::{Batch, Intent, NewVersion, State};
 use crate::path::{Name, RelPath};
+use crate::report::Problem;
 use crate::store::Change;
 use rustix::io::Errno;
 use std::io::ErrorKind;
+use std::rc::Rc;
+
+/// What an object is called beside the root's own files if nothing tells where it was.
+const RECOVERED: &[u8] = b"recovered";
 
 /// What a crash had left.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,8 +34,36 @@ pub struct Recovered {
     pub unexplained: usize,
     /// Swaps below a mount point whose file system is not mounted: they wait for it.
     pub postponed: usize,
-    /// Objects of users found in the staging folder; they are among the kept versions now.
-    pub kept: usize,
+    /// Objects of users that stood in a private folder: where they stand now.
+    pub brought_back: Vec<RelPath>,
+    /// Objects of users that could not be brought to a path; they stay in the private folder.
+    pub problems: Vec<Problem>,
+}
+
+impl Recovered {
+    /// What a user should hear of it, a line each.
+    #[must_use]
+    pub fn notices(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        let Recovered { finished, forgotten, .. } = self;
+        if finished + forgotten > 0 {
+            lines.push(format!("an earlier run was interrupted: {finished} changes completed, {forgotten} taken back"));
+        }
+        if self.unexplained > 0 {
+            let count = self.unexplained;
+            lines.push(format!("{count} changes of an interrupted run could not be recorded: they look like edits made here"));
+        }
+        if self.postponed > 0 {
+            let count = self.postponed;
+            lines.push(format!("{count} changes of an interrupted run wait until the file system that they are on is mounted"));
+        }
+        lines.extend(self.brought_back.iter().map(|to| format!("an edit that an interrupted run had displaced stands at {to}")));
+        lines.extend(self.problems.iter().map(|problem| {
+            let Problem { path, step, error } = problem;
+            format!("cannot {step} {path}, which an interrupted run had displaced: {error}")
+        }));
+        lines
+    }
 }
 
 /// Brings rows and disk together after a crash, and clears the staging folder.
@@ -39,41 +71,40 @@ pub struct Recovered {
 /// # Errors
 /// The file system or the state fails; calling again later is safe.
 pub fn recover(root: &Root, state: &State, mask: AttrMask) -> Result<Recovered, ApplyError> {
-    let recovery = Recovery { root, mask, areas: Areas::remembered(root, state, mask)? };
-    let mut recovered = Recovered::default();
+    let areas = Areas::remembered(root, state, mask)?;
+    let mut recovery = Recovery { root, mask, areas, recovered: Recovered::default() };
     let mut batches = Vec::new();
     for (id, intent) in state.intents()? {
         kill_point("recover-intent");
         if !recovery.reaches(&intent) {
-            recovered.postponed += 1;
+            recovery.recovered.postponed += 1;
             continue;
         }
         let mut batch = Batch { settled: vec![id], ..Batch::default() };
         if recovery.happened(&intent)? {
-            recovered.finished += 1;
+            recovery.recovered.finished += 1;
             recovery.finish(intent, &mut batch)?;
         } else {
-            recovered.forgotten += 1;
+            recovery.recovered.forgotten += 1;
+            recovery.take_back(intent, &mut batch)?;
         }
         batches.push(batch);
     }
-    let mut rescued = Batch::default();
-    recovered.kept = recovery.rescue(&mut rescued)?;
-    if recovered.kept > 0 {
-        batches.push(rescued);
-    }
-    if !batches.is_empty() {
+    recovery.rescue()?;
+    if !batches.is_empty() || !recovery.recovered.brought_back.is_empty() {
         root.sync_all()?;
         for area in recovery.areas.all().filter(|area| !area.is_main()) {
             area.kept.sync_all()?;
         }
         kill_point("recover-synced");
-        recovered.unexplained = record(state, batches)?;
+    }
+    if !batches.is_empty() {
+        recovery.recovered.unexplained = record(state, batches)?;
         kill_point("recover-committed");
     }
-    recovery.sweep()?;
+    recovery.sweep(state)?;
     kill_point("recover-swept");
-    Ok(recovered)
+    Ok(recovery.recovered)
 }
 
 /// Records what recovery found, together. If the rows cannot be recorded as they were meant, each intent is settled
@@ -104,31 +135,33 @@ struct Recovery<'a> {
     root: &'a Root,
     mask: AttrMask,
     areas: Areas<'a>,
+    recovered: Recovered,
 }
 
 impl Recovery<'_> {
     /// Did the rename that an intent announces happen?
     fn happened(&self, intent: &Intent) -> Result<bool, FsError> {
         let now = self.at(&intent.path)?;
-        let is = |expected: &Option<Signature>| match (&now, expected) {
-            (Some(now), Some(expected)) => same_identity(now, expected),
+        let is = |wanted: &Option<Signature>| match (&now, wanted) {
+            (Some(now), Some(wanted)) => same_identity(now, wanted),
             _ => false,
         };
         match (&intent.staged_signature, &intent.expect) {
-            // A removal: the object is not there any more, or is seen among the kept versions.
-            (None, expect) => Ok(!is(expect) || self.kept(intent)?),
+            // A removal: the object is seen among the kept versions, or is at least not there any more. If something
+            // else came out, it was not the one that was to go.
+            (None, expect) => Ok(match self.kept(intent)? {
+                Some((kept, version)) => is_expected(&kept, &version.signature),
+                None => !is(expect),
+            }),
             // A change of attributes: done again where it had begun, so that nothing half-done stays.
             (Some(staged), Some(expect)) if intent.staged.is_empty() && staged.ino == expect.ino => {
                 Ok(is(&intent.expect) && self.began(intent, now.as_ref(), expect))
             }
-            (Some(_), _) if is(&intent.staged_signature) => Ok(true),
-            // A move that did not arrive, or was moved on by a user: the scan sees which.
-            (Some(_), _) if intent.staged.is_empty() => Ok(false),
-            // Not at its path, and not in the staging folder either: it arrived, and somebody replaced it since.
-            (Some(staged), _) => {
-                let there = self.staged(&intent.staged)?;
-                Ok(!there.is_some_and(|there| same_identity(&there, staged)))
-            }
+            // What is to come stands there. If it does not, it never came, or was lost with the power, or a user moved
+            // it or saved over it since: the rows stay as they were, and the scan sees what stands there. If it was a
+            // user's doing, the version comes again or meets the user's as a conflict, and nothing is lost; rows of
+            // something that is not there would look like a deletion.
+            (Some(_), _) => Ok(is(&intent.staged_signature)),
         }
     }
 
@@ -150,44 +183,109 @@ impl Recovery<'_> {
         self.areas.find(&intent.staged).is_some() && self.areas.find(version).is_some()
     }
 
-    /// What stands in the staging folder under a recorded address.
-    fn staged(&self, address: &[u8]) -> Result<Option<Signature>, FsError> {
-        match self.areas.find(address) {
-            Some((area, name)) => area.stage.dir().stat(name),
-            None => Ok(None),
-        }
-    }
-
-    /// What stands among the kept versions under a recorded address.
-    fn kept_at(&self, address: &[u8]) -> Result<Option<Signature>, FsError> {
-        match self.areas.find(address) {
-            Some((area, name)) => area.kept.stat(name),
-            None => Ok(None),
-        }
-    }
-
-    /// Is the removed object among the kept versions?
-    fn kept(&self, intent: &Intent) -> Result<bool, FsError> {
-        let Some(version) = &intent.version else { return Ok(false) };
-        let there = self.kept_at(&version.name)?;
-        Ok(there.is_some_and(|there| same_identity(&there, &version.signature)))
+    /// What stands among the kept versions under the name that an intent plans.
+    fn kept<'i>(&self, intent: &'i Intent) -> Result<Option<(Signature, &'i NewVersion)>, FsError> {
+        let Some(version) = &intent.version else { return Ok(None) };
+        let Some((area, name)) = self.areas.find(&version.name) else { return Ok(None) };
+        Ok(area.kept.stat(name)?.map(|there| (there, version)))
     }
 
     /// Does the rest of a swap that happened, and collects its rows.
-    fn finish(&self, mut intent: Intent, batch: &mut Batch) -> Result<(), ApplyError> {
+    fn finish(&mut self, mut intent: Intent, batch: &mut Batch) -> Result<(), ApplyError> {
         self.finish_attributes(&mut intent)?;
         if let Some(expect) = intent.expect
             && !intent.staged.is_empty()
         {
             self.finish_displacement(&mut intent, &expect)?;
         }
-        if let Some(version) = intent.version
-            && self.kept_at(&version.name)?.is_some()
-        {
-            batch.versions.push(version);
-        }
+        self.keep(&intent, batch)?;
         batch.changes.append(&mut intent.changes);
         Ok(())
+    }
+
+    /// Collects the record of a displaced object that stands among the kept versions. What was written to at the last
+    /// moment comes back.
+    fn keep(&mut self, intent: &Intent, batch: &mut Batch) -> Result<(), ApplyError> {
+        let Some((there, version)) = self.kept(intent)? else { return Ok(()) };
+        let Some((area, name)) = self.areas.find(&version.name) else { return Ok(()) };
+        if !is_expected(&there, &version.signature) {
+            self.bring_back(&area.kept, name, &intent.path)?;
+            // Where that failed, the record has it looked at again.
+            batch.versions.extend(self.kept(intent)?.map(|(_, version)| version.clone()));
+            return Ok(());
+        }
+        if version.kind == Kind::Dir {
+            let below = area.kept.open_dir(name)?;
+            let tick_ns = ctime_granularity(self.root)?;
+            let brought = late::bring_back_below(self.root, &below, version, (tick_ns, &mut self.recovered.brought_back));
+            self.told(brought, &intent.path)?;
+        }
+        batch.versions.push(version.clone());
+        Ok(())
+    }
+
+    /// Undoes the rest of a swap that did not happen, or of which nothing is left: what it had displaced returns to its
+    /// path if that is free, or goes where it was to go.
+    fn take_back(&mut self, intent: Intent, batch: &mut Batch) -> Result<(), ApplyError> {
+        if let (Some(expect), Some((area, name))) = (&intent.expect, self.areas.find(&intent.staged))
+            && !intent.staged.is_empty()
+            && let Some(there) = area.stage.dir().stat(name)?
+            && !intent.staged_signature.is_some_and(|staged| same_identity(&there, &staged))
+            && !self.returns(area.stage.dir(), name, &intent.path)?
+        {
+            match &intent.version {
+                Some(version) if is_expected(&there, expect) => {
+                    area.stage.dir().rename(name, &area.kept, leaf(&version.name), Replace::Never)?;
+                }
+                _ => self.bring_back(area.stage.dir(), name, &intent.path)?,
+            }
+        }
+        if let Some((there, version)) = self.kept(&intent)?
+            && !is_expected(&there, &version.signature)
+            && let Some((area, name)) = self.areas.find(&version.name)
+            && self.returns(&area.kept, name, &intent.path)?
+        {
+            return Ok(());
+        }
+        self.keep(&intent, batch)
+    }
+
+    /// Renames an object back to a path where nothing stands.
+    fn returns(&self, from: &Dir, name: &[u8], path: &RelPath) -> Result<bool, FsError> {
+        kill_point("recover-return");
+        let Some((parent, to)) = path.split() else { return Ok(false) };
+        let dir = match self.root.dir(&parent) {
+            Ok(dir) => dir,
+            Err(error) if gone(&error) => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        match from.rename(name, &dir, to.as_bytes(), Replace::Never) {
+            Ok(()) => Ok(true),
+            // Where it may not be written, the object is brought as near as can be.
+            Err(error) if matches!(error.source.kind(), ErrorKind::AlreadyExists | ErrorKind::PermissionDenied) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A user's object comes back beside the path that it had.
+    fn bring_back(&mut self, from: &Dir, name: &[u8], path: &RelPath) -> Result<(), ApplyError> {
+        kill_point("recover-bring-back");
+        let brought = late::keep_beside(self.root, from, name, path).map(|to| self.recovered.brought_back.push(to));
+        self.told(brought, path)
+    }
+
+    /// What cannot be brought back stays in the private folder, where nothing deletes it, and is told: a root must not
+    /// stay closed for it.
+    fn told(&mut self, brought: Result<(), Stop>, path: &RelPath) -> Result<(), ApplyError> {
+        match brought {
+            Ok(()) => Ok(()),
+            Err(Stop::Run(error)) => Err(error),
+            Err(Stop::Path(failure) | Stop::Left(failure) | Stop::Across(failure)) => {
+                let (path, step, error) = (path.clone(), failure.step, failure.reason);
+                self.recovered.problems.push(Problem { path, step, error });
+                Ok(())
+            }
+        }
     }
 
     /// Sets what may not have been set before the crash: attributes changed in place, those of a moved object, the mode
@@ -211,35 +309,48 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Brings a displaced object from the staging folder to where it was to go.
-    fn finish_displacement(&self, intent: &mut Intent, expect: &Signature) -> Result<(), FsError> {
+    /// Brings a displaced object from the staging folder to where it was to go; one that a user changed, or put there, at
+    /// the last moment comes back beside its path.
+    fn finish_displacement(&mut self, intent: &mut Intent, expect: &Signature) -> Result<(), ApplyError> {
         kill_point("recover-displaced");
         let Some((area, staged)) = self.areas.find(&intent.staged) else { return Ok(()) };
         let stage = area.stage.dir();
-        let waits = stage.stat(staged)?.is_some_and(|now| same_identity(&now, expect));
-        if let Some(version) = &intent.version {
-            return match waits {
-                true => stage.rename(staged, &area.kept, leaf(&version.name), Replace::Never),
-                false => Ok(()),
-            };
-        }
+        let waits = stage.stat(staged)?;
+        let edited = waits.is_some_and(|now| !is_expected(&now, expect));
         let path = intent.path.clone();
-        let Some(to) = intent.changes.iter().find_map(|change| match change {
+        let copy = intent.changes.iter().find_map(|change| match change {
             Change::Put { path: to, signature, .. } if *to != path && signature.ino == expect.ino => Some(to.clone()),
             _ => None,
-        }) else {
+        });
+        let to = match (&intent.version, copy) {
+            (Some(_), _) | (_, None) if edited => return self.bring_back(stage, staged, &path),
+            (Some(version), _) => {
+                return match waits {
+                    Some(_) => Ok(stage.rename(staged, &area.kept, leaf(&version.name), Replace::Never)?),
+                    None => Ok(()),
+                };
+            }
+            (None, None) => {
+                return match waits {
+                    Some(_) => self.bring_back(stage, staged, &path),
+                    None => Ok(()),
+                };
+            }
+            (None, Some(to)) => to,
+        };
+        let arrived = match waits {
+            Some(_) => !edited && self.copy_arrives(stage, staged, &to)?,
+            None => self.at(&to)?.is_some_and(|now| same_identity(&now, expect)),
+        };
+        if arrived {
             return Ok(());
-        };
-        let arrived = if waits {
-            self.copy_arrives(stage, staged, &to)?
-        } else {
-            self.at(&to)?.is_some_and(|now| same_identity(&now, expect))
-        };
-        if !arrived {
-            // It has another name, or goes to the kept versions: no row for this one.
-            intent.changes.retain(|change| !matches!(change, Change::Put { path, .. } if *path == to));
         }
-        Ok(())
+        // It gets another name: no row for this one.
+        intent.changes.retain(|change| !matches!(change, Change::Put { path, .. } if *path == to));
+        match waits {
+            Some(_) => self.bring_back(stage, staged, &path),
+            None => Ok(()),
+        }
     }
 
     fn copy_arrives(&self, stage: &Dir, staged: &[u8], to: &RelPath) -> Result<bool, FsError> {
@@ -256,33 +367,31 @@ impl Recovery<'_> {
         }
     }
 
-    /// What is in a staging folder and not ours goes to the kept versions.
-    fn rescue(&self, batch: &mut Batch) -> Result<usize, FsError> {
-        let mut kept = 0;
-        for area in self.areas.all() {
+    /// What is in a staging folder, is not ours, and is spoken of by no intent comes back at the top of its mount.
+    fn rescue(&mut self) -> Result<(), ApplyError> {
+        let areas: Vec<Rc<Area>> = self.areas.all().cloned().collect();
+        for area in areas {
             let stage = area.stage.dir();
             for name in stage.names()? {
-                let Some(now) = stage.stat(&name)?.filter(|now| !is_ours(&name, now)) else { continue };
-                let kept_at_ns = now_ns();
-                let path = Name::parse(&name).map_or(RelPath::root(), |name| RelPath::root().join(&name));
-                let to = versions::name(&path, kept_at_ns);
-                stage.rename(&name, &area.kept, &to, Replace::Never)?;
-                kept += 1;
-                if let Some(kind) = kind_of(&now) {
-                    let (signature, hash, reason, name) = (now, None, "replaced", area.kept_address(&to));
-                    batch.versions.push(NewVersion { name, path, kind, signature, hash, kept_at_ns, reason });
+                if stage.stat(&name)?.is_none_or(|now| is_ours(&name, &now)) {
+                    continue;
                 }
+                let foreign = (owner_of(&name) == Owned::Foreign).then_some(&name[..]);
+                let Ok(shown) = Name::parse(foreign.unwrap_or(RECOVERED)).or_else(|_| Name::parse(RECOVERED)) else { continue };
+                self.bring_back(stage, &name, &area.top().join(&shown))?;
             }
         }
-        Ok(kept)
+        Ok(())
     }
 
-    /// What is left in the staging folders is ours to delete.
-    fn sweep(&self) -> Result<(), FsError> {
+    /// What is left in the staging folders is ours to delete: once it is durable that no intent speaks of it.
+    fn sweep(&self, state: &State) -> Result<(), ApplyError> {
         for area in self.areas.all() {
             let stage = area.stage.dir();
             for name in stage.names()? {
                 if stage.stat(&name)?.is_some_and(|now| is_ours(&name, &now)) {
+                    state.settle()?;
+                    kill_point("recover-settled");
                     remove_all(stage, &name)?;
                 }
             }
@@ -308,6 +417,12 @@ fn gone(error: &FsError) -> bool {
 
 fn same_identity(a: &Signature, b: &Signature) -> bool {
     a.ino == b.ino && kind_of(a) == kind_of(b)
+}
+
+/// Is an object that was renamed the one that was to be displaced, unchanged? Of a directory this tells nothing of its
+/// contents.
+fn is_expected(there: &Signature, expect: &Signature) -> bool {
+    same_identity(there, expect) && (kind_of(expect) == Some(Kind::Dir) || same_object(there, expect))
 }
 
 fn is_ours(name: &[u8], now: &Signature) -> bool {

@@ -44,7 +44,8 @@ impl Swapper<'_> {
         kill_point("move-attributes");
         let mut now = dir.stat(name.as_bytes())?;
         if let Some(now) = &mut now {
-            now.racy = origin.racy || mask.times;
+            // A write of equal size since the last look: it moved the time, or the time was set over it.
+            now.racy = origin.racy || mask.times || now.mtime_ns != moved.mtime_ns;
         }
         let signature = now.filter(|now| now.ino == moved.ino && now.size == moved.size);
         set_signature(&mut changes, &path, signature.unwrap_or(moved));
@@ -145,7 +146,7 @@ fn rename(from: &From, dir: &Dir, name: &Name) -> Result<(), Stop> {
             let what = "something stands there that was not there when it was scanned";
             Err(Failure::new("move", what).into())
         }
-        Err(error) => Err(error.into()),
+        Err(error) => Err(check::refused_by_either(error, &from.dir, dir)),
     }
 }
 

@@ -1,6 +1,5 @@
 //! Removals: a rename to the kept versions, and a look at what went.
 
-use super::Stop;
 use super::areas::leaf;
 use super::check::{self, changed};
 use super::job::Removal;
@@ -8,6 +7,7 @@ use super::late;
 use super::moves::{Contents, Kept, Origin};
 use super::prepare::Prepared;
 use super::swap::Swapper;
+use super::{MOVE_STEPS, Stop};
 use crate::entry::Signature;
 use crate::io::fs::{Dir, Replace};
 use crate::io::kill::kill_point;
@@ -33,16 +33,16 @@ impl Swapper<'_> {
             Some(version) if removal.whole => self.remove_tree(&path, &expected, &area.kept, version)?,
             Some(version) => {
                 self.remove_leaf(&path, &expected, &area.kept, version)?;
-                Contents::new()
+                Some(Contents::new())
             }
             None => {
                 self.remove_empty(&path, &expected)?;
-                Contents::new()
+                Some(Contents::new())
             }
         };
         self.did(changes, version.clone());
         let withheld = self.moves.withholds(&path);
-        if let (Some(version), true) = (version, self.moves.origin(&path).is_some())
+        if let (Some(version), Some(contents), true) = (version, contents, self.moves.origin(&path).is_some())
             && self.moves.has_room(contents.len())
         {
             let contents = removal.whole.then_some(contents);
@@ -62,29 +62,45 @@ impl Swapper<'_> {
         let live = self.rows.current(path)?;
         check::on_disk(&dir, name.as_bytes(), expected, live.as_ref(), "remove")?;
         kill_point("remove-before");
-        dir.rename(name.as_bytes(), kept, leaf(&version.name), Replace::Never)?;
+        let gone = dir.rename(name.as_bytes(), kept, leaf(&version.name), Replace::Never);
+        gone.map_err(|error| check::refused(error, &dir))?;
         kill_point("remove-after");
         let out = kept.stat(leaf(&version.name))?;
         if out.is_some_and(|out| same_object(&out, expected)) {
             return Ok(());
         }
-        Err(self.put_back(path, &dir, kept, version))
+        Err(self.put_back(path, &dir, (kept, version), changed("remove")))
     }
 
-    fn remove_tree(&mut self, path: &RelPath, expected: &Signature, kept: &Dir, version: &NewVersion) -> Result<Contents, Stop> {
+    /// Returns what is in it, where that is asked for and not too much.
+    fn remove_tree(
+        &mut self,
+        path: &RelPath,
+        expected: &Signature,
+        kept: &Dir,
+        version: &NewVersion,
+    ) -> Result<Option<Contents>, Stop> {
         let (dir, name) = self.parent(path)?;
         self.forget_dirs();
         check::on_disk(&dir, name.as_bytes(), expected, None, "remove")?;
         let below = dir.open_dir(name.as_bytes())?;
-        let contents = check::tree(&self.rows, &below, path, "remove")?;
+        let limit = if self.moves.origin(path).is_some() { MOVE_STEPS } else { 0 };
+        let contents = check::tree(&self.rows, &below, path, ("remove", limit))?;
         kill_point("remove-tree-before");
-        dir.rename(name.as_bytes(), kept, leaf(&version.name), Replace::Never)?;
+        let gone = dir.rename(name.as_bytes(), kept, leaf(&version.name), Replace::Never);
+        gone.map_err(|error| check::refused_by_either(error, &below, &dir))?;
         kill_point("remove-tree-after");
         let out = kept.stat(leaf(&version.name))?;
-        if out.is_some_and(|out| out.ino == expected.ino) {
-            return Ok(contents);
+        if out.is_none_or(|out| out.ino != expected.ino) {
+            return Err(self.put_back(path, &dir, (kept, version), changed("remove")));
         }
-        Err(self.put_back(path, &dir, kept, version))
+        // Once more, since nobody can come to it by its path any longer: what was written between the first look and the
+        // rename must not go. It is the same directory, whatever its name.
+        match check::tree(&self.rows, &below, path, ("remove", 0)) {
+            Ok(_) => Ok(contents),
+            Err(Stop::Run(error)) => Err(Stop::Run(error)),
+            Err(stop) => Err(self.put_back(path, &dir, (kept, version), stop)),
+        }
     }
 
     fn remove_empty(&mut self, path: &RelPath, expected: &Signature) -> Result<(), Stop> {
@@ -103,18 +119,19 @@ impl Swapper<'_> {
                 let what = "not empty: ignored or unreadable entries are left in it";
                 Err(Stop::Left(Failure::new("remove", what)))
             }
-            Err(error) => Err(error.into()),
+            Err(error) => Err(check::refused(error, &dir)),
         }
     }
 
-    /// What went was not what was expected: it returns to its path, or beside it if that is taken again.
-    fn put_back(&mut self, path: &RelPath, dir: &Dir, kept: &Dir, version: &NewVersion) -> Stop {
+    /// What went was not what was expected: it returns to its path, or beside it if that is taken again. Returns what the
+    /// user is told: why, or where it is now.
+    fn put_back(&mut self, path: &RelPath, dir: &Dir, (kept, version): (&Dir, &NewVersion), why: Stop) -> Stop {
         kill_point("remove-put-back");
-        let Some(name) = path.name() else { return changed("remove") };
+        let Some(name) = path.name() else { return why };
         let version = leaf(&version.name);
         match kept.rename(version, dir, name.as_bytes(), Replace::Never) {
-            Ok(()) => changed("remove"),
-            Err(error) if error.is_missing() => changed("remove"),
+            Ok(()) => why,
+            Err(error) if error.is_missing() => why,
             Err(_) => match late::keep_beside(self.context.root, kept, version, path) {
                 Ok(to) => {
                     let what = format!("it was changed again and again; one version is at {to}");

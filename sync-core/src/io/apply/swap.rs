@@ -8,7 +8,7 @@ use super::moves::Moves;
 use super::prepare::{Prepared, Ready};
 use super::rows::Rows;
 use super::versions::{self, VersionError};
-use super::{Applied, ApplyError, Context, Stop, late};
+use super::{Applied, ApplyError, Context, Stop, check, late};
 use crate::entry::{AttrMask, Kind, Signature};
 use crate::io::fs::{COARSE_CLOCK_NS, Dir, FsError, Replace, coarse_now_ns};
 use crate::io::kill::kill_point;
@@ -18,6 +18,7 @@ use crate::io::state::{Batch, Intent, NewVersion};
 use crate::knowledge::{Creation, Event, Vector};
 use crate::path::{Name, RelPath};
 use crate::plan::Stamp;
+use crate::report::Problem;
 use crate::store::Change;
 use std::io::ErrorKind;
 use std::rc::Rc;
@@ -30,10 +31,17 @@ struct Pending {
     versions: Vec<NewVersion>,
     /// S and M: recorded one transaction later than the rows they cover.
     raises: Vec<Change>,
-    /// Staged objects that did not go anywhere, by name and inode: ours to delete once their intents are settled.
-    rubbish: Vec<(Rc<Area>, Vec<u8>, u64)>,
+    /// Staged objects that did not go anywhere: ours to delete once their intents are settled.
+    rubbish: Vec<Rubbish>,
     /// The disk was changed: rows wait for a syncfs.
     on_disk: bool,
+}
+
+/// A staged object that did not go anywhere.
+struct Rubbish {
+    area: Rc<Area>,
+    name: Vec<u8>,
+    ino: u64,
 }
 
 /// Carries out staged batches, one after the other.
@@ -43,6 +51,8 @@ pub(super) struct Swapper<'a> {
     pub(super) moves: Moves,
     pub(super) areas: Areas<'a>,
     pending: Pending,
+    /// Rubbish whose intents are settled, though perhaps not durably: after a power cut they could be there again.
+    rubbish: Vec<Rubbish>,
     pub(super) ledger: Ledger<'a>,
     /// The event of what this batch makes fresh.
     event: Option<Event>,
@@ -60,6 +70,7 @@ impl<'a> Swapper<'a> {
             context,
             moves,
             pending: Pending::default(),
+            rubbish: Vec::new(),
             ledger: Ledger::new(context),
             event: None,
             last_dir: None,
@@ -76,11 +87,13 @@ impl<'a> Swapper<'a> {
         let ready = self.prepare(jobs)?;
         kill_point("batch-prepared");
         let touches_disk = ready.iter().any(|ready| ready.plan.is_some());
-        self.sync(touches_disk)?;
+        if self.sync(touches_disk)? {
+            // What was settled before the sync is settled for good.
+            self.clear_rubbish()?;
+        }
         kill_point("batch-synced");
         self.record()?;
         kill_point("batch-previous-committed");
-        self.clear_rubbish()?;
         self.pending.on_disk = touches_disk;
         for ready in ready {
             self.carry_out(ready)?;
@@ -97,10 +110,13 @@ impl<'a> Swapper<'a> {
         kill_point("finish-synced");
         self.record()?;
         kill_point("finish-committed");
-        // What the last batch allows to raise; with it everything before is durable.
+        // What the last batch allows to raise; with it everything before becomes durable.
         let changes = std::mem::take(&mut self.pending.changes);
         self.context.state.commit(Batch { changes, ..Batch::default() }, true)?;
         kill_point("finish-raised");
+        // So it does where there is nothing to raise.
+        self.context.state.settle()?;
+        kill_point("finish-settled");
         self.clear_rubbish()?;
         for item in self.moves.withheld() {
             self.ledger.done(Some(&item));
@@ -113,23 +129,24 @@ impl<'a> Swapper<'a> {
         Ok(self.ledger.close())
     }
 
-    /// Makes durable what was staged, intended and swapped, if there is any.
-    fn sync(&mut self, staged: bool) -> Result<(), ApplyError> {
-        if staged || self.pending.on_disk {
+    /// Makes durable what was staged, intended, swapped and recorded, if there is any; `true` if it did.
+    fn sync(&mut self, staged: bool) -> Result<bool, ApplyError> {
+        let needed = staged || self.pending.on_disk;
+        if needed {
             self.context.root.sync_all()?;
             for area in self.areas.all().filter(|area| !area.is_main()) {
                 area.kept.sync_all()?;
             }
             self.pending.on_disk = false;
         }
-        Ok(())
+        Ok(needed)
     }
 
     /// Records what was done before the last syncfs; what it allows to raise comes with the next call.
     fn record(&mut self) -> Result<(), ApplyError> {
         let pending = &mut self.pending;
         let versions = std::mem::take(&mut pending.versions);
-        let room = versions::LATE_CHECKED.saturating_sub(self.displaced.len());
+        let room = late::LATE_CHECKED.saturating_sub(self.displaced.len());
         self.displaced.extend(versions.iter().take(room).cloned());
         let changes = std::mem::take(&mut pending.changes);
         let settled = std::mem::take(&mut pending.settled);
@@ -139,12 +156,13 @@ impl<'a> Swapper<'a> {
             let batch = Batch { changes, settled, versions };
             self.context.state.commit(batch, self.context.state_elsewhere)?;
         }
+        self.rubbish.append(&mut self.pending.rubbish);
         self.rows.recorded();
         Ok(())
     }
 
     fn clear_rubbish(&mut self) -> Result<(), ApplyError> {
-        for (area, name, ino) in std::mem::take(&mut self.pending.rubbish) {
+        for Rubbish { area, name, ino } in std::mem::take(&mut self.rubbish) {
             let stage = area.stage.dir();
             // What an exchange brought out and could not be given back is not ours: recovery keeps it.
             if stage.stat(&name)?.is_some_and(|now| now.ino == ino) {
@@ -158,7 +176,7 @@ impl<'a> Swapper<'a> {
     /// A staged object is not going anywhere.
     pub(super) fn discard(&mut self, area: &Rc<Area>, tree: &Tree) {
         if let Some(Ok(staged)) = &tree.top.outcome {
-            self.pending.rubbish.push((area.clone(), tree.staged.clone(), staged.ino));
+            self.pending.rubbish.push(Rubbish { area: area.clone(), name: tree.staged.clone(), ino: staged.ino });
         }
     }
 
@@ -182,16 +200,23 @@ impl<'a> Swapper<'a> {
     /// Nothing is to be kept: what was displaced goes, now that all is recorded.
     fn drop_versions(&mut self) -> Result<(), ApplyError> {
         loop {
-            let pruned = versions::prune_at(self.context, i64::MAX, versions::PRUNE_OBJECTS);
-            match pruned {
-                Ok(pruned) if pruned.removed == 0 => return Ok(()),
-                Ok(_) => {}
+            let pruned = match versions::prune_at(self.context, i64::MAX, versions::PRUNE_OBJECTS) {
+                Ok(pruned) => pruned,
                 Err(VersionError::State(error)) => return Err(error.into()),
                 Err(error) => {
-                    let path = RelPath::root();
-                    self.ledger.problem(&path, "drop replaced versions", error.to_string());
+                    self.ledger.problem(&RelPath::root(), "drop replaced versions", error.to_string());
                     return Ok(());
                 }
+            };
+            for to in &pruned.brought_back {
+                self.context.monitor.notice(&format!("a replaced version was written to while it went: kept as {to}"));
+            }
+            if !pruned.more {
+                // What could not be removed was met again in each round.
+                for Problem { path, step, error } in pruned.problems {
+                    self.ledger.problem(&path, step, error);
+                }
+                return Ok(());
             }
         }
     }
@@ -319,7 +344,7 @@ impl<'a> Swapper<'a> {
                 let what = "something stands there that was not there when it was scanned";
                 return Err(Failure::new("create", what).into());
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(check::refused(error, at.dir)),
         }
         kill_point("create-after");
         Ok(Displacement::default())

@@ -4,21 +4,22 @@ use super::areas::{Area, Areas};
 use super::late;
 use super::names;
 use super::rows::Live;
-use super::{Context, Stop};
+use super::{Context, PROBLEMS, Stop};
 use crate::entry::{AttrMask, Attrs, Kind};
 use crate::io::fs::{Dir, FsError, Replace, Root, ctime_granularity};
 use crate::io::kill::kill_point;
 use crate::io::source::kind_of;
 use crate::io::state::{Batch, NewVersion, State, StateError, Version};
 use crate::path::RelPath;
+use crate::report::Problem;
 use rustix::time::{ClockId, clock_gettime};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Displaced objects looked at for late writes at the end of a run; the others when the root is next opened.
-pub(super) const LATE_CHECKED: usize = 20_000;
 /// Objects removed per call of [`prune`]: a bulk of deletions makes later creations slow on ext4.
 pub const PRUNE_OBJECTS: usize = 1_000;
+/// Versions looked at per call of [`prune`], those included that cannot be removed now.
+const PRUNE_LOOKED_AT: usize = 20_000;
 
 /// Why a kept version could not be listed, restored or removed.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +67,10 @@ pub struct Pruned {
     pub removed: usize,
     /// Paths of versions that had been written to, and were brought back.
     pub brought_back: Vec<RelPath>,
+    /// Versions that could not be removed, up to [`PROBLEMS`]; the next call tries again.
+    pub problems: Vec<Problem>,
+    /// The limit was reached: there may be more to remove.
+    pub more: bool,
 }
 
 /// Tells names made in one tick of the clock apart.
@@ -189,10 +194,10 @@ fn only_mode() -> AttrMask {
 }
 
 /// Removes versions older than `retention`, at most `limit` objects. A version that was written to since it was
-/// displaced is brought back beside its path instead.
+/// displaced is brought back beside its path instead. One that cannot be removed does not stop the others.
 ///
 /// # Errors
-/// The state cannot be read or written, or an object cannot be removed.
+/// The state cannot be read or written, or the folders of kept versions cannot be opened.
 pub fn prune(root: &Root, state: &State, now_ns: i64, retention: Duration, limit: usize) -> Result<Pruned, VersionError> {
     let retention = i64::try_from(retention.as_nanos()).unwrap_or(i64::MAX);
     prune_before(root, state, now_ns.saturating_sub(retention), limit)
@@ -205,33 +210,66 @@ pub(super) fn prune_at(context: Context<'_>, before_ns: i64, limit: usize) -> Re
 fn prune_before(root: &Root, state: &State, before_ns: i64, limit: usize) -> Result<Pruned, VersionError> {
     let areas = open_areas(root, state)?;
     let mut pruned = Pruned::default();
-    let mut budget = limit;
-    for version in state.versions_before(before_ns, limit)? {
-        let kept = &version.kept;
-        // What lies on a file system that is not mounted waits.
-        let Some((area, name)) = areas.find(&kept.name) else { continue };
-        let back = late::bring_back_if_written(root, &areas, kept)?;
-        let brought = back.is_some();
-        pruned.brought_back.extend(back);
-        if !brought {
-            if is_dir(&area.kept, name)? {
-                let tick_ns = ctime_granularity(root)?;
-                let below = area.kept.open_dir(name)?;
-                pruned.brought_back.extend(late::bring_back_below(root, &below, kept, tick_ns)?);
+    let (mut budget, mut left) = (limit, PRUNE_LOOKED_AT);
+    let mut after = (i64::MIN, i64::MIN);
+    loop {
+        let page = state.versions_before(before_ns, after, left.min(PRUNE_OBJECTS))?;
+        let Some(last) = page.last() else { return Ok(pruned) };
+        (after, left) = ((last.kept.kept_at_ns, last.id), left - page.len());
+        for version in &page {
+            match prune_one(root, &areas, &version.kept, (&mut budget, &mut pruned.brought_back)) {
+                Ok(true) => {
+                    state.forget_version(version.id)?;
+                    pruned.removed += 1;
+                }
+                Ok(false) => {}
+                Err(stop) => {
+                    let problem = problem_of(&version.kept.path, stop)?;
+                    if pruned.problems.len() < PROBLEMS {
+                        pruned.problems.push(problem);
+                    }
+                }
             }
-            kill_point("prune-checked");
-            if !remove_some(&area.kept, name, &mut budget)? {
-                break;
+            if budget == 0 {
+                pruned.more = true;
+                return Ok(pruned);
             }
-            kill_point("prune-removed");
-        }
-        state.forget_version(version.id)?;
-        pruned.removed += 1;
-        if budget == 0 {
-            break;
         }
     }
-    Ok(pruned)
+}
+
+/// Removes one version as far as the budget goes; `true` when its record may go.
+fn prune_one(
+    root: &Root,
+    areas: &Areas<'_>,
+    kept: &NewVersion,
+    (budget, brought_back): (&mut usize, &mut Vec<RelPath>),
+) -> Result<bool, Stop> {
+    // What lies on a file system that is not mounted waits.
+    let Some((area, name)) = areas.find(&kept.name) else { return Ok(false) };
+    if let Some(to) = late::bring_back_if_written(root, areas, kept)? {
+        brought_back.push(to);
+        return Ok(true);
+    }
+    if is_dir(&area.kept, name)? {
+        let tick_ns = ctime_granularity(root)?;
+        let below = area.kept.open_dir(name)?;
+        late::bring_back_below(root, &below, kept, (tick_ns, brought_back))?;
+    }
+    kill_point("prune-checked");
+    let gone = remove_some(&area.kept, name, budget)?;
+    kill_point("prune-removed");
+    Ok(gone)
+}
+
+/// What failed at one version is told; what stops all is handed up.
+pub(super) fn problem_of(path: &RelPath, stop: Stop) -> Result<Problem, VersionError> {
+    match stop {
+        Stop::Path(failure) | Stop::Left(failure) | Stop::Across(failure) => {
+            Ok(Problem { path: path.clone(), step: failure.step, error: failure.reason })
+        }
+        stop @ Stop::Run(_) => Err(stop.into()),
+    }
 }
 
 fn is_dir(dir: &Dir, name: &[u8]) -> Result<bool, FsError> {

@@ -159,9 +159,7 @@ impl Root {
     /// # Errors
     /// The system's.
     pub fn space(&self) -> Result<(u64, u64), FsError> {
-        let stat = retry_on_intr(|| rustix::fs::fstatvfs(&self.fd)).map_err(failed("ask for the free space of", &self.path))?;
-        let inodes = if stat.f_files == 0 { u64::MAX } else { stat.f_favail };
-        Ok((stat.f_bavail.saturating_mul(stat.f_frsize), inodes))
+        space(&self.fd, &self.path)
     }
 
     /// The identity of the root's file system, stable across mounts where the file system has one.
@@ -376,6 +374,14 @@ impl Dir {
         rustix::fs::syncfs(&self.fd).map_err(failed("sync the file system of", &self.path))
     }
 
+    /// As [`Root::space`], of the directory's file system.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn space(&self) -> Result<(u64, u64), FsError> {
+        space(&self.fd, &self.path)
+    }
+
     /// fsync of the directory.
     ///
     /// # Errors
@@ -419,6 +425,12 @@ impl Dir {
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(Errno) -> FsError {
     move |error| FsError { action, path: path.to_owned(), source: error.into() }
+}
+
+fn space(fd: &OwnedFd, path: &Path) -> Result<(u64, u64), FsError> {
+    let stat = retry_on_intr(|| rustix::fs::fstatvfs(fd)).map_err(failed("ask for the free space of", path))?;
+    let inodes = if stat.f_files == 0 { u64::MAX } else { stat.f_favail };
+    Ok((stat.f_bavail.saturating_mul(stat.f_frsize), inodes))
 }
 
 fn dir_flags() -> OFlags {

@@ -11,6 +11,8 @@ pub const COARSE_CLOCK_NS: i64 = 10_000_000;
 const WHOLE_SECONDS_NS: i64 = 2_000_000_000;
 /// Changes tried; on a coarse clock most of them fall into one tick.
 const ROUNDS: usize = 16;
+/// Names in the private folder on which renames are tried.
+const PROBES: [&[u8]; 3] = [b"probe-a", b"probe-b", b"probe-c"];
 
 /// The clock by which file systems stamp changes, ns since 1970.
 #[must_use]
@@ -52,15 +54,21 @@ pub fn ctime_granularity(root: &Root) -> Result<i64, FsError> {
 /// The trial itself failed.
 pub fn supports_exchange(root: &Root) -> Result<bool, FsError> {
     let dir = root.private(&[])?;
-    let names = ["a", "b", "c"].map(|end| format!("probe-{}-{end}", std::process::id()));
-    let answer = exchange_works(&dir, names.each_ref().map(|name| name.as_bytes()));
-    for name in &names {
-        match dir.unlink(name.as_bytes()) {
+    // A trial that was interrupted left some.
+    clear(&dir)?;
+    let answer = exchange_works(&dir, PROBES);
+    clear(&dir)?;
+    answer
+}
+
+fn clear(dir: &Dir) -> Result<(), FsError> {
+    for name in PROBES {
+        match dir.unlink(name) {
             Err(error) if !error.is_missing() => return Err(error),
             _ => {}
         }
     }
-    answer
+    Ok(())
 }
 
 fn exchange_works(dir: &Dir, [a, b, c]: [&[u8]; 3]) -> Result<bool, FsError> {

@@ -75,6 +75,8 @@ struct Writer {
     next_node: i64,
     /// Is `synchronous` FULL at present?
     full: bool,
+    /// Was something committed that may not have reached the disk?
+    loose: bool,
 }
 
 /// The one row of the clock table.
@@ -375,6 +377,7 @@ impl State {
             writer.conn.pragma_update(None, "synchronous", mode).attempt("set durability")?;
             writer.full = durable;
         }
+        let before = writer.conn.total_changes();
         let (result, clock, next_node) = {
             let writer = &*writer;
             let sql = Transaction::new_unchecked(&writer.conn, TransactionBehavior::Immediate).attempt("begin")?;
@@ -388,6 +391,10 @@ impl State {
         };
         writer.clock = clock;
         writer.next_node = next_node;
+        // A transaction that wrote nothing does not sync the log, whatever was asked for.
+        if writer.conn.total_changes() != before {
+            writer.loose = !durable;
+        }
         self.published.write().expect("no panic while the clock is held").clock = clock;
         Ok(result)
     }

@@ -171,7 +171,7 @@ impl State {
         .attempt("read the root")?;
         let names = Names::load(&conn)?;
         Ok(State {
-            writer: Mutex::new(Writer { conn, clock, next_node: next_node + 1, full: false }),
+            writer: Mutex::new(Writer { conn, clock, next_node: next_node + 1, full: false, loose: true }),
             readers: None,
             file: None,
             names: RwLock::new(names),

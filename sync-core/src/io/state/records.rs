@@ -7,7 +7,32 @@ use crate::path::RelPath;
 use crate::plan::Open;
 use rusqlite::{Connection, OptionalExtension as _, Params, params};
 
+/// Under this key stands how often everything was made durable at once.
+const SETTLED: &str = "state.settled";
+
 impl State {
+    /// Makes all commits durable that were not asked to be: they have reached the disk when the call returns. Costs
+    /// nothing if there are none.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn settle(&self) -> Result<()> {
+        if self.is_settled() {
+            return Ok(());
+        }
+        // The log is synced by a transaction that writes something.
+        self.write(true, |tx| {
+            let before = meta(tx.conn, SETTLED)?.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
+            put_meta(tx.conn, SETTLED, &before.wrapping_add(1).to_le_bytes())
+        })
+    }
+
+    /// Has everything reached the disk that was committed?
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        !self.writer.lock().expect("no panic while the state is held").loose
+    }
+
     /// A remembered value (rules' hash, generation …). Keys that begin with `state.` are the state's own.
     ///
     /// # Errors
@@ -158,13 +183,26 @@ impl State {
         })
     }
 
-    /// Kept versions older than a time, oldest first, at most `limit`.
+    /// Kept versions older than a time, oldest first, at most `limit`: those that follow the version
+    /// `after` = (time, number).
     ///
     /// # Errors
     /// What SQLite reports.
-    pub fn versions_before(&self, ns: i64, limit: usize) -> Result<Vec<Version>> {
+    pub fn versions_before(&self, ns: i64, after: (i64, i64), limit: usize) -> Result<Vec<Version>> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        self.read(|conn| versions(conn, "WHERE kept_at < ?1 ORDER BY kept_at, id LIMIT ?2", [ns, limit]))
+        let clause = "WHERE kept_at < ?1 AND (kept_at, id) > (?2, ?3) ORDER BY kept_at, id LIMIT ?4";
+        self.read(|conn| versions(conn, clause, [ns, after.0, after.1, limit]))
+    }
+
+    /// Kept versions not older than a time, newest first, at most `limit`: those that follow the version
+    /// `after` = (time, number).
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn versions_since(&self, ns: i64, after: (i64, i64), limit: usize) -> Result<Vec<Version>> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let clause = "WHERE kept_at >= ?1 AND (kept_at, id) < (?2, ?3) ORDER BY kept_at DESC, id DESC LIMIT ?4";
+        self.read(|conn| versions(conn, clause, [ns, after.0, after.1, limit]))
     }
 
     /// Forgets a kept version that is gone from the disk.

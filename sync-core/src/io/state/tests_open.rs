@@ -400,7 +400,7 @@ fn versions_are_found_at_and_below_a_path() {
     let paths = |found: Vec<Version>| found.iter().map(|v| v.kept.path.to_string()).collect::<Vec<_>>();
     assert_eq!(paths(state.versions(&path("a")).unwrap()), ["a/b/c", "a/b", "a"]);
     assert_eq!(paths(state.versions(&path("")).unwrap()), ["a/b/c", "a-c", "a/b", "a"]);
-    let old = state.versions_before(4, 2).unwrap();
+    let old = state.versions_before(4, (i64::MIN, i64::MIN), 2).unwrap();
     assert_eq!(old[0].kept, kept("a", 1));
     assert_eq!(paths(old.clone()), ["a", "a/b"]);
     state.forget_version(old[0].id).unwrap();

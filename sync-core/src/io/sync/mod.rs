@@ -5,6 +5,7 @@ mod replica;
 mod roots;
 mod survey;
 
+pub use crate::plan::Totals;
 pub use replica::{Keep, KeptVersion, OpenConflict, Replica};
 
 use crate::entry::AttrMask;
@@ -117,27 +118,6 @@ pub enum SyncError {
     Version(#[from] VersionError),
 }
 
-/// Numbers of a plan or of a finished run.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Paths created.
-    pub created: u64,
-    /// Files replaced, attributes changed.
-    pub updated: u64,
-    /// Paths deleted; a moved path is not.
-    pub deleted: u64,
-    /// Files and directories moved in place.
-    pub moved: u64,
-    /// Conflicts met: resolved or left.
-    pub conflicts: u64,
-    /// Paths left as they are by policy.
-    pub skipped: u64,
-    /// Paths that failed.
-    pub failed: u64,
-    /// Content bytes to bring, or brought.
-    pub bytes: u64,
-}
-
 /// A planned synchronisation: nothing was changed yet.
 #[derive(Debug)]
 pub struct Plan {
@@ -214,19 +194,6 @@ impl Options {
             state_dir: None,
             dry_run: false,
         }
-    }
-}
-
-impl Totals {
-    fn add(&mut self, other: &Totals) {
-        self.created += other.created;
-        self.updated += other.updated;
-        self.deleted += other.deleted;
-        self.moved += other.moved;
-        self.conflicts += other.conflicts;
-        self.skipped += other.skipped;
-        self.failed += other.failed;
-        self.bytes += other.bytes;
     }
 }
 

@@ -5,7 +5,7 @@ use super::roots::{Opened, Pair};
 use super::survey::Survey;
 use super::{Options, Side, SyncError, Totals};
 use crate::ignore::Rules;
-use crate::io::apply::{self, Applied, Apply, Context, Moves};
+use crate::io::apply::{Applied, Apply, Context, Moves};
 use crate::io::source::LocalSource;
 use crate::io::state::{Decision, Pending, State};
 use crate::knowledge::ReplicaId;
@@ -299,8 +299,7 @@ fn only_ignored(applied: &Applied) -> bool {
 }
 
 fn add(pulled: &mut Pulled, here: Side, applied: &Applied, count_open: bool) {
-    let apply::Totals { created, updated, deleted, moved, conflicts, skipped, failed, bytes } = applied.totals;
-    let mut totals = Totals { created, updated, deleted, moved, conflicts, skipped, failed, bytes };
+    let mut totals = applied.totals;
     if !count_open {
         totals.conflicts = 0;
         totals.skipped = 0;

@@ -5,7 +5,7 @@
 
 use super::{Options, SyncError};
 use crate::ignore::{self, Rules};
-use crate::io::apply::{self, PRUNE_OBJECTS};
+use crate::io::apply::{self, LATE_AGE, PRUNE_OBJECTS};
 use crate::io::fs::{Dir, FsError, Replace, Root, coarse_now_ns, ctime_granularity};
 use crate::io::scan;
 use crate::io::state::{Batch, NodeId, Peer, State};
@@ -229,14 +229,14 @@ fn finish(found: Found, state: Option<State>, options: &Options, monitor: &dyn M
         write_marker(&opened)?;
     }
     let recovered = apply::recover(&opened.root, &opened.state, options.mask)?;
-    if recovered.finished + recovered.forgotten + recovered.kept > 0 {
-        monitor.notice(&format!(
-            "{}: an earlier run was interrupted: {} changes completed, {} taken back, {} objects kept among the versions",
-            opened.root.path().display(),
-            recovered.finished,
-            recovered.forgotten,
-            recovered.kept
-        ));
+    let mut notices = recovered.notices();
+    if !options.dry_run {
+        apply::check_renames(&opened.root)?;
+        let since_ns = coarse_now_ns() - i64::try_from(LATE_AGE.as_nanos()).unwrap_or(i64::MAX);
+        notices.extend(apply::check_late(&opened.root, &opened.state, since_ns)?.notices());
+    }
+    for text in notices {
+        monitor.notice(&format!("{}: {text}", opened.root.path().display()));
     }
     Ok(opened)
 }
@@ -379,11 +379,14 @@ pub(super) fn remember(pair: &Pair, options: &Options, monitor: &dyn Monitor) ->
         opened.state.prune()?;
         let retention = options.keep_versions.unwrap_or_default();
         let pruned = apply::prune(&opened.root, &opened.state, coarse_now_ns(), retention, PRUNE_OBJECTS)?;
-        for path in pruned.brought_back {
+        for path in &pruned.brought_back {
             monitor.notice(&format!(
                 "{}: an older version of {path} was written to after it had been replaced: it stands beside it as a conflict copy",
                 opened.root.path().display()
             ));
+        }
+        for problem in &pruned.problems {
+            monitor.problem(problem);
         }
     }
     Ok(())

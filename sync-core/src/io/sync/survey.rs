@@ -127,14 +127,7 @@ impl OneSurvey {
     fn count(&mut self, pull: &OnePull<'_>, step: &Step) -> Result<(), SyncError> {
         let totals = &mut self.totals;
         if let Some(item) = step.item() {
-            match item.verb {
-                Verb::Create => totals.created += 1,
-                Verb::Update | Verb::Meta => totals.updated += 1,
-                Verb::Delete => totals.deleted += 1,
-                Verb::Move => totals.moved += 1,
-                Verb::Conflict => totals.conflicts += 1,
-            }
-            totals.bytes += item.bytes;
+            totals.count(&item);
         }
         match &step.action {
             Action::Leave { why: Open::Ignored, .. } => {}

@@ -13,7 +13,7 @@ fn now_ns() -> i64 {
 }
 
 /// What was written before is older than the clock's grain when this returns.
-fn the_clock_goes_on() {
+pub(super) fn the_clock_goes_on() {
     let start = now_ns();
     while now_ns() <= start + 2 * crate::io::fs::COARSE_CLOCK_NS {
         std::thread::yield_now();
@@ -138,13 +138,87 @@ fn a_late_write_inside_a_removed_tree_is_brought_back_when_the_tree_is_pruned() 
 fn young_versions_are_looked_at_when_the_root_is_opened() {
     let world = World::new();
     replace(&world, "f", "old", "new");
-    assert!(check_late(&world.root, world.state(), 0).unwrap().is_empty());
+    let late = |since_ns| check_late(&world.root, world.state(), since_ns).unwrap();
+    assert_eq!(late(0), Late::default());
     let name = fs::read_dir(world.at(".driftless/versions")).unwrap().next().unwrap().unwrap();
     write_file(&name.path(), "old and more");
-    assert!(check_late(&world.root, world.state(), i64::MAX).unwrap().is_empty());
-    let brought = check_late(&world.root, world.state(), 0).unwrap();
+    assert_eq!(late(i64::MAX), Late::default());
+    let brought = late(0).brought_back;
     assert_eq!(brought.len(), 1);
     assert_eq!(world.read(&brought[0].to_string()), "old and more");
+}
+
+/// A record that names no file that could exist: no call with it succeeds.
+fn record_a_bad_version(world: &World) {
+    let signature = world.root.signature().unwrap();
+    let name = b"no\0name".to_vec();
+    let (path, kind, reason) = (rel("bad"), Kind::File, "replaced");
+    let bad = crate::io::state::NewVersion { name, path, kind, signature, hash: None, kept_at_ns: 1, reason };
+    world.state().commit(Batch { versions: vec![bad], ..Batch::default() }, true).unwrap();
+}
+
+#[test]
+fn one_bad_version_is_told_and_the_others_go() {
+    let mut world = World::new();
+    record_a_bad_version(&world);
+    replace(&world, "f", "old", "new");
+    replace(&world, "g", "older", "newer");
+    let late = check_late(&world.root, world.state(), 0).unwrap();
+    assert_eq!((late.problems.len(), late.brought_back.len()), (1, 0));
+    let later = now_ns() + HOUR.as_nanos() as i64;
+    let pruned = prune(&world.root, world.state(), later, HOUR, 100).unwrap();
+    assert_eq!((pruned.removed, pruned.problems.len(), pruned.more), (2, 1, false));
+    assert_eq!(pruned.problems[0].path, rel("bad"));
+    assert!(world.kept().is_empty());
+    // The same where nothing is to be kept at all: the run ends, with a problem.
+    world.keep = None;
+    let old = world.record("f", Some(hash_of(b"new")));
+    let applied = world.apply(vec![world.remove("f", &old)]);
+    assert_eq!(applied.problems.len(), 1);
+    assert!(applied.complete && world.kept().is_empty());
+}
+
+#[test]
+fn a_large_tree_goes_at_once_where_nothing_is_to_be_kept() {
+    let mut world = World::new();
+    world.keep = None;
+    let dir = world.have("d", None);
+    for number in 0..PRUNE_OBJECTS + 10 {
+        world.have(&format!("d/{number}"), Some("x"));
+    }
+    assert!(world.apply(vec![world.remove_tree("d", &dir)]).complete);
+    assert_eq!(fs::read_dir(world.at(".driftless/versions")).unwrap().count(), 0);
+}
+
+#[test]
+fn the_reason_tells_a_lost_conflict_from_a_replacement() {
+    let world = World::new();
+    replace(&world, "f", "old", "new");
+    let loser = world.have("g", Some("loser"));
+    let row = world.theirs("g", Some("winner"));
+    let mut step = world.write("g", &row, Some(&loser));
+    if let Action::Write { stamp, .. } = &mut step.action {
+        *stamp = Stamp::Fresh { c: Some(row.c.clone()) };
+    }
+    assert!(world.apply(vec![step]).complete);
+    let reason = |path| world.state().versions(&rel(path)).unwrap()[0].kept.reason;
+    assert_eq!((reason("f"), reason("g")), ("replaced", "lost a conflict"));
+}
+
+#[test]
+fn what_finds_no_room_is_not_begun() {
+    let world = World::new();
+    let mut large = world.theirs("d/large", Some("in truth small"));
+    large.object.content = Content::File { size: 1 << 60, hash: None };
+    let steps =
+        vec![world.make("d"), world.write("d/large", &large, None), world.create("d/small", "small"), world.finish_dir("d")];
+    let applied = world.apply(steps);
+    assert_eq!((applied.totals.created, applied.totals.failed), (2, 1), "{:?}", applied.problems);
+    assert_eq!(applied.problems[0].path, rel("d/large"));
+    assert!(applied.problems[0].error.contains("no room"), "{:?}", applied.problems);
+    assert_eq!(*world.there.fetched.lock().unwrap(), [rel("d/small")]);
+    assert_eq!(world.disk().keys().collect::<Vec<_>>(), ["d", "d/small"]);
+    world.assert_stage_is_empty();
 }
 
 #[test]
