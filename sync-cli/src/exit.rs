@@ -39,7 +39,7 @@ impl Exit {
         }
         match error.downcast_ref::<SyncError>() {
             Some(SyncError::Cancelled) => Exit::Interrupted,
-            Some(SyncError::Rule(_)) => Exit::Usage,
+            Some(SyncError::Rule(_) | SyncError::RuleFile { .. }) => Exit::Usage,
             _ => Exit::CouldNotRun,
         }
     }

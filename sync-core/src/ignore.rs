@@ -8,6 +8,8 @@ use std::os::unix::ffi::OsStrExt;
 
 /// The file at a root that holds the folder's rules. It is synchronised like any other.
 pub const FILE: &str = ".driftlessignore";
+/// Longest file of rules that is taken, bytes; a longer one is refused, never cut.
+pub const FILE_BYTES: u64 = 1 << 20;
 
 /// A rule that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -131,3 +131,112 @@ fn a_bind_mount_of_the_same_file_system_is_another_mount() {
         change_everything_below(folder);
     });
 }
+
+fn unmount(at: &Path) {
+    run("umount", &[at.to_str().unwrap()]);
+}
+
+/// A file system that keeps its content while it is not mounted: a bind mount of a folder beside the roots.
+fn mount_disk(folder: &Path, at: &Path) {
+    fs::create_dir_all(folder.join("disk")).unwrap();
+    fs::create_dir_all(at).unwrap();
+    run("mount", &["--bind", folder.join("disk").to_str().unwrap(), at.to_str().unwrap()]);
+}
+
+/// A run that reports problems, and what they say.
+fn troubled(folder: &Path, options: &Options) -> Vec<String> {
+    let mut sync = Sync::open(&folder.join("a"), &folder.join("b"), options.clone(), &Silent).unwrap();
+    let report = sync.apply(&Silent).unwrap();
+    assert!(!report.in_sync);
+    report.problems.iter().map(|(_, problem)| format!("{}: {}", problem.path, problem.error)).collect()
+}
+
+/// Roots of which `b` holds a mounted disk at `mnt`, with files on it.
+fn with_disk(folder: &Path) -> Options {
+    fs::create_dir(folder.join("a")).unwrap();
+    mount_disk(folder, &folder.join("b/mnt"));
+    for path in ["mnt/x", "mnt/deep/y", "mnt/deep/z", "beside"] {
+        write(&folder.join("b"), path, path);
+    }
+    synchronise(folder);
+    assert_eq!(tree(&folder.join("a")), tree(&folder.join("b")));
+    // Lifted: a file system that is missing is no matter of how much is deleted.
+    Options { max_delete: None, ..Options::standard() }
+}
+
+#[test]
+fn a_disk_that_is_not_mounted_any_more_is_no_deletion_whatever_lies_below_it() {
+    in_namespace("a_disk_that_is_not_mounted_any_more_is_no_deletion_whatever_lies_below_it", |folder| {
+        let options = with_disk(folder);
+        let [a, b] = ["a", "b"].map(|side| folder.join(side));
+        let before = tree(&a);
+        unmount(&b.join("mnt"));
+        // What was hidden below the disk: nothing, then something of a recorded name.
+        for hidden in ["beside", "mnt/x"] {
+            write(&b, hidden, "from before the disk was there");
+            fs::write(a.join("beside"), "from before the disk was there").unwrap();
+            let problems = troubled(folder, &options);
+            assert!(
+                problems.iter().any(|problem| problem.starts_with("mnt: ") && problem.contains("Mount it again")),
+                "{problems:?}"
+            );
+            assert_eq!(fs::read_to_string(a.join("mnt/x")).unwrap(), "mnt/x");
+            assert_eq!(tree(&a).len(), before.len());
+        }
+        // Nothing new is put where the disk would hide it.
+        write(&a, "mnt/new", "new");
+        write(&a, "mnt/deep/y", "edited meanwhile");
+        troubled(folder, &options);
+        assert!(!b.join("mnt/new").exists() && !b.join("mnt/deep").exists());
+        fs::remove_file(b.join("mnt/x")).unwrap();
+        mount_disk(folder, &b.join("mnt"));
+        synchronise(folder);
+        assert_eq!(tree(&a), tree(&b));
+        assert_eq!(fs::read_to_string(b.join("mnt/deep/y")).unwrap(), "edited meanwhile");
+        assert!(b.join("mnt/new").exists());
+    });
+}
+
+#[test]
+fn a_mount_point_that_went_with_its_disk_is_no_deletion() {
+    in_namespace("a_mount_point_that_went_with_its_disk_is_no_deletion", |folder| {
+        let options = with_disk(folder);
+        let [a, b] = ["a", "b"].map(|side| folder.join(side));
+        let before = tree(&a);
+        unmount(&b.join("mnt"));
+        fs::remove_dir(b.join("mnt")).unwrap();
+        for _ in 0..2 {
+            let problems = troubled(folder, &options);
+            assert!(problems.iter().any(|problem| problem.starts_with("mnt: ")), "{problems:?}");
+            assert_eq!(tree(&a), before);
+            assert!(!b.join("mnt").exists(), "nothing is made where the disk belongs");
+        }
+        fs::write(b.join("mnt"), "a file in its place").unwrap();
+        troubled(folder, &options);
+        assert_eq!(tree(&a), before);
+        fs::remove_file(b.join("mnt")).unwrap();
+        // Gone for good: a rule says so, and deletes nothing.
+        fs::write(b.join(".driftlessignore"), "/mnt\n").unwrap();
+        synchronise(folder);
+        assert_eq!(fs::read_to_string(a.join("mnt/x")).unwrap(), "mnt/x");
+    });
+}
+
+#[test]
+fn a_disk_seen_through_a_part_of_the_root_is_known_as_one() {
+    in_namespace("a_disk_seen_through_a_part_of_the_root_is_known_as_one", |folder| {
+        fs::create_dir(folder.join("a")).unwrap();
+        mount_disk(folder, &folder.join("b/mnt"));
+        for path in ["mnt/x", "mnt/y"] {
+            write(&folder.join("b"), path, path);
+        }
+        let paths = vec![RelPath::parse(b"mnt/x").unwrap(), RelPath::parse(b"mnt/y").unwrap()];
+        let options = Options { max_delete: None, paths, ..Options::standard() };
+        let [a, b] = ["a", "b"].map(|side| folder.join(side));
+        Sync::open(&a, &b, options.clone(), &Silent).unwrap().apply(&Silent).unwrap();
+        assert!(a.join("mnt/y").exists());
+        unmount(&b.join("mnt"));
+        assert!(!troubled(folder, &options).is_empty());
+        assert!(a.join("mnt/x").exists() && a.join("mnt/y").exists());
+    });
+}

@@ -58,12 +58,20 @@ pub enum Replace {
 }
 
 /// A mount, and within it the part (a subvolume) that names can be renamed in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Mount {
     /// The kernel's number of the mount; 0 where it does not tell (before Linux 5.8).
     id: u64,
     /// Device number.
     dev: u64,
+}
+
+impl Mount {
+    /// Is it the same mount, whatever part of it? Where the kernel does not number mounts, the device must do.
+    #[must_use]
+    pub fn is_same(&self, other: &Mount) -> bool {
+        if self.id == 0 || other.id == 0 { self.dev == other.dev } else { self.id == other.id }
+    }
 }
 
 /// A root directory, held open.

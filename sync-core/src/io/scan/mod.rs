@@ -10,6 +10,7 @@
 
 mod compare;
 mod examine;
+mod mounts;
 mod queue;
 mod read;
 mod record;
@@ -23,6 +24,7 @@ use crate::io::state::{NodeId, State, StateError};
 use crate::knowledge::Event;
 use crate::path::{RelPath, escape};
 use crate::report::{Monitor, Problem};
+use mounts::Mounts;
 use queue::{Only, Queue};
 use record::Recorder;
 use std::num::NonZero;
@@ -83,6 +85,8 @@ pub struct Scanned {
     pub problems: Vec<Problem>,
     /// Number of such paths.
     pub failed: u64,
+    /// Where a file system is not mounted that was: what is there is unknown, and nothing is to be put there.
+    pub unavailable: Vec<RelPath>,
     /// The event of all changes found; `None` if there are none.
     pub event: Option<Event>,
 }
@@ -101,6 +105,15 @@ pub enum ScanError {
     RootChanged {
         /// The root.
         path: PathBuf,
+    },
+    /// More mount points than can be remembered.
+    #[error(
+        "{path} is one mount point more than the {} that can be kept apart below one root: leave some out by ignore rules",
+        mounts::MOST
+    )]
+    Mounts {
+        /// The one too many.
+        path: RelPath,
     },
     /// The user stopped the run.
     #[error("the scan was stopped")]
@@ -126,6 +139,7 @@ pub fn scan(scan: &Scan<'_>) -> Result<Scanned, ScanError> {
     let shared = Shared {
         clock: Clock { root_dev: device, granularity_ns: scan.granularity_ns },
         root_dev_before: recorded_device(scan.state)?,
+        mounts: Mounts::load(scan.state)?,
         queue: Queue::starting_at(Only::of(scan.only)),
         totals: Totals::default(),
         problems: Problems::new(scan.monitor),
@@ -134,6 +148,7 @@ pub fn scan(scan: &Scan<'_>) -> Result<Scanned, ScanError> {
     walk_all(scan, &shared, &mut recorder)?;
     check_root(scan.root)?;
     let mut scanned = recorder.finish()?;
+    scanned.unavailable = shared.mounts.finish()?;
     // Only a whole scan renews the device of all directories' rows.
     if scan.only.is_empty() && shared.root_dev_before != Some(device) {
         scan.state.put_meta(ROOT_DEVICE, &device.to_le_bytes())?;
@@ -149,6 +164,7 @@ struct Shared<'a> {
     clock: Clock,
     /// Device of the root when it was scanned last.
     root_dev_before: Option<u64>,
+    mounts: Mounts<'a>,
     queue: Queue,
     totals: Totals,
     problems: Problems<'a>,

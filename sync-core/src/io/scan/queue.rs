@@ -2,6 +2,7 @@
 //! along one path.
 
 use crate::entry::Signature;
+use crate::io::fs::Mount;
 use crate::io::state::NodeId;
 use crate::knowledge::Creation;
 use crate::path::{Name, RelPath};
@@ -63,14 +64,22 @@ pub(super) struct Enter {
     pub(super) only: Option<Arc<Only>>,
 }
 
+/// The file system that a directory lies in.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Around {
+    pub(super) mount: Mount,
+    /// Device, and the one it had when it was recorded.
+    pub(super) device: u64,
+    pub(super) device_before: Option<u64>,
+}
+
 /// Sibling directories to be looked at.
 #[derive(Debug)]
 pub(super) struct Group {
     /// Their directory.
     pub(super) parent: RelPath,
-    /// Its device, and the one it had when it was recorded.
-    pub(super) device: u64,
-    pub(super) device_before: Option<u64>,
+    /// Where it lies, and where it lay.
+    pub(super) around: Around,
     /// The directories, by name ascending.
     pub(super) entries: Vec<Enter>,
 }
@@ -81,8 +90,8 @@ pub(super) struct Task {
     pub(super) path: RelPath,
     pub(super) was: Was,
     pub(super) only: Option<Arc<Only>>,
-    /// Device of the containing directory, and the one it had when it was recorded; `None` for the root.
-    pub(super) around: Option<(u64, Option<u64>)>,
+    /// The containing directory's; `None` for the root.
+    pub(super) around: Option<Around>,
 }
 
 #[derive(Debug)]
@@ -166,7 +175,7 @@ impl Pile {
         let group = self.groups.last_mut()?;
         let enter = group.entries.pop()?;
         let path = group.parent.join(&enter.name);
-        let around = Some((group.device, group.device_before));
+        let around = Some(group.around);
         if group.entries.is_empty() {
             self.groups.pop();
         }
@@ -205,7 +214,8 @@ mod tests {
 
     fn group(parent: &str, children: &[&str]) -> Group {
         let enter = |name: &&str| Enter { name: Name::parse(name.as_bytes()).unwrap(), was: Was::Absent, only: None };
-        Group { parent: path(parent), device: 1, device_before: None, entries: children.iter().map(enter).collect() }
+        let around = Around { mount: Mount::default(), device: 1, device_before: None };
+        Group { parent: path(parent), around, entries: children.iter().map(enter).collect() }
     }
 
     #[test]

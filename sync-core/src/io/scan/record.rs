@@ -5,7 +5,7 @@
 
 use super::compare::kind_of;
 use super::read::{Unread, in_parallel, read_verified};
-use super::{Scan, ScanError, Scanned, Shared};
+use super::{Scan, ScanError, Scanned, Shared, mounts};
 use crate::entry::{Content, Hash, Object, Signature};
 use crate::io::fs::{Dir, FsError};
 use crate::io::state::{Batch, NodeId, State};
@@ -134,6 +134,9 @@ impl<'a> Recorder<'a> {
         self.recognise_moves()?;
         self.delete_gone()?;
         for (_, standing) in std::mem::take(&mut self.supplants) {
+            if self.is_missing(&standing.path)? {
+                continue;
+            }
             let bound = self.bound()?;
             self.push(Change::RemoveTree { path: standing.path.clone(), learn: None, bound })?;
             self.put(standing)?;
@@ -227,12 +230,21 @@ impl<'a> Recorder<'a> {
         let mut last: Option<(RelPath, Option<Dir>)> = None;
         for (path, tree) in gone {
             match self.is_gone(&path, &mut last) {
+                Ok(true) if tree.is_some() && self.is_missing(&path)? => {}
                 Ok(true) => self.remove(path, tree.is_some())?,
                 Ok(false) => self.shared.problems.add(path, "look at", "changes while it is looked at"),
                 Err(error) => self.shared.problems.add(path, "look at", error),
             }
         }
         Ok(())
+    }
+
+    /// Did a mount point go with the directory? What lay on it was not deleted: that cannot be done while it is mounted.
+    fn is_missing(&self, path: &RelPath) -> Result<bool, ScanError> {
+        let Some(mount) = self.shared.mounts.lost_with(path)? else { return Ok(false) };
+        self.shared.problems.add(mount, "look at", mounts::MISSING);
+        self.shared.mounts.miss(path);
+        Ok(true)
     }
 
     /// Is there nothing at the path that is synchronised? `last` is the directory looked into before.

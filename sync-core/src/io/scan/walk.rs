@@ -1,11 +1,12 @@
 //! The walking threads: one directory at a time is listed and compared; what is to be recorded of it.
 
 use super::compare::{self, Calls, Names, Tally};
-use super::queue::{Enter, Group, Only, Task, Was};
+use super::mounts;
+use super::queue::{Around, Enter, Group, Only, Task, Was};
 use super::record::Finding;
 use super::{Scan, ScanError, Shared};
 use crate::entry::{Content, Kind, Object, Signature};
-use crate::io::fs::{Dir, FsError, LISTING_BYTES};
+use crate::io::fs::{Dir, FsError, LISTING_BYTES, Mount};
 use crate::io::state::{Known, NodeId};
 use crate::knowledge::Creation;
 use crate::path::{MAX_DEPTH, Name, RESERVED, RelPath};
@@ -72,13 +73,22 @@ impl<'a> Walker<'a> {
             Ok(dir) => dir,
             Err(error) => return self.not_opened(task, error),
         };
-        let listed = self.list(&mut dir, &task, names).and_then(|()| dir.stat_self());
-        let now = match listed {
-            Ok(now) => now,
+        let listed = self.list(&mut dir, &task, names).and_then(|()| Ok((dir.stat_self()?, dir.mount()?)));
+        let (now, mount) = match listed {
+            Ok(listed) => listed,
             Err(error) => return self.not_listed(task, error),
         };
+        let is_mount = task.around.is_some_and(|around| !mount.is_same(&around.mount));
+        if !is_mount && matches!(task.was, Was::Dir(..)) && self.shared.mounts.was(&task.path) {
+            // Whatever stands here was hidden below the file system that is missing.
+            return self.missing(&task, mounts::MISSING);
+        }
         let known = self.known(&task)?;
         if names.is_empty() && known.is_empty() {
+            if is_mount {
+                // What a pull puts on it is not to be taken for deleted either.
+                self.shared.mounts.seen(&task.path)?;
+            }
             let hidden = names.left_out;
             return self.own(&task, &now, &Tally { hidden, ..Tally::default() });
         }
@@ -88,16 +98,31 @@ impl<'a> Walker<'a> {
         }
         match self.mount_changed(&task, &dir, &now, &known) {
             Ok(false) => {}
-            Ok(true) => {
-                self.problem(&task.path, LIST, "another file system is mounted here or was unmounted");
-                return Ok(());
-            }
+            Ok(true) => return self.missing(&task, "another file system is mounted here or was unmounted"),
             Err(error) => return self.not_listed(task, error),
         }
-        self.look_inside(&task, &dir, now, names, known)
+        if is_mount {
+            // Before anything below it is recorded.
+            self.shared.mounts.seen(&task.path)?;
+        }
+        self.look_inside(&task, (&dir, mount), now, names, known)
     }
 
-    fn look_inside(&mut self, task: &Task, dir: &Dir, now: Signature, names: &Names, known: Vec<Known>) -> Result<(), ScanError> {
+    /// What is below the directory is somewhere else: nothing is known of it, and nothing is to be put here.
+    fn missing(&self, task: &Task, what: &str) -> Result<(), ScanError> {
+        self.problem(&task.path, LIST, what);
+        self.shared.mounts.miss(&task.path);
+        Ok(())
+    }
+
+    fn look_inside(
+        &mut self,
+        task: &Task,
+        (dir, mount): (&Dir, Mount),
+        now: Signature,
+        names: &Names,
+        known: Vec<Known>,
+    ) -> Result<(), ScanError> {
         let is_new = matches!(task.was, Was::Absent | Was::Leaf(_));
         if is_new {
             self.own(task, &now, &Tally::default())?;
@@ -120,7 +145,8 @@ impl<'a> Walker<'a> {
                 Was::Dir(signature, _) => Some(signature.dev),
                 Was::Absent | Was::Leaf(_) => None,
             };
-            self.shared.queue.push(Group { parent: task.path.clone(), device: now.dev, device_before, entries });
+            let around = Around { mount, device: now.dev, device_before };
+            self.shared.queue.push(Group { parent: task.path.clone(), around, entries });
         }
         Ok(())
     }
@@ -182,11 +208,12 @@ impl<'a> Walker<'a> {
     /// A directory that had rows, and now holds none of their names, while it began or ceased to be a mount point,
     /// or is one of another device: what was there is not gone, it is somewhere else.
     fn mount_changed(&self, task: &Task, dir: &Dir, now: &Signature, known: &[Known]) -> Result<bool, FsError> {
-        let (Was::Dir(before, _), Some((around, around_before))) = (&task.was, task.around) else {
+        let (Was::Dir(before, _), Some(around)) = (&task.was, task.around) else {
             return Ok(false);
         };
-        let is_mount = now.dev != around;
-        let was_mount = around_before.is_some_and(|around| before.dev != around);
+        let is_mount = now.dev != around.device;
+        // Where nothing was recorded of the directory above, only that the device is another one now.
+        let was_mount = around.device_before.is_none_or(|around| before.dev != around);
         if before.dev == now.dev || known.is_empty() || !(is_mount || was_mount) {
             return Ok(false);
         }

@@ -1,9 +1,13 @@
 //! One two-way synchronisation of two roots: open, look, plan, apply, report. The face of the library.
 
+mod guard;
+mod marker;
 mod pulls;
 mod replica;
 mod roots;
 mod survey;
+#[cfg(test)]
+mod tests;
 
 pub use crate::plan::Totals;
 pub use replica::{Keep, KeptVersion, OpenConflict, Replica};
@@ -15,12 +19,14 @@ use crate::io::fs::FsError;
 use crate::io::scan::{self, Scan, ScanError, Scanned};
 use crate::io::stage::shortfall;
 use crate::io::state::StateError;
-use crate::path::RelPath;
+use crate::path::{RelPath, escape};
 use crate::plan::Item;
 use crate::reconcile::{self, End};
 use crate::report::{Monitor, Phase, Problem};
+use guard::Guard;
 use pulls::Pulled;
 use roots::{Opened, Pair};
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use survey::Survey;
@@ -101,6 +107,14 @@ pub enum SyncError {
     /// An ignore rule cannot be read.
     #[error(transparent)]
     Rule(#[from] RuleError),
+    /// An ignore rule that stands in a root cannot be read.
+    #[error("{}: {source}", escape(path.as_os_str().as_bytes()))]
+    RuleFile {
+        /// The file of rules.
+        path: PathBuf,
+        /// The rule.
+        source: RuleError,
+    },
     /// A state cannot be opened, read or written.
     #[error(transparent)]
     State(#[from] StateError),
@@ -204,6 +218,8 @@ pub struct Sync {
     run_rules: Rules,
     survey: Option<Survey>,
     scanned: [Scanned; 2],
+    /// Where either root misses a file system.
+    unavailable: Vec<RelPath>,
     started: Instant,
     scan_time: Duration,
 }
@@ -253,7 +269,10 @@ impl Sync {
                 pair.sides[side.index()].root.path().display()
             )));
         }
-        Ok(Sync { pair, options, run_rules, survey: None, scanned, scan_time: started.elapsed(), started })
+        // What the scan recorded belongs to the trees as they are now, and to no earlier ones.
+        pair.sides.iter().try_for_each(marker::advance)?;
+        let unavailable = scanned.iter().flat_map(|scanned| scanned.unavailable.iter().cloned()).collect();
+        Ok(Sync { pair, options, run_rules, survey: None, scanned, unavailable, scan_time: started.elapsed(), started })
     }
 
     /// Decides what would be done, and checks the guards that need no disk. `each` sees every item, with the side
@@ -298,10 +317,11 @@ impl Sync {
         let pulled = pulls::both(&self.pair, &self.terms(), survey, monitor)?;
         let report = self.report(&pulled);
         roots::remember(&self.pair, &self.options, monitor)?;
-        if pulled.cancelled {
-            return Err(SyncError::Cancelled);
+        match pulled.stopped {
+            Some(stopped) => Err(stopped),
+            None if pulled.cancelled => Err(SyncError::Cancelled),
+            None => Ok(report),
         }
-        Ok(report)
     }
 
     /// Changes the conflict policy between looking at the plan and applying it.
@@ -323,29 +343,14 @@ impl Sync {
     }
 
     fn terms(&self) -> pulls::Terms<'_> {
-        pulls::Terms { options: &self.options, run_rules: &self.run_rules }
+        pulls::Terms { options: &self.options, run_rules: &self.run_rules, unavailable: &self.unavailable }
     }
 
     /// Deletions beyond the limit stop the run before anything was changed.
     fn guard(&self, survey: &Survey) -> Result<(), SyncError> {
-        let Some(limit) = self.options.max_delete else { return Ok(()) };
-        for (opened, totals) in self.pair.sides.iter().zip(survey.totals()) {
-            let (deleted, live) = (totals.deleted, opened.state.live()?);
-            let whole = deleted > 0 && deleted >= live;
-            let (over, said) = match limit {
-                MaxDelete::Count(count) => (deleted > count, format!("--max-delete {count}")),
-                MaxDelete::Percent(share) => (deleted as f64 * 100.0 > share * live as f64, format!("--max-delete {share}%")),
-            };
-            if whole || over {
-                let what = if whole { format!("all {live} paths") } else { format!("{deleted} of {live} paths") };
-                return Err(SyncError::Guard(format!(
-                    "this run would delete {what} on {}, which is beyond {said}; nothing was changed. \
-                     Is the other root complete, is its disk mounted? If the deletions are meant, run again with --allow-delete",
-                    opened.root.path().display()
-                )));
-            }
-        }
-        Ok(())
+        let guard = Guard::new(&self.pair, self.options.max_delete)?;
+        let sides = [Side::A, Side::B].into_iter().zip(survey.totals());
+        sides.into_iter().try_for_each(|(side, totals)| guard.check(&self.pair, side, totals.deleted))
     }
 
     /// What does not fit fails path by path, and comes with a later run; the user hears of it before.

@@ -1,8 +1,9 @@
 //! The two pulls of a run: the engine's conversation fed from two states, its steps handed to apply, and what is
 //! remembered of them afterwards.
 
-use super::roots::{Opened, Pair};
-use super::survey::Survey;
+use super::guard::Guard;
+use super::roots::{self, Opened, Pair};
+use super::survey::{self, Survey};
 use super::{Options, Side, SyncError, Totals};
 use crate::ignore::Rules;
 use crate::io::apply::{Applied, Apply, Context, Moves};
@@ -28,6 +29,8 @@ const PENDING: usize = 10_000;
 pub(super) struct Terms<'a> {
     pub(super) options: &'a Options,
     pub(super) run_rules: &'a Rules,
+    /// Where either root misses a file system that was mounted there.
+    pub(super) unavailable: &'a [RelPath],
 }
 
 /// What the pulls of a run achieved.
@@ -37,6 +40,8 @@ pub(super) struct Pulled {
     pub(super) problems: Vec<(Side, Problem)>,
     pub(super) complete: bool,
     pub(super) cancelled: bool,
+    /// Why no further pull was begun.
+    pub(super) stopped: Option<SyncError>,
 }
 
 /// One pull: `here` changes, the other side is the source.
@@ -59,7 +64,7 @@ impl<'a> OnePull<'a> {
         let mut terms = session::Terms::everything(options.conflicts.for_pull(here), options.mask);
         terms.force = options.force.map(|side| side.end(here));
         terms.scope = options.paths.clone();
-        terms.ignored = ignored(pair, asked.run_rules);
+        terms.ignored = ignored(pair, asked);
         let pending = ours.state.pending(theirs.state.id())?;
         terms.decided = Arc::new(decisions(ours, theirs, &pending)?);
         let same_rules = pair.rules[0].text() == pair.rules[1].text();
@@ -205,13 +210,17 @@ fn same_version(a: &Pending, b: &Pending) -> bool {
     a.theirs.as_ref().map(|row| &row.m) == b.theirs.as_ref().map(|row| &row.m)
 }
 
-/// The union of the rules of both roots and of the run: what one side ignores is unknown to both.
-fn ignored(pair: &Pair, run_rules: &Rules) -> Option<session::Ignored> {
-    let rules: Vec<Rules> = pair.rules.iter().chain([run_rules]).filter(|rules| !rules.is_empty()).cloned().collect();
-    if rules.is_empty() {
+/// The union of the rules of both roots and of the run, and what is unavailable on either: what one side cannot or must
+/// not see is unknown to both.
+fn ignored(pair: &Pair, asked: &Terms<'_>) -> Option<session::Ignored> {
+    let rules: Vec<Rules> = pair.rules.iter().chain([asked.run_rules]).filter(|rules| !rules.is_empty()).cloned().collect();
+    let unavailable = asked.unavailable.to_vec();
+    if rules.is_empty() && unavailable.is_empty() {
         return None;
     }
-    Some(Arc::new(move |path, dir| rules.iter().any(|rules| rules.ignores(path, dir))))
+    Some(Arc::new(move |path, dir| {
+        unavailable.iter().any(|missing| missing.contains(path)) || rules.iter().any(|rules| rules.ignores(path, dir))
+    }))
 }
 
 /// The key under which a root remembers which version of its own a decision was about.
@@ -262,6 +271,8 @@ fn decisions(ours: &Opened, theirs: &Opened, pending: &[Pending]) -> Result<BTre
 /// Pulls B from A, then A from B, and on while a pull made events that the other side must hear of.
 pub(super) fn both(pair: &Pair, asked: &Terms<'_>, survey: Survey, monitor: &dyn Monitor) -> Result<Pulled, SyncError> {
     let mut pulled = Pulled { complete: true, ..Pulled::default() };
+    let mut guard = Guard::new(pair, asked.options.max_delete)?;
+    let surveyed = survey.totals();
     let mut moves = survey.into_moves();
     let mut whole = [false, false];
     let mut due = [true, true];
@@ -271,10 +282,21 @@ pub(super) fn both(pair: &Pair, asked: &Terms<'_>, survey: Survey, monitor: &dyn
         if pulls[at] == PULLS {
             break;
         }
-        let counter = pair.sides[at].state.counter();
+        let (counter, live) = (pair.sides[at].state.counter(), pair.sides[at].state.live()?);
         let pull = OnePull::new(pair, here, asked)?;
+        // The survey was made before anything was done: every pull but the first is measured as it is now.
+        let planned = match pulls {
+            [0, 0] => surveyed[at].deleted,
+            _ => survey::deletions(&pull, |deleted| guard.check(pair, here, deleted).is_ok())?,
+        };
+        if let Err(stopped) = guard.check(pair, here, planned) {
+            pulled.stopped = Some(stopped);
+            break;
+        }
+        roots::note_seen(pull.ours, pull.theirs)?;
         let (outcome, applied) = pull.run(std::mem::take(&mut moves[at]), monitor)?;
         pull.remember(&outcome, &applied)?;
+        guard.done(pair, here, (planned, applied.totals.created + applied.totals.conflicts, live))?;
         // In a second pull the same open paths are met again: they count once.
         add(&mut pulled, here, &applied, pulls[at] == 0);
         pulls[at] += 1;
@@ -288,7 +310,7 @@ pub(super) fn both(pair: &Pair, asked: &Terms<'_>, survey: Survey, monitor: &dyn
         due[at] = pull.settling && applied.incomplete.is_empty();
         due[1 - at] |= pair.sides[at].state.counter() > counter;
     }
-    pulled.complete = !pulled.cancelled && whole == [true, true];
+    pulled.complete = !pulled.cancelled && pulled.stopped.is_none() && whole == [true, true];
     Ok(pulled)
 }
 

@@ -71,17 +71,22 @@ impl Replica {
     /// Opens a root that was synchronised before.
     ///
     /// # Errors
-    /// The root cannot be opened, was never synchronised, or is held by another process.
+    /// The root cannot be opened, was never synchronised, is held by another process, or its marker and its state do
+    /// not belong together; nothing was changed then.
     pub fn open(root: &Path, state_dir: Option<&Path>) -> Result<Replica, SyncError> {
-        let wrong = |what: &str| SyncError::Root(format!("the root {} {what}", root.display()));
-        let real = root.canonicalize().map_err(|error| wrong(&format!("cannot be opened: {error}")))?;
-        let root = Root::open(&real)?;
-        let dir = roots::state_dir(&root, state_dir);
-        if !State::exists(&dir) {
-            return Err(wrong("was never synchronised: it has no state"));
+        let found = roots::find(root, state_dir)?;
+        if found.marker.is_none() && !found.has_state {
+            let root = found.root.path().display();
+            return Err(SyncError::Root(format!("the root {root} was never synchronised: it has no state")));
         }
+        roots::check_marker(&found, false)?;
         let mask = AttrMask::standard(rustix::process::geteuid().is_root());
-        let state = State::open(&dir, mask)?;
+        let state = State::open(&found.state_dir, mask)?;
+        let strange = found.marker.as_ref().map(|marker| marker.strange(&state)).transpose()?.flatten();
+        let root = found.root;
+        if let Some(strange) = strange {
+            return Err(roots::not_of_this_tree(&root, &strange));
+        }
         apply::recover(&root, &state, mask)?;
         Ok(Replica { root, state })
     }

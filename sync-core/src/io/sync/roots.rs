@@ -3,26 +3,22 @@
 //! A root that was synchronised before carries a marker; where it is missing, the disk is not mounted, or the state
 //! was lost: both stop the run until the user says `rejoin`. Nothing is created in either root before both passed.
 
+use super::marker::{self, FORMER, Marker};
 use super::{Options, SyncError};
 use crate::ignore::{self, Rules};
 use crate::io::apply::{self, LATE_AGE, PRUNE_OBJECTS};
-use crate::io::fs::{Dir, FsError, Replace, Root, coarse_now_ns, ctime_granularity};
+use crate::io::fs::{Dir, FsError, Root, coarse_now_ns, ctime_granularity};
 use crate::io::scan;
 use crate::io::state::{Batch, NodeId, Peer, State};
 use crate::knowledge::ReplicaId;
-use crate::path::RelPath;
+use crate::path::{RelPath, escape};
 use crate::report::Monitor;
-use crate::store::Change;
-use std::io::{Read as _, Write as _};
+use crate::store::{Change, Filter};
+use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-const MARKER: &[u8] = b"marker";
-const NEW_MARKER: &[u8] = b"marker.new";
-/// Longest marker and longest file of ignore rules that is read, in bytes.
-const TEXT_BYTES: u64 = 1 << 20;
-/// Under this key a state remembers the identity that it gave up last.
-const FORMER: &str = "sync.former";
 /// Under this key a state remembers the ignore rules that its rows obey.
 const RULES: &str = "sync.rules";
 
@@ -34,6 +30,8 @@ pub(super) struct Opened {
     pub(super) granularity_ns: i64,
     /// Nothing of this run is to stay in the root.
     pub(super) passing: bool,
+    /// The run only looks: the root's marker stays as it is.
+    pub(super) looking: bool,
     /// The state lies on another file system than the root.
     pub(super) state_elsewhere: bool,
 }
@@ -45,50 +43,76 @@ pub(super) struct Pair {
 }
 
 /// A root before its state is opened.
-struct Found {
-    root: Root,
-    state_dir: PathBuf,
-    marker: Option<Marker>,
-    has_state: bool,
-}
-
-/// What the marker file tells: whose tree this is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Marker {
-    replica: String,
+pub(super) struct Found {
+    pub(super) root: Root,
+    pub(super) state_dir: PathBuf,
+    pub(super) marker: Option<Marker>,
+    pub(super) has_state: bool,
 }
 
 pub(super) fn open(a: &Path, b: &Path, options: &Options, monitor: &dyn Monitor) -> Result<Pair, SyncError> {
-    let found = [find(a, options)?, find(b, options)?];
+    let found = [find(a, options.state_dir.as_deref())?, find(b, options.state_dir.as_deref())?];
     refuse_nested(&found)?;
     for found in &found {
-        check_marker(found, options)?;
+        check_marker(found, options.rejoin)?;
     }
+    // Everything that may stop the run comes before anything is made, recovered or renamed on either side.
     let [first, second] = found;
-    // States that exist are opened first: one may remember the other root.
-    let mut states = [existing(&first, options)?, existing(&second, options)?];
+    let states = [existing(&first, options)?, existing(&second, options)?];
     let paths = [first.root.path().to_path_buf(), second.root.path().to_path_buf()];
     for here in 0..2 {
         if let (None, Some(other), false) = (&states[here], &states[1 - here], options.rejoin) {
             refuse_forgotten(other, &paths[here])?;
         }
     }
-    let [state_a, state_b] = [states[0].take(), states[1].take()];
+    let [state_a, state_b] = states;
+    let states = [sorted_out(&first, state_a, options)?, sorted_out(&second, state_b, options)?];
+    let mut claims = [None, None];
+    for here in 0..2 {
+        if let (Standing::Kept(ours), Standing::Kept(theirs)) = (&states[here], &states[1 - here]) {
+            claims[here] = overclaimed(ours, theirs)?;
+        }
+        if let (Some(claimed), false) = (&claims[here], options.rejoin && !options.dry_run) {
+            return Err(rolled_back(&paths[here], &paths[1 - here], claimed));
+        }
+    }
+    let [state_a, state_b] = states;
+    let rules = [rules(&first.root)?, rules(&second.root)?];
     let sides = [finish(first, state_a, options, monitor)?, finish(second, state_b, options, monitor)?];
     for (here, there) in [(0, 1), (1, 0)] {
-        check_lineage(&sides[here], &sides[there], monitor)?;
+        if claims[here].is_some() {
+            renew(&sides[here], "it was rolled back: the other root knows more of it than it does itself", monitor)?;
+        } else {
+            check_lineage(&sides[here], &sides[there], monitor)?;
+        }
     }
     if sides[0].state.id() == sides[1].state.id() {
         renew(&sides[1], "both roots bore the same identity", monitor)?;
     }
-    let rules = [rules(&sides[0])?, rules(&sides[1])?];
     for (opened, rules) in sides.iter().zip(&rules) {
         obey(opened, rules)?;
     }
     Ok(Pair { sides, rules })
 }
 
-fn find(path: &Path, options: &Options) -> Result<Found, SyncError> {
+/// What becomes of the state of a root.
+enum Standing {
+    /// It goes on.
+    Kept(Box<State>),
+    /// It does not belong to the tree, and the user wants to begin anew: it is moved aside.
+    Discarded,
+    /// There is none.
+    Missing,
+}
+
+/// Own counters that another root claims to know, and those that the state itself knows.
+struct Overclaimed {
+    claimed: u64,
+    own: u64,
+}
+
+/// Looks at a root; nothing is made, opened or locked.
+pub(super) fn find(path: &Path, chosen: Option<&Path>) -> Result<Found, SyncError> {
     let wrong = |what: &str| SyncError::Root(format!("the root {} {what}", path.display()));
     let real = path.canonicalize().map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => wrong("does not exist: create it, or mount its disk, first"),
@@ -98,14 +122,14 @@ fn find(path: &Path, options: &Options) -> Result<Found, SyncError> {
         return Err(wrong("is not a directory"));
     }
     let root = Root::open(&real)?;
-    let state_dir = state_dir(&root, options.state_dir.as_deref());
-    let marker = read_marker(&root)?;
+    let state_dir = state_dir(&root, chosen);
+    let marker = Marker::read(&root)?;
     let has_state = State::exists(&state_dir);
     Ok(Found { root, state_dir, marker, has_state })
 }
 
 /// `.driftless` in the root, or a folder of the root's own below the one that the user named.
-pub(super) fn state_dir(root: &Root, chosen: Option<&Path>) -> PathBuf {
+fn state_dir(root: &Root, chosen: Option<&Path>) -> PathBuf {
     match chosen {
         None => root.path().join(".driftless"),
         Some(dir) => dir.join(&blake3::hash(root.path().as_os_str().as_bytes()).to_hex()[..16]),
@@ -124,43 +148,41 @@ fn refuse_nested(found: &[Found; 2]) -> Result<(), SyncError> {
     Ok(())
 }
 
-fn read_marker(root: &Root) -> Result<Option<Marker>, SyncError> {
-    let top = root.dir(&RelPath::root())?;
-    if top.stat(crate::path::RESERVED)?.is_none() {
-        return Ok(None);
-    }
-    let private = top.open_dir(crate::path::RESERVED)?;
-    let Some(text) = read_text(&private, MARKER)? else { return Ok(None) };
-    let replica = text.lines().find_map(|line| line.strip_prefix("replica ")).unwrap_or_default().to_owned();
-    Ok(Some(Marker { replica }))
-}
-
-fn read_text(dir: &Dir, name: &[u8]) -> Result<Option<String>, SyncError> {
+/// A small file of text, if it is there; one beyond the limit is refused, since half of it could mean anything.
+pub(super) fn read_text(dir: &Dir, name: &[u8], limit: u64) -> Result<Option<String>, SyncError> {
     if dir.stat(name)?.is_none() {
         return Ok(None);
     }
     let mut bytes = Vec::new();
     let path = dir.locate(name);
-    dir.open_file(name)?.take(TEXT_BYTES).read_to_end(&mut bytes).map_err(|source| FsError { action: "read", path, source })?;
+    let read = dir.open_file(name)?.take(limit + 1).read_to_end(&mut bytes);
+    read.map_err(|source| FsError { action: "read", path: path.clone(), source })?;
+    if bytes.len() as u64 > limit {
+        return Err(SyncError::Root(format!(
+            "{} is larger than {limit} bytes, and a part of it could mean something else than the whole; nothing was \
+             changed. Make it smaller, for example by rules with wildcards instead of single paths",
+            escape(path.as_os_str().as_bytes())
+        )));
+    }
     Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
 /// A marker without a state, or a state without its marker: the disk is another one, or something was lost.
-fn check_marker(found: &Found, options: &Options) -> Result<(), SyncError> {
-    if options.rejoin {
+pub(super) fn check_marker(found: &Found, rejoin: bool) -> Result<(), SyncError> {
+    if rejoin {
         return Ok(());
     }
     let root = found.root.path().display();
     match (&found.marker, found.has_state) {
         (Some(_), false) => Err(SyncError::Guard(format!(
             "the root {root} was synchronised before, but its state is gone from {}; nothing was changed. \
-             Run again with --rejoin to start anew from the files: equal files merge, differing ones become conflicts, \
+             Synchronise with --rejoin to start anew from the files: equal files merge, differing ones become conflicts, \
              and what was deleted elsewhere meanwhile comes back",
             found.state_dir.display()
         ))),
         (None, true) => Err(SyncError::Guard(format!(
             "the root {root} has no marker, although its state exists: is its disk mounted? Nothing was changed. \
-             If the folder is meant to be a new one, run again with --rejoin"
+             If the folder is meant to be a new one, synchronise with --rejoin"
         ))),
         _ => Ok(()),
     }
@@ -186,31 +208,38 @@ fn existing(found: &Found, options: &Options) -> Result<Option<State>, SyncError
     Ok(Some(State::open(&found.state_dir, options.mask)?))
 }
 
-fn finish(found: Found, state: Option<State>, options: &Options, monitor: &dyn Monitor) -> Result<Opened, SyncError> {
-    let Found { root, state_dir, marker, has_state } = found;
-    let passing = options.dry_run && state.is_none();
+/// Does the state belong to the tree that it was found with?
+fn sorted_out(found: &Found, state: Option<State>, options: &Options) -> Result<Standing, SyncError> {
+    let Some(state) = state else { return Ok(Standing::Missing) };
+    let strange = match &found.marker {
+        Some(marker) => marker.strange(&state)?,
+        None => None,
+    };
+    match strange {
+        None => Ok(Standing::Kept(Box::new(state))),
+        Some(_) if options.rejoin && !options.dry_run => Ok(Standing::Discarded),
+        Some(strange) => Err(not_of_this_tree(&found.root, &strange)),
+    }
+}
+
+pub(super) fn not_of_this_tree(root: &Root, strange: &str) -> SyncError {
+    SyncError::Guard(format!(
+        "the root {} cannot be used as it is: {strange}. Nothing was changed. If one of them was brought back from a backup \
+         or a snapshot, synchronise with --rejoin to start anew from the files: equal files merge, differing ones become \
+         conflicts, and what was deleted elsewhere meanwhile comes back",
+        root.path().display()
+    ))
+}
+
+fn finish(found: Found, state: Standing, options: &Options, monitor: &dyn Monitor) -> Result<Opened, SyncError> {
+    let Found { root, state_dir, has_state, .. } = found;
+    let passing = options.dry_run && matches!(state, Standing::Missing);
     let granularity_ns = ctime_granularity(&root)?;
     let state_elsewhere = options.state_dir.is_some();
-    let foreign = match (&state, &marker) {
-        (Some(state), Some(marker)) => !owns(state, marker)?,
-        _ => false,
-    };
     let state = match state {
-        Some(state) if !foreign => state,
-        Some(state) => {
-            if !options.rejoin || options.dry_run {
-                return Err(SyncError::Guard(format!(
-                    "the marker of {} belongs to another state than the one found; nothing was changed there. \
-                     If the tree or the state was brought back from a backup, run again with --rejoin",
-                    root.path().display()
-                )));
-            }
-            drop(state);
-            set_aside(&state_dir)?;
-            State::open(&state_dir, options.mask)?
-        }
-        None if passing => State::in_memory(random_id()?, options.mask)?,
-        None => {
+        Standing::Kept(state) => *state,
+        Standing::Missing if passing => State::in_memory(random_id()?, options.mask)?,
+        Standing::Discarded | Standing::Missing => {
             make_state_dir(&root, &state_dir, options)?;
             if has_state {
                 set_aside(&state_dir)?;
@@ -218,16 +247,21 @@ fn finish(found: Found, state: Option<State>, options: &Options, monitor: &dyn M
             State::open(&state_dir, options.mask)?
         }
     };
-    let opened = Opened { root, state, granularity_ns, passing, state_elsewhere };
+    let opened = Opened { root, state, granularity_ns, passing, looking: options.dry_run, state_elsewhere };
     if passing {
         return Ok(opened);
     }
     if let Some(difference) = opened.state.moved() {
         let reason = format!("its state was copied or brought back ({difference})");
         renew(&opened, &reason, monitor)?;
-    } else if marker.as_ref().is_none_or(|marker| marker.replica != opened.state.id().to_string()) {
-        write_marker(&opened)?;
+    } else {
+        marker::advance(&opened)?;
     }
+    recover(&opened, options, monitor)?;
+    Ok(opened)
+}
+
+fn recover(opened: &Opened, options: &Options, monitor: &dyn Monitor) -> Result<(), SyncError> {
     let recovered = apply::recover(&opened.root, &opened.state, options.mask)?;
     let mut notices = recovered.notices();
     if !options.dry_run {
@@ -238,7 +272,7 @@ fn finish(found: Found, state: Option<State>, options: &Options, monitor: &dyn M
     for text in notices {
         monitor.notice(&format!("{}: {text}", opened.root.path().display()));
     }
-    Ok(opened)
+    Ok(())
 }
 
 fn make_state_dir(root: &Root, dir: &Path, options: &Options) -> Result<(), SyncError> {
@@ -270,41 +304,40 @@ fn random_id() -> Result<ReplicaId, SyncError> {
     Ok(ReplicaId(bytes))
 }
 
-/// Does the marker name this state's replica, or the one that it was when it died on the way to a new identity?
-fn owns(state: &State, marker: &Marker) -> Result<bool, SyncError> {
-    let former = state.meta(FORMER)?.unwrap_or_default();
-    Ok(marker.replica == state.id().to_string() || marker.replica.as_bytes() == former)
-}
-
 fn renew(opened: &Opened, reason: &str, monitor: &dyn Monitor) -> Result<(), SyncError> {
     opened.state.put_meta(FORMER, opened.state.id().to_string().as_bytes())?;
     opened.state.renew_identity()?;
     opened.state.record_place()?;
-    if !opened.passing {
-        write_marker(opened)?;
-    }
+    marker::advance(opened)?;
     monitor.notice(&format!("{}: takes a new identity, because {reason}", opened.root.path().display()));
     Ok(())
 }
 
-fn write_marker(opened: &Opened) -> Result<(), SyncError> {
-    let private = opened.root.private(&[])?;
-    if private.stat(NEW_MARKER)?.is_some() {
-        private.unlink(NEW_MARKER)?;
+/// Does the other root claim to know more of this one's events than there are? A state that was never copied and
+/// remembers what the other has seen of it takes no new identity by itself: one of the two states is wrong.
+fn overclaimed(ours: &State, theirs: &State) -> Result<Option<Overclaimed>, SyncError> {
+    let claimed = theirs.listing(&RelPath::root(), &Filter::Since { after: u64::MAX, also: Arc::default() })?.sub.get(ours.id());
+    let own = ours.counter();
+    if claimed <= own || ours.moved().is_some() || ours.id() == theirs.id() {
+        return Ok(None);
     }
-    let mut file = private.create_file(NEW_MARKER)?;
-    let text = format!(
-        "This folder is a root of driftless. Without this file it is taken for an unmounted disk.\nreplica {}\n",
-        opened.state.id()
-    );
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|source| FsError {
-        action: "write",
-        path: private.locate(NEW_MARKER),
-        source,
-    })?;
-    private.rename(NEW_MARKER, &private, MARKER, Replace::Always)?;
-    private.sync()?;
-    Ok(())
+    let renewed = match theirs.peer(ours.id())? {
+        Some(peer) => !ours.remembers(peer.seen)?,
+        None => false,
+    };
+    Ok((!renewed).then_some(Overclaimed { claimed, own }))
+}
+
+fn rolled_back(here: &Path, there: &Path, claims: &Overclaimed) -> SyncError {
+    SyncError::Guard(format!(
+        "{} knows {} changes made in {}, whose own state knows {} only: one of them was brought back from a backup. \
+         Nothing was changed. Synchronise with --rejoin to go on: {2} takes a new identity, equal files merge, and \
+         differing ones become conflicts",
+        there.display(),
+        claims.claimed,
+        here.display(),
+        claims.own
+    ))
 }
 
 /// A replica that another remembers further ahead was rolled back: re-used counters would look already known.
@@ -317,11 +350,13 @@ fn check_lineage(here: &Opened, there: &Opened, monitor: &dyn Monitor) -> Result
 }
 
 /// The ignore rules that stand in a root.
-fn rules(opened: &Opened) -> Result<Rules, SyncError> {
-    let top = opened.root.dir(&RelPath::root())?;
-    let regular = top.stat(ignore::FILE.as_bytes())?.is_some_and(|s| s.mode & 0o170_000 == 0o100_000);
-    let text = if regular { read_text(&top, ignore::FILE.as_bytes())? } else { None };
-    Ok(Rules::parse(text.as_deref().unwrap_or_default())?)
+fn rules(root: &Root) -> Result<Rules, SyncError> {
+    let top = root.dir(&RelPath::root())?;
+    let name = ignore::FILE.as_bytes();
+    let regular = top.stat(name)?.is_some_and(|s| s.mode & 0o170_000 == 0o100_000);
+    let text = if regular { read_text(&top, name, ignore::FILE_BYTES)? } else { None };
+    let parsed = Rules::parse(text.as_deref().unwrap_or_default());
+    parsed.map_err(|source| SyncError::RuleFile { path: top.locate(name), source })
 }
 
 /// Where the folder's rules changed, the rows of paths that are ignored now go: without an event, unknown.
@@ -357,23 +392,32 @@ fn find_ignored(
     Ok(())
 }
 
+/// How far the other root was seen, and where it stands. To be called before anything of it is incorporated: the note is
+/// then durable no later than what it stands for here, and what it stands for there is durable before the note is made.
+pub(super) fn note_seen(here: &Opened, there: &Opened) -> Result<(), SyncError> {
+    if here.passing || there.passing {
+        return Ok(());
+    }
+    let id = there.state.id();
+    let known = here.state.peer(id)?;
+    let mut peer = known.clone().unwrap_or_else(|| Peer { instance: there.state.instance(), ..Peer::default() });
+    let counter = there.state.counter();
+    if counter > peer.seen.0 {
+        peer.seen = (counter, there.state.nonce()?);
+        there.state.flush()?;
+    }
+    peer.location = there.root.path().as_os_str().as_bytes().to_vec();
+    if known.as_ref() != Some(&peer) {
+        here.state.put_peer(id, &peer)?;
+    }
+    Ok(())
+}
+
 /// What is kept beyond the run: where the other root was found, how far it was seen; old versions go.
 pub(super) fn remember(pair: &Pair, options: &Options, monitor: &dyn Monitor) -> Result<(), SyncError> {
     for (here, there) in [(0, 1), (1, 0)] {
         let (here, there) = (&pair.sides[here], &pair.sides[there]);
-        if here.passing || there.passing {
-            continue;
-        }
-        let id = there.state.id();
-        let known = here.state.peer(id)?;
-        let mut peer = known.clone().unwrap_or_else(|| Peer { instance: there.state.instance(), ..Peer::default() });
-        if there.state.counter() > peer.seen.0 {
-            peer.seen = (there.state.counter(), there.state.nonce()?);
-        }
-        peer.location = there.root.path().as_os_str().as_bytes().to_vec();
-        if known.as_ref() != Some(&peer) {
-            here.state.put_peer(id, &peer)?;
-        }
+        note_seen(here, there)?;
     }
     for opened in pair.sides.iter().filter(|opened| !opened.passing) {
         opened.state.prune()?;
@@ -388,6 +432,7 @@ pub(super) fn remember(pair: &Pair, options: &Options, monitor: &dyn Monitor) ->
         for problem in &pruned.problems {
             monitor.problem(problem);
         }
+        marker::advance(opened)?;
     }
     Ok(())
 }

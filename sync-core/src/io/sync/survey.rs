@@ -5,7 +5,7 @@ use super::pulls::{OnePull, Terms};
 use super::roots::{Opened, Pair};
 use super::{Side, SyncError, Totals};
 use crate::entry::{Content, Digest, Hash, Kind};
-use crate::io::apply::Moves;
+use crate::io::apply::{Moves, OFFERS};
 use crate::io::state::NodeId;
 use crate::path::RelPath;
 use crate::plan::{Action, Item, Open, Step, Verb};
@@ -24,13 +24,18 @@ pub(super) struct Survey {
 }
 
 #[derive(Default)]
-struct OneSurvey {
+pub(super) struct OneSurvey {
     totals: Totals,
     moves: Moves,
     /// What goes: content to paths, for the pairing of moves.
     files: HashMap<Hash, Vec<RelPath>>,
     trees: HashMap<Digest, Vec<RelPath>>,
     pairs: Pairs,
+    /// Paths remembered in `files` and `trees` at the most: pairs are no more than those.
+    limit: usize,
+    offered: usize,
+    /// Paths that go beyond the limit.
+    missed: u64,
 }
 
 /// Moves: where from, by where to.
@@ -51,7 +56,7 @@ impl Survey {
             if read_undecided(&pull, monitor)? {
                 monitor.phase(Phase::Plan, None, None);
             }
-            survey.sides[here.index()] = OneSurvey::of(&pull)?;
+            survey.sides[here.index()] = OneSurvey::of(&pull, OFFERS, monitor)?;
         }
         Ok(survey)
     }
@@ -78,6 +83,16 @@ impl Survey {
         }
         Ok(())
     }
+}
+
+/// Paths that a pull would delete, as it stands now. Moves are looked for only if the number matters without them.
+pub(super) fn deletions(pull: &OnePull<'_>, enough: impl Fn(u64) -> bool) -> Result<u64, SyncError> {
+    let mut survey = OneSurvey::new(OFFERS);
+    pull.converse(pull.terms.clone(), |step| survey.count(pull, &step))?;
+    if !enough(survey.totals.deleted) {
+        survey.pair(pull)?;
+    }
+    Ok(survey.totals.deleted)
 }
 
 /// Reads the files that must be read before anything can be decided. True if there were any.
@@ -113,15 +128,48 @@ fn read(pull: &OnePull<'_>, wanted: &mut [Vec<RelPath>; 2], monitor: &dyn Monito
 }
 
 impl OneSurvey {
-    fn of(pull: &OnePull<'_>) -> Result<OneSurvey, SyncError> {
-        let mut survey = OneSurvey::default();
+    pub(super) fn of(pull: &OnePull<'_>, limit: usize, monitor: &dyn Monitor) -> Result<OneSurvey, SyncError> {
+        let mut survey = OneSurvey::new(limit);
         pull.converse(pull.terms.clone(), |step| survey.count(pull, &step))?;
-        if !(survey.files.is_empty() && survey.trees.is_empty()) {
-            pull.converse(pull.terms.clone(), |step| survey.pair_up(pull, &step))?;
-        }
-        survey.pairs.inside = None;
+        survey.pair(pull)?;
         survey.moves.pair();
+        if survey.missed > 0 {
+            monitor.notice(&format!(
+                "{}: {} of the paths that go are beyond the {limit} among which moves are looked for: what stands there is \
+                 copied anew if it was moved, and counts as deleted",
+                pull.ours.root.path().display(),
+                survey.missed
+            ));
+        }
         Ok(survey)
+    }
+
+    #[cfg(test)]
+    pub(super) fn totals(&self) -> Totals {
+        self.totals
+    }
+
+    fn new(limit: usize) -> OneSurvey {
+        OneSurvey { limit, ..OneSurvey::default() }
+    }
+
+    fn pair(&mut self, pull: &OnePull<'_>) -> Result<(), SyncError> {
+        if !(self.files.is_empty() && self.trees.is_empty()) {
+            pull.converse(pull.terms.clone(), |step| self.pair_up(pull, &step))?;
+        }
+        self.pairs.inside = None;
+        Ok(())
+    }
+
+    /// Is there room to remember one more path that goes?
+    fn has_room(&mut self) -> bool {
+        let room = self.offered < self.limit;
+        if room {
+            self.offered += 1;
+        } else {
+            self.missed += 1;
+        }
+        room
     }
 
     fn count(&mut self, pull: &OnePull<'_>, step: &Step) -> Result<(), SyncError> {
@@ -134,7 +182,9 @@ impl OneSurvey {
             Action::Leave { .. } => totals.skipped += 1,
             Action::NeedHash { .. } => totals.failed += 1,
             Action::Remove { expect, .. } => {
-                if let Content::File { size: 1.., hash: Some(hash) } = expect.object.content {
+                if let Content::File { size: 1.., hash: Some(hash) } = expect.object.content
+                    && self.has_room()
+                {
                     self.moves.offer_file(step);
                     self.files.entry(hash).or_default().push(step.path.clone());
                 }
@@ -143,9 +193,9 @@ impl OneSurvey {
                 totals.deleted += live_below(pull.ours, &step.path)?;
             }
             Action::RemoveTree { .. } => {
-                totals.deleted += live_below(pull.ours, &step.path)?;
+                self.totals.deleted += live_below(pull.ours, &step.path)?;
                 let digest = digest(pull.ours, &step.path)?;
-                if digest != Digest::default() {
+                if digest != Digest::default() && self.has_room() {
                     self.moves.offer_tree(step, digest);
                     self.trees.entry(digest).or_default().push(step.path.clone());
                 }

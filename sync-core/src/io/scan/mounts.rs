@@ -1,0 +1,96 @@
+//! Mount points below the root: which there were, and which are missing now.
+//!
+//! What lay on a file system that is not mounted is not gone. Device numbers cannot tell, since they change from mount
+//! to mount; so the state remembers the paths, each before anything below it is recorded.
+
+use super::ScanError;
+use crate::io::state::{State, StateError};
+use crate::path::RelPath;
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+/// Where the state remembers the mount points.
+const MOUNTS: &str = "scan.mounts";
+/// Most mount points below one root.
+pub(super) const MOST: usize = 4_096;
+/// What a user is told of a missing one.
+pub(super) const MISSING: &str = "another file system was mounted here and is not now: nothing of it is taken for deleted. \
+     Mount it again; if it is gone for good, name it in .driftlessignore";
+
+/// The mount points of one scan.
+#[derive(Debug)]
+pub(super) struct Mounts<'a> {
+    state: &'a State,
+    before: BTreeSet<RelPath>,
+    now: Mutex<BTreeSet<RelPath>>,
+    unavailable: Mutex<BTreeSet<RelPath>>,
+}
+
+impl<'a> Mounts<'a> {
+    pub(super) fn load(state: &'a State) -> Result<Mounts<'a>, ScanError> {
+        let bytes = state.meta(MOUNTS)?.unwrap_or_default();
+        let paths = bytes.split(|byte| *byte == 0).filter(|path| !path.is_empty());
+        let wrong = |_| StateError::Content { what: "a mount point" };
+        let before = paths.map(|path| RelPath::parse(path).map_err(wrong)).collect::<Result<BTreeSet<_>, _>>()?;
+        Ok(Mounts { state, now: Mutex::new(before.clone()), before, unavailable: Mutex::default() })
+    }
+
+    /// Was another file system mounted at the path when it was seen last?
+    pub(super) fn was(&self, path: &RelPath) -> bool {
+        self.before.contains(path)
+    }
+
+    /// Another file system is mounted at the path: it is remembered durably when the call returns.
+    pub(super) fn seen(&self, path: &RelPath) -> Result<(), ScanError> {
+        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.contains(path) {
+            return Ok(());
+        }
+        if now.len() >= MOST {
+            return Err(ScanError::Mounts { path: path.clone() });
+        }
+        now.insert(path.clone());
+        Ok(record(self.state, &now)?)
+    }
+
+    /// A mount point with rows below it, at or below a path that is not there any more.
+    pub(super) fn lost_with(&self, path: &RelPath) -> Result<Option<RelPath>, ScanError> {
+        for mount in self.before.range(path.clone()..).take_while(|mount| path.contains(mount)) {
+            if let Some(node) = self.state.node(mount)?
+                && !self.state.known(node)?.is_empty()
+            {
+                return Ok(Some(mount.clone()));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What is at the path and below it is unknown in this run, on whichever side it is met.
+    pub(super) fn miss(&self, path: &RelPath) {
+        self.unavailable.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone());
+    }
+
+    /// The unavailable paths, at the end of a scan. What has no row any more is no mount point to remember.
+    pub(super) fn finish(self) -> Result<Vec<RelPath>, ScanError> {
+        let mut now = self.now.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let (before, mut gone) = (now.len(), Vec::new());
+        for mount in &now {
+            if self.state.entry(mount)?.is_none() {
+                gone.push(mount.clone());
+            }
+        }
+        for mount in gone {
+            now.remove(&mount);
+        }
+        if now.len() < before {
+            record(self.state, &now)?;
+        }
+        Ok(self.unavailable.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect())
+    }
+}
+
+/// Paths hold no zero byte.
+fn record(state: &State, mounts: &BTreeSet<RelPath>) -> Result<(), StateError> {
+    let paths: Vec<&[u8]> = mounts.iter().map(RelPath::as_bytes).collect();
+    state.put_meta(MOUNTS, &paths.join(&0))
+}

@@ -1,0 +1,78 @@
+//! The deletion guard: no pull of a run is carried out that would take more from a root than the user allowed, all
+//! pulls of the run together.
+
+use super::roots::Pair;
+use super::{MaxDelete, Side, SyncError};
+
+/// What may be deleted in a run, and what was.
+pub(super) struct Guard {
+    limit: Option<MaxDelete>,
+    /// Live paths when the run began.
+    live: [u64; 2],
+    /// Paths deleted by the pulls that were carried out.
+    deleted: [u64; 2],
+}
+
+impl Guard {
+    /// Nothing was deleted yet.
+    pub(super) fn new(pair: &Pair, limit: Option<MaxDelete>) -> Result<Guard, SyncError> {
+        Ok(Guard { limit, live: live(pair)?, deleted: [0; 2] })
+    }
+
+    /// May a pull that changes this side delete so many paths? Moves are no deletions.
+    pub(super) fn check(&self, pair: &Pair, side: Side, planned: u64) -> Result<(), SyncError> {
+        let Some(limit) = self.limit.filter(|_| planned > 0) else { return Ok(()) };
+        let at = side.index();
+        let (deleted, live) = (self.deleted[at] + planned, self.live[at]);
+        let Some((what, said)) = over(limit, deleted, live) else { return Ok(()) };
+        let done = if self.deleted == [0; 2] { "nothing was changed" } else { "what was done before is recorded" };
+        Err(SyncError::Guard(format!(
+            "this run would delete {what} on {}, which is beyond {said}; {done}. \
+             Is the other root complete, is its disk mounted? If the deletions are meant, run again with --allow-delete",
+            pair.sides[at].root.path().display()
+        )))
+    }
+
+    /// A pull was carried out that was to delete `planned` paths and created `created`; before it, `live` paths stood.
+    pub(super) fn done(&mut self, pair: &Pair, side: Side, (planned, created, live): (u64, u64, u64)) -> Result<(), SyncError> {
+        // What failed stands still, and is planned again.
+        let gone = (live + created).saturating_sub(pair.sides[side.index()].state.live()?);
+        self.deleted[side.index()] += planned.min(gone);
+        Ok(())
+    }
+}
+
+fn live(pair: &Pair) -> Result<[u64; 2], SyncError> {
+    Ok([pair.sides[0].state.live()?, pair.sides[1].state.live()?])
+}
+
+/// How much and which limit, if so many of the live paths of a root are too many.
+fn over(limit: MaxDelete, deleted: u64, live: u64) -> Option<(String, String)> {
+    let whole = deleted >= live;
+    let (over, said) = match limit {
+        MaxDelete::Count(count) => (deleted > count, format!("--max-delete {count}")),
+        MaxDelete::Percent(share) => (deleted as f64 * 100.0 > share * live as f64, format!("--max-delete {share}%")),
+    };
+    let what = if whole { format!("all {live} paths") } else { format!("{deleted} of {live} paths") };
+    (whole || over).then_some((what, said))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_passed_by_what_it_names_and_a_whole_root_is_always_too_much() {
+        for (limit, deleted, live, stops) in [
+            (MaxDelete::Percent(50.0), 5, 10, false),
+            (MaxDelete::Percent(50.0), 6, 10, true),
+            (MaxDelete::Percent(100.0), 9, 10, false),
+            (MaxDelete::Percent(100.0), 10, 10, true),
+            (MaxDelete::Count(3), 3, 10, false),
+            (MaxDelete::Count(3), 4, 10, true),
+            (MaxDelete::Count(10), 10, 10, true),
+        ] {
+            assert_eq!(over(limit, deleted, live).is_some(), stops, "{limit:?} {deleted} of {live}");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+use super::survey::OneSurvey;
+use super::*;
+use crate::report::Silent;
+use std::sync::Mutex;
+
+/// Two roots that were synchronised with these files, each holding its own path.
+fn synced(files: &[&str]) -> tempfile::TempDir {
+    let home = tempfile::tempdir().unwrap();
+    for root in ["a", "b"] {
+        std::fs::create_dir(home.path().join(root)).unwrap();
+    }
+    for file in files {
+        std::fs::write(home.path().join("a").join(file), file).unwrap();
+    }
+    open(&home).apply(&Silent).unwrap();
+    home
+}
+
+fn open(home: &tempfile::TempDir) -> Sync {
+    Sync::open(&home.path().join("a"), &home.path().join("b"), Options::standard(), &Silent).unwrap()
+}
+
+const TEN: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+
+#[test]
+fn a_pull_that_no_survey_measured_passes_the_guard_too() {
+    let home = synced(&TEN);
+    for file in &TEN[..8] {
+        std::fs::remove_file(home.path().join("b").join(file)).unwrap();
+    }
+    let sync = open(&home);
+    let pulled = pulls::both(&sync.pair, &sync.terms(), Survey::default(), &Silent).unwrap();
+    let stopped = pulled.stopped.map(|stopped| stopped.to_string()).unwrap_or_default();
+    assert!(stopped.contains("8 of 10 paths") && stopped.contains("--allow-delete"), "{stopped}");
+    assert!(!pulled.complete && TEN.iter().all(|file| home.path().join("a").join(file).exists()));
+}
+
+#[test]
+fn the_deletions_of_all_pulls_of_a_run_count_together() {
+    let home = synced(&TEN);
+    let sync = open(&home);
+    let mut guard = Guard::new(&sync.pair, Some(MaxDelete::Count(5))).unwrap();
+    assert!(guard.check(&sync.pair, Side::B, 4).is_ok());
+    // The rows of b say that ten paths stand where fourteen did.
+    guard.done(&sync.pair, Side::B, (4, 0, 14)).unwrap();
+    assert!(guard.check(&sync.pair, Side::B, 1).is_ok() && guard.check(&sync.pair, Side::A, 5).is_ok());
+    let stopped = guard.check(&sync.pair, Side::B, 2).unwrap_err().to_string();
+    assert!(stopped.contains("6 of 10 paths") && stopped.contains("what was done before is recorded"), "{stopped}");
+    // What was planned and failed is no deletion.
+    guard.done(&sync.pair, Side::B, (4, 0, 10)).unwrap();
+    assert!(guard.check(&sync.pair, Side::B, 1).is_ok());
+}
+
+#[derive(Default)]
+struct Notices(Mutex<Vec<String>>);
+
+impl Monitor for Notices {
+    fn notice(&self, text: &str) {
+        self.0.lock().unwrap().push(text.to_owned());
+    }
+}
+
+#[test]
+fn beyond_the_limit_moves_are_copies_and_deletions_and_that_is_told() {
+    let home = synced(&TEN);
+    let b = home.path().join("b");
+    std::fs::create_dir(b.join("new")).unwrap();
+    for file in &TEN[..5] {
+        std::fs::rename(b.join(file), b.join("new").join(file)).unwrap();
+    }
+    let sync = open(&home);
+    let pull = pulls::OnePull::new(&sync.pair, Side::A, &sync.terms()).unwrap();
+    let notices = Notices::default();
+    let all = OneSurvey::of(&pull, 5, &notices).unwrap().totals();
+    assert_eq!((all.moved, all.deleted, all.created), (5, 0, 1));
+    assert!(notices.0.lock().unwrap().is_empty());
+    let some = OneSurvey::of(&pull, 2, &notices).unwrap().totals();
+    assert_eq!((some.moved, some.deleted, some.created), (2, 3, 4));
+    assert!(notices.0.lock().unwrap()[0].contains("3 of the paths that go are beyond the 2"));
+}
+
+#[test]
+fn a_marker_and_a_state_from_before_generations_are_taken_once_and_brought_up_to_date() {
+    let home = tempfile::tempdir().unwrap();
+    for root in ["a", "b"] {
+        let private = home.path().join(root).join(".driftless");
+        std::fs::create_dir_all(&private).unwrap();
+        let state = crate::io::state::State::open(&private, AttrMask::standard(true)).unwrap();
+        std::fs::write(private.join("marker"), format!("This folder is a root.\nreplica {}\n", state.id())).unwrap();
+    }
+    open(&home).apply(&Silent).unwrap();
+    for root in ["a", "b"] {
+        let marker = home.path().join(root).join(".driftless/marker");
+        let text = std::fs::read_to_string(&marker).unwrap();
+        assert!(text.contains("\ngeneration 1\n"), "{text}");
+        // From now on one without a generation is an old one.
+        let old: String = text.lines().filter(|line| !line.starts_with("generation")).map(|line| format!("{line}\n")).collect();
+        std::fs::write(&marker, old).unwrap();
+    }
+    let (a, b) = (home.path().join("a"), home.path().join("b"));
+    let refused = Sync::open(&a, &b, Options::standard(), &Silent).err().unwrap().to_string();
+    assert!(refused.contains("older than its state") && refused.contains("--rejoin"), "{refused}");
+    let refused = Replica::open(&a, None).err().unwrap().to_string();
+    assert!(refused.contains("older than its state"), "{refused}");
+}
+
+#[test]
+fn what_a_pull_is_about_to_incorporate_is_noted_before() {
+    let home = synced(&["x"]);
+    std::fs::write(home.path().join("a/x"), "edited").unwrap();
+    let sync = open(&home);
+    let [a, b] = &sync.pair.sides;
+    let seen = || b.state.peer(a.state.id()).unwrap().unwrap().seen.0;
+    assert!(seen() < a.state.counter());
+    // A pull alone, as if the run died right after it.
+    let pulled = pulls::both(&sync.pair, &sync.terms(), Survey::default(), &Silent).unwrap();
+    assert!(pulled.complete && seen() == a.state.counter());
+}
