@@ -16,6 +16,7 @@ Usage: cargo run --release -p benches -- [OPTIONS]
   --rounds N       rounds to take the median of (default 3)
   --settle SECONDS rest before the first run and after every mass deletion (default 45, with --quick 5)
   --dir DIR        where the trees are made (default: benches/out)
+  --fresh          on a new ext4 of their own, in a file in DIR (as root): no old deletions slow it down
   --driftless PATH the binary (default: driftless beside this one)
   --keep           leave the trees behind
 ";
@@ -28,6 +29,7 @@ pub(crate) struct Args {
     pub(crate) rounds: usize,
     pub(crate) settle: Duration,
     pub(crate) dir: PathBuf,
+    pub(crate) fresh: bool,
     pub(crate) out: PathBuf,
     pub(crate) driftless: PathBuf,
     pub(crate) keep: bool,
@@ -36,7 +38,7 @@ pub(crate) struct Args {
 impl Args {
     pub(crate) fn parse(words: &[OsString]) -> Result<Args> {
         let (mut cases, mut dir, mut driftless) = (Vec::new(), None, None);
-        let (mut quick, mut keep) = (false, false);
+        let (mut quick, mut keep, mut fresh) = (false, false, false);
         let (mut scale, mut rounds, mut settle) = (None, None, None);
         let mut words = words.iter();
         while let Some(word) = words.next() {
@@ -44,6 +46,7 @@ impl Args {
             match word.to_str() {
                 Some("--quick") => quick = true,
                 Some("--keep") => keep = true,
+                Some("--fresh") => fresh = true,
                 Some("--case") => {
                     for name in value()?.to_string_lossy().split(',') {
                         cases.push(Case::parse(name)?);
@@ -67,6 +70,7 @@ impl Args {
             rounds: usize::try_from(rounds)?,
             settle: Duration::from_secs(settle.unwrap_or(if quick { 5 } else { 45 })),
             dir: dir.unwrap_or_else(|| out.clone()),
+            fresh,
             out,
             driftless: driftless.map_or_else(beside_this, Ok)?,
             keep,

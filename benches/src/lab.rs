@@ -1,6 +1,6 @@
 //! The place where trees are made and tools are run: one new folder, deleted as a whole at the very end.
 //!
-//! ext4 makes new files slow for half a minute after a mass deletion, so nothing big is deleted between rounds. Trees
+//! ext4 makes new files slow for minutes after a mass deletion, so nothing big is deleted between rounds. Trees
 //! are shared between tools instead: what a tool keeps inside or beside the roots is parked in a [`Slot`] while
 //! another one runs, by renaming.
 
@@ -12,6 +12,7 @@ use fixtures::dated::Dated;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// What a tool remembers of a pair of roots: `.driftless` of both, or the home of unison.
@@ -24,6 +25,7 @@ pub(crate) struct Slot {
 #[derive(Debug)]
 pub(crate) struct Lab {
     dir: PathBuf,
+    fresh: Option<Image>,
     keep: bool,
     settle: Duration,
     made: u64,
@@ -39,8 +41,9 @@ impl Lab {
         let dir = fs::canonicalize(&args.dir)?.join(format!("trees-{stamp}-{}", std::process::id()));
         check_room(args)?;
         fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        let fresh = args.fresh.then(|| Image::mount(&dir, crate::cases::needs(&args.cases, args))).transpose()?;
         eprintln!("trees in {}", dir.display());
-        let lab = Lab { dir, keep: args.keep, settle: args.settle, made: 0, sources: Vec::new(), copies: Vec::new() };
+        let lab = Lab { dir, fresh, keep: args.keep, settle: args.settle, made: 0, sources: Vec::new(), copies: Vec::new() };
         lab.rest("before the first run");
         Ok(lab)
     }
@@ -52,6 +55,9 @@ impl Lab {
             return Ok(());
         }
         eprintln!("deleting the trees");
+        if let Some(image) = &self.fresh {
+            image.unmount()?;
+        }
         fs::remove_dir_all(&self.dir).with_context(|| format!("cannot remove {}", self.dir.display()))
     }
 
@@ -145,6 +151,40 @@ impl Lab {
         }
         Ok(sample)
     }
+}
+
+/// A new ext4 in a file, mounted over the folder of the trees.
+#[derive(Debug)]
+struct Image {
+    at: PathBuf,
+    file: PathBuf,
+}
+
+impl Image {
+    fn mount(at: &Path, (bytes, inodes): (u64, u64)) -> Result<Image> {
+        let file = at.with_extension("ext4");
+        let room = bytes + bytes / 8 + inodes * 256 + (2 << 30);
+        fs::File::create_new(&file)
+            .and_then(|image| image.set_len(room))
+            .with_context(|| format!("cannot create {}", file.display()))?;
+        let eager = "lazy_itable_init=0,lazy_journal_init=0";
+        command(
+            Command::new("mkfs.ext4").args(["-q", "-F", "-m", "0", "-E", eager, "-N"]).arg((inodes * 2).to_string()).arg(&file),
+        )?;
+        command(Command::new("mount").args(["-o", "loop"]).args([&file, at]))?;
+        Ok(Image { at: at.to_owned(), file })
+    }
+
+    fn unmount(&self) -> Result<()> {
+        command(Command::new("umount").arg(&self.at))?;
+        fs::remove_file(&self.file).with_context(|| format!("cannot remove {}", self.file.display()))
+    }
+}
+
+fn command(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot run {}", command.get_program().display()))?;
+    ensure!(status.success(), "{} failed: {status}", command.get_program().display());
+    Ok(())
 }
 
 impl Slot {
