@@ -31,6 +31,7 @@ pub const KILL_POINTS: &[&str] = &[
     "exchange-after",
     "exchange-checked",
     "exchange-back",
+    "exchange-shown-kept",
     "displace-version-after",
     "displace-copy-after",
     "attributes-before",

@@ -6,12 +6,13 @@ use super::late;
 use super::prepare::Prepared;
 use super::rows::Live;
 use super::swap::{Displacement, Swapper};
-use super::{Stop, names};
+use super::{Stop, names, versions};
 use crate::entry::{Kind, Signature};
-use crate::io::fs::{Dir, Replace};
+use crate::io::fs::{Dir, Replace, ctime_granularity};
 use crate::io::kill::kill_point;
 use crate::io::source::{kind_of, same_object};
 use crate::io::stage::{Failure, Tree};
+use crate::io::state::NewVersion;
 use crate::path::{Name, RelPath};
 use crate::store::Change;
 use std::io::ErrorKind;
@@ -32,25 +33,37 @@ impl Swapper<'_> {
         expected: &Signature,
         at: &At<'_>,
     ) -> Result<Displacement, Stop> {
-        let (stage, name) = (plan.area.stage.dir(), at.name.as_bytes());
         let live = self.rows.current(at.path)?;
-        check::on_disk(at.dir, name, expected, live.as_ref(), "replace")?;
-        let was_dir = kind_of(expected) == Some(Kind::Dir);
-        if was_dir {
-            check::tree(&self.rows, &at.dir.open_dir(name)?, at.path, ("replace", 0))?;
-        }
-        kill_point("exchange-before");
-        match stage.rename(&tree.staged, at.dir, name, Replace::Exchange) {
-            Ok(()) => {}
-            Err(error) if error.is_missing() => return Err(changed("replace")),
-            Err(error) => return Err(check::refused(error, at.dir)),
-        }
+        let exchanged = self.exchange_in(tree, plan, (expected, live.as_ref()), at);
+        // What a user may have seen is not ours to delete any more; this nobody saw.
+        exchanged.inspect_err(|_| self.discard(&plan.area, tree))?;
         kill_point("exchange-after");
-        if let Err(stop) = self.came_out(stage, tree, expected, at.path, was_dir) {
-            return Err(self.exchange_back(stage, tree, at, stop));
+        let was_dir = kind_of(expected) == Some(Kind::Dir);
+        if let Err(stop) = self.came_out(plan.area.stage.dir(), tree, expected, at.path, was_dir) {
+            return Err(self.exchange_back(tree, plan, at, stop));
         }
         kill_point("exchange-checked");
         Ok(self.displace(&tree.staged, plan, live.as_ref()))
+    }
+
+    fn exchange_in(
+        &self,
+        tree: &Tree,
+        plan: &Prepared,
+        (expected, live): (&Signature, Option<&Live>),
+        at: &At<'_>,
+    ) -> Result<(), Stop> {
+        let name = at.name.as_bytes();
+        check::on_disk(at.dir, name, expected, live, "replace")?;
+        if kind_of(expected) == Some(Kind::Dir) {
+            check::tree(&self.rows, &at.dir.open_dir(name)?, at.path, ("replace", 0))?;
+        }
+        kill_point("exchange-before");
+        match plan.area.stage.dir().rename(&tree.staged, at.dir, name, Replace::Exchange) {
+            Ok(()) => Ok(()),
+            Err(error) if error.is_missing() => Err(changed("replace")),
+            Err(error) => Err(check::refused(error, at.dir)),
+        }
     }
 
     /// Is what came out what was expected to stand there?
@@ -67,9 +80,9 @@ impl Swapper<'_> {
     }
 
     /// A writer slipped in between: what came out goes back, and what a second writer put there meanwhile stays too.
-    fn exchange_back(&mut self, from: &Dir, tree: &Tree, at: &At<'_>, stop: Stop) -> Stop {
+    fn exchange_back(&mut self, tree: &Tree, plan: &Prepared, at: &At<'_>, stop: Stop) -> Stop {
         kill_point("exchange-back");
-        let name = at.name.as_bytes();
+        let (from, name) = (plan.area.stage.dir(), at.name.as_bytes());
         let back = match from.rename(&tree.staged, at.dir, name, Replace::Exchange) {
             // Ours was removed meanwhile: what came out takes its place again.
             Err(error) if error.is_missing() => from.rename(&tree.staged, at.dir, name, Replace::Never),
@@ -80,10 +93,16 @@ impl Swapper<'_> {
             Ok(left) => left,
             Err(error) => return error.into(),
         };
-        match left {
-            None => stop,
-            Some(left) if back.is_ok() && ours.is_some_and(|ours| ours.ino == left.ino) => stop,
-            Some(_) => match late::keep_beside(self.context.root, from, &tree.staged, at.path) {
+        match (left, ours) {
+            (None, _) => stop,
+            (Some(left), Some(ours)) if back.is_ok() && ours.ino == left.ino => match self.keep_shown(tree, plan, ours) {
+                Ok(()) => stop,
+                Err(stop) => {
+                    self.unsettle(plan.id);
+                    stop
+                }
+            },
+            (Some(_), _) => match late::keep_beside(self.context.root, from, &tree.staged, at.path) {
                 Ok(to) => {
                     let what = format!("it was changed again and again; one version is at {to}");
                     Failure::new("replace", what).into()
@@ -91,6 +110,34 @@ impl Swapper<'_> {
                 Err(stop) => stop,
             },
         }
+    }
+
+    /// Ours stood at the path for a moment. Whoever opened it then may have written to it, and may do so still: it is
+    /// kept like a version that was replaced, and not deleted as what was staged in vain.
+    fn keep_shown(&mut self, tree: &Tree, plan: &Prepared, ours: &Signature) -> Result<(), Stop> {
+        let (path, area) = (&plan.intent.path, &plan.area);
+        let kind = tree.top.object.kind();
+        let kept_at_ns = versions::now_ns();
+        // The planned name is free, and recovery looks there.
+        let name = match &plan.intent.version {
+            Some(version) => version.name.clone(),
+            None => area.kept_address(&versions::name(path, kept_at_ns)),
+        };
+        area.stage.dir().rename(&tree.staged, &area.kept, leaf(&name), Replace::Never)?;
+        kill_point("exchange-shown-kept");
+        if kind == Kind::Dir {
+            let below = area.kept.open_dir(leaf(&name))?;
+            let mut brought = Vec::new();
+            let tick_ns = ctime_granularity(self.context.root)?;
+            let done = late::bring_back_below(self.context.root, &below, path, ((ours.ctime_ns, tick_ns), &mut brought));
+            for to in brought {
+                self.context.monitor.notice(&format!("{path} was written to while it went: kept as {to}"));
+            }
+            done?;
+        }
+        let (path, signature, hash) = (path.clone(), *ours, super::job::hash_of(&tree.top.object));
+        self.did(Vec::new(), Some(NewVersion { name, path, kind, signature, hash, kept_at_ns, reason: "replaced" }));
+        Ok(())
     }
 
     /// Brings a displaced object from the staging folder to where it belongs; beside its path if it finds no room there.

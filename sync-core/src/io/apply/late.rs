@@ -105,26 +105,27 @@ fn written(dir: &Dir, name: &[u8], kept: &NewVersion) -> Result<bool, Stop> {
     Ok(now.is_some_and(|now| !same_object(&now, &kept.signature)))
 }
 
-/// Brings files back that were written to inside a kept directory after it went; `brought` learns of their new paths.
+/// Brings files back that were written to inside a directory that stood at `path`, after a moment; `brought` learns of
+/// their new paths.
 ///
 /// All of them go beside the directory's old path: what led to them is gone.
 pub(super) fn bring_back_below(
     root: &Root,
     dir: &Dir,
-    kept: &NewVersion,
-    (tick_ns, brought): (i64, &mut Vec<RelPath>),
+    path: &RelPath,
+    ((since_ns, tick_ns), brought): ((i64, i64), &mut Vec<RelPath>),
 ) -> Result<(), Stop> {
     for name in dir.names()? {
         let Some(now) = dir.stat(&name)? else { continue };
         match kind_of(&now) {
             Some(Kind::Dir) => {
                 let below = dir.open_dir(&name)?;
-                bring_back_below(root, &below, kept, (tick_ns, brought))?;
+                bring_back_below(root, &below, path, ((since_ns, tick_ns), brought))?;
             }
-            _ if is_late(&now, kept.kept_at_ns, tick_ns) => {
+            _ if is_late(&now, since_ns, tick_ns) => {
                 let shown =
                     crate::path::Name::parse(&name).map_err(|error| Failure::new("keep a late write", error.to_string()))?;
-                let beside = kept.path.parent().unwrap_or_default().join(&shown);
+                let beside = path.parent().unwrap_or_default().join(&shown);
                 brought.push(keep_beside(root, dir, &name, &beside)?);
             }
             _ => {}

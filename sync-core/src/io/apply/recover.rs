@@ -86,7 +86,12 @@ pub fn recover(root: &Root, state: &State, mask: AttrMask) -> Result<Recovered, 
             recovery.finish(intent, &mut batch)?;
         } else {
             recovery.recovered.forgotten += 1;
+            let told = recovery.recovered.problems.len();
             recovery.take_back(intent, &mut batch)?;
+            if recovery.recovered.problems.len() > told {
+                // The intent stays, and tells the next recovery whose the object is.
+                continue;
+            }
         }
         batches.push(batch);
     }
@@ -102,7 +107,9 @@ pub fn recover(root: &Root, state: &State, mask: AttrMask) -> Result<Recovered, 
         recovery.recovered.unexplained = record(state, batches)?;
         kill_point("recover-committed");
     }
-    recovery.sweep(state)?;
+    if recovery.recovered.problems.is_empty() {
+        recovery.sweep(state)?;
+    }
     kill_point("recover-swept");
     Ok(recovery.recovered)
 }
@@ -215,10 +222,7 @@ impl Recovery<'_> {
             return Ok(());
         }
         if version.kind == Kind::Dir {
-            let below = area.kept.open_dir(name)?;
-            let tick_ns = ctime_granularity(self.root)?;
-            let brought = late::bring_back_below(self.root, &below, version, (tick_ns, &mut self.recovered.brought_back));
-            self.told(brought, &intent.path)?;
+            self.look_below((&area.kept, name), &intent.path, version.kept_at_ns)?;
         }
         batch.versions.push(version.clone());
         Ok(())
@@ -230,24 +234,60 @@ impl Recovery<'_> {
         if let (Some(expect), Some((area, name))) = (&intent.expect, self.areas.find(&intent.staged))
             && !intent.staged.is_empty()
             && let Some(there) = area.stage.dir().stat(name)?
-            && !intent.staged_signature.is_some_and(|staged| same_identity(&there, &staged))
-            && !self.returns(area.stage.dir(), name, &intent.path)?
         {
-            match &intent.version {
-                Some(version) if is_expected(&there, expect) => {
-                    area.stage.dir().rename(name, &area.kept, leaf(&version.name), Replace::Never)?;
+            let stage = area.stage.dir();
+            match (&intent.staged_signature, &intent.version) {
+                (Some(ours), _) if same_identity(&there, ours) => {
+                    self.look_at_shown((stage, name), &there, ours, &intent.path)?
                 }
-                _ => self.bring_back(area.stage.dir(), name, &intent.path)?,
+                _ if self.returns(stage, name, &intent.path)? => {}
+                (_, Some(version)) if is_expected(&there, expect) => {
+                    stage.rename(name, &area.kept, leaf(&version.name), Replace::Never)?;
+                }
+                _ => self.bring_back(stage, name, &intent.path)?,
             }
         }
-        if let Some((there, version)) = self.kept(&intent)?
-            && !is_expected(&there, &version.signature)
-            && let Some((area, name)) = self.areas.find(&version.name)
-            && self.returns(&area.kept, name, &intent.path)?
-        {
+        let Some((there, version)) = self.kept(&intent)? else { return Ok(()) };
+        let Some((area, name)) = self.areas.find(&version.name) else { return Ok(()) };
+        if let Some(ours) = intent.staged_signature.filter(|ours| same_identity(&there, ours)) {
+            // It stood at the path for a moment, and was kept in case somebody writes to it.
+            self.look_at_shown((&area.kept, name), &there, &ours, &intent.path)?;
+            batch.versions.push(NewVersion { signature: ours, ..version.clone() });
+            return Ok(());
+        }
+        if !is_expected(&there, &version.signature) && self.returns(&area.kept, name, &intent.path)? {
             return Ok(());
         }
         self.keep(&intent, batch)
+    }
+
+    /// What we staged may have stood at its path for a moment, before it was exchanged back: what a user wrote to it, or
+    /// put into it, comes back.
+    fn look_at_shown(
+        &mut self,
+        (dir, name): (&Dir, &[u8]),
+        there: &Signature,
+        ours: &Signature,
+        path: &RelPath,
+    ) -> Result<(), ApplyError> {
+        if kind_of(ours) == Some(Kind::Dir) {
+            self.look_below((dir, name), path, ours.ctime_ns)
+        } else if same_object(there, ours) {
+            Ok(())
+        } else {
+            self.bring_back(dir, name, path)
+        }
+    }
+
+    /// Brings back what was written to below a directory that stood at `path`, after a moment.
+    fn look_below(&mut self, (dir, name): (&Dir, &[u8]), path: &RelPath, since_ns: i64) -> Result<(), ApplyError> {
+        let tick_ns = ctime_granularity(self.root)?;
+        let brought_back = &mut self.recovered.brought_back;
+        let looked = match dir.open_dir(name) {
+            Ok(below) => late::bring_back_below(self.root, &below, path, ((since_ns, tick_ns), brought_back)),
+            Err(error) => Err(error.into()),
+        };
+        self.told(looked, path)
     }
 
     /// Renames an object back to a path where nothing stands.

@@ -306,13 +306,7 @@ impl<'a> Swapper<'a> {
             None => self.create(tree, &plan.area, &at),
             Some(expected) => self.exchange(tree, &plan, expected, &at),
         };
-        let displaced = match placed {
-            Ok(displaced) => displaced,
-            Err(stop) => {
-                self.discard(&plan.area, tree);
-                return Err(stop);
-            }
-        };
+        let displaced = placed?;
         if tree.top.object.kind() == Kind::Dir || plan.intent.expect.is_some() {
             self.last_dir = None;
         }
@@ -335,19 +329,23 @@ impl<'a> Swapper<'a> {
         Ok(())
     }
 
-    fn create(&mut self, tree: &Tree, area: &Area, at: &At<'_>) -> Result<Displacement, Stop> {
+    fn create(&mut self, tree: &Tree, area: &Rc<Area>, at: &At<'_>) -> Result<Displacement, Stop> {
+        self.rename_in(tree, area, at).inspect_err(|_| self.discard(area, tree))?;
+        kill_point("create-after");
+        Ok(Displacement::default())
+    }
+
+    fn rename_in(&self, tree: &Tree, area: &Area, at: &At<'_>) -> Result<(), Stop> {
         self.parent_lives(at.path)?;
         kill_point("create-before");
         match area.stage.dir().rename(&tree.staged, at.dir, at.name.as_bytes(), Replace::Never) {
-            Ok(()) => {}
+            Ok(()) => Ok(()),
             Err(error) if error.source.kind() == ErrorKind::AlreadyExists => {
                 let what = "something stands there that was not there when it was scanned";
-                return Err(Failure::new("create", what).into());
+                Err(Failure::new("create", what).into())
             }
-            Err(error) => return Err(check::refused(error, at.dir)),
+            Err(error) => Err(check::refused(error, at.dir)),
         }
-        kill_point("create-after");
-        Ok(Displacement::default())
     }
 
     /// The signature of what was just put in place. It stands there now: what fails here is told, and recorded as staged.
@@ -403,6 +401,11 @@ impl<'a> Swapper<'a> {
         self.rows.overlay(&changes);
         self.pending.changes.extend(changes);
         self.pending.versions.extend(version);
+    }
+
+    /// An intent stays until recovery looks at what is left of it.
+    pub(super) fn unsettle(&mut self, id: i64) {
+        self.pending.settled.retain(|settled| *settled != id);
     }
 
     /// A kept version went to another path before it was recorded, or after.

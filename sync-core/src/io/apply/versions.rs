@@ -254,7 +254,7 @@ fn prune_one(
     if is_dir(&area.kept, name)? {
         let tick_ns = ctime_granularity(root)?;
         let below = area.kept.open_dir(name)?;
-        late::bring_back_below(root, &below, kept, (tick_ns, brought_back))?;
+        late::bring_back_below(root, &below, &kept.path, ((kept.kept_at_ns, tick_ns), brought_back))?;
     }
     kill_point("prune-checked");
     let gone = remove_some(&area.kept, name, budget)?;

@@ -361,7 +361,7 @@ fn what_was_staged_in_vain_stays_until_its_settled_intent_is_durable() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let (folder, told) = (world.folder.path().to_owned(), seen.clone());
     hook::set(move |name| match name {
-        "exchange-before" => write_file(&folder.join("f"), "mine"),
+        "batch-prepared" => write_file(&folder.join("f"), "mine"),
         "batch-previous-committed" => {
             let staged = fs::read_dir(folder.join(".driftless/stage")).unwrap().map(|entry| entry.unwrap().file_name());
             told.lock().unwrap().push(staged.filter(|name| name.to_string_lossy().starts_with("swap-")).count());

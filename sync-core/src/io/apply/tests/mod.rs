@@ -4,6 +4,7 @@ mod actions;
 mod crash;
 mod moving;
 mod races;
+mod shown;
 mod versions;
 
 use super::*;

@@ -227,3 +227,17 @@ fn a_shortfall_of_space_is_told_in_bytes() {
     assert_eq!(crate::io::stage::shortfall(&world.root, 1).unwrap(), None);
     assert!(crate::io::stage::shortfall(&world.root, u64::MAX).unwrap().is_some());
 }
+
+#[test]
+fn a_root_is_tried_for_the_renames_that_changes_need_and_left_clean() {
+    let world = World::new();
+    // An interrupted trial left one.
+    write_file(&world.at(".driftless/probe-b"), "");
+    check_renames(&world.root).unwrap();
+    let left = fs::read_dir(world.at(".driftless")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(!left.into_iter().any(|name| name.to_string_lossy().starts_with("probe-")));
+    let told = ApplyError::Renames("/srv/old".into()).to_string();
+    for part in ["/srv/old", "RENAME_EXCHANGE", "nothing was changed", "Use a folder on"] {
+        assert!(told.contains(part), "{told}");
+    }
+}
