@@ -408,7 +408,7 @@ fn what_was_forgotten_is_unknown_and_its_neighbours_are_not() {
     assert!(state.id() != me && state.instance() != instance);
     let known = |dir: &str, name: &str| {
         let listing = all(&state, dir);
-        let child = child(&state, &format!("{dir}/{name}").trim_start_matches('/').to_owned());
+        let child = child(&state, format!("{dir}/{name}").trim_start_matches('/'));
         let s = child.as_ref().and_then(|child| child.tree.as_ref()).map(|tree| tree.s.clone()).unwrap_or_default();
         let own = child.and_then(|child| child.own).map(|own| (*own).clone()).unwrap_or_default();
         listing.sub.joined(&s).joined(&own)
