@@ -38,6 +38,11 @@ pub(super) struct Frame {
 }
 
 impl Frame {
+    /// Did something arrive below a leaf that took a directory's place? Then all of it stays as it is on both sides.
+    pub(super) fn is_left(&self) -> bool {
+        self.held.is_some() && !self.own_last && self.now == Now::Dir
+    }
+
     /// Does A know of events at or below that this side does not, although it listed all rows and so needs no
     /// ghost to tell of a deletion? Then none comes to be here either, and who asks here for changes only must
     /// be shown this directory in full.

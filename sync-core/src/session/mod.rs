@@ -58,6 +58,8 @@ pub struct Pull {
     supplied: Option<Listing>,
     stack: Vec<Frame>,
     out: VecDeque<Step>,
+    /// So many steps of `out` go, whatever is held back.
+    released: usize,
     next_ticket: u64,
     outcome: Outcome,
 }
@@ -79,6 +81,7 @@ impl Pull {
             supplied: None,
             stack: Vec::new(),
             out: VecDeque::new(),
+            released: 0,
             next_ticket: 0,
             outcome: Outcome { complete: true, seq: 0 },
         }
@@ -87,9 +90,7 @@ impl Pull {
     /// The next thing to do. [`Poll::List`] is answered by [`Pull::supply`] before the next call.
     pub fn poll(&mut self) -> Poll {
         loop {
-            if self.stack.iter().all(|frame| frame.held.is_none())
-                && let Some(step) = self.out.pop_front()
-            {
+            if let Some(step) = self.next_step() {
                 return Poll::Step(step);
             }
             let need = match self.phase {
@@ -100,6 +101,32 @@ impl Pull {
             if let Some(need) = need {
                 return need;
             }
+        }
+    }
+
+    fn next_step(&mut self) -> Option<Step> {
+        if self.released == 0 {
+            if self.stack.iter().all(|frame| frame.held.is_none()) {
+                return self.out.pop_front();
+            }
+            if self.out.len() <= self.terms.held || self.stack.iter().any(Frame::is_left) {
+                return None;
+            }
+            self.release();
+        }
+        self.released -= 1;
+        for frame in &mut self.stack {
+            frame.held = frame.held.map(|position| position - 1);
+        }
+        self.out.pop_front()
+    }
+
+    /// Too many steps wait: they go. Where a leaf may take a directory's place, what is left of the directory decides
+    /// in the end. Where a leaf took it, nothing arrived below it so far, and what does is held back still.
+    fn release(&mut self) {
+        self.released = self.out.len();
+        for frame in self.stack.iter_mut().filter(|frame| frame.held.is_some()) {
+            frame.held = (!frame.own_last).then_some(self.released);
         }
     }
 
@@ -239,6 +266,11 @@ impl Pull {
             return;
         }
         if !theirs.tree && !ours.tree {
+            if !self.terms.whole(&path) {
+                // On the way to the scope, and nothing of the scope below it.
+                self.stack[at].survivors |= ours.row.is_some();
+                return;
+            }
             let settled = self.settle(&path, &theirs, &ours, false);
             self.note(at, &settled);
             return;
@@ -312,11 +344,22 @@ impl Pull {
     fn enter(&mut self, path: RelPath, theirs: Side, ours: Side, differ: bool) {
         let at = self.stack.len() - 1;
         let mut frame = self.frame(path, theirs, ours, differ);
+        if !self.terms.whole(&frame.path) {
+            self.pass(frame);
+            return;
+        }
         if !frame.theirs.is_dir() {
             frame.own_last = true;
             if frame.theirs.row.is_some() && self.terms.force.is_none() && self.policy(&frame.path) == Policy::Skip {
                 // A conflict found at the end leaves the whole subtree as it is.
                 frame.held = Some(self.out.len());
+                let decision = self.decide(&frame.path, &frame.theirs, &frame.ours, false);
+                if matches!(decision, Decision::Leave(_)) {
+                    // Whatever is below: nothing of it is looked at.
+                    let settled = self.carry_out(&frame.path, &frame.theirs, &frame.ours, decision);
+                    self.note(at, &settled);
+                    return;
+                }
             }
             self.stack.push(frame);
             return;
@@ -341,6 +384,20 @@ impl Pull {
                 }
             }
         }
+    }
+
+    /// Begins with a path on the way to the scope: its own object stays as it is, unless a child needs a directory.
+    fn pass(&mut self, frame: Frame) {
+        let at = self.stack.len() - 1;
+        if frame.theirs.is_dir() && frame.now == Now::Leaf {
+            let decision = self.decide(&frame.path, &frame.theirs, &frame.ours, false);
+            if matches!(decision, Decision::Leave(_) | Decision::NeedHash { .. }) {
+                let settled = self.carry_out(&frame.path, &frame.theirs, &frame.ours, decision);
+                self.note(at, &settled);
+                return;
+            }
+        }
+        self.stack.push(frame);
     }
 
     /// Ends with a path whose children are done.
@@ -441,7 +498,11 @@ impl Pull {
     }
 
     fn emit(&mut self, path: &RelPath, action: Action) {
-        self.out.push_back(Step { ticket: self.next_ticket, path: path.clone(), action });
+        let ticket = self.next_ticket;
         self.next_ticket += 1;
+        // What is below a directory that is left as it is would be taken back in the end.
+        if !self.stack.iter().any(Frame::is_left) {
+            self.out.push_back(Step { ticket, path: path.clone(), action });
+        }
     }
 }

@@ -96,8 +96,12 @@ impl Pull {
     }
 
     pub(super) fn write(&mut self, path: &RelPath, theirs: &Side, ours: &Side, stamp: Stamp, copy_ours: bool) -> Settled {
-        let Some(row) = theirs.row.clone() else { unreachable!("something stands there") };
         self.make_parents();
+        self.write_object(path, theirs, ours, stamp, copy_ours)
+    }
+
+    fn write_object(&mut self, path: &RelPath, theirs: &Side, ours: &Side, stamp: Stamp, copy_ours: bool) -> Settled {
+        let Some(row) = theirs.row.clone() else { unreachable!("something stands there") };
         let copy = ours.row.as_ref().filter(|_| copy_ours).and_then(|loser| conflict_path(path, loser));
         let now = Now::of(Some(&row));
         let action = Action::Write {
@@ -131,12 +135,20 @@ impl Pull {
             if frame.now == Now::Dir {
                 continue;
             }
-            let attrs = frame.theirs.row.as_ref().map(|row| row.object.attrs).unwrap_or_default();
-            let expect = frame.ours.row.clone();
-            let copy = expect.as_ref().and_then(|loser| conflict_path(&frame.path, loser));
-            let displaced = copy.map_or(Displaced::Versions, Displaced::Copy);
-            let (path, learn) = (frame.path.clone(), frame.theirs.own.clone());
-            self.emit(&path, Action::MakeDir { attrs, expect, displaced, learn });
+            let (path, theirs, ours) = (frame.path.clone(), frame.theirs.clone(), frame.ours.clone());
+            // On the way to the scope nothing was decided before, and nothing would be without the child.
+            let decision = (!self.terms.whole(&path)).then(|| self.decide(&path, &theirs, &ours, false));
+            match decision {
+                Some(Decision::Write { stamp, copy_ours }) => {
+                    self.write_object(&path, &theirs, &ours, stamp, copy_ours);
+                }
+                _ => {
+                    let attrs = theirs.row.as_ref().map(|row| row.object.attrs).unwrap_or_default();
+                    let copy = ours.row.as_ref().and_then(|loser| conflict_path(&path, loser));
+                    let displaced = copy.map_or(Displaced::Versions, Displaced::Copy);
+                    self.emit(&path, Action::MakeDir { attrs, expect: ours.row, displaced, learn: theirs.own });
+                }
+            }
             self.stack[at].now = Now::Dir;
         }
     }
@@ -151,12 +163,15 @@ impl Pull {
             _ => false,
         };
         let (theirs, ours) = (time(&frame.theirs), time(&frame.ours));
+        // On the way to the scope only what was made, or touched by what was made in it, is set right.
+        let above = !self.terms.whole(&frame.path);
         let target = match (theirs, ours) {
+            (_, Some(ours)) if above => ours,
             (Some(theirs), Some(ours)) if !newer_there => theirs.max(ours),
             (Some(time), _) | (None, Some(time)) => time,
             (None, None) => return,
         };
-        if frame.touched || ours.is_none() || (self.terms.mask.times && ours != Some(target)) {
+        if frame.touched || ours.is_none() || (!above && self.terms.mask.times && ours != Some(target)) {
             self.emit(&frame.path, Action::FinishDir { mtime_ns: target });
         }
     }

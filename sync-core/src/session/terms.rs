@@ -11,6 +11,9 @@ use std::sync::Arc;
 /// Decides whether a path is ignored; the flag says whether it is a directory.
 pub type Ignored = Arc<dyn Fn(&RelPath, bool) -> bool + Send + Sync>;
 
+/// Most steps that wait for a decision about a directory above them.
+const HELD_STEPS: usize = 65_536;
+
 /// What a pull is to do.
 #[derive(Clone)]
 pub struct Terms {
@@ -34,6 +37,10 @@ pub struct Terms {
     pub may_raise: bool,
     /// May a whole directory go in one step? Not where the disk was found to hold more than the rows say.
     pub whole_trees: bool,
+    /// Most steps that are held back until it is clear that `Policy::Skip` does not leave the whole of a directory
+    /// as it is. With more they are carried out: each of them follows from what both sides know of its path, and
+    /// what the directory itself becomes is decided by what is left in it, as ever.
+    pub held: usize,
     /// Which rule is broken on purpose.
     pub mutation: Mutation,
 }
@@ -52,6 +59,7 @@ impl Terms {
             ignored: None,
             may_raise: true,
             whole_trees: true,
+            held: HELD_STEPS,
             mutation: Mutation::default(),
         }
     }
