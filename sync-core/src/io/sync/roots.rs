@@ -98,7 +98,7 @@ pub(super) fn open(a: &Path, b: &Path, options: &Options, monitor: &dyn Monitor)
 /// What becomes of the state of a root.
 enum Standing {
     /// It goes on.
-    Kept(State),
+    Kept(Box<State>),
     /// It does not belong to the tree, and the user wants to begin anew: it is moved aside.
     Discarded,
     /// There is none.
@@ -216,7 +216,7 @@ fn sorted_out(found: &Found, state: Option<State>, options: &Options) -> Result<
         None => None,
     };
     match strange {
-        None => Ok(Standing::Kept(state)),
+        None => Ok(Standing::Kept(Box::new(state))),
         Some(_) if options.rejoin && !options.dry_run => Ok(Standing::Discarded),
         Some(strange) => Err(not_of_this_tree(&found.root, &strange)),
     }
@@ -237,7 +237,7 @@ fn finish(found: Found, state: Standing, options: &Options, monitor: &dyn Monito
     let granularity_ns = ctime_granularity(&root)?;
     let state_elsewhere = options.state_dir.is_some();
     let state = match state {
-        Standing::Kept(state) => state,
+        Standing::Kept(state) => *state,
         Standing::Missing if passing => State::in_memory(random_id()?, options.mask)?,
         Standing::Discarded | Standing::Missing => {
             make_state_dir(&root, &state_dir, options)?;
