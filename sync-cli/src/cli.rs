@@ -134,7 +134,7 @@ pub(crate) struct RunArgs {
     pub(crate) checksum: bool,
     #[command(flatten)]
     pub(crate) state: StateArgs,
-    /// Accept a root whose state or marker was lost as a new replica
+    /// Accept a root whose state or marker was lost, or came back from a backup, as a new replica
     ///
     /// Equal files merge, differing ones become conflicts, and what was deleted may come back; nothing is lost.
     #[arg(long)]

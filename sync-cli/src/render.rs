@@ -123,13 +123,28 @@ pub(crate) fn volume(size: u64, time: Duration) -> String {
     format!("{} in {}, {}/s", bytes(size), duration(time), bytes(rate as u64))
 }
 
-/// A problem in one line.
+/// Characters of a path or of an error beyond which its middle is left out.
+const LONGEST: usize = 300;
+
+/// A problem in one line. The JSON lines have the whole path.
 pub(crate) fn problem(root_path: &Path, problem: &Problem) -> String {
     let place = match problem.path.is_root() {
         true => root(root_path),
         false => format!("{}/{}", root(root_path), problem.path),
     };
-    format!("failed: {place}: {}: {}", problem.step, escape(problem.error.as_bytes()))
+    let error = escape(problem.error.as_bytes());
+    format!("failed: {}: {}: {}", shortened(&place), problem.step, shortened(&error))
+}
+
+/// The text without its middle, if it is longer than anybody reads.
+fn shortened(text: &str) -> String {
+    let count = text.chars().count();
+    if count <= LONGEST {
+        return text.into();
+    }
+    let head: String = text.chars().take(LONGEST / 2).collect();
+    let tail: String = text.chars().skip(count - LONGEST / 2).collect();
+    format!("{head} … {tail}")
 }
 
 /// Thousands separated: "1,234".
@@ -208,6 +223,14 @@ mod tests {
         assert_eq!(volume(0, Duration::from_millis(1234)), "in 1.2 s");
         assert_eq!(volume(2048, Duration::from_secs(2)), "2.00 KiB in 2.0 s, 1.00 KiB/s");
         assert_eq!(duration(Duration::from_secs(3725)), "1 h 2 min");
+    }
+
+    #[test]
+    fn a_path_longer_than_anybody_reads_loses_its_middle() {
+        let path = RelPath::parse([&b"top"[..], &[b"/d".as_slice(); 200].concat(), b"/end"].concat().as_slice()).unwrap();
+        let line = problem(Path::new("/r"), &Problem { path, step: "list", error: "too deep".into() });
+        assert!(line.starts_with("failed: /r/top/d/") && line.ends_with("/d/end: list: too deep"), "{line}");
+        assert!(line.contains(" … ") && line.chars().count() < 340, "{line}");
     }
 
     #[test]

@@ -3,12 +3,13 @@
 use crate::cli::{KeepChoice, ResolveArgs};
 use crate::commands::Summary;
 use crate::exit::Exit;
-use crate::json::PathFields;
+use crate::json::{Event, PathFields, ProblemLine};
 use crate::output::Output;
 use crate::render;
 use anyhow::Result;
 use serde::Serialize;
 use sync_core::io::sync::Keep;
+use sync_core::report::Problem;
 
 /// One conflict that was decided.
 #[derive(Debug, Serialize)]
@@ -35,6 +36,9 @@ pub(super) fn run(args: &ResolveArgs, output: &Output) -> Result<Exit> {
     let mut exit = Exit::InSync;
     for path in &args.paths {
         if !decided.iter().any(|done| path.contains(done)) {
+            let error = "there is no open conflict at or below it";
+            let problem = Problem { path: path.clone(), step: "resolve", error: error.into() };
+            output.event(&Event::Problem(ProblemLine::of(&problem)));
             output.talk(&format!("failed: no open conflict at or below {}", render::argument(path)));
             exit = Exit::Failed;
         }

@@ -105,6 +105,9 @@ fn files(lab: &Lab, root: &str) -> BTreeMap<PathBuf, Vec<u8>> {
 }
 
 /// Starts a run and kills it after the delay. Was it killed in time?
+///
+/// Nothing is waited for: the delay is the random moment itself, spread over the time that a whole run takes. A kill at
+/// something that the run says would only ever come right after a line was flushed, never within a syncfs or a commit.
 fn kill_after(lab: &Lab, delay: Duration) -> bool {
     let mut child = lab.command("a", "b").stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     std::thread::sleep(delay);

@@ -2,6 +2,7 @@
 
 use crate::lab::Lab;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -123,4 +124,32 @@ fn a_link_retargeted_on_both_sides_is_a_conflict() {
     lab.sync(&["--conflicts", "a"]).code(0);
     lab.assert_settled();
     assert_eq!(fs::read_link(lab.at("b", "l")).unwrap().as_os_str(), "r/1");
+}
+
+#[test]
+fn a_time_that_cannot_be_kept_exactly_is_a_problem_and_no_other_time() {
+    let lab = Lab::synced(&["x", "y", "k/1"]);
+    lab.write("a", "new", "1");
+    for path in ["x", "new"] {
+        let touched = std::process::Command::new("touch").args(["-d", "2300-01-01 00:00:00"]).arg(lab.at("a", path)).status();
+        assert!(touched.unwrap().success());
+    }
+    let year = |path: &str| fs::metadata(lab.at("a", path)).unwrap().mtime() / 31_556_952 + 1970;
+    if year("x") != 2300 {
+        eprintln!("SKIPPED: the file system here cannot keep the year 2300");
+        return;
+    }
+    lab.write("a", "y", "edited");
+    for _ in 0..2 {
+        let ran = lab.sync(&[]);
+        ran.code(2);
+        assert!(ran.stdout().contains("1678 to 2262"), "{}", ran.stdout());
+        assert_eq!((lab.read("b", "x").unwrap(), lab.read("b", "y").unwrap()), ("x".into(), "edited".into()));
+        assert!(!lab.at("b", "new").exists());
+    }
+    for path in ["x", "new"] {
+        lab.touch("a", path, 5);
+    }
+    lab.sync(&[]).code(0).without_conflicts();
+    lab.assert_settled();
 }

@@ -64,6 +64,33 @@ fn ignored_paths_stay_where_they_are_and_are_no_deletions() {
 }
 
 #[test]
+fn a_deleted_folder_stays_for_the_ignored_files_in_it_and_is_in_sync() {
+    let lab = Lab::synced(&["d/x", "d/e/y", "k/1", "k/2", "k/3", "k/4"]);
+    lab.write("a", ".driftlessignore", "*.tmp\n");
+    lab.sync(&[]).code(0);
+    lab.write("b", "d/e/only here.tmp", "1");
+    lab.remove("a", "d");
+    let told = |text: &str| text.matches("stays for the ignored paths in it").count();
+    let ran = lab.sync(&[]);
+    ran.code(0).without_conflicts();
+    assert_eq!((ran.count("deleted"), told(&ran.stderr())), (2, 1), "{}{}", ran.stdout(), ran.stderr());
+    for _ in 0..3 {
+        let ran = lab.sync(&[]);
+        ran.code(0).without_conflicts().changed_nothing();
+        assert!(told(&ran.stderr()) == 1 && !ran.stdout().contains("\"problem\""), "{}{}", ran.stdout(), ran.stderr());
+        let mut status = crate::lab::driftless();
+        run(status.args(["status", "--json"]).args([lab.root("a"), lab.root("b")])).code(0);
+    }
+    assert_eq!(lab.read("b", "d/e/only here.tmp").unwrap(), "1");
+    assert!(!lab.at("a", "d").exists() && !lab.at("b", "d/x").exists());
+    // What was ignored and goes leaves nothing but a new time of its folder, which counts as an edit of it.
+    lab.remove("b", "d/e/only here.tmp");
+    lab.sync(&[]).code(0).without_conflicts();
+    lab.sync(&[]).code(0);
+    lab.assert_settled();
+}
+
+#[test]
 fn a_file_of_rules_may_come_and_go_and_deletes_nothing() {
     let lab = Lab::synced(&["x.log", "d/y.log", "d/z", "r/1", "r/2", "r/3"]);
     lab.write("a", ".driftlessignore", "*.log\n");

@@ -158,4 +158,6 @@ fn deciding_where_there_is_no_conflict_fails() {
     pair.sync(&[]).code(1);
     let text = stderr(&pair.on_a("resolve", &["other", "--keep", "local"]).code(2));
     assert!(text.contains("no open conflict at or below other"), "{text}");
+    let lines = lines(&pair.on_a("resolve", &["other", "--keep", "local", "--json"]).code(2));
+    assert_eq!((&lines[0]["event"], &lines[0]["path"]), (&"problem".into(), &"other".into()));
 }

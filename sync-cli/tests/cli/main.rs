@@ -8,5 +8,6 @@ mod json;
 mod pair;
 mod selection;
 mod sync;
+mod terminal;
 mod usage;
 mod versions;

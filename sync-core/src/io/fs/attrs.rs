@@ -45,7 +45,12 @@ pub fn file_signature(file: &File, path: &Path) -> Result<Signature, FsError> {
 }
 
 pub(super) fn signature_of(fd: impl AsFd) -> Result<Signature, Errno> {
-    statx(fd, b"", AtFlags::EMPTY_PATH)
+    statx(fd, b"", AtFlags::EMPTY_PATH).and_then(exact)
+}
+
+/// Of a root, whose own times are not synchronised.
+pub(super) fn identity_of(fd: impl AsFd) -> Result<Signature, Errno> {
+    statx(fd, b"", AtFlags::EMPTY_PATH).map(|stat| signature(&stat))
 }
 
 pub(super) fn mount_of(fd: impl AsFd) -> Result<Mount, Errno> {
@@ -57,13 +62,13 @@ pub(super) fn mount_of(fd: impl AsFd) -> Result<Mount, Errno> {
 }
 
 pub(super) fn signature_at(dir: impl AsFd, name: &[u8]) -> Result<Signature, Errno> {
-    statx(dir, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT)
+    statx(dir, name, AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT).and_then(exact)
 }
 
 /// For the path of a root alone, which a user may give through symbolic links.
 pub(super) fn signature_following(path: &Path) -> Result<Signature, Errno> {
     use std::os::unix::ffi::OsStrExt;
-    statx(CWD, path.as_os_str().as_bytes(), AtFlags::empty())
+    statx(CWD, path.as_os_str().as_bytes(), AtFlags::empty()).map(|stat| signature(&stat))
 }
 
 pub(super) fn set_at(dir: &OwnedFd, name: &[u8], attrs: &Attrs, mask: AttrMask) -> Result<(), Errno> {
@@ -136,10 +141,18 @@ fn times(attrs: &Attrs) -> Timestamps {
     }
 }
 
-fn statx(dir: impl AsFd, name: &[u8], flags: AtFlags) -> Result<Signature, Errno> {
+fn statx(dir: impl AsFd, name: &[u8], flags: AtFlags) -> Result<Statx, Errno> {
     let wanted = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
-    let stat = retry_on_intr(|| rustix::fs::statx(dir.as_fd(), name, flags, wanted))?;
-    Ok(signature(&stat))
+    retry_on_intr(|| rustix::fs::statx(dir.as_fd(), name, flags, wanted))
+}
+
+/// A modification time that does not fit is refused: cut to fit, it would be carried to other replicas as another time.
+fn exact(stat: Statx) -> Result<Signature, Errno> {
+    let time = &stat.stx_mtime;
+    match time.tv_sec.checked_mul(NS).and_then(|ns| ns.checked_add(i64::from(time.tv_nsec))) {
+        Some(_) => Ok(signature(&stat)),
+        None => Err(Errno::OVERFLOW),
+    }
 }
 
 fn signature(stat: &Statx) -> Signature {
@@ -158,7 +171,7 @@ fn signature(stat: &Statx) -> Signature {
     }
 }
 
-/// Saturates outside of the years 1677 to 2262.
+/// Saturates outside of the years 1677 to 2262: times that the system sets by itself, and that are only compared.
 fn nanoseconds(time: &StatxTimestamp) -> i64 {
     time.tv_sec.saturating_mul(NS).saturating_add(i64::from(time.tv_nsec))
 }

@@ -118,7 +118,7 @@ impl Root {
     /// # Errors
     /// The system's.
     pub fn signature(&self) -> Result<Signature, FsError> {
-        attrs::signature_of(&self.fd).map_err(failed("look at", &self.path))
+        attrs::identity_of(&self.fd).map_err(failed("look at", &self.path))
     }
 
     /// What stands at the root's path at this moment: another device or inode than [`Root::signature`] means
@@ -427,12 +427,20 @@ impl Dir {
     }
 
     fn failed<'a>(&'a self, action: &'static str, name: &'a [u8]) -> impl FnOnce(Errno) -> FsError + 'a {
-        move |error| FsError { action, path: self.locate(name), source: error.into() }
+        move |error| FsError { action, path: self.locate(name), source: explained(error) }
     }
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(Errno) -> FsError {
-    move |error| FsError { action, path: path.to_owned(), source: error.into() }
+    move |error| FsError { action, path: path.to_owned(), source: explained(error) }
+}
+
+/// The system's words, but where they would tell a user nothing.
+fn explained(error: Errno) -> io::Error {
+    match error {
+        Errno::OVERFLOW => io::Error::other("its modification time lies outside of the years 1678 to 2262; touch it"),
+        error => error.into(),
+    }
 }
 
 fn space(fd: &OwnedFd, path: &Path) -> Result<(u64, u64), FsError> {

@@ -5,12 +5,13 @@ use super::guard::Guard;
 use super::roots::{self, Opened, Pair};
 use super::survey::{self, Survey};
 use super::{Options, Side, SyncError, Totals};
+use crate::entry::Kind;
 use crate::ignore::Rules;
 use crate::io::apply::{Applied, Apply, Context, Moves};
-use crate::io::source::LocalSource;
+use crate::io::source::{LocalSource, kind_of};
 use crate::io::state::{Decision, Pending, State};
 use crate::knowledge::ReplicaId;
-use crate::path::RelPath;
+use crate::path::{Name, RelPath};
 use crate::plan::{Action, Open, Step};
 use crate::reconcile::{self, End};
 use crate::report::{Monitor, Problem};
@@ -44,6 +45,15 @@ pub(super) struct Pulled {
     pub(super) stopped: Option<SyncError>,
 }
 
+/// What a conversation has met of directories that stay for ignored paths.
+#[derive(Default)]
+struct Staying {
+    /// Those that stay.
+    dirs: BTreeSet<RelPath>,
+    /// Those from which something goes.
+    emptied: BTreeSet<RelPath>,
+}
+
 /// One pull: `here` changes, the other side is the source.
 pub(super) struct OnePull<'a> {
     pub(super) here: Side,
@@ -55,6 +65,8 @@ pub(super) struct OnePull<'a> {
     keep_versions: Option<Duration>,
     /// Do both roots obey the same ignore rules?
     same_rules: bool,
+    /// It is not the first pull into this root: what it leaves for ignored paths was told.
+    again: bool,
 }
 
 impl<'a> OnePull<'a> {
@@ -77,7 +89,7 @@ impl<'a> OnePull<'a> {
             terms.since = Some((peer.incorporated, Arc::new(also)));
         }
         terms.may_raise = same_rules && !settling;
-        Ok(OnePull { here, ours, theirs, terms, settling, keep_versions: options.keep_versions, same_rules })
+        Ok(OnePull { here, ours, theirs, terms, settling, keep_versions: options.keep_versions, same_rules, again: false })
     }
 
     /// Runs the conversation; every step goes to `step`.
@@ -87,16 +99,58 @@ impl<'a> OnePull<'a> {
         mut step: impl FnMut(Step) -> Result<(), SyncError>,
     ) -> Result<Outcome, SyncError> {
         let mut pull = Pull::new(terms);
+        let mut staying = Staying::default();
         loop {
             match pull.poll() {
                 Poll::List { of, path, filter } => {
                     let opened = if of == End::There { self.theirs } else { self.ours };
                     pull.supply(opened.state.listing(&path, &filter)?);
                 }
-                Poll::Step(next) => step(next)?,
+                Poll::Step(next) => {
+                    let (before, next) = self.with_ignored_in_mind(next, &mut staying);
+                    before.into_iter().chain([next]).try_for_each(&mut step)?;
+                }
                 Poll::Done(outcome) => return Ok(outcome),
             }
         }
+    }
+
+    /// A directory that goes stays where an ignored path is in it: that is what the user wants of ignored paths, and no
+    /// failure. The rows tell nothing of those, so the disk is asked. What was removed from it is no edit of it: its time is
+    /// set as it was before it is left.
+    fn with_ignored_in_mind(&self, step: Step, staying: &mut Staying) -> (Option<Step>, Step) {
+        let Some(ignored) = &self.terms.ignored else { return (None, step) };
+        let Action::Remove { expect, learn, .. } = &step.action else { return (None, step) };
+        let Step { ticket, path, .. } = &step;
+        let below = staying.dirs.range(path.clone()..).next().is_some_and(|below| path.contains(below));
+        if expect.object.kind() != Kind::Dir || !(below || self.holds_ignored(path, ignored)) {
+            staying.emptied.extend(path.split().map(|(parent, _)| parent));
+            return (None, step);
+        }
+        staying.dirs.insert(path.clone());
+        let mtime_ns = expect.object.attrs.mtime_ns;
+        let finish = staying.emptied.contains(path).then(|| {
+            let action = Action::FinishDir { mtime_ns };
+            Step { ticket: *ticket, path: path.clone(), action }
+        });
+        let action = Action::Leave { why: Open::Ignored, ours: Some(expect.clone()), theirs: None, known: learn.clone() };
+        (finish, Step { action, ..step })
+    }
+
+    /// Whatever cannot be looked at here is told when the directory is to be removed.
+    fn holds_ignored(&self, path: &RelPath, ignored: &session::Ignored) -> bool {
+        let Ok(dir) = self.ours.root.dir(path) else { return false };
+        let Ok(names) = dir.names() else { return false };
+        names.iter().any(|name| {
+            let is_dir = dir.stat(name).is_ok_and(|stat| stat.is_some_and(|stat| kind_of(&stat) == Some(Kind::Dir)));
+            Name::parse(name).is_ok_and(|name| ignored(&path.join(&name), is_dir))
+        })
+    }
+
+    /// Directories that stay for the sake of ignored paths, as [`OnePull::converse`] tells of them.
+    fn stays(&self, step: &Step) -> bool {
+        let Action::Leave { why: Open::Ignored, theirs: None, .. } = &step.action else { return false };
+        self.terms.ignored.as_ref().is_some_and(|ignored| !ignored(&step.path, true))
     }
 
     /// Carries the pull out.
@@ -120,9 +174,12 @@ impl<'a> OnePull<'a> {
         let mut apply = None;
         let mut trees = BTreeSet::new();
         let mut moves = Some(moves);
+        let mut staying = Vec::new();
         let outcome = self.converse(terms, |step| {
             if let Action::RemoveTree { .. } = step.action {
                 trees.insert(step.path.clone());
+            } else if self.stays(&step) {
+                staying.push(step.path.clone());
             }
             let apply = match &mut apply {
                 Some(apply) => apply,
@@ -135,7 +192,17 @@ impl<'a> OnePull<'a> {
             Some(apply) => apply.finish()?,
             None => Applied { complete: true, ..Applied::default() },
         };
+        if !self.again {
+            self.tell_of(&staying, monitor);
+        }
         Ok((outcome, applied, trees))
+    }
+
+    fn tell_of(&self, staying: &[RelPath], monitor: &dyn Monitor) {
+        let Some(first) = staying.first() else { return };
+        let root = self.ours.root.path().display();
+        let more = if staying.len() > 1 { format!(", and {} more like it,", staying.len() - 1) } else { String::new() };
+        monitor.notice(&format!("{root}: {first}{more} was deleted on the other side and stays for the ignored paths in it"));
     }
 
     /// Pulls, and pulls path by path what could not go as a whole directory.
@@ -283,7 +350,8 @@ pub(super) fn both(pair: &Pair, asked: &Terms<'_>, survey: Survey, monitor: &dyn
             break;
         }
         let (counter, live) = (pair.sides[at].state.counter(), pair.sides[at].state.live()?);
-        let pull = OnePull::new(pair, here, asked)?;
+        let mut pull = OnePull::new(pair, here, asked)?;
+        pull.again = pulls[at] > 0;
         // The survey was made before anything was done: every pull but the first is measured as it is now.
         let planned = match pulls {
             [0, 0] => surveyed[at].deleted,
