@@ -139,6 +139,7 @@ fn a_killed_run_loses_nothing_and_the_next_one_completes() {
     let (mut killed, mut took, mut first) = (0, Duration::from_millis(1500), true);
     while killed < wanted {
         let before = expected.clone();
+        let contact = first;
         if !first {
             let mut round = Round { lab: &lab, random: &mut random, expected: &mut expected };
             round.edit("a", 0);
@@ -159,8 +160,8 @@ fn a_killed_run_loses_nothing_and_the_next_one_completes() {
                 }
             }
         }
-        if random.below(2) == 0 {
-            // Nobody waits for a run to be repeated before going on.
+        if random.below(2) == 0 && !contact {
+            // Nobody waits for a run to be repeated before going on. Only what was never brought cannot be edited yet.
             let mut round = Round { lab: &lab, random: &mut random, expected: &mut expected };
             round.edit("a", 0);
             round.edit("b", 1);

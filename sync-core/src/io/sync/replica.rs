@@ -82,6 +82,7 @@ impl Replica {
         roots::check_marker(&found, false)?;
         let mask = AttrMask::standard(rustix::process::geteuid().is_root());
         let state = State::open(&found.state_dir, mask)?;
+        roots::check_unmarked(&found, Some(&state))?;
         let strange = found.marker.as_ref().map(|marker| marker.strange(&state)).transpose()?.flatten();
         let root = found.root;
         if let Some(strange) = strange {

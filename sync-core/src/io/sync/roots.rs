@@ -59,6 +59,8 @@ pub(super) fn open(a: &Path, b: &Path, options: &Options, monitor: &dyn Monitor)
     // Everything that may stop the run comes before anything is made, recovered or renamed on either side.
     let [first, second] = found;
     let states = [existing(&first, options)?, existing(&second, options)?];
+    check_unmarked(&first, states[0].as_ref())?;
+    check_unmarked(&second, states[1].as_ref())?;
     let paths = [first.root.path().to_path_buf(), second.root.path().to_path_buf()];
     for here in 0..2 {
         if let (None, Some(other), false) = (&states[here], &states[1 - here], options.rejoin) {
@@ -180,10 +182,20 @@ pub(super) fn check_marker(found: &Found, rejoin: bool) -> Result<(), SyncError>
              and what was deleted elsewhere meanwhile comes back",
             found.state_dir.display()
         ))),
-        (None, true) => Err(SyncError::Guard(format!(
-            "the root {root} has no marker, although its state exists: is its disk mounted? Nothing was changed. \
-             If the folder is meant to be a new one, synchronise with --rejoin"
-        ))),
+        _ => Ok(()),
+    }
+}
+
+/// A state without its marker, unless a first run died before the marker was written: that state tells of nothing yet.
+pub(super) fn check_unmarked(found: &Found, state: Option<&State>) -> Result<(), SyncError> {
+    match state {
+        Some(state) if found.marker.is_none() && (state.seq() > 0 || !state.peers()?.is_empty()) => {
+            Err(SyncError::Guard(format!(
+                "the root {} has no marker, although its state exists: is its disk mounted? Nothing was changed. \
+                 If the folder is meant to be a new one, synchronise with --rejoin",
+                found.root.path().display()
+            )))
+        }
         _ => Ok(()),
     }
 }

@@ -116,3 +116,16 @@ fn what_a_pull_is_about_to_incorporate_is_noted_before() {
     let pulled = pulls::both(&sync.pair, &sync.terms(), Survey::default(), &Silent).unwrap();
     assert!(pulled.complete && seen() == a.state.counter());
 }
+
+#[test]
+fn a_first_run_that_died_before_its_marker_was_written_goes_on() {
+    let home = tempfile::tempdir().unwrap();
+    for root in ["a", "b"] {
+        let private = home.path().join(root).join(".driftless");
+        std::fs::create_dir_all(&private).unwrap();
+        drop(crate::io::state::State::open(&private, AttrMask::standard(true)).unwrap());
+    }
+    std::fs::write(home.path().join("a/x"), "x").unwrap();
+    assert!(open(&home).apply(&Silent).unwrap().in_sync);
+    assert!(home.path().join("b/x").exists());
+}
