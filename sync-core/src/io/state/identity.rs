@@ -11,6 +11,9 @@ use std::sync::atomic::Ordering;
 /// Counters reserved at once: a crash skips at most so many, and each block costs one durable transaction.
 const BLOCK: u64 = 1024;
 
+/// Under this key a state remembers who it was before it took a new identity: the marker in the root may still say so.
+pub const FORMER: &str = "sync.former";
+
 /// What hands out counters.
 #[derive(Debug)]
 pub(super) struct Ticker {
@@ -136,6 +139,7 @@ pub(super) struct Name {
 
 /// The replica bears this name from here on; its counter starts anew.
 pub(super) fn take(tx: &mut Tx<'_>, name: &Name) -> Result<()> {
+    super::records::put_meta(tx.conn, FORMER, tx.id.to_string().as_bytes())?;
     tx.index(name.id)?;
     tx.adopt(name.id);
     super::records::put_meta(tx.conn, "state.id", &name.id.0)?;

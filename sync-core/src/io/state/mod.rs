@@ -30,6 +30,7 @@ mod tests_open;
 mod tx;
 
 pub use error::StateError;
+pub use identity::FORMER;
 
 use crate::entry::{AttrMask, Hash, Kind, Signature};
 use crate::knowledge::{ReplicaId, Row, Vector};

@@ -406,6 +406,7 @@ fn what_was_forgotten_is_unknown_and_its_neighbours_are_not() {
     let (me, instance) = (state.id(), state.instance());
     commit(&state, vec![Change::Forget { path: path("d/gone") }]);
     assert!(state.id() != me && state.instance() != instance);
+    assert_eq!(state.meta(FORMER).unwrap().unwrap(), me.to_string().into_bytes());
     let known = |dir: &str, name: &str| {
         let listing = all(&state, dir);
         let child = child(&state, format!("{dir}/{name}").trim_start_matches('/'));
