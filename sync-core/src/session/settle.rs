@@ -137,7 +137,8 @@ impl Pull {
             }
             let (path, theirs, ours) = (frame.path.clone(), frame.theirs.clone(), frame.ours.clone());
             // On the way to the scope nothing was decided before, and nothing would be without the child.
-            let decision = (!self.terms.whole(&path)).then(|| self.decide(&path, &theirs, &ours, false));
+            // A leaf there, as read before the child, is none any more.
+            let decision = (theirs.is_dir() && !self.terms.whole(&path)).then(|| self.decide(&path, &theirs, &ours, false));
             match decision {
                 Some(Decision::Write { stamp, copy_ours }) => {
                     self.write_object(&path, &theirs, &ours, stamp, copy_ours);
