@@ -75,6 +75,8 @@ fn listed(output: &Output, result: Result<Exit>) -> Result<Exit> {
     result
 }
 
-fn open(at: &RootArgs) -> Result<Replica> {
-    Ok(Replica::open(&at.root, at.state.state_dir.as_deref())?)
+fn open(at: &RootArgs, output: &Output) -> Result<Replica> {
+    let replica = Replica::open(&at.root, at.state.state_dir.as_deref())?;
+    replica.notices().iter().for_each(|text| output.talk_safely(&format!("note: {text}")));
+    Ok(replica)
 }

@@ -56,6 +56,9 @@ impl Swapper<'_> {
         let name = at.name.as_bytes();
         check::on_disk(at.dir, name, expected, live, "replace")?;
         if kind_of(expected) == Some(Kind::Dir) {
+            if self.ledger.is_open_below(at.path) {
+                return Err(Failure::new("replace", "something in it could not be removed").into());
+            }
             check::tree(&self.rows, &at.dir.open_dir(name)?, at.path, ("replace", 0))?;
         }
         kill_point("exchange-before");

@@ -52,6 +52,11 @@ impl<'a> Ledger<'a> {
         tickets.is_empty() || self.undone.range(tickets).next().is_none()
     }
 
+    /// Is a path below this one not done?
+    pub(super) fn is_open_below(&self, dir: &RelPath) -> bool {
+        self.applied.truncated || self.applied.incomplete.iter().any(|open| dir.contains(&open.path) && open.path != *dir)
+    }
+
     /// A step was carried out.
     pub(super) fn done(&mut self, item: Option<&Item>) {
         let Some(item) = item else { return };

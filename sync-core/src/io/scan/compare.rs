@@ -81,8 +81,6 @@ pub(super) enum Found<'a> {
     Changed(Known, Signature),
     /// There is a row, and nothing that is synchronised stands here.
     Gone(Known),
-    /// There is a row, and the path is ignored.
-    Ignored(Known),
     /// It cannot be told what stands here; a row stays as it is.
     Failed(&'a [u8], FsError),
 }
@@ -152,24 +150,25 @@ pub(super) fn compare<'a, E>(
     let mut rows = known.into_iter().peekable();
     for listed in names {
         while let Some(row) = rows.next_if(|row| row.name.as_bytes() < listed.name) {
-            each(absent(row, calls, &mut tally))?;
+            absent(row, calls, &mut tally).map_or(Ok(()), &mut each)?;
         }
         let row = rows.next_if(|row| row.name.as_bytes() == listed.name);
         if let Some(found) = present(listed, row, calls, &mut tally) {
             each(found)?;
         }
     }
-    rows.try_for_each(|row| each(absent(row, calls, &mut tally)))?;
+    rows.try_for_each(|row| absent(row, calls, &mut tally).map_or(Ok(()), &mut each))?;
     Ok(tally)
 }
 
-fn absent<'a>(row: Known, calls: &Calls<'_>, tally: &mut Tally) -> Found<'a> {
+/// What is ignored is not missed.
+fn absent<'a>(row: Known, calls: &Calls<'_>, tally: &mut Tally) -> Option<Found<'a>> {
     if (calls.ignored)(row.name.as_bytes(), row.kind == Kind::Dir) {
         tally.hidden = true;
-        return Found::Ignored(row);
+        return None;
     }
     tally.names_changed = true;
-    Found::Gone(row)
+    Some(Found::Gone(row))
 }
 
 fn present<'a>(listed: Listed<'a>, row: Option<Known>, calls: &mut Calls<'_>, tally: &mut Tally) -> Option<Found<'a>> {
@@ -182,13 +181,13 @@ fn present<'a>(listed: Listed<'a>, row: Option<Known>, calls: &mut Calls<'_>, ta
                 kind = kind_of(signature.mode);
                 stat = Some(signature);
             }
-            Ok(None) => return row.map(|row| absent(row, calls, tally)),
+            Ok(None) => return row.and_then(|row| absent(row, calls, tally)),
             Err(error) => return Some(failed(name, error, tally)),
         }
     }
     if (calls.ignored)(name, kind == Some(Kind::Dir)) {
         tally.hidden = true;
-        return row.map(Found::Ignored);
+        return None;
     }
     match kind {
         None => return special(row, calls, tally),
@@ -197,7 +196,7 @@ fn present<'a>(listed: Listed<'a>, row: Option<Known>, calls: &mut Calls<'_>, ta
     }
     let signature = match stat.map_or_else(|| (calls.stat)(name), |signature| Ok(Some(signature))) {
         Ok(Some(signature)) => signature,
-        Ok(None) => return row.map(|row| absent(row, calls, tally)),
+        Ok(None) => return row.and_then(|row| absent(row, calls, tally)),
         Err(error) => return Some(failed(name, error, tally)),
     };
     // The listing may be older than the look.
@@ -216,7 +215,7 @@ fn failed<'a>(name: &'a [u8], error: FsError, tally: &mut Tally) -> Found<'a> {
 fn special<'a>(row: Option<Known>, calls: &Calls<'_>, tally: &mut Tally) -> Option<Found<'a>> {
     tally.specials += 1;
     tally.hidden = true;
-    row.map(|row| absent(row, calls, tally))
+    row.and_then(|row| absent(row, calls, tally))
 }
 
 fn directory<'a>(name: &'a [u8], ino: u64, row: Option<Known>, tally: &mut Tally) -> Found<'a> {
@@ -307,7 +306,6 @@ mod tests {
                 Found::OtherKind(row, _) => format!("other {:?}", row.name),
                 Found::Changed(row, _) => format!("changed {:?}", row.name),
                 Found::Gone(row) => format!("gone {:?}", row.name),
-                Found::Ignored(row) => format!("ignored {:?}", row.name),
                 Found::Failed(name, _) => format!("failed {}", text(name)),
             });
             Ok::<_, ()>(())
@@ -376,7 +374,7 @@ mod tests {
         let known = vec![row("dirs-only", Directory, 1), row("ign-gone", RegularFile, 1), row("ign-here", RegularFile, 66)];
         let disk = [("ign-here", RegularFile, 66), ("ign-new", RegularFile, 66), ("dirs-only", Directory, 66)];
         let (words, tally) = run(&disk, known, false);
-        assert_eq!(words, ["ignored dirs-only", "ignored ign-gone", "ignored ign-here"]);
+        assert!(words.is_empty());
         assert!(tally.hidden && !tally.names_changed);
         assert_eq!(run(&[("dirs-only", RegularFile, 4)], vec![], false).0, ["new dirs-only"]);
     }

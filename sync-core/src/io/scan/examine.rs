@@ -32,8 +32,6 @@ impl Walker<'_> {
                 self.old(&row)?;
                 self.push(Finding::Gone { path: place.path.join(&row.name), tree: row.node })
             }
-            Found::Ignored(row) if self.scan.forget_ignored => self.push(Finding::Forget { path: place.path.join(&row.name) }),
-            Found::Ignored(_) => Ok(()),
             Found::Failed(name, error) => {
                 let path = Name::parse(name).map_or_else(|_| place.path.clone(), |name| place.path.join(&name));
                 self.problem(&path, LOOK, error);

@@ -53,11 +53,8 @@ pub struct Scan<'a> {
     pub root: &'a Root,
     /// Its state: what was there last time, and where changes are recorded.
     pub state: &'a State,
-    /// Ignored paths are not looked at. `None` is faster than a rule that never matches.
+    /// Ignored paths are not looked at, and their rows stay as they are. `None` is faster than a rule that never matches.
     pub ignore: Option<Ignore<'a>>,
-    /// Rows of ignored paths go, without an event: for the rules that belong to the folder. Otherwise they stay
-    /// as they are, unknown.
-    pub forget_ignored: bool,
     /// Only these paths and what is below; empty: everything.
     pub only: &'a [RelPath],
     /// Read every file that has a row, whatever its signature says.

@@ -33,8 +33,6 @@ pub(super) enum Finding {
     Refresh { path: RelPath, signature: Signature, hash: Option<Hash>, mtime_ns: Option<i64> },
     /// Nothing stands here now; `tree` if it was a directory.
     Gone { path: RelPath, tree: Option<NodeId> },
-    /// The path came under an ignore rule.
-    Forget { path: RelPath },
     /// This content is not where it was.
     Old(Old),
 }
@@ -119,7 +117,6 @@ impl<'a> Recorder<'a> {
                 self.gone.push((path, tree));
                 Ok(())
             }
-            Finding::Forget { path } => self.push(Change::Forget { path }),
             Finding::Old(old) => {
                 if self.moves && self.old.len() < OLD {
                     self.old.push(old);

@@ -67,7 +67,6 @@ impl Bench {
             root: &self.root,
             state: &self.state,
             ignore: None,
-            forget_ignored: false,
             only: &[],
             checksum: false,
             mask: ALL,
@@ -355,7 +354,7 @@ fn hidden_names_explain_a_new_time_of_their_directory() {
 }
 
 #[test]
-fn ignored_rows_stay_unknown_and_are_forgotten_only_on_demand() {
+fn ignored_rows_stay_as_they_are() {
     let bench = Bench::with(&["cache/x", "keep", "old.tmp", "gone.tmp"]);
     let ignore = |path: &RelPath, dir: bool| (dir && path.as_bytes() == b"cache") || path.as_bytes().ends_with(b".tmp");
     bench.write("cache/x", "changed");
@@ -366,9 +365,7 @@ fn ignored_rows_stay_unknown_and_are_forgotten_only_on_demand() {
     assert_eq!(bench.live_text(), ["cache", "cache/x", "gone.tmp", "keep", "old.tmp"]);
     std::fs::remove_dir_all(bench.at("cache")).unwrap();
     assert_eq!(found(&scan(&options()).unwrap()), (0, 0));
-    let scanned = scan(&Scan { forget_ignored: true, ..options() }).unwrap();
-    assert_eq!((found(&scanned), scanned.event), ((0, 0), None));
-    assert_eq!(bench.live_text(), ["keep"]);
+    assert_eq!(bench.live_text(), ["cache", "cache/x", "gone.tmp", "keep", "old.tmp"]);
 }
 
 #[test]

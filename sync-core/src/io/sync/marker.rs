@@ -8,7 +8,7 @@
 use super::SyncError;
 use super::roots::{self, Opened};
 use crate::io::fs::{FsError, Replace, Root};
-use crate::io::state::State;
+use crate::io::state::{FORMER, State};
 use crate::path::{RESERVED, RelPath};
 use std::io::{ErrorKind, Write as _};
 
@@ -16,8 +16,6 @@ const MARKER: &[u8] = b"marker";
 const NEW_MARKER: &[u8] = b"marker.new";
 /// Longest marker that is read, bytes.
 const MARKER_BYTES: u64 = 1 << 16;
-/// Under this key a state remembers the identity that it gave up last.
-pub(super) const FORMER: &str = "sync.former";
 /// Under this key a state remembers the generations that the marker may bear.
 const GENERATION: &str = "sync.generation";
 

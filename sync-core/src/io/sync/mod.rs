@@ -242,7 +242,6 @@ impl Sync {
                 root: &opened.root,
                 state: &opened.state,
                 ignore: ignores_any.then_some(&ignore as scan::Ignore<'_>),
-                forget_ignored: false,
                 only: &options.paths,
                 checksum: options.checksum,
                 mask: options.mask,

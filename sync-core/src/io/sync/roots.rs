@@ -3,13 +3,13 @@
 //! A root that was synchronised before carries a marker; where it is missing, the disk is not mounted, or the state
 //! was lost: both stop the run until the user says `rejoin`. Nothing is created in either root before both passed.
 
-use super::marker::{self, FORMER, Marker};
+use super::marker::{self, Marker};
 use super::{Options, SyncError};
 use crate::ignore::{self, Rules};
 use crate::io::apply::{self, LATE_AGE, PRUNE_OBJECTS};
 use crate::io::fs::{Dir, FsError, Root, coarse_now_ns, ctime_granularity};
 use crate::io::scan;
-use crate::io::state::{Batch, NodeId, Peer, State};
+use crate::io::state::{Batch, FORMER, NodeId, Peer, State};
 use crate::knowledge::ReplicaId;
 use crate::path::{RelPath, escape};
 use crate::report::Monitor;

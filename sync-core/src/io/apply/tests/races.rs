@@ -260,6 +260,19 @@ fn a_child_whose_removal_failed_keeps_its_directory() {
 }
 
 #[test]
+fn a_child_whose_removal_failed_keeps_its_directory_from_a_file_that_would_take_its_place() {
+    let world = World::new();
+    let dir = world.have("d", None);
+    world.have("d/x", Some("x"));
+    // What was decided on is another version than the recorded one, which stands on the disk unchanged.
+    let other = world.theirs("d/x", Some("y"));
+    let row = world.theirs("d", Some("theirs"));
+    let applied = world.apply(vec![world.remove("d/x", &other), world.write("d", &row, Some(&dir))]);
+    assert_eq!(applied.totals.failed, 2, "{:?}", applied.problems);
+    assert_eq!(world.read("d/x"), "x");
+}
+
+#[test]
 fn a_link_put_in_the_place_of_a_directory_is_not_followed() {
     let world = World::new();
     let outside = tempfile::tempdir().unwrap();
