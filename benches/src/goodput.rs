@@ -21,7 +21,7 @@ const DELAY: Duration = Duration::from_millis(25);
 /// Shares of packets lost, each way.
 const LOSSES: [f64; 4] = [0.0, 0.01, 0.05, 0.10];
 /// How long a connection alone runs; all of it counts, the start included.
-const ALONE: Duration = Duration::from_secs(12);
+const ALONE: Duration = Duration::from_secs(15);
 /// How long two run beside each other, and how much of the beginning does not count.
 const BESIDE: Duration = Duration::from_secs(40);
 const SETTLING: Duration = Duration::from_secs(10);

@@ -23,8 +23,18 @@ const INITIAL_PACKETS: f64 = 20.0;
 const LEAST_PACKETS: f64 = 4.0;
 /// Packets on top of what the path holds: acknowledgements come for every other packet.
 const EXTRA_PACKETS: f64 = 3.0;
-/// Time on top of the shortest round trip: what timers and schedulers of both ends cost.
+/// Time on top of the shortest round trip, at least: what timers and schedulers of both ends cost.
 const SLACK: f64 = 2_000.0;
+/// On busy machines it costs more, and the path runs dry now and then: less arrives than could. Then so much is added in a
+/// round, up to that, or to that part of the shortest round trip.
+const SLACK_STEP: f64 = 500.0;
+const SLACK_MOST: f64 = 5_000.0;
+const SLACK_PART: f64 = 0.2;
+/// Part of the rate that should arrive in a round.
+const USED: f64 = 0.96;
+/// Decay in a round of the largest rate ever seen, and the part of it that the bottleneck is believed to do at least.
+const PEAK_DECAY: f64 = 1.0 - 1.0 / 256.0;
+const PEAK_PART: f64 = 0.125;
 
 /// Start-up: at most twice what the measured rate needs, so that never more than one such product waits in a queue.
 const STARTUP_GAIN: f64 = 2.0;
@@ -52,17 +62,21 @@ const COMPENSATED: f64 = 0.9;
 const INFLATED: f64 = 1.15;
 /// And as noticeable when the mean did; this is enough to take unusual losses for a full queue.
 const NOTICEABLE: f64 = 1.05;
+/// Unusual losses are those of a full queue if the mean round trip took so much longer; a short queue shows no more.
+const FULL: f64 = 1.02;
 /// Unusual losses above this share are a full queue, however short it is.
 const OVERRUN: f64 = 0.35;
-/// Lower limit of one step down.
-const STEP_DOWN: f64 = 0.7;
+/// A rate that fell by less in a round has settled.
+const SETTLED: f64 = 0.8;
 /// After losses in a full queue the window stays below this part of what it was.
 const BOUND: f64 = 0.85;
 /// That bound rises by this part in a round, twice as fast in every further cycle without such losses.
 const BOUND_GROWTH: f64 = 0.01;
 const BOUND_GROWTH_MOST: f64 = 0.25;
 /// Rounds in which the queue stands although this sender gave way, until somebody else is taken to fill it.
-const RIVAL_ROUNDS: u32 = 4;
+const RIVAL_ROUNDS: u32 = 6;
+/// Part of the largest product ever seen that a sender begins with at least when it competes: one of two has half.
+const RIVAL_PART: f64 = 0.5;
 /// Hard limit, in products of rate and round trip.
 const CAP: f64 = 2.0;
 /// The shortest round trip is measured anew with half a window when it was not seen for so long, and for how long.
@@ -123,11 +137,18 @@ pub struct Congestion {
     round: Round,
     /// The round ends when a packet is acknowledged that left after so many bytes had been delivered.
     round_end: u64,
+    round_start: Micros,
     in_flight: u64,
+    /// The largest rate of all, slowly forgotten: at least this the bottleneck does, whoever uses it.
+    peak: f64,
+    /// The rate of the last round.
+    last_rate: f64,
     /// Rate of the last round while the queue stands; holds until the next look for more.
     low_rate: Option<f64>,
     /// The window at the moment the controller began to give way, and for how many rounds it does.
     gave_way: Option<(f64, u32)>,
+    /// Time on top of the shortest round trip that is allowed now.
+    slack: f64,
     /// Limit learnt from losses, and by what part it rises in a round.
     bound: Option<(f64, f64)>,
     /// Looks for more in a row that found nothing.
@@ -158,9 +179,13 @@ impl Congestion {
             phase: Phase::Startup { best: 0.0, stalls: 0 },
             round: Round::default(),
             round_end: 0,
+            round_start: 0,
             in_flight: 0,
+            peak: 0.0,
+            last_rate: 0.0,
             low_rate: None,
             gave_way: None,
+            slack: SLACK,
             bound: None,
             fruitless: 0,
             rival: None,
@@ -294,13 +319,17 @@ impl Congestion {
 
     /// Time that a round trip takes with no more in flight than there must be.
     fn expected_rtt(&self, gain: f64) -> f64 {
-        let rate = self.rate_now();
-        let least = if rate > 0.0 { (LEAST_PACKETS + EXTRA_PACKETS) * self.mtu / rate } else { 0.0 };
-        gain * self.base() + SLACK + least
+        // The rate of this sender alone would excuse any queue once somebody else has taken the most of the path.
+        let rate = self.rate_now().max(PEAK_PART * self.peak);
+        let least = if rate > 0.0 { LEAST_PACKETS * self.mtu / rate } else { 0.0 };
+        gain * self.base() + self.slack + least
     }
 
     fn end_round(&mut self, now: Micros) {
         let round = std::mem::take(&mut self.round);
+        let started = std::mem::replace(&mut self.round_start, now);
+        self.peak = (self.peak * PEAK_DECAY).max(round.rate);
+        self.last_rate = round.rate;
         if round.rtt_count == 0.0 {
             return;
         }
@@ -308,11 +337,17 @@ impl Congestion {
         let short = (round.rtt_least as f64) < self.expected_rtt(NOTICEABLE);
         let (acked, lost) = (round.acked / self.mtu, round.lost / self.mtu);
         // What is lost right after a reduction left before it.
-        let congested = !self.reduced && (round.marked || self.baseline.exceeded(acked, lost));
+        let full = round.rtt_sum / round.rtt_count > self.expected_rtt(FULL);
+        let unusual = self.baseline.exceeded(acked, lost);
+        let congested = !self.reduced && (round.marked || (full && unusual));
         self.reduced = congested;
         let calm = matches!(self.phase, Phase::Startup { .. } | Phase::Drain { .. } | Phase::Cruise { rounds: 1.., .. });
         if !inflated && calm {
             self.baseline.add(acked, lost);
+        }
+        if matches!(self.phase, Phase::Cruise { rounds: 1.., .. }) && !round.limited {
+            let used = round.acked / now.saturating_sub(started).max(1) as f64 / self.rate_now().max(f64::MIN_POSITIVE);
+            self.fit_slack(used, round.rtt_least as f64 - self.base());
         }
         if let Some(cubic) = &mut self.rival {
             if congested {
@@ -323,14 +358,25 @@ impl Congestion {
             }
             return;
         }
-        self.next_phase(now, round, inflated, congested);
+        let queue = if matches!(self.phase, Phase::Cruise { .. }) { !short } else { inflated };
+        self.next_phase(now, round, queue, congested);
         if let Some((limit, growth)) = &mut self.bound {
             *limit *= 1.0 + *growth;
         }
     }
 
-    /// What follows from a round.
-    fn next_phase(&mut self, now: Micros, round: Round, inflated: bool, congested: bool) {
+    /// `used`: part of the rate that arrived in a round; `waited`: what its fastest packet took longer than the path needs.
+    fn fit_slack(&mut self, used: f64, waited: f64) {
+        let most = SLACK_MOST.max(SLACK_PART * self.base());
+        if waited > 2.0 * SLACK {
+            self.slack = (self.slack - SLACK_STEP).max(SLACK);
+        } else if used < USED {
+            self.slack = (self.slack + SLACK_STEP).min(most);
+        }
+    }
+
+    /// What follows from a round; `queue` when even its fastest packet had to wait.
+    fn next_phase(&mut self, now: Micros, round: Round, queue: bool, congested: bool) {
         match self.phase {
             Phase::Startup { best, stalls } => {
                 let rate = self.max_rate.get();
@@ -338,7 +384,7 @@ impl Congestion {
                 let stalls = if grew || round.limited { 0 } else { stalls + 1 };
                 let overrun = round.lost > OVERRUN * (round.acked + round.lost);
                 let waits = round.rtt_sum / round.rtt_count > self.expected_rtt(NOTICEABLE);
-                self.phase = if stalls >= STARTUP_STALLS || inflated || overrun || (waits && congested) {
+                self.phase = if stalls >= STARTUP_STALLS || queue || overrun || (waits && congested) {
                     Phase::Drain { rounds: 0 }
                 } else {
                     Phase::Startup { best: if grew { rate } else { best }, stalls }
@@ -348,7 +394,7 @@ impl Congestion {
             Phase::Drain { rounds } => self.phase = Phase::Drain { rounds: rounds + 1 },
             Phase::Cruise { rounds, left } => {
                 if rounds > 0 {
-                    self.give_way(now, round, inflated, congested);
+                    self.give_way(now, round, queue, congested);
                 }
                 self.phase = if left == 0 { self.up() } else { Phase::Cruise { rounds: rounds + 1, left: left - 1 } };
             }
@@ -359,7 +405,7 @@ impl Congestion {
                 if congested {
                     self.bound = Some((BOUND * self.product() * self.compensation(), BOUND_GROWTH));
                 }
-                if congested || !more || (rounds > 0 && inflated) {
+                if congested || !more || (rounds > 0 && queue) {
                     self.phase = Phase::Down;
                     self.fruitless = if rounds > 1 { 0 } else { self.fruitless + 1 };
                     self.max_rate.turn();
@@ -373,23 +419,32 @@ impl Congestion {
     }
 
     /// The queue stands in a phase in which it should not: send no more than what arrives, or compete.
-    fn give_way(&mut self, now: Micros, round: Round, inflated: bool, congested: bool) {
+    fn give_way(&mut self, now: Micros, round: Round, queue: bool, congested: bool) {
         let (window, rounds) = self.gave_way.unwrap_or((self.window, 0));
-        if congested || (inflated && rounds >= RIVAL_ROUNDS) {
+        let settled = round.rate > SETTLED * self.rate_now();
+        if (congested && (settled || !queue)) || (queue && rounds >= RIVAL_ROUNDS) {
             // This sender sends what the path carries, or less: somebody else must have filled the queue.
-            let mut cubic = Cubic::new(now, window);
+            let fair = RIVAL_PART * self.peak * self.base();
+            let mut cubic = Cubic::new(now, window.max(fair));
             if congested {
                 cubic.on_loss(now, LEAST_PACKETS * self.mtu, self.mtu);
             }
             self.rival = Some(cubic);
             (self.gave_way, self.low_rate, self.bound) = (None, None, None);
-        } else if inflated {
-            self.gave_way = Some((window, rounds + 1));
+        } else if queue {
+            let rate = self.rate_now();
+            // Only where less no longer helps somebody else may be the reason.
+            self.gave_way = Some((window, if settled { rounds + 1 } else { 0 }));
             self.fruitless = 0;
             if round.rate > 0.0 && !round.limited {
-                self.low_rate = Some(round.rate.max(STEP_DOWN * self.rate_now()));
+                self.low_rate = Some(round.rate.min(rate));
             }
-        } else if (round.rtt_least as f64) < self.expected_rtt(NOTICEABLE) {
+        } else {
+            if let Some(rate) = self.low_rate.take() {
+                // It helped: the queue was this sender's own, and the path is slower than it was.
+                self.max_rate.restart(rate);
+                self.peak = rate;
+            }
             self.gave_way = None;
         }
     }
@@ -436,13 +491,13 @@ impl Congestion {
 
     fn set_window(&mut self) {
         let least = LEAST_PACKETS * self.mtu;
-        let extra = EXTRA_PACKETS * self.mtu + SLACK * self.rate_now();
+        let extra = EXTRA_PACKETS * self.mtu + self.slack * self.rate_now();
         let product = self.product();
         let sent = product * self.compensation();
         let cap = CAP * sent + extra;
         let wanted = match (self.phase, self.rival) {
             (Phase::Startup { .. }, _) => self.window.min((STARTUP_GAIN * sent + extra).max(INITIAL_PACKETS * self.mtu)),
-            (Phase::Probe { .. }, _) => RTT_PROBE_GAIN * product,
+            (Phase::Probe { .. }, _) => RTT_PROBE_GAIN * product.min(self.last_rate * self.base()),
             (_, Some(cubic)) => cubic.window() * self.compensation(),
             (Phase::Drain { .. }, _) => sent,
             (Phase::Cruise { .. }, _) => sent + extra,

@@ -138,7 +138,7 @@ pub(super) struct Flow {
     timed: Micros,
     /// Bytes that arrived, with the time.
     pub(super) arrived: Vec<(Micros, f64)>,
-    /// Windows, with the time.
+    /// Packets taken for lost.
     pub(super) lost: u64,
 }
 
@@ -150,6 +150,7 @@ pub(super) struct Net {
     changes: Vec<(Micros, Path)>,
     chance: Chance,
     bad: [bool; 2],
+    seen: [Micros; 2],
     busy_until: f64,
     /// Sum and number of waiting times in the queue, and those who waited, by second.
     pub(super) waits: Vec<(f64, f64)>,
@@ -157,12 +158,13 @@ pub(super) struct Net {
     serial: u64,
     pub(super) now: Micros,
     pub(super) overflow: u64,
-    trace: bool,
 }
 
 /// As in quinn: acknowledgements wait this long at most, packets are lost three later ones, or 9/8 round trips, after.
 const ACK_DELAY: Micros = 25_000;
 const REORDERING: u64 = 3;
+/// A burst of losses is over when nothing was sent for so long.
+const BURST_TIME: Micros = 20_000;
 /// Timers of a runtime are late by up to a millisecond.
 const LATE: f64 = 1000.0;
 
@@ -177,19 +179,14 @@ impl Net {
             changes,
             chance,
             bad: [false; 2],
+            seen: [0; 2],
             busy_until: 0.0,
             waits,
             events,
             serial: 0,
             now: 0,
             overflow: 0,
-            trace: false,
         }
-    }
-
-    pub(super) fn traced(mut self) -> Net {
-        self.trace = true;
-        self
     }
 
     pub(super) fn flow(mut self, control: Control, load: Load, start: Micros) -> Net {
@@ -280,6 +277,9 @@ impl Net {
         }
         if burst <= 1.0 {
             return self.chance.unit() < loss;
+        }
+        if std::mem::replace(&mut self.seen[way], self.now) + BURST_TIME < self.now {
+            self.bad[way] = false;
         }
         let draw = self.chance.unit();
         self.bad[way] = if self.bad[way] { draw >= 1.0 / burst } else { draw < loss / (burst * (1.0 - loss)) };
@@ -449,34 +449,9 @@ impl Net {
             let rtt = (now - sent) as f64;
             flow.srtt = if flow.srtt > 0.0 { 0.875 * flow.srtt + 0.125 * rtt } else { rtt };
         }
-        if self.trace && self.flows[index].received.len() % 97 < 2 {
-            self.tell(index);
-        }
         self.find_lost(index);
         self.set_timer(index);
         self.send(index);
-    }
-
-    fn tell(&self, index: usize) {
-        let flow = &self.flows[index];
-        if let Control::Ours(ours) = &flow.control {
-            #[expect(clippy::print_stderr, reason = "only where a test asks for it")]
-            {
-                eprintln!(
-                    "{:>9.3} s flow {index} window {:>8.0} rate {:>7.2} Mbit/s base {:>6.1} srtt {:>6.1} loss {:.3} {:?} rival {} low {:?} bound {:?}",
-                    self.now as f64 / 1e6,
-                    ours.window,
-                    ours.rate() as f64 * 8e-6,
-                    ours.base() / 1e3,
-                    flow.srtt / 1e3,
-                    ours.random_loss(),
-                    ours.phase,
-                    ours.rival.is_some(),
-                    ours.low_rate.map(|rate| rate * 8.0),
-                    ours.bound
-                );
-            }
-        }
     }
 
     fn find_lost(&mut self, index: usize) {
