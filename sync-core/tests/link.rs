@@ -1,4 +1,5 @@
 //! One QUIC connection with the measuring controller over an emulated bad link. Skipped, loudly, where that is not permitted.
+#![allow(clippy::disallowed_methods, reason = "measures real time")]
 
 use anyhow::{Context as _, Result, ensure};
 use fixtures::linkemu::{Conditions, Direction, End, Link};

@@ -58,17 +58,17 @@ const CRUISE_TIME_MOST: f64 = 3e6;
 /// Part of the random losses that is made up for: with all of it, losses in a full queue once taken for random would keep
 /// the queue full.
 const COMPENSATED: f64 = 0.9;
-/// The queue counts as standing when even the fastest packet of a round took so much longer than the path needs.
+/// The queue counts as standing when even the fastest packet of a round took so much longer than the path needs, while
+/// looking for more; and while not.
 const INFLATED: f64 = 1.15;
-/// And as noticeable when the mean did; this is enough to take unusual losses for a full queue.
 const NOTICEABLE: f64 = 1.05;
 /// Unusual losses are those of a full queue if the mean round trip took so much longer; a short queue shows no more.
 const FULL: f64 = 1.02;
-/// Unusual losses above this share are a full queue, however short it is.
+/// A start-up that loses more than this share in a round overruns the queue, however short that is.
 const OVERRUN: f64 = 0.35;
 /// A rate that fell by less in a round has settled.
 const SETTLED: f64 = 0.8;
-/// After losses in a full queue the window stays below this part of what it was.
+/// After a look for more that filled the queue the window stays below this part of what the path holds.
 const BOUND: f64 = 0.85;
 /// That bound rises by this part in a round, twice as fast in every further cycle without such losses.
 const BOUND_GROWTH: f64 = 0.01;
@@ -77,7 +77,7 @@ const BOUND_GROWTH_MOST: f64 = 0.25;
 const RIVAL_ROUNDS: u32 = 6;
 /// Part of the largest product ever seen that a sender begins with at least when it competes: one of two has half.
 const RIVAL_PART: f64 = 0.5;
-/// Hard limit, in products of rate and round trip.
+/// Hard limit, in products of rate and round trip; but not beside a rival, who would leave none of a deep queue.
 const CAP: f64 = 2.0;
 /// The shortest round trip is measured anew with half a window when it was not seen for so long, and for how long.
 const RTT_AGE: Micros = 5_000_000;
@@ -149,7 +149,7 @@ pub struct Congestion {
     gave_way: Option<(f64, u32)>,
     /// Time on top of the shortest round trip that is allowed now.
     slack: f64,
-    /// Limit learnt from losses, and by what part it rises in a round.
+    /// Limit learnt from looks that filled the queue, and by what part it rises in a round.
     bound: Option<(f64, f64)>,
     /// Looks for more in a row that found nothing.
     fruitless: u32,

@@ -420,7 +420,7 @@ impl Net {
         }
         let mut newest = None;
         let mut acked = 0.0;
-        for number in flow.received[flow.known..count].to_vec() {
+        for number in flow.received[flow.known..count].iter().copied() {
             let Some(sent) = flow.sent.remove(&number) else { continue };
             if flow.largest.is_none_or(|largest| number > largest) {
                 flow.largest = Some(number);
