@@ -10,7 +10,8 @@ use std::time::Duration;
 pub(crate) const HELP: &str = "\
 Usage: cargo run --release -p benches -- [OPTIONS]
 
-  --case NAME      one of the cases; may stand several times, or names joined by commas (default: all)
+  --case NAME      one of the cases; may stand several times, or names joined by commas (default: all on trees)
+                   goodput: one connection through an emulated bad network; needs root
   --quick          one round, trees ten times smaller
   --scale N        trees N times smaller
   --rounds N       rounds to take the median of (default 3)
@@ -24,7 +25,10 @@ Usage: cargo run --release -p benches -- [OPTIONS]
 /// What a run of the benchmarks is to do.
 #[derive(Debug)]
 pub(crate) struct Args {
+    /// Cases on trees.
     pub(crate) cases: Vec<Case>,
+    /// The case on a network too?
+    pub(crate) goodput: bool,
     pub(crate) scale: u64,
     pub(crate) rounds: usize,
     pub(crate) settle: Duration,
@@ -38,7 +42,7 @@ pub(crate) struct Args {
 impl Args {
     pub(crate) fn parse(words: &[OsString]) -> Result<Args> {
         let (mut cases, mut dir, mut driftless) = (Vec::new(), None, None);
-        let (mut quick, mut keep, mut fresh) = (false, false, false);
+        let (mut quick, mut keep, mut fresh, mut goodput) = (false, false, false, false);
         let (mut scale, mut rounds, mut settle) = (None, None, None);
         let mut words = words.iter();
         while let Some(word) = words.next() {
@@ -49,7 +53,10 @@ impl Args {
                 Some("--fresh") => fresh = true,
                 Some("--case") => {
                     for name in value()?.to_string_lossy().split(',') {
-                        cases.push(Case::parse(name)?);
+                        match name {
+                            "goodput" => goodput = true,
+                            _ => cases.push(Case::parse(name)?),
+                        }
                     }
                 }
                 Some("--dir") => dir = Some(PathBuf::from(value()?)),
@@ -63,16 +70,18 @@ impl Args {
         let scale = scale.unwrap_or(if quick { 10 } else { 1 });
         let rounds = rounds.unwrap_or(if quick { 1 } else { 3 });
         ensure!(scale > 0 && rounds > 0, "--scale and --rounds want at least 1");
+        let on_trees = !goodput || !cases.is_empty();
         let out = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/out"));
         Ok(Args {
-            cases: if cases.is_empty() { Case::ALL.to_vec() } else { cases },
+            goodput,
+            driftless: driftless.map_or_else(|| if on_trees { beside_this() } else { Ok(PathBuf::new()) }, Ok)?,
+            cases: if on_trees && cases.is_empty() { Case::ALL.to_vec() } else { cases },
             scale,
             rounds: usize::try_from(rounds)?,
             settle: Duration::from_secs(settle.unwrap_or(if quick { 5 } else { 45 })),
             dir: dir.unwrap_or_else(|| out.clone()),
             fresh,
             out,
-            driftless: driftless.map_or_else(beside_this, Ok)?,
             keep,
         })
     }
@@ -113,6 +122,14 @@ mod tests {
             parse("--case big-1g,first-1m --case rename-10k").unwrap().cases,
             [Case::Big1g, Case::First1m, Case::Rename10k]
         );
+    }
+
+    #[test]
+    fn the_network_alone_needs_no_trees() {
+        let args = parse("--case goodput").unwrap();
+        assert!(args.goodput && args.cases.is_empty());
+        let args = parse("--case goodput,big-1g").unwrap();
+        assert!(args.goodput && args.cases == [Case::Big1g]);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 
 mod args;
 mod cases;
+mod goodput;
 mod lab;
 mod measure;
 mod report;
@@ -36,17 +37,26 @@ fn main() -> Result<()> {
 }
 
 fn bench(args: &Args) -> Result<()> {
-    let mut lab = Lab::open(args)?;
-    let tables = run_cases(&mut lab, args);
-    lab.close()?;
-    let tables = tables?;
-    let path = report::write_json(args, &tables)?;
+    let tables = if args.cases.is_empty() { Vec::new() } else { on_trees(args)? };
+    let grid = args.goodput.then(|| goodput::run(args.rounds)).transpose()?;
+    if let Some(grid) = &grid {
+        println!("{}", grid.markdown());
+    }
+    let path = report::write_json(args, &tables, grid.as_ref())?;
     eprintln!("wrote {}", path.display());
-    let faults = tables.iter().flat_map(report::Table::faults).collect::<Vec<_>>();
+    let faults = tables.iter().flat_map(report::Table::faults).chain(grid.into_iter().flat_map(|grid| grid.faults));
+    let faults = faults.collect::<Vec<_>>();
     if !faults.is_empty() {
         bail!("{} of the runs went wrong:\n{}", faults.len(), faults.join("\n"));
     }
     Ok(())
+}
+
+fn on_trees(args: &Args) -> Result<Vec<report::Table>> {
+    let mut lab = Lab::open(args)?;
+    let tables = run_cases(&mut lab, args);
+    lab.close()?;
+    tables
 }
 
 fn run_cases(lab: &mut Lab, args: &Args) -> Result<Vec<report::Table>> {

@@ -34,6 +34,35 @@ pub(crate) struct Table {
     pub(crate) rows: Vec<Row>,
 }
 
+/// Mbit/s by sender and circumstances.
+#[derive(Debug, Clone)]
+pub(crate) struct Grid {
+    pub(crate) case: &'static str,
+    pub(crate) title: String,
+    pub(crate) columns: Vec<String>,
+    pub(crate) rows: Vec<(String, Vec<f64>)>,
+    pub(crate) faults: Vec<String>,
+}
+
+impl Grid {
+    /// As Markdown; rows may be shorter than the heading.
+    pub(crate) fn markdown(&self) -> String {
+        let mut out = format!("### {}\n\n{}\n\n| sender | {} |\n", self.case, self.title, self.columns.join(" | "));
+        out.push_str(&format!("|---|{}\n", "---|".repeat(self.columns.len())));
+        for (label, cells) in &self.rows {
+            let mut texts = cells.iter().map(|cell| format!("{cell:.1}")).collect::<Vec<_>>();
+            texts.resize(self.columns.len(), String::new());
+            out.push_str(&format!("| {label} | {} |\n", texts.join(" | ")));
+        }
+        out
+    }
+
+    fn json(&self) -> Value {
+        let rows = self.rows.iter().map(|(label, cells)| json!({"sender": label, "mbit": cells})).collect::<Vec<_>>();
+        json!({"case": self.case, "title": self.title, "columns": self.columns, "rows": rows, "faults": self.faults})
+    }
+}
+
 impl Row {
     pub(crate) fn new(tool: Tool) -> Row {
         let (label, samples, facts, faults) = (tool.name().to_owned(), Vec::new(), Vec::new(), Vec::new());
@@ -110,7 +139,7 @@ fn notes(row: &Row) -> String {
 }
 
 /// Writes all tables with every single run to a new file.
-pub(crate) fn write_json(args: &Args, tables: &[Table]) -> Result<PathBuf> {
+pub(crate) fn write_json(args: &Args, tables: &[Table], grid: Option<&Grid>) -> Result<PathBuf> {
     let stamp = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?.as_secs();
     let uname = rustix::system::uname();
     let value = json!({
@@ -123,7 +152,7 @@ pub(crate) fn write_json(args: &Args, tables: &[Table]) -> Result<PathBuf> {
             "memory_kib": fs::read_to_string("/proc/meminfo").ok().and_then(|text| Some(text.lines().next()?.split_whitespace().nth(1)?.to_owned())),
         },
         "versions": [version("cp", "--version"), version("rsync", "--version"), version("unison", "-version"), version(&args.driftless.to_string_lossy(), "--version")],
-        "cases": tables.iter().map(table_json).collect::<Vec<_>>(),
+        "cases": tables.iter().map(table_json).chain(grid.map(Grid::json)).collect::<Vec<_>>(),
     });
     fs::create_dir_all(&args.out).with_context(|| format!("cannot create {}", args.out.display()))?;
     let path = args.out.join(format!("bench-{stamp}.json"));

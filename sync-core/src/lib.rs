@@ -17,4 +17,5 @@ pub mod plan;
 pub mod report;
 pub mod reconcile;
 pub mod session;
+pub mod congestion;
 pub mod io;

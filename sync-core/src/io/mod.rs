@@ -1,4 +1,4 @@
-//! Effects: everything that touches disks, clocks and threads. The only place where that is allowed.
+//! Effects: everything that touches disks, networks, clocks and threads. The only place where that is allowed.
 #![allow(clippy::disallowed_methods)]
 
 pub mod kill;
@@ -9,3 +9,4 @@ pub mod source;
 pub mod stage;
 pub mod apply;
 pub mod sync;
+pub mod link;

@@ -1,0 +1,107 @@
+//! One QUIC connection with the measuring controller over an emulated bad link. Skipped, loudly, where that is not permitted.
+#![allow(clippy::disallowed_methods, reason = "measures real time")]
+
+use anyhow::{Context as _, Result, ensure};
+use fixtures::linkemu::{Conditions, Direction, End, Link};
+use quinn::{ClientConfig, Endpoint, EndpointConfig, ServerConfig, TokioRuntime, TransportConfig};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+use sync_core::io::link::Measuring;
+
+const PORT: u16 = 4433;
+const BYTES: usize = 4 << 20;
+/// No transfer here may take longer, on however busy a machine.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+fn transport() -> Result<Arc<TransportConfig>> {
+    let mut transport = TransportConfig::default();
+    transport.congestion_controller_factory(Arc::new(Measuring));
+    transport.max_idle_timeout(Some(Duration::from_secs(30).try_into()?));
+    Ok(Arc::new(transport))
+}
+
+fn socket(end: &End, port: u16) -> Result<UdpSocket> {
+    end.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).context("cannot bind"))
+}
+
+fn content() -> Vec<u8> {
+    (0..BYTES).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
+}
+
+/// Sends the content from A to B and tells how long it took; `meanwhile` runs beside.
+fn transfer(link: &Link, meanwhile: impl FnOnce() + Send) -> Result<Duration> {
+    let certified = rcgen::generate_simple_self_signed(vec!["driftless".to_owned()])?;
+    let certificate = certified.cert.der().clone();
+    let key = PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der());
+    let mut server = ServerConfig::with_single_cert(vec![certificate.clone()], key.into())?;
+    server.transport_config(transport()?);
+    let (near, far) = (socket(&link.a, 0)?, socket(&link.b, PORT)?);
+    let address = SocketAddr::from((link.b.address, PORT));
+    thread::scope(|scope| {
+        let receiver = scope.spawn(|| run(receive(far, server)));
+        let sender = scope.spawn(|| run(send(near, address, certificate)));
+        scope.spawn(meanwhile);
+        let start = Instant::now();
+        let arrived = receiver.join().expect("the receiver does not panic")?;
+        sender.join().expect("the sender does not panic")?;
+        ensure!(arrived == content(), "{} other bytes arrived", arrived.len());
+        Ok(start.elapsed())
+    })
+}
+
+fn run<T>(task: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, task).await.context("took too long")? })
+}
+
+async fn receive(socket: UdpSocket, config: ServerConfig) -> Result<Vec<u8>> {
+    let endpoint = Endpoint::new(EndpointConfig::default(), Some(config), socket, Arc::new(TokioRuntime))?;
+    let connection = endpoint.accept().await.context("nobody connects")?.await?;
+    let arrived = connection.accept_uni().await?.read_to_end(BYTES).await?;
+    connection.close(0u32.into(), b"done");
+    endpoint.wait_idle().await;
+    Ok(arrived)
+}
+
+async fn send(socket: UdpSocket, address: SocketAddr, certificate: CertificateDer<'static>) -> Result<()> {
+    let endpoint = Endpoint::new(EndpointConfig::default(), None, socket, Arc::new(TokioRuntime))?;
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate)?;
+    let mut config = ClientConfig::with_root_certificates(Arc::new(roots))?;
+    config.transport_config(transport()?);
+    let connection = endpoint.connect_with(config, address, "driftless")?.await?;
+    let mut stream = connection.open_uni().await?;
+    stream.write_all(&content()).await?;
+    stream.finish()?;
+    connection.closed().await;
+    Ok(())
+}
+
+#[test]
+fn a_lossy_link_carries_a_stream_at_its_rate() -> Result<()> {
+    let lossy = Conditions::new(20.0, Duration::from_millis(20)).losing(0.05);
+    let Some(link) = Link::or_skip(lossy, lossy, 1) else { return Ok(()) };
+    let took = transfer(&link, || ())?;
+    // 1.7 s at the full rate; a controller that takes losses for congestion needs a minute.
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    Ok(())
+}
+
+#[test]
+fn a_cut_both_ways_and_one_way_does_not_end_the_connection() -> Result<()> {
+    let good = Conditions::new(20.0, Duration::from_millis(20));
+    let Some(link) = Link::or_skip(good, good, 1) else { return Ok(()) };
+    let took = transfer(&link, || {
+        for directions in [&[Direction::AToB, Direction::BToA][..], &[Direction::BToA]] {
+            thread::sleep(Duration::from_millis(400));
+            directions.iter().for_each(|direction| link.set(*direction, good.cut()));
+            thread::sleep(Duration::from_secs(2));
+            directions.iter().for_each(|direction| link.set(*direction, good));
+        }
+    })?;
+    assert!(took > Duration::from_secs(2) && took < Duration::from_secs(30), "{took:?}");
+    Ok(())
+}
