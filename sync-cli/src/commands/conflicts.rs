@@ -29,7 +29,7 @@ struct Line {
 
 /// Lists them, by path.
 pub(super) fn run(args: &ConflictsArgs, output: &Output) -> Result<Exit> {
-    let conflicts = super::open(&args.at)?.conflicts()?;
+    let conflicts = super::open(&args.at, output)?.conflicts()?;
     for conflict in &conflicts {
         output.event(&line(conflict));
         output.line(&text(conflict));

@@ -75,6 +75,10 @@ fn listed(output: &Output, result: Result<Exit>) -> Result<Exit> {
     result
 }
 
-fn open(at: &RootArgs) -> Result<Replica> {
-    Ok(Replica::open(&at.root, at.state.state_dir.as_deref())?)
+fn open(at: &RootArgs, output: &Output) -> Result<Replica> {
+    let replica = Replica::open(&at.root, at.state.state_dir.as_deref())?;
+    for notice in replica.notices() {
+        output.talk_safely(&format!("note: {notice}"));
+    }
+    Ok(replica)
 }

@@ -28,7 +28,7 @@ pub(super) fn run(args: &ResolveArgs, output: &Output) -> Result<Exit> {
         KeepChoice::Newer => (Keep::Newer, "newer"),
         KeepChoice::Both => (Keep::Both, "both"),
     };
-    let decided = super::open(&args.at)?.resolve(&args.paths, keep)?;
+    let decided = super::open(&args.at, output)?.resolve(&args.paths, keep)?;
     for path in &decided {
         output.event(&Line { path: PathFields::of(path), keep: word });
         output.line(&format!("{path}  keep {word}"));

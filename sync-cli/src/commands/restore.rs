@@ -18,7 +18,7 @@ struct Line<'a> {
 
 /// Restores one path.
 pub(super) fn run(args: &RestoreArgs, output: &Output) -> Result<Exit> {
-    let restored = super::open(&args.at)?.restore(&args.path, args.version)?;
+    let restored = super::open(&args.at, output)?.restore(&args.path, args.version)?;
     output.event(&Line { version: versions::version(&restored) });
     let mtime = render::moment(restored.mtime_ns);
     output.line(&format!("restored {} (version {}, of {mtime})", restored.path, restored.id));

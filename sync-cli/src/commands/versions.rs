@@ -36,7 +36,7 @@ pub(super) struct Version<'a> {
 /// Lists them, newest first.
 pub(super) fn run(args: &VersionsArgs, output: &Output) -> Result<Exit> {
     let at = args.path.clone().unwrap_or_else(RelPath::root);
-    let versions = super::open(&args.at)?.versions(&at)?;
+    let versions = super::open(&args.at, output)?.versions(&at)?;
     for version in &versions {
         output.event(&Line { version: self::version(version) });
         output.line(&text(version));

@@ -14,6 +14,7 @@ use std::path::Path;
 pub struct Replica {
     root: Root,
     state: State,
+    notices: Vec<String>,
 }
 
 /// An open conflict of one root.
@@ -88,8 +89,14 @@ impl Replica {
         if let Some(strange) = strange {
             return Err(roots::not_of_this_tree(&root, &strange));
         }
-        apply::recover(&root, &state, mask)?;
-        Ok(Replica { root, state })
+        let notices = apply::recover(&root, &state, mask)?.notices();
+        Ok(Replica { root, state, notices })
+    }
+
+    /// What a user should hear of what an interrupted run had left, and of what became of it when the root was opened.
+    #[must_use]
+    pub fn notices(&self) -> &[String] {
+        &self.notices
     }
 
     /// Open conflicts, by path.

@@ -165,3 +165,15 @@ fn what_is_open_and_decided_follows_the_other_root_to_its_new_identity() {
         assert_eq!(Replica::open(root, None).unwrap().conflicts().unwrap().len(), 0);
     }
 }
+
+#[test]
+fn what_a_root_brings_back_outside_of_a_run_is_told() {
+    let home = synced(&["x"]);
+    let a = home.path().join("a");
+    // A name of ours that holds another object than was staged under it: displaced by an exchange.
+    std::fs::write(a.join(".driftless/stage/swap-1-2-3"), "displaced").unwrap();
+    let replica = Replica::open(&a, None).unwrap();
+    assert!(replica.notices().iter().any(|notice| notice.contains("stands at recovered")), "{:?}", replica.notices());
+    drop(replica);
+    assert_eq!(Replica::open(&a, None).unwrap().notices().len(), 0);
+}
