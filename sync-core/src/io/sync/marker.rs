@@ -124,8 +124,10 @@ fn renew(opened: &Opened, known: Generations, marked: bool) -> Result<(), SyncEr
             Generations { settled: next.begun, ..next }.record(state)?;
             Ok(state.put_meta(FORMER, b"")?)
         }
-        // A tree that cannot be written keeps the marker that it has, and cannot be ahead of it.
-        Err(error) if marked && error.source.kind() == ErrorKind::ReadOnlyFilesystem => Ok(()),
+        // A tree that cannot be written keeps the marker that it has, which is the settled one.
+        Err(error) if marked && matches!(error.source.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied) => {
+            Ok(())
+        }
         Err(error) => Err(error.into()),
     }
 }
