@@ -20,6 +20,15 @@ pub(crate) enum Exit {
     Interrupted = 130,
 }
 
+/// An error with its causes, each told once: many say their cause in their own words already.
+pub(crate) fn words(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |told, cause| match cause.to_string() {
+        cause if told.is_empty() => cause,
+        cause if told.contains(&cause) => told,
+        cause => format!("{told}: {cause}"),
+    })
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> ExitCode {
         ExitCode::from(exit as u8)
@@ -57,6 +66,14 @@ impl Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cause_that_was_told_already_is_not_told_again() {
+        let cause = anyhow::anyhow!("no such file");
+        assert_eq!(words(&cause.context("cannot open x: no such file")), "cannot open x: no such file");
+        let cause = anyhow::anyhow!("no such file");
+        assert_eq!(words(&cause.context("cannot open x").context("cannot run")), "cannot run: cannot open x: no such file");
+    }
 
     #[test]
     fn every_error_has_its_code() {

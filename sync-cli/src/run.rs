@@ -1,7 +1,7 @@
 //! One run of two roots, as `sync` and `status` share it: options, planning, and the end with its summary.
 
 use crate::cli::{ConflictChoice, RunArgs, SideChoice};
-use crate::exit::Exit;
+use crate::exit::{self, Exit};
 use crate::json::{Event, ItemLine, SummaryLine};
 use crate::monitor::Listener;
 use crate::output::Output;
@@ -125,7 +125,7 @@ impl<'a> Run<'a> {
             }
             Err(error) => {
                 let done = self.so_far();
-                let error_text = Some(format!("{error:#}"));
+                let error_text = Some(exit::words(&error));
                 self.output().event(&Event::Summary(SummaryLine { error: error_text, ..summary(&done) }));
                 let text = render::both_sides(&done.totals, render::DONE);
                 if text != render::NOTHING {

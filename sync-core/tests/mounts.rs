@@ -240,3 +240,28 @@ fn a_disk_seen_through_a_part_of_the_root_is_known_as_one() {
         assert!(a.join("mnt/x").exists() && a.join("mnt/y").exists());
     });
 }
+
+#[test]
+fn an_empty_folder_mounted_over_one_is_no_deletion_on_the_same_file_system_either() {
+    in_namespace("an_empty_folder_mounted_over_one_is_no_deletion_on_the_same_file_system_either", |folder| {
+        for root in ["a/d", "b", "empty"] {
+            fs::create_dir_all(folder.join(root)).unwrap();
+        }
+        write(folder, "a/d/x", "x");
+        write(folder, "a/y", "y");
+        synchronise(folder);
+        let at = folder.join("a/d");
+        run("mount", &["--bind", folder.join("empty").to_str().unwrap(), at.to_str().unwrap()]);
+        let options = Options { max_delete: None, ..Options::standard() };
+        let told = troubled(folder, &options);
+        assert!(told.iter().any(|told| told.contains("mounted")), "{told:?}");
+        assert_eq!(fs::read_to_string(folder.join("b/d/x")).unwrap(), "x");
+        // What a user puts on it does not make it the one that was there.
+        write(folder, "a/d/new", "new");
+        troubled(folder, &options);
+        assert!(!folder.join("b/d/new").exists() && folder.join("b/d/x").exists());
+        unmount(&at);
+        synchronise(folder);
+        assert_eq!(tree(&folder.join("a")), tree(&folder.join("b")));
+    });
+}

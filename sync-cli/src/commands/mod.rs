@@ -10,7 +10,7 @@ mod sync;
 mod versions;
 
 use crate::cli::{Command, RootArgs};
-use crate::exit::Exit;
+use crate::exit::{self, Exit};
 use crate::output::Output;
 use anyhow::Result;
 use serde::Serialize;
@@ -20,7 +20,7 @@ use sync_core::io::sync::Replica;
 pub(crate) fn run(command: Command) -> Exit {
     let output = Output::new(wants_json(&command));
     let exit = dispatch(command, &output).unwrap_or_else(|error| {
-        output.talk_safely(&format!("driftless: {error:#}"));
+        output.talk_safely(&format!("driftless: {}", exit::words(&error)));
         Exit::of_error(&error)
     });
     match output.finish() {
@@ -70,13 +70,15 @@ struct Summary {
 /// Ends the JSON lines of a command that failed with a summary too.
 fn listed(output: &Output, result: Result<Exit>) -> Result<Exit> {
     if let Err(error) = &result {
-        output.event(&Summary { error: Some(format!("{error:#}")), ..Summary::default() });
+        output.event(&Summary { error: Some(exit::words(error)), ..Summary::default() });
     }
     result
 }
 
 fn open(at: &RootArgs, output: &Output) -> Result<Replica> {
     let replica = Replica::open(&at.root, at.state.state_dir.as_deref())?;
-    replica.notices().iter().for_each(|text| output.talk_safely(&format!("note: {text}")));
+    for notice in replica.notices() {
+        output.talk_safely(&format!("note: {notice}"));
+    }
     Ok(replica)
 }

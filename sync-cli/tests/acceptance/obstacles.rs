@@ -129,6 +129,35 @@ fn a_read_only_target_is_told_and_changes_nothing_until_it_can_be_written() {
 }
 
 #[test]
+fn a_root_whose_marker_cannot_be_written_any_more_is_still_a_source() {
+    let lab = Lab::new();
+    lab.write("a", "x", "x");
+    let states = lab.root("states").display().to_string();
+    lab.sync(&["--state-dir", &states]).code(0);
+    let Some(immutable) = Immutable::new(lab.root("a").join(".driftless")) else { return };
+    for text in ["edited", "edited again"] {
+        lab.write("a", "x", text);
+        lab.sync(&["--state-dir", &states]).code(0);
+        assert_eq!(lab.read("b", "x").unwrap(), text);
+    }
+    drop(immutable);
+    lab.write("b", "x", "back");
+    lab.sync(&["--state-dir", &states]).code(0);
+    assert_eq!(lab.read("a", "x").unwrap(), "back");
+}
+
+#[test]
+fn a_root_that_could_never_be_written_is_told_as_such() {
+    let lab = Lab::new();
+    let Some(disk) = Disk::new(lab.root("b"), "60m") else { return };
+    disk.remount("ro");
+    let ran = lab.sync(&[]);
+    ran.code(3);
+    assert!(ran.stderr().contains("Read-only file system"), "{}", ran.stderr());
+    assert_eq!(ran.stderr().matches("os error").count(), 1, "{}", ran.stderr());
+}
+
+#[test]
 fn another_disk_mounted_inside_a_root_is_synchronised_into() {
     let lab = Lab::synced(&["x", "m/1", "m/2"]);
     let Some(disk) = Disk::new(lab.at("b", "mnt"), "20m") else { return };

@@ -406,7 +406,10 @@ impl Dir {
         match rustix::fs::mkdirat(&self.fd, name, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => self.open_dir(name),
             // On a read-only file system an existing folder is still found.
-            Err(Errno::ROFS) => self.open_dir(name),
+            Err(Errno::ROFS) => self.open_dir(name).map_err(|error| match error.is_missing() {
+                true => self.failed("create directory", name)(Errno::ROFS),
+                false => error,
+            }),
             Err(error) => Err(self.failed("create directory", name)(error)),
         }
     }

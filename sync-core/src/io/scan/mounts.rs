@@ -16,6 +16,9 @@ pub(super) const MOST: usize = 4_096;
 /// What a user is told of a missing one.
 pub(super) const MISSING: &str = "another file system was mounted here and is not now: nothing of it is taken for deleted. \
      Mount it again; if it is gone for good, name it in .driftlessignore";
+/// What a user is told of a directory that shows nothing of what was known to be in it.
+pub(super) const ANOTHER: &str = "another file system is mounted here, or was unmounted, and nothing that was here is here now: \
+     nothing of it is taken for deleted. Mount what was there; if this is meant, name it in .driftlessignore for one run";
 
 /// The mount points of one scan.
 #[derive(Debug)]

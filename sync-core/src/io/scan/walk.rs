@@ -96,9 +96,10 @@ impl<'a> Walker<'a> {
             self.problem(&task.path, LIST, "deeper than 256 components: what is below is left out");
             return self.own(&task, &now, &Tally { hidden: true, ..Tally::default() });
         }
-        match self.mount_changed(&task, &dir, &now, &known) {
+        let began = is_mount && !self.shared.mounts.was(&task.path);
+        match self.mount_changed(&task, (&dir, &now), began, &known) {
             Ok(false) => {}
-            Ok(true) => return self.missing(&task, "another file system is mounted here or was unmounted"),
+            Ok(true) => return self.missing(&task, mounts::ANOTHER),
             Err(error) => return self.not_listed(task, error),
         }
         if is_mount {
@@ -207,14 +208,16 @@ impl<'a> Walker<'a> {
 
     /// A directory that had rows, and now holds none of their names, while it began or ceased to be a mount point,
     /// or is one of another device: what was there is not gone, it is somewhere else.
-    fn mount_changed(&self, task: &Task, dir: &Dir, now: &Signature, known: &[Known]) -> Result<bool, FsError> {
+    /// Within one device (a bind mount, say) only the mounts that are remembered tell that it `began`.
+    fn mount_changed(&self, task: &Task, (dir, now): (&Dir, &Signature), began: bool, known: &[Known]) -> Result<bool, FsError> {
         let (Was::Dir(before, _), Some(around)) = (&task.was, task.around) else {
             return Ok(false);
         };
         let is_mount = now.dev != around.device;
         // Where nothing was recorded of the directory above, only that the device is another one now.
         let was_mount = around.device_before.is_none_or(|around| before.dev != around);
-        if before.dev == now.dev || known.is_empty() || !(is_mount || was_mount) {
+        let moved = before.dev != now.dev && (is_mount || was_mount);
+        if known.is_empty() || !(began || moved) {
             return Ok(false);
         }
         for row in known {

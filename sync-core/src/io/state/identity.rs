@@ -11,7 +11,8 @@ use std::sync::atomic::Ordering;
 /// Counters reserved at once: a crash skips at most so many, and each block costs one durable transaction.
 const BLOCK: u64 = 1024;
 
-/// Under this key a state remembers who it was before it took a new identity: the marker in the root may still say so.
+/// Under this key a state remembers who it was before it took a new identity, once or more often since the marker in the
+/// root was last written: the marker may still say any of these. Ids as text, a blank between two.
 pub const FORMER: &str = "sync.former";
 
 /// What hands out counters.
@@ -139,7 +140,12 @@ pub(super) struct Name {
 
 /// The replica bears this name from here on; its counter starts anew.
 pub(super) fn take(tx: &mut Tx<'_>, name: &Name) -> Result<()> {
-    super::records::put_meta(tx.conn, FORMER, tx.id.to_string().as_bytes())?;
+    let mut former = super::records::meta(tx.conn, FORMER)?.unwrap_or_default();
+    if !former.is_empty() {
+        former.push(b' ');
+    }
+    former.extend_from_slice(tx.id.to_string().as_bytes());
+    super::records::put_meta(tx.conn, FORMER, &former)?;
     tx.index(name.id)?;
     tx.adopt(name.id);
     super::records::put_meta(tx.conn, "state.id", &name.id.0)?;

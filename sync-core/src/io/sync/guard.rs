@@ -53,6 +53,7 @@ fn over(limit: MaxDelete, deleted: u64, live: u64) -> Option<(String, String)> {
         MaxDelete::Count(count) => (deleted > count, format!("--max-delete {count}")),
         MaxDelete::Percent(share) => (deleted as f64 * 100.0 > share * live as f64, format!("--max-delete {share}%")),
     };
+    let said = if over { said } else { format!("any limit, {said} too: a whole root goes only with leave") };
     let what = if whole { format!("all {live} paths") } else { format!("{deleted} of {live} paths") };
     (whole || over).then_some((what, said))
 }
@@ -74,5 +75,7 @@ mod tests {
         ] {
             assert_eq!(over(limit, deleted, live).is_some(), stops, "{limit:?} {deleted} of {live}");
         }
+        let said = |limit| over(limit, 10, 10).unwrap().1;
+        assert!(said(MaxDelete::Percent(100.0)).contains("any limit") && !said(MaxDelete::Count(9)).contains("any limit"));
     }
 }

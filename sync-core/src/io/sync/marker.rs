@@ -82,9 +82,10 @@ impl Marker {
 
     /// Why this marker and this state do not belong together; `None` if they do.
     pub(super) fn strange(&self, state: &State) -> Result<Option<String>, SyncError> {
-        // The state may have died on the way to a new identity.
+        // The run that took a new identity may have died, or only looked.
         let former = state.meta(FORMER)?.unwrap_or_default();
-        if self.replica != state.id().to_string() && self.replica.as_bytes() != former {
+        let mut former = former.split(|byte| *byte == b' ');
+        if self.replica != state.id().to_string() && former.all(|id| id.is_empty() || id != self.replica.as_bytes()) {
             return Ok(Some("its marker belongs to another state than the one found".into()));
         }
         let Generations { settled, begun, .. } = Generations::of(state)?.unwrap_or_default();
@@ -119,9 +120,14 @@ fn renew(opened: &Opened, known: Generations, marked: bool) -> Result<(), SyncEr
     next.record(state)?;
     let marker = Marker { replica: state.id().to_string(), generation: next.begun };
     match write(&opened.root, &marker.text()) {
-        Ok(()) => Generations { settled: next.begun, ..next }.record(state),
-        // A tree that cannot be written keeps the marker that it has, and cannot be ahead of it.
-        Err(error) if marked && error.source.kind() == ErrorKind::ReadOnlyFilesystem => Ok(()),
+        Ok(()) => {
+            Generations { settled: next.begun, ..next }.record(state)?;
+            Ok(state.put_meta(FORMER, b"")?)
+        }
+        // A tree that cannot be written keeps the marker that it has, which is the settled one.
+        Err(error) if marked && matches!(error.source.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied) => {
+            Ok(())
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -93,7 +93,7 @@ impl Replica {
         Ok(Replica { root, state, notices })
     }
 
-    /// What a user should hear of what an interrupted run had left, a line each.
+    /// What a user should hear of what an interrupted run had left, and of what became of it when the root was opened.
     #[must_use]
     pub fn notices(&self) -> &[String] {
         &self.notices

@@ -4,12 +4,13 @@
 //! was lost: both stop the run until the user says `rejoin`. Nothing is created in either root before both passed.
 
 use super::marker::{self, Marker};
+use super::pulls::decided_on;
 use super::{Options, SyncError};
 use crate::ignore::{self, Rules};
 use crate::io::apply::{self, LATE_AGE, PRUNE_OBJECTS};
 use crate::io::fs::{Dir, FsError, Root, coarse_now_ns, ctime_granularity};
 use crate::io::scan;
-use crate::io::state::{Batch, FORMER, NodeId, Peer, State};
+use crate::io::state::{Batch, NodeId, Peer, State};
 use crate::knowledge::ReplicaId;
 use crate::path::{RelPath, escape};
 use crate::report::Monitor;
@@ -93,6 +94,9 @@ pub(super) fn open(a: &Path, b: &Path, options: &Options, monitor: &dyn Monitor)
     }
     for (opened, rules) in sides.iter().zip(&rules) {
         obey(opened, rules)?;
+    }
+    for (here, there) in [(0, 1), (1, 0)] {
+        follow(&sides[here], &sides[there])?;
     }
     Ok(Pair { sides, rules })
 }
@@ -178,8 +182,9 @@ pub(super) fn check_marker(found: &Found, rejoin: bool) -> Result<(), SyncError>
     match (&found.marker, found.has_state) {
         (Some(_), false) => Err(SyncError::Guard(format!(
             "the root {root} was synchronised before, but its state is gone from {}; nothing was changed. \
-             Synchronise with --rejoin to start anew from the files: equal files merge, differing ones become conflicts, \
-             and what was deleted elsewhere meanwhile comes back",
+             If it is kept elsewhere, name that place as before (--state-dir). Otherwise synchronise with --rejoin to start \
+             anew from the files: equal files merge, differing ones become conflicts, and what was deleted elsewhere \
+             meanwhile comes back",
             found.state_dir.display()
         ))),
         _ => Ok(()),
@@ -317,7 +322,6 @@ fn random_id() -> Result<ReplicaId, SyncError> {
 }
 
 fn renew(opened: &Opened, reason: &str, monitor: &dyn Monitor) -> Result<(), SyncError> {
-    opened.state.put_meta(FORMER, opened.state.id().to_string().as_bytes())?;
     opened.state.renew_identity()?;
     opened.state.record_place()?;
     marker::advance(opened)?;
@@ -421,6 +425,32 @@ pub(super) fn note_seen(here: &Opened, there: &Opened) -> Result<(), SyncError> 
     peer.location = there.root.path().as_os_str().as_bytes().to_vec();
     if known.as_ref() != Some(&peer) {
         here.state.put_peer(id, &peer)?;
+    }
+    Ok(())
+}
+
+/// The other root bears another identity than when it was met last: what was left open with the old one, and decided of
+/// that, is open with the new one. Under the old name nobody would ever ask for it again.
+fn follow(here: &Opened, there: &Opened) -> Result<(), SyncError> {
+    let (state, id) = (&here.state, there.state.id());
+    if here.passing || there.passing || state.peer(id)?.is_some() {
+        return Ok(());
+    }
+    let location = there.root.path().as_os_str().as_bytes();
+    for (old, peer) in state.peers()?.into_iter().filter(|(_, peer)| peer.location == location) {
+        let open = state.pending(old)?;
+        if open.is_empty() {
+            continue;
+        }
+        // Should another disk have been mounted there, and the old one return: it is then looked at as a whole.
+        state.put_peer(old, &Peer { incorporated: 0, ..peer })?;
+        for decided in open.iter().filter(|open| open.decision.is_some()) {
+            if let Some(version) = state.meta(&decided_on(old, &decided.path))? {
+                state.put_meta(&decided_on(id, &decided.path), &version)?;
+            }
+        }
+        state.put_pending(id, &open)?;
+        state.put_pending(old, &[])?;
     }
     Ok(())
 }

@@ -129,3 +129,51 @@ fn a_first_run_that_died_before_its_marker_was_written_goes_on() {
     assert!(open(&home).apply(&Silent).unwrap().in_sync);
     assert!(home.path().join("b/x").exists());
 }
+
+#[test]
+fn identities_given_up_by_runs_that_only_look_leave_the_marker_its_state() {
+    let home = synced(&["x", "y"]);
+    let (a, b) = (home.path().join("a"), home.path().join("b"));
+    // Each rule that makes paths unknown costs the replica its identity, and a run that only looks writes no marker.
+    for rules in ["x\n", "x\ny\n"] {
+        std::fs::write(a.join(".driftlessignore"), rules).unwrap();
+        drop(Sync::open(&a, &b, Options { dry_run: true, ..Options::standard() }, &Silent).unwrap());
+    }
+    let sync = open(&home);
+    let state = &sync.pair.sides[0].state;
+    assert_eq!(state.meta(crate::io::state::FORMER).unwrap().unwrap_or_default(), b"");
+}
+
+#[test]
+fn what_is_open_and_decided_follows_the_other_root_to_its_new_identity() {
+    let home = synced(&["x", "y"]);
+    let (a, b) = (home.path().join("a"), home.path().join("b"));
+    std::fs::write(a.join("x"), "ours").unwrap();
+    std::fs::write(b.join("x"), "theirs").unwrap();
+    open(&home).apply(&Silent).unwrap();
+    let path = RelPath::parse(b"x").unwrap();
+    let mut replica = Replica::open(&a, None).unwrap();
+    assert_eq!(replica.resolve(std::slice::from_ref(&path), Keep::Local).unwrap(), [path]);
+    drop(replica);
+    // A rule that makes a path unknown costs either root its identity.
+    for root in [&a, &b] {
+        std::fs::write(root.join(".driftlessignore"), "y\n").unwrap();
+    }
+    open(&home).apply(&Silent).unwrap();
+    assert_eq!(std::fs::read(b.join("x")).unwrap(), b"ours");
+    for root in [&a, &b] {
+        assert_eq!(Replica::open(root, None).unwrap().conflicts().unwrap().len(), 0);
+    }
+}
+
+#[test]
+fn what_a_root_brings_back_outside_of_a_run_is_told() {
+    let home = synced(&["x"]);
+    let a = home.path().join("a");
+    // A name of ours that holds another object than was staged under it: displaced by an exchange.
+    std::fs::write(a.join(".driftless/stage/swap-1-2-3"), "displaced").unwrap();
+    let replica = Replica::open(&a, None).unwrap();
+    assert!(replica.notices().iter().any(|notice| notice.contains("stands at recovered")), "{:?}", replica.notices());
+    drop(replica);
+    assert_eq!(Replica::open(&a, None).unwrap().notices().len(), 0);
+}
