@@ -16,6 +16,8 @@ use std::sync::Arc;
 
 /// Files read and hashed at a time.
 const HASH_BATCH: usize = 8_192;
+/// Steps of creations remembered at the most.
+const CREATIONS: usize = 8_192;
 
 /// What both pulls would do.
 #[derive(Default)]
@@ -31,11 +33,37 @@ pub(super) struct OneSurvey {
     files: HashMap<Hash, Vec<RelPath>>,
     trees: HashMap<Digest, Vec<RelPath>>,
     pairs: Pairs,
+    creations: Creations,
     /// Paths remembered in `files` and `trees` at the most: pairs are no more than those.
     limit: usize,
     offered: usize,
     /// Paths that go beyond the limit.
     missed: u64,
+}
+
+/// What comes to be, for the pairing of moves once it is known what goes.
+enum Creations {
+    /// These steps.
+    All(Vec<Step>),
+    /// More than are remembered: the conversation is held once more.
+    TooMany,
+}
+
+impl Default for Creations {
+    fn default() -> Creations {
+        Creations::All(Vec::new())
+    }
+}
+
+impl Creations {
+    fn note(&mut self, step: &Step) {
+        let (Creations::All(steps), Action::Write { expect: None, .. }) = (&mut *self, &step.action) else { return };
+        if steps.len() < CREATIONS {
+            steps.push(step.clone());
+        } else {
+            *self = Creations::TooMany;
+        }
+    }
 }
 
 /// Moves: where from, by where to.
@@ -53,9 +81,6 @@ impl Survey {
         let mut survey = Survey::default();
         for here in [Side::B, Side::A] {
             let pull = OnePull::new(pair, here, asked)?;
-            if read_undecided(&pull, monitor)? {
-                monitor.phase(Phase::Plan, None, None);
-            }
             survey.sides[here.index()] = OneSurvey::of(&pull, OFFERS, monitor)?;
         }
         Ok(survey)
@@ -95,25 +120,35 @@ pub(super) fn deletions(pull: &OnePull<'_>, enough: impl Fn(u64) -> bool) -> Res
     Ok(survey.totals.deleted)
 }
 
-/// Reads the files that must be read before anything can be decided. True if there were any.
-fn read_undecided(pull: &OnePull<'_>, monitor: &dyn Monitor) -> Result<bool, SyncError> {
-    let mut wanted: [Vec<RelPath>; 2] = [Vec::new(), Vec::new()];
-    let mut any = false;
-    pull.converse(pull.terms.clone(), |step| {
+/// The files that must be read before anything can be decided.
+#[derive(Default)]
+struct Undecided {
+    wanted: [Vec<RelPath>; 2],
+    any: bool,
+}
+
+impl Undecided {
+    /// Notes what a step needs, and reads when much has come together.
+    fn note(&mut self, pull: &OnePull<'_>, step: &Step, monitor: &dyn Monitor) -> Result<(), SyncError> {
         let Action::NeedHash { ours, theirs } = step.action else { return Ok(()) };
-        if !any {
+        if !self.any {
             monitor.phase(Phase::Compare, None, None);
         }
-        any = true;
-        for (needed, paths) in [ours, theirs].into_iter().zip(&mut wanted) {
+        self.any = true;
+        for (needed, paths) in [ours, theirs].into_iter().zip(&mut self.wanted) {
             if needed {
                 paths.push(step.path.clone());
             }
         }
-        if wanted.iter().any(|paths| paths.len() >= HASH_BATCH) { read(pull, &mut wanted, monitor) } else { Ok(()) }
-    })?;
-    read(pull, &mut wanted, monitor)?;
-    Ok(any)
+        let much = self.wanted.iter().any(|paths| paths.len() >= HASH_BATCH);
+        if much { read(pull, &mut self.wanted, monitor) } else { Ok(()) }
+    }
+
+    /// Reads the rest. True if there was anything to read.
+    fn finish(mut self, pull: &OnePull<'_>, monitor: &dyn Monitor) -> Result<bool, SyncError> {
+        read(pull, &mut self.wanted, monitor)?;
+        Ok(self.any)
+    }
 }
 
 fn read(pull: &OnePull<'_>, wanted: &mut [Vec<RelPath>; 2], monitor: &dyn Monitor) -> Result<(), SyncError> {
@@ -130,7 +165,16 @@ fn read(pull: &OnePull<'_>, wanted: &mut [Vec<RelPath>; 2], monitor: &dyn Monito
 impl OneSurvey {
     pub(super) fn of(pull: &OnePull<'_>, limit: usize, monitor: &dyn Monitor) -> Result<OneSurvey, SyncError> {
         let mut survey = OneSurvey::new(limit);
-        pull.converse(pull.terms.clone(), |step| survey.count(pull, &step))?;
+        let mut undecided = Undecided::default();
+        pull.converse(pull.terms.clone(), |step| {
+            undecided.note(pull, &step, monitor)?;
+            survey.count(pull, &step)
+        })?;
+        if undecided.finish(pull, monitor)? {
+            monitor.phase(Phase::Plan, None, None);
+            survey = OneSurvey::new(limit);
+            pull.converse(pull.terms.clone(), |step| survey.count(pull, &step))?;
+        }
         survey.pair(pull)?;
         survey.moves.pair();
         if survey.missed > 0 {
@@ -154,8 +198,14 @@ impl OneSurvey {
     }
 
     fn pair(&mut self, pull: &OnePull<'_>) -> Result<(), SyncError> {
+        let creations = std::mem::take(&mut self.creations);
         if !(self.files.is_empty() && self.trees.is_empty()) {
-            pull.converse(pull.terms.clone(), |step| self.pair_up(pull, &step))?;
+            match creations {
+                Creations::All(steps) => steps.iter().try_for_each(|step| self.pair_up(pull, step))?,
+                Creations::TooMany => {
+                    pull.converse(pull.terms.clone(), |step| self.pair_up(pull, &step))?;
+                }
+            }
         }
         self.pairs.inside = None;
         Ok(())
@@ -177,6 +227,8 @@ impl OneSurvey {
         if let Some(item) = step.item() {
             totals.count(&item);
         }
+        self.creations.note(step);
+        let totals = &mut self.totals;
         match &step.action {
             Action::Leave { why: Open::Ignored, .. } => {}
             Action::Leave { .. } => totals.skipped += 1,
