@@ -39,7 +39,9 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  driftless sync /srv/photos /mnt/backup/photos\n  \
                             driftless sync --batch --conflicts keep-both --path 2026/03 /srv/a /srv/b")]
     Sync(SyncArgs),
-    /// Show what a sync would do; nothing is changed
+    /// Show what a sync would do; no file of yours is changed
+    ///
+    /// What an interrupted run left is completed, and what was seen is remembered.
     ///
     /// Exits with 0 if the roots are in sync, with 1 if a sync would have something to do.
     #[command(after_help = "Example:\n  driftless status /srv/photos /mnt/backup/photos")]
@@ -76,7 +78,9 @@ pub(crate) struct SyncArgs {
     /// Ask no questions
     #[arg(long)]
     pub(crate) batch: bool,
-    /// Print everything that would be done, and change nothing
+    /// Print everything that would be done, and change no file of yours
+    ///
+    /// What an interrupted run left is completed, and what was seen is remembered.
     #[arg(long, short = 'n')]
     pub(crate) dry_run: bool,
     /// Print each item when it is done

@@ -57,6 +57,15 @@ impl Rules {
         &self.text
     }
 
+    /// Do the other rules surely ignore all that these do? `false` where the texts alone cannot tell.
+    #[must_use]
+    pub fn is_part_of(&self, other: &Rules) -> bool {
+        // Without exceptions rules only add to each other, in any order.
+        let plain = !other.text.lines().any(|rule| rule.starts_with('!'));
+        let found = |rule: &str| rule.is_empty() || rule.starts_with('#') || other.text.lines().any(|other| other == rule);
+        self.is_empty() || self.text == other.text || (plain && self.text.lines().all(found))
+    }
+
     /// Is this path ignored, by a rule for itself or for a directory above it?
     #[must_use]
     pub fn ignores(&self, path: &RelPath, dir: bool) -> bool {
@@ -71,6 +80,23 @@ impl Rules {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rules_are_part_of_those_that_ignore_no_less() {
+        for (rules, other, part) in [
+            ("", "", true),
+            ("# nothing\n", "", true),
+            ("a\n", "", false),
+            ("a\n", "b\n\na", true),
+            ("a\nb\n", "a\n", false),
+            ("a\n", "a\n!a\n", false),
+            ("a\n!a\n", "a\n!a\n", true),
+            ("a\n!a\n", "a\n", false),
+        ] {
+            let [rules, other] = [rules, other].map(|text| Rules::parse(text).unwrap());
+            assert_eq!(rules.is_part_of(&other), part, "{rules:?} {other:?}");
+        }
+    }
 
     #[test]
     fn rules_follow_gitignore() {

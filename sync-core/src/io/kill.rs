@@ -4,6 +4,7 @@
 
 /// Every place at which a test can end the process.
 pub const KILL_POINTS: &[&str] = &[
+    "source-copied",
     "stage-file-created",
     "stage-file-written",
     "stage-file-ready",
@@ -56,9 +57,12 @@ pub const KILL_POINTS: &[&str] = &[
     "recover-committed",
     "recover-settled",
     "recover-swept",
+    "restore-intended",
     "restore-recorded",
     "restore-exchanged",
     "restore-renamed",
+    "restore-forgotten",
+    "recover-restored",
     "prune-checked",
     "prune-removed",
     "late-before",

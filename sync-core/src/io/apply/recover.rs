@@ -6,7 +6,7 @@
 
 use super::areas::{Area, Areas, leaf};
 use super::swap::set_signature;
-use super::{ApplyError, Stop, late};
+use super::{ApplyError, Stop, late, versions};
 use crate::entry::{AttrMask, Attrs, Kind, Signature};
 use crate::io::fs::{Dir, FsError, Replace, Root, ctime_granularity};
 use crate::io::kill::kill_point;
@@ -17,6 +17,7 @@ use crate::path::{Name, RelPath};
 use crate::report::Problem;
 use crate::store::Change;
 use rustix::io::Errno;
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::rc::Rc;
 
@@ -34,6 +35,8 @@ pub struct Recovered {
     pub unexplained: usize,
     /// Swaps below a mount point whose file system is not mounted: they wait for it.
     pub postponed: usize,
+    /// Swaps whose paths may not be looked at or changed any more: they wait until they may.
+    pub denied: Vec<Problem>,
     /// Objects of users that stood in a private folder: where they stand now.
     pub brought_back: Vec<RelPath>,
     /// Objects of users that could not be brought to a path; they stay in the private folder.
@@ -57,6 +60,12 @@ impl Recovered {
             let count = self.postponed;
             lines.push(format!("{count} changes of an interrupted run wait until the file system that they are on is mounted"));
         }
+        if let Some(Problem { path, error, .. }) = self.denied.first() {
+            let count = self.denied.len();
+            lines.push(format!(
+                "{count} changes of an interrupted run wait until their paths may be used again, the first at {path}: {error}"
+            ));
+        }
         lines.extend(self.brought_back.iter().map(|to| format!("an edit that an interrupted run had displaced stands at {to}")));
         lines.extend(self.problems.iter().map(|problem| {
             let Problem { path, step, error } = problem;
@@ -72,7 +81,8 @@ impl Recovered {
 /// The file system or the state fails; calling again later is safe.
 pub fn recover(root: &Root, state: &State, mask: AttrMask) -> Result<Recovered, ApplyError> {
     let areas = Areas::remembered(root, state, mask)?;
-    let mut recovery = Recovery { root, mask, areas, recovered: Recovered::default() };
+    let mut recovery = Recovery { root, mask, areas, held: BTreeSet::new(), recovered: Recovered::default() };
+    versions::finish_restores(&recovery.areas, state)?;
     let mut batches = Vec::new();
     for (id, intent) in state.intents()? {
         kill_point("recover-intent");
@@ -81,17 +91,24 @@ pub fn recover(root: &Root, state: &State, mask: AttrMask) -> Result<Recovered, 
             continue;
         }
         let mut batch = Batch { settled: vec![id], ..Batch::default() };
-        if recovery.happened(&intent)? {
-            recovery.recovered.finished += 1;
-            recovery.finish(intent, &mut batch)?;
-        } else {
-            recovery.recovered.forgotten += 1;
-            let told = recovery.recovered.problems.len();
-            recovery.take_back(intent, &mut batch)?;
-            if recovery.recovered.problems.len() > told {
-                // The intent stays, and tells the next recovery whose the object is.
+        let (path, staged) = (intent.path.clone(), intent.staged.clone());
+        let told = recovery.recovered.problems.len();
+        match recovery.complete(intent, &mut batch) {
+            Ok(true) => recovery.recovered.finished += 1,
+            Ok(false) => {
+                recovery.recovered.forgotten += 1;
+                if recovery.recovered.problems.len() > told {
+                    // The intent stays, and tells the next recovery whose the object is.
+                    continue;
+                }
+            }
+            // A root must not stay closed for one path that somebody closed.
+            Err(ApplyError::Fs(error)) if error.source.kind() == ErrorKind::PermissionDenied => {
+                recovery.held.insert(staged);
+                recovery.recovered.denied.push(Problem { path, step: "recover", error: error.to_string() });
                 continue;
             }
+            Err(error) => return Err(error),
         }
         batches.push(batch);
     }
@@ -107,7 +124,7 @@ pub fn recover(root: &Root, state: &State, mask: AttrMask) -> Result<Recovered, 
         recovery.recovered.unexplained = record(state, batches)?;
         kill_point("recover-committed");
     }
-    if recovery.recovered.problems.is_empty() {
+    if recovery.recovered.problems.is_empty() && recovery.recovered.denied.is_empty() {
         recovery.sweep(state)?;
     }
     kill_point("recover-swept");
@@ -142,10 +159,23 @@ struct Recovery<'a> {
     root: &'a Root,
     mask: AttrMask,
     areas: Areas<'a>,
+    /// Addresses in staging folders of intents that wait.
+    held: BTreeSet<Vec<u8>>,
     recovered: Recovered,
 }
 
 impl Recovery<'_> {
+    /// Does the rest of a swap, or undoes it; did its rename happen?
+    fn complete(&mut self, intent: Intent, batch: &mut Batch) -> Result<bool, ApplyError> {
+        let happened = self.happened(&intent)?;
+        if happened {
+            self.finish(intent, batch)?
+        } else {
+            self.take_back(intent, batch)?
+        }
+        Ok(happened)
+    }
+
     /// Did the rename that an intent announces happen?
     fn happened(&self, intent: &Intent) -> Result<bool, FsError> {
         let now = self.at(&intent.path)?;
@@ -413,7 +443,8 @@ impl Recovery<'_> {
         for area in areas {
             let stage = area.stage.dir();
             for name in stage.names()? {
-                if stage.stat(&name)?.is_none_or(|now| is_ours(&name, &now)) {
+                let held = self.held.contains(&area.staged_address(&name));
+                if held || stage.stat(&name)?.is_none_or(|now| is_ours(&name, &now)) {
                     continue;
                 }
                 let foreign = (owner_of(&name) == Owned::Foreign).then_some(&name[..]);

@@ -20,6 +20,9 @@ use std::time::Duration;
 pub const PRUNE_OBJECTS: usize = 1_000;
 /// Versions looked at per call of [`prune`], those included that cannot be removed now.
 const PRUNE_LOOKED_AT: usize = 20_000;
+/// Where the state remembers restores under way that exchange: the addresses of the version that returns and of what stood
+/// there, each followed by a NUL.
+const RESTORES: &str = "apply.restores";
 
 /// Why a kept version could not be listed, restored or removed.
 #[derive(Debug, thiserror::Error)]
@@ -149,8 +152,11 @@ pub fn restore(root: &Root, state: &State, path: &RelPath, id: Option<i64>) -> R
             let kind = kind_of(&now).ok_or_else(|| other("a device, pipe or socket stands in its place"))?;
             let kept_at_ns = now_ns();
             let new_name = self::name(path, kept_at_ns);
+            let new_address = area.kept_address(&new_name);
+            let under_way = state.meta(RESTORES)?.unwrap_or_default();
+            state.put_meta(RESTORES, &[&under_way, &version.kept.name[..], b"\0", &new_address, b"\0"].concat())?;
             let new = NewVersion {
-                name: area.kept_address(&new_name),
+                name: new_address,
                 path: path.clone(),
                 kind,
                 signature: now,
@@ -158,6 +164,7 @@ pub fn restore(root: &Root, state: &State, path: &RelPath, id: Option<i64>) -> R
                 kept_at_ns,
                 reason: "replaced",
             };
+            kill_point("restore-intended");
             // Recorded first: a record without an object is harmless, an object without a record is lost.
             state.commit(Batch { versions: vec![new], ..Batch::default() }, true)?;
             kill_point("restore-recorded");
@@ -169,7 +176,50 @@ pub fn restore(root: &Root, state: &State, path: &RelPath, id: Option<i64>) -> R
     }
     kept.sync_all()?;
     state.forget_version(version.id)?;
+    kill_point("restore-forgotten");
+    finish_restores(&areas, state).map_err(Stop::Run)?;
     Ok(version)
+}
+
+/// Brings restores to their end that were interrupted between two renames: what stood at the path must not stay under
+/// the record of the version that returned, which is older and pruned sooner.
+pub(super) fn finish_restores(areas: &Areas<'_>, state: &State) -> Result<(), super::ApplyError> {
+    let under_way = state.meta(RESTORES)?.unwrap_or_default();
+    let addresses: Vec<&[u8]> = under_way.split(|byte| *byte == 0).collect();
+    let mut left = Vec::new();
+    for pair in addresses.chunks_exact(2) {
+        if !finish_restore(areas, state, (pair[0], pair[1]))? {
+            left.extend([pair[0], b"\0", pair[1], b"\0"].concat());
+        }
+    }
+    if left != under_way {
+        state.put_meta(RESTORES, &left)?;
+    }
+    Ok(())
+}
+
+/// `false` if its file system is not mounted.
+fn finish_restore(areas: &Areas<'_>, state: &State, (old, new): (&[u8], &[u8])) -> Result<bool, super::ApplyError> {
+    let (Some((area, old_name)), Some((_, new_name))) = (areas.find(old), areas.find(new)) else { return Ok(false) };
+    let records = state.versions(&RelPath::root())?;
+    let record = |name: &[u8]| records.iter().find(|version| version.kept.name == name);
+    let (returned, displaced) = (record(old), record(new));
+    if let (Some(there), Some(returned), Some(_)) = (area.kept.stat(old_name)?, returned, displaced)
+        && there.ino != returned.kept.signature.ino
+        && area.kept.stat(new_name)?.is_none()
+    {
+        area.kept.rename(old_name, &area.kept, new_name, Replace::Never)?;
+        area.kept.sync_all()?;
+        kill_point("recover-restored");
+    }
+    for (name, record) in [(old_name, returned), (new_name, displaced)] {
+        if let Some(record) = record
+            && area.kept.stat(name)?.is_none()
+        {
+            state.forget_version(record.id)?;
+        }
+    }
+    Ok(true)
 }
 
 /// Opens a directory, making it and those above it if they are missing.

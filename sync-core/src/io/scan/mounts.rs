@@ -15,7 +15,7 @@ const MOUNTS: &str = "scan.mounts";
 pub(super) const MOST: usize = 4_096;
 /// What a user is told of a missing one.
 pub(super) const MISSING: &str = "another file system was mounted here and is not now: nothing of it is taken for deleted. \
-     Mount it again; if it is gone for good, name it in .driftlessignore";
+     Mount it again; if it is gone for good, name it in .driftlessignore for one run";
 /// What a user is told of a directory that shows nothing of what was known to be in it.
 pub(super) const ANOTHER: &str = "another file system is mounted here, or was unmounted, and nothing that was here is here now: \
      nothing of it is taken for deleted. Mount what was there; if this is meant, name it in .driftlessignore for one run";
@@ -96,4 +96,14 @@ impl<'a> Mounts<'a> {
 fn record(state: &State, mounts: &BTreeSet<RelPath>) -> Result<(), StateError> {
     let paths: Vec<&[u8]> = mounts.iter().map(RelPath::as_bytes).collect();
     state.put_meta(MOUNTS, &paths.join(&0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rule_that_accepts_a_loss_is_needed_for_one_run() {
+        assert!([MISSING, ANOTHER].iter().all(|text| text.ends_with("name it in .driftlessignore for one run")));
+    }
 }

@@ -3,12 +3,16 @@
 
 use super::roots::Pair;
 use super::{MaxDelete, Side, SyncError};
+use crate::ignore;
+use crate::path::RelPath;
 
 /// What may be deleted in a run, and what was.
 pub(super) struct Guard {
     limit: Option<MaxDelete>,
     /// Live paths when the run began.
     live: [u64; 2],
+    /// Was the file of ignore rules all that there was? To lose it is not to lose a root.
+    rules_alone: [bool; 2],
     /// Paths deleted by the pulls that were carried out.
     deleted: [u64; 2],
 }
@@ -16,7 +20,8 @@ pub(super) struct Guard {
 impl Guard {
     /// Nothing was deleted yet.
     pub(super) fn new(pair: &Pair, limit: Option<MaxDelete>) -> Result<Guard, SyncError> {
-        Ok(Guard { limit, live: live(pair)?, deleted: [0; 2] })
+        let live = live(pair)?;
+        Ok(Guard { limit, live, rules_alone: [rules_alone(pair, 0, live)?, rules_alone(pair, 1, live)?], deleted: [0; 2] })
     }
 
     /// May a pull that changes this side delete so many paths? Moves are no deletions.
@@ -24,6 +29,10 @@ impl Guard {
         let Some(limit) = self.limit.filter(|_| planned > 0) else { return Ok(()) };
         let at = side.index();
         let (deleted, live) = (self.deleted[at] + planned, self.live[at]);
+        let counted = matches!(limit, MaxDelete::Count(count) if deleted > count);
+        if self.rules_alone[at] && deleted <= live && !counted {
+            return Ok(());
+        }
         let Some((what, said)) = over(limit, deleted, live) else { return Ok(()) };
         let done = if self.deleted == [0; 2] { "nothing was changed" } else { "what was done before is recorded" };
         Err(SyncError::Guard(format!(
@@ -44,6 +53,11 @@ impl Guard {
 
 fn live(pair: &Pair) -> Result<[u64; 2], SyncError> {
     Ok([pair.sides[0].state.live()?, pair.sides[1].state.live()?])
+}
+
+fn rules_alone(pair: &Pair, at: usize, live: [u64; 2]) -> Result<bool, SyncError> {
+    let rules = RelPath::parse(ignore::FILE.as_bytes()).expect("the name of the file of rules is a path");
+    Ok(live[at] == 1 && pair.sides[at].state.entry(&rules)?.is_some())
 }
 
 /// How much and which limit, if so many of the live paths of a root are too many.

@@ -314,13 +314,36 @@ impl Sync {
         monitor.phase(Phase::Apply, Some(files), Some(totals.iter().map(|t| t.bytes).sum()));
         self.warn_of_space(&totals, monitor)?;
         let pulled = pulls::both(&self.pair, &self.terms(), survey, monitor)?;
-        let report = self.report(&pulled);
+        let mut report = self.report(&pulled);
         roots::remember(&self.pair, &self.options, monitor)?;
         match pulled.stopped {
             Some(stopped) => Err(stopped),
             None if pulled.cancelled => Err(SyncError::Cancelled),
-            None => Ok(report),
+            None => {
+                // What was ignored when the roots were scanned may differ.
+                report.in_sync &= !self.ignores_less(monitor);
+                Ok(report)
+            }
         }
+    }
+
+    /// Did the run, or somebody meanwhile, change the files of rules so that less is ignored than when the roots were scanned?
+    fn ignores_less(&self, monitor: &dyn Monitor) -> bool {
+        let mut now = Vec::new();
+        for opened in &self.pair.sides {
+            match roots::rules(&opened.root) {
+                Ok(rules) => now.push(rules),
+                Err(error) => {
+                    monitor.notice(&format!("the ignore rules cannot be used any more: {error}"));
+                    return true;
+                }
+            }
+        }
+        let less = self.pair.rules.iter().any(|before| !now.iter().any(|now| before.is_part_of(now)));
+        if less {
+            monitor.notice("the ignore rules changed in this run: run again to synchronise what is not ignored any more");
+        }
+        less
     }
 
     /// Changes the conflict policy between looking at the plan and applying it.

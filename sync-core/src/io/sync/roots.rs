@@ -366,7 +366,7 @@ fn check_lineage(here: &Opened, there: &Opened, monitor: &dyn Monitor) -> Result
 }
 
 /// The ignore rules that stand in a root.
-fn rules(root: &Root) -> Result<Rules, SyncError> {
+pub(super) fn rules(root: &Root) -> Result<Rules, SyncError> {
     let top = root.dir(&RelPath::root())?;
     let name = ignore::FILE.as_bytes();
     let regular = top.stat(name)?.is_some_and(|s| s.mode & 0o170_000 == 0o100_000);

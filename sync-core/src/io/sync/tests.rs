@@ -177,3 +177,35 @@ fn what_a_root_brings_back_outside_of_a_run_is_told() {
     drop(replica);
     assert_eq!(Replica::open(&a, None).unwrap().notices().len(), 0);
 }
+
+#[test]
+fn roots_are_not_in_sync_after_a_run_that_changed_what_is_ignored() {
+    let home = synced(&["x", "y", "z"]);
+    let (a, b) = (home.path().join("a"), home.path().join("b"));
+    std::fs::write(a.join(".driftlessignore"), "s\nt\n").unwrap();
+    assert!(open(&home).apply(&Silent).unwrap().in_sync, "both roots obey the rules of either");
+    std::fs::write(a.join("s"), "only here").unwrap();
+    std::fs::write(a.join(".driftlessignore"), "t\ns\nu\n").unwrap();
+    assert!(open(&home).apply(&Silent).unwrap().in_sync, "the rules that came ignore no less");
+    std::fs::remove_file(a.join(".driftlessignore")).unwrap();
+    let notices = Notices::default();
+    let report = open(&home).apply(&notices).unwrap();
+    assert!(!b.join(".driftlessignore").exists() && !b.join("s").exists());
+    assert!(!report.in_sync);
+    assert!(notices.0.lock().unwrap().iter().any(|text| text.contains("run again")));
+    assert!(open(&home).apply(&Silent).unwrap().in_sync && b.join("s").exists());
+}
+
+#[test]
+fn the_file_of_rules_alone_is_no_whole_root() {
+    let home = synced(&[]);
+    std::fs::write(home.path().join("a/.driftlessignore"), "s\n").unwrap();
+    open(&home).apply(&Silent).unwrap();
+    assert!(home.path().join("b/.driftlessignore").exists());
+    std::fs::remove_file(home.path().join("a/.driftlessignore")).unwrap();
+    open(&home).apply(&Silent).unwrap();
+    assert!(!home.path().join("b/.driftlessignore").exists());
+    let home = synced(&["x"]);
+    std::fs::remove_file(home.path().join("a/x")).unwrap();
+    assert!(matches!(open(&home).apply(&Silent), Err(SyncError::Guard(_))));
+}

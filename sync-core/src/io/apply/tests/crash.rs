@@ -402,3 +402,44 @@ fn a_lost_commit_after_durable_renames_is_made_up_for() {
     assert_sound(&world, "finish-synced");
     assert_eq!(world.read("replaced"), "replacement");
 }
+
+/// Does something in a thread that permissions bind, as they bind any user.
+fn as_a_user<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            let mut sets = capabilities(None).unwrap();
+            sets.effective.remove(CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH);
+            set_capabilities(None, sets).unwrap();
+            work()
+        });
+        thread.join().unwrap()
+    })
+}
+
+#[test]
+fn a_path_that_became_unreadable_waits_and_closes_no_root() {
+    for place in ["exchange-before", "exchange-after", "displace-version-after"] {
+        let mut world = World::new();
+        world.have("d", None);
+        let old = world.have("d/f", Some("old"));
+        let row = world.theirs("d/f", Some("new"));
+        assert!(world.crash_at(place, 1, |world| {
+            world.apply(vec![world.write("d/f", &row, Some(&old))]);
+        }));
+        world.reopen();
+        fs::set_permissions(world.at("d"), fs::Permissions::from_mode(0o000)).unwrap();
+        let (root, state) = (&world.root, world.state());
+        let recovered = as_a_user(|| recover(root, state, MASK)).unwrap();
+        assert_eq!((recovered.denied.len(), state.intents().unwrap().len()), (1, 1), "{place}");
+        let notices = recovered.notices();
+        assert!(notices.iter().any(|line| line.contains("d/f") && line.contains("wait")), "{place}: {notices:?}");
+        assert_eq!(recovered.brought_back, []);
+        fs::set_permissions(world.at("d"), fs::Permissions::from_mode(0o755)).unwrap();
+        world.recover();
+        assert_eq!(world.state().intents().unwrap().len(), 0);
+        let there = world.read("d/f");
+        let kept = world.kept();
+        assert!((there == "old" && kept.is_empty()) || (there == "new" && kept == ["old"]), "{place}: {there} {kept:?}");
+    }
+}

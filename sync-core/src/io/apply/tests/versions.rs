@@ -241,3 +241,39 @@ fn a_root_is_tried_for_the_renames_that_changes_need_and_left_clean() {
         assert!(told.contains(part), "{told}");
     }
 }
+
+#[test]
+fn a_crash_in_restore_over_a_directory_leaves_it_kept_from_then_on() {
+    for place in ["restore-intended", "restore-recorded", "restore-exchanged", "restore-renamed", "restore-forgotten"] {
+        for again in [false, true] {
+            let mut world = World::new();
+            let dir = world.have("d", None);
+            world.have("d/f", Some("old"));
+            assert!(world.apply(vec![world.remove_tree("d", &dir)]).complete);
+            the_clock_goes_on();
+            world.have("d", None);
+            world.have("d/f", Some("new"));
+            the_clock_goes_on();
+            let began_ns = super::super::versions::now_ns();
+            assert!(world.crash_at(place, 1, |world| {
+                restore(&world.root, world.state(), &rel("d"), None).unwrap();
+            }));
+            world.reopen();
+            if again && world.crash_at("recover-restored", 1, |world| drop(recover(&world.root, world.state(), MASK))) {
+                world.reopen();
+            }
+            world.recover();
+            let versions = list(&world.root, world.state(), &rel("d")).unwrap();
+            assert_eq!(versions.len(), 1, "{place}");
+            let restored = world.read("d/f") == "old";
+            assert_eq!(versions[0].kept.kept_at_ns >= began_ns, restored, "{place}");
+            // What is older than the restore may go.
+            prune(&world.root, world.state(), began_ns, Duration::ZERO, 100).unwrap();
+            let left = walkdir::WalkDir::new(world.at(".driftless/versions")).into_iter().map(Result::unwrap);
+            let left: Vec<_> =
+                left.filter(|entry| entry.file_type().is_file()).map(|entry| fs::read(entry.path()).unwrap()).collect();
+            assert!(if restored { left == [b"new"] } else { left.is_empty() && world.read("d/f") == "new" }, "{place}");
+            assert_eq!(world.state().versions(&RelPath::root()).unwrap().len(), usize::from(restored), "{place}");
+        }
+    }
+}
