@@ -15,6 +15,7 @@ pub mod knowledge;
 pub mod store;
 pub mod plan;
 pub mod report;
+pub mod delta;
 pub mod reconcile;
 pub mod session;
 pub mod io;
