@@ -18,4 +18,5 @@ pub mod report;
 pub mod delta;
 pub mod reconcile;
 pub mod session;
+pub mod wire;
 pub mod io;
