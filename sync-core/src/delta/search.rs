@@ -54,7 +54,7 @@ pub struct Found {
     pub zeros: u64,
     /// Bytes that a strong sum was computed of: at most eleven times the size.
     pub summed: u64,
-    /// Bytes sent as they are since looking at them closely would have taken too long.
+    /// Bytes not looked at closely since that would have taken too long; what two windows share counts twice.
     pub refused: u64,
 }
 
@@ -262,23 +262,23 @@ impl<F: FnMut(Op<'_>) -> io::Result<()>> Search<'_, F> {
 
     /// Offsets that may begin a block, in `self.hits`; false if there are more than `most`.
     fn find_hits(&mut self, gap: &[u8], most: usize) -> bool {
-        self.hits.clear();
+        let (hits, set) = (&mut self.hits, &self.weak);
+        hits.clear();
         let Some(first) = gap.get(..self.block) else { return true };
         let mut weak = Weak::of(first);
-        let pairs = gap.iter().zip(&gap[self.block..]);
-        for (at, (old, new)) in pairs.enumerate() {
-            if self.weak.contains(weak.value()) {
-                self.hits.push(at);
-                if self.hits.len() > most {
+        for (at, (old, new)) in gap.iter().zip(&gap[self.block..]).enumerate() {
+            if set.contains(weak.value()) {
+                hits.push(at);
+                if hits.len() > most {
                     return false;
                 }
             }
             weak.roll(*old, *new);
         }
-        if self.weak.contains(weak.value()) {
-            self.hits.push(gap.len() - self.block);
+        if set.contains(weak.value()) {
+            hits.push(gap.len() - self.block);
         }
-        self.hits.len() <= most
+        hits.len() <= most
     }
 
     /// fast_rsync's search on one span. Returns what would come next after its last block, or `done`.

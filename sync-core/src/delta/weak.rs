@@ -6,6 +6,8 @@ use super::signature::Signature;
 const OFFSET: u32 = 31;
 /// Bits of the filter per block, before rounding up: two probes pass one foreign sum in about 1,000.
 const BITS_PER_BLOCK: usize = 32;
+/// Odd factors that spread a sum over the filter, one a probe.
+const FACTORS: [u32; 2] = [0x9e37_79b1, 0x85eb_ca77];
 
 /// The sum of a block, as it is rolled from byte to byte. Both halves count modulo 2^16.
 #[derive(Debug, Clone, Copy)]
@@ -65,7 +67,8 @@ impl WeakSet {
         let bits = (sums.len() * BITS_PER_BLOCK).next_power_of_two().max(1 << 16);
         let mut set = WeakSet { bits: vec![0; bits / 64], shift: 32 - bits.trailing_zeros(), sums };
         for at in 0..set.sums.len() {
-            for bit in set.probes(set.sums[at]) {
+            for factor in FACTORS {
+                let bit = set.probe(set.sums[at], factor);
                 set.bits[bit / 64] |= 1 << (bit % 64);
             }
         }
@@ -74,18 +77,19 @@ impl WeakSet {
 
     #[inline]
     pub(super) fn contains(&self, sum: u32) -> bool {
-        let [first, second] = self.probes(sum);
-        self.bit(first) && self.bit(second) && self.sums.binary_search(&sum).is_ok()
+        let [first, second] = FACTORS;
+        self.bit(sum, first) && self.bit(sum, second) && self.sums.binary_search(&sum).is_ok()
     }
 
     #[inline]
-    fn bit(&self, bit: usize) -> bool {
+    fn bit(&self, sum: u32, factor: u32) -> bool {
+        let bit = self.probe(sum, factor);
         self.bits[bit / 64] & (1 << (bit % 64)) != 0
     }
 
     #[inline]
-    fn probes(&self, sum: u32) -> [usize; 2] {
-        [0x9e37_79b1u32, 0x85eb_ca77].map(|factor| (sum.wrapping_mul(factor) >> self.shift) as usize)
+    fn probe(&self, sum: u32, factor: u32) -> usize {
+        (sum.wrapping_mul(factor) >> self.shift) as usize
     }
 }
 
