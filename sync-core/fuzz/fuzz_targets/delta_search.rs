@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use sync_core::delta::{Announced, Found, Patch, Plain, ReadAt, Shape, Signature, search};
+use sync_core::delta::{Announced, Found, Patch, Plain, Shape, Signature, search};
 
 fuzz_target!(|data: &[u8]| {
     let Some((head, rest)) = data.split_at_checked(8) else { return };
@@ -33,7 +33,7 @@ fuzz_target!(|data: &[u8]| {
     assert!(made.len() == new.len());
 });
 
-fn delta<B: ReadAt + ?Sized>(signature: &Signature, base: &B, new: &[u8]) -> Vec<u8> {
+fn delta(signature: &Signature, base: &[u8], new: &[u8]) -> Vec<u8> {
     let mut patch = Patch::new(base, signature.shape().base(), new.len() as u64, Plain(Vec::new()));
     let found: Found = search(signature, new, |op| {
         patch.apply(op).expect("our own ops are sound");

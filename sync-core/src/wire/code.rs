@@ -126,8 +126,8 @@ pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 
 /// A text for people, cut to what a message takes.
 #[must_use]
-pub fn cut(text: &str) -> String {
-    text[..text.floor_char_boundary(MAX_TEXT)].to_owned()
+pub fn cut(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_TEXT)]
 }
 
 /// The form of a struct: its fields, one after the other. `field as how` takes the form from the module `how`.
@@ -269,9 +269,10 @@ impl Code for bool {
     }
 }
 
+/// A text for people: what is too long is cut rather than refused.
 impl Code for String {
     fn put(&self, out: &mut Vec<u8>) {
-        put_bytes(out, self.as_bytes());
+        put_bytes(out, cut(self).as_bytes());
     }
     fn get(reader: &mut Reader<'_>) -> Result<String, WireError> {
         reader.text(MAX_TEXT)

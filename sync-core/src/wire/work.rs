@@ -239,7 +239,7 @@ impl Problem {
 
 impl From<&report::Problem> for Problem {
     fn from(problem: &report::Problem) -> Problem {
-        Problem { path: problem.path.clone(), step: cut(problem.step), error: cut(&problem.error) }
+        Problem { path: problem.path.clone(), step: cut(problem.step).to_owned(), error: cut(&problem.error).to_owned() }
     }
 }
 

@@ -326,6 +326,8 @@ fn texts_are_text_and_short() {
     bytes.extend(vec![b'x'; MAX_TEXT + 1]);
     assert!(matches!(refused(&bytes).fault, Fault::Large { .. }));
     assert_eq!(cut(&"ä".repeat(3000)).len(), MAX_TEXT);
+    let long = bytes_of(&Message::Notice(Notice { text: "ä".repeat(3000) }));
+    assert_eq!(Message::decode(&long), Ok(Message::Notice(Notice { text: "ä".repeat(MAX_TEXT / 2) })));
     assert_eq!(cut(&format!("x{}", "ä".repeat(3000))).len(), MAX_TEXT - 1);
 }
 
