@@ -332,6 +332,19 @@ fn texts_are_text_and_short() {
 }
 
 #[test]
+fn rules_are_no_longer_than_what_compiles_in_no_time() {
+    let open = |rules: usize| {
+        let mut bytes = vec![4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0];
+        put_number(&mut bytes, rules as u64);
+        bytes.extend(vec![b'x'; rules]);
+        bytes.push(0);
+        Message::decode(&bytes)
+    };
+    assert!(open(MAX_RULES).is_ok());
+    assert_eq!(open(MAX_RULES + 1).unwrap_err().field, "Open.rules");
+}
+
+#[test]
 fn a_row_without_a_version_is_none() {
     // The second vector of the table is empty.
     let vectors = [2, 1, 0, 5, 0];
