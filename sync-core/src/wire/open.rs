@@ -1,0 +1,255 @@
+//! A folder is opened for a run: the run's options one way, what the replica is and knows the other way.
+
+use super::code::{Code, MAX_SIZE, Reader, ascending, fields, numbers, plain, put_bytes, put_number, random, size};
+use super::error::{Fault, WireError};
+use crate::entry::AttrMask;
+use crate::knowledge::{ReplicaId, Vector};
+use crate::path::RelPath;
+use crate::reconcile;
+
+/// Longest text of ignore rules. So many compile in a tenth of a second and 64 MiB; eight times as many take 400 MiB
+/// before the compiler gives up.
+pub const MAX_RULES: usize = 64 << 10;
+
+/// One of the two ends of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// Who sent [`Open`].
+    Asker,
+    /// Who answered.
+    Asked,
+}
+
+/// How conflicts are decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Policy {
+    /// Left as they are.
+    Skip,
+    /// Both stay.
+    KeepBoth,
+    /// The newer one wins.
+    Newer,
+    /// The older one wins.
+    Older,
+    /// The asker's wins.
+    Asker,
+    /// The asked one's wins.
+    Asked,
+}
+
+/// How many deletions stop a run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum MaxDelete {
+    /// None does.
+    Off,
+    /// More than so many.
+    Count(u64),
+    /// More than this share of the live paths, 0 to 100.
+    Percent(f64),
+}
+
+/// Which replica this is, and the newest event that it made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// Its id.
+    pub replica: ReplicaId,
+    /// Random number of its state.
+    pub instance: u64,
+    /// Its newest counter.
+    pub counter: u64,
+    /// Nonce of the start that made that counter.
+    pub nonce: u64,
+}
+
+/// What one replica remembers of another: by this a roll-back is noticed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Remembered {
+    /// Random number of its state.
+    pub instance: u64,
+    /// The highest of its sequence numbers that is incorporated.
+    pub incorporated: u64,
+    /// The highest of its counters that was seen.
+    pub counter: u64,
+    /// Nonce of the start that made that counter.
+    pub nonce: u64,
+}
+
+/// Opens a folder for one run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Open {
+    /// The folder's name, as granted.
+    pub folder: String,
+    /// The part of it that is the other root.
+    pub sub: RelPath,
+    /// The asker's replica; `None` if it has none yet and makes none.
+    pub asker: Option<Identity>,
+    /// Nothing but looking.
+    pub dry_run: bool,
+    /// Accept a replica that lost its state.
+    pub rejoin: bool,
+    /// Read every file.
+    pub checksum: bool,
+    /// Only these paths and what is below them; empty: everything.
+    pub scope: Vec<RelPath>,
+    /// How conflicts are decided.
+    pub policy: Policy,
+    /// Mirror this side.
+    pub force: Option<Side>,
+    /// Which attributes count.
+    pub mask: AttrMask,
+    /// How long replaced versions are kept, in seconds; `None`: not at all.
+    pub keep_versions_s: Option<u64>,
+    /// Ignore rules of this run.
+    pub rules: String,
+    /// The deletion guard.
+    pub max_delete: MaxDelete,
+}
+
+/// The folder is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    /// Whose rows these are.
+    pub identity: Identity,
+    /// Its newest sequence number.
+    pub seq: u64,
+    /// Where the root is, for people.
+    pub root: String,
+    /// The folder's ignore rules as they stand in this root.
+    pub rules: String,
+    /// Live paths.
+    pub live: u64,
+    /// Sub of its root: what it has seen of everybody.
+    pub sub: Vector,
+    /// What it remembers of the asker.
+    pub remembers: Option<Remembered>,
+    /// Names that differ in case only are the same there.
+    pub case_insensitive: bool,
+    /// Names that differ in Unicode form only are the same there.
+    pub form_insensitive: bool,
+    /// Owners can be set there.
+    pub sets_owner: bool,
+    /// Nothing of this run stays in that root.
+    pub passing: bool,
+}
+
+impl Policy {
+    /// The policy of the pull that changes the side `here`.
+    #[must_use]
+    pub fn for_pull(self, here: Side) -> reconcile::Policy {
+        match self {
+            Policy::Skip => reconcile::Policy::Skip,
+            Policy::KeepBoth => reconcile::Policy::KeepBoth,
+            Policy::Newer => reconcile::Policy::Newer,
+            Policy::Older => reconcile::Policy::Older,
+            Policy::Asker => reconcile::Policy::Wins(Side::Asker.end(here)),
+            Policy::Asked => reconcile::Policy::Wins(Side::Asked.end(here)),
+        }
+    }
+}
+
+impl Side {
+    /// This side as an end of the pull that changes `here`.
+    #[must_use]
+    pub fn end(self, here: Side) -> reconcile::End {
+        if self == here { reconcile::End::Here } else { reconcile::End::There }
+    }
+}
+
+impl Code for AttrMask {
+    fn put(&self, out: &mut Vec<u8>) {
+        out.push(u8::from(self.perms) | u8::from(self.owner) << 1 | u8::from(self.times) << 2);
+    }
+    fn get(reader: &mut Reader<'_>) -> Result<AttrMask, WireError> {
+        let bits = reader.byte()?;
+        reader.check(bits < 8, Fault::Unknown(u64::from(bits)))?;
+        Ok(AttrMask { perms: bits & 1 != 0, owner: bits & 2 != 0, times: bits & 4 != 0 })
+    }
+}
+
+impl Code for MaxDelete {
+    fn put(&self, out: &mut Vec<u8>) {
+        match self {
+            MaxDelete::Off => out.push(0),
+            MaxDelete::Count(count) => {
+                out.push(1);
+                put_number(out, *count);
+            }
+            MaxDelete::Percent(percent) => {
+                out.push(2);
+                out.extend(percent.to_le_bytes());
+            }
+        }
+    }
+    fn get(reader: &mut Reader<'_>) -> Result<MaxDelete, WireError> {
+        match reader.byte()? {
+            0 => Ok(MaxDelete::Off),
+            1 => Ok(MaxDelete::Count(reader.at_most(MAX_SIZE)?)),
+            2 => {
+                let percent = f64::from_le_bytes(reader.array()?);
+                reader.check((0.0..=100.0).contains(&percent), Fault::Contradiction("no share from 0 to 100"))?;
+                Ok(MaxDelete::Percent(percent))
+            }
+            other => reader.fail(Fault::Unknown(u64::from(other))),
+        }
+    }
+}
+
+mod rules {
+    use super::{MAX_RULES, Reader, WireError, put_bytes};
+
+    pub(super) fn put(text: &str, out: &mut Vec<u8>) {
+        put_bytes(out, text.as_bytes());
+    }
+
+    pub(super) fn get(reader: &mut Reader<'_>) -> Result<String, WireError> {
+        reader.text(MAX_RULES)
+    }
+}
+
+numbers!(Side { Asker = 0, Asked = 1 });
+numbers!(Policy { Skip = 0, KeepBoth = 1, Newer = 2, Older = 3, Asker = 4, Asked = 5 });
+fields!(Identity { replica, instance as random, counter as size, nonce as random });
+fields!(Remembered { instance as random, incorporated as size, counter as size, nonce as random });
+fields!(Open {
+    folder,
+    sub,
+    asker,
+    dry_run,
+    rejoin,
+    checksum,
+    scope as ascending,
+    policy,
+    force,
+    mask,
+    keep_versions_s as maybe_size,
+    rules as rules,
+    max_delete,
+});
+fields!(Opened {
+    identity,
+    seq as size,
+    root,
+    rules as rules,
+    live as size,
+    sub,
+    remembers,
+    case_insensitive,
+    form_insensitive,
+    sets_owner,
+    passing,
+});
+
+pub(super) mod maybe_size {
+    use super::{Reader, WireError, plain, size};
+
+    pub(in crate::wire) fn put(value: &Option<u64>, out: &mut Vec<u8>) {
+        plain::put(&value.is_some(), out);
+        if let Some(value) = value {
+            size::put(value, out);
+        }
+    }
+
+    pub(in crate::wire) fn get(reader: &mut Reader<'_>) -> Result<Option<u64>, WireError> {
+        Ok(if plain::get(reader)? { Some(size::get(reader)?) } else { None })
+    }
+}

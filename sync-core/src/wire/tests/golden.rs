@@ -1,0 +1,107 @@
+//! Bytes of messages, as `docs/format.md` tells them. A change here is a change of the protocol.
+
+use super::*;
+
+fn hex(text: &str) -> Vec<u8> {
+    let digits: Vec<u8> = text.bytes().filter(u8::is_ascii_hexdigit).collect();
+    digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
+}
+
+fn golden(message: Message, expected: &str) {
+    let found: String = bytes_of(&message).iter().map(|b| format!("{b:02x}")).collect();
+    let expected = hex(expected);
+    assert_eq!(found, expected.iter().map(|b| format!("{b:02x}")).collect::<String>(), "{}", message.name());
+    assert_eq!(Message::decode(&expected), Ok(message));
+}
+
+#[test]
+fn hello() {
+    let hello = Hello {
+        versions: Versions { oldest: 1, newest: 300 },
+        program: "d 1".into(),
+        capabilities: 5,
+        nonce: [0xab; 32],
+        token: vec![1, 2],
+    };
+    golden(Message::Hello(hello), &format!("01 01 ac02 03 642031 05 {} 02 0102", "ab".repeat(32)));
+    golden(Message::Refused(Refused { code: Refusal::Busy, text: "no".into() }), "03 04 02 6e6f");
+}
+
+#[test]
+fn open() {
+    let open = Open {
+        folder: "f".into(),
+        sub: path("a/b"),
+        asker: Some(Identity { replica: ReplicaId([7; 16]), instance: 0x0102_0304, counter: 9, nonce: 1 }),
+        dry_run: true,
+        rejoin: false,
+        checksum: true,
+        scope: vec![path("x")],
+        policy: Policy::Newer,
+        force: Some(Side::Asked),
+        mask: crate::entry::AttrMask { perms: true, owner: false, times: true },
+        keep_versions_s: Some(604_800),
+        rules: "*.o\n".into(),
+        max_delete: MaxDelete::Percent(50.0),
+    };
+    let identity = format!("01 {} 0403020100000000 09 0100000000000000", "07".repeat(16));
+    let expected =
+        format!("04 01 66 03 612f62 {identity} 01 00 01 01 01 78 02 01 01 05 01 80f524 04 2a2e6f0a 02 0000000000004940");
+    golden(Message::Open(open), &expected);
+}
+
+#[test]
+fn listing_of_a_file_a_ghost_a_link_and_a_directory() {
+    let mut ghost = leaf("gone", file(0, None, event(1, 1)));
+    (ghost.row, ghost.own) = (None, Some(Arc::new(event(2, 9).into())));
+    let mut dir = leaf("z", file(0, None, event(1, 50)));
+    dir.tree = Some(crate::knowledge::Tree { s: Vector::new(), bound: Arc::new(event(1, 70).into()), digest: Digest(1) });
+    if let Some(row) = &mut dir.row {
+        row.object = Object { content: Content::Dir, attrs: Attrs { mode: 0o755, uid: 0, gid: 0, mtime_ns: 0 } };
+        row.c = event(2, 9).into();
+    }
+    let mut file = file(300, Some(Hash([0xcc; 32])), event(1, 50));
+    file.object.attrs.mtime_ns = 1000;
+    let mut link = file.clone();
+    link.object.content = Content::Symlink(b"t"[..].into());
+    link.object.attrs.mtime_ns = 998;
+    let children = vec![leaf("a", file), ghost, leaf("l", link), dir];
+    let (one, two) = ("01".repeat(16), "02".repeat(16));
+    let expected = [
+        "0d",
+        // Replicas; vectors: {1: 70, 2: 9}, {1: 50}, {2: 9}, {}, {1: 70}.
+        &format!("02 {one} {two} 05 02 0046 0109 01 0032 01 0109 00 01 0046"),
+        "07 323032362f3033 00 00 07000000000000000000000000000000 0c 03 04",
+        // A file with a hash, c as m; mode, uid, gid; mtime.
+        &format!("32 01 61 ac02 {} a403 e807 e807 d00f 01", "cc".repeat(32)),
+        "04 04 676f6e65 02",
+        // A link, its attributes like those before but for the time.
+        "63 01 6c 01 74 03 01",
+        "09 01 7a ed03 00 00 cb0f 01 02 03 04 01000000000000000000000000000000",
+    ];
+    golden(Message::Listing(Piece { listing: listing(children), last: true }), &expected.concat());
+}
+
+#[test]
+fn requests_and_content() {
+    let request = ListRequest { path: path("a"), filter: Filter::Since(5), ahead: 1000 };
+    golden(Message::ListRequest(request), "0b 01 61 01 05 e807");
+    let base = crate::delta::Shape::of(1 << 30).unwrap().announced();
+    let wanted = Wanted { path: path("a"), size: 2, hash: None, m: event(1, 3).into(), offset: 0, base: Some(base) };
+    let expected = format!("13 01 {} 01 01 0003 01 01 61 02 00 00 00 01 8080808004 808001 08", "01".repeat(16));
+    golden(Message::FetchRequest(FetchRequest { files: vec![wanted] }), &expected);
+    golden(Message::FileBegin(FileBegin { file: 3, size: 128, encoding: Encoding::DeltaZstd }), "15 03 8001 03");
+    golden(Message::FileData(FileData { bytes: b"abc"[..].into() }), "16 616263");
+    golden(Message::FileEnd(FileEnd { hash: Hash([1; 32]) }), &format!("17 {}", "01".repeat(32)));
+    golden(Message::Bye(Nothing), "21");
+}
+
+#[test]
+fn frames_and_ops() {
+    let mut frame = Vec::new();
+    put_frame(&Message::ListingEnd(ListingEnd { directories: 7 }), &mut frame).unwrap();
+    assert_eq!(frame, hex("02000000 0e 07"));
+    let mut ops = Vec::new();
+    [Op::Copy { offset: 128, len: 5 }, Op::Literal(b"xy"), Op::Zeros(65536)].iter().for_each(|op| put_op(op, &mut ops));
+    assert_eq!(ops, hex("01 8001 05  02 02 7879  03 808004"));
+}
