@@ -18,4 +18,6 @@ pub mod report;
 pub mod reconcile;
 pub mod session;
 pub mod congestion;
+pub mod peer;
+pub mod pairing;
 pub mod io;
