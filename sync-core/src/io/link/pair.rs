@@ -235,9 +235,6 @@ impl PairingDesk {
             let Ok(connection) = self.listener.accept(LIFETIME.saturating_sub(self.age())) else { return };
             let mut decided = false;
             let result = self.answer(&connection, own, &mut decided);
-            if let Err(error) = &result {
-                close(&connection, error);
-            }
             if decided {
                 *outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
                 // The others end at once, whatever they wait for.
@@ -250,21 +247,35 @@ impl PairingDesk {
     /// The conversation of the side that shows the code. `decided` once the code is good for nobody else.
     fn answer(&self, connection: &Connection, own: Introduction<'_>, decided: &mut bool) -> Result<Paired, PairError> {
         let deadline = Instant::now() + CONVERSATION;
-        let left = || deadline.saturating_duration_since(Instant::now());
-        let binding = Binding { asking: connection.peer(), showing: self.own_key, exported: connection.export(EXPORT_LABEL)? };
-        let mut stream = connection.accept(left())?;
+        let mut stream = connection.accept(CONVERSATION)?;
         set_deadline(&mut stream, deadline);
-        let share = receive(&mut stream)?;
+        let result = self.converse(connection, &mut stream, own, decided);
+        // Before the stream is given up, or the other side might hear of that first, and not why.
+        if let Err(error) = &result {
+            close(connection, error);
+        }
+        result
+    }
+
+    fn converse(
+        &self,
+        connection: &Connection,
+        stream: &mut Stream,
+        own: Introduction<'_>,
+        decided: &mut bool,
+    ) -> Result<Paired, PairError> {
+        let binding = Binding { asking: connection.peer(), showing: self.own_key, exported: connection.export(EXPORT_LABEL)? };
+        let share = receive(stream)?;
         let (attempt, answer) = self.desk().handle_share(&share, &binding, random()?, self.age())?;
-        send(&mut stream, &answer)?;
-        let proof = receive(&mut stream)?;
+        send(stream, &answer)?;
+        let proof = receive(stream)?;
         let judged = self.desk().handle_proof(attempt, &proof, own.name.clone(), self.age());
         *decided = matches!(judged, Ok(_) | Err(Refusal::Wrong));
         let (name, proof) = judged?;
         let mut paired = Paired { key: connection.peer(), name, address: None, confirmed: false };
         (own.store)(&paired).map_err(PairError::Store)?;
         // From here on this side has paired; whether the other one has is what it says next.
-        let told = send(&mut stream, &proof).and_then(|()| receive(&mut stream));
+        let told = send(stream, &proof).and_then(|()| receive(stream));
         paired.confirmed = matches!(told, Ok(Message::Stored));
         connection.close(if paired.confirmed { CloseCode::Done } else { CloseCode::Failed });
         Ok(paired)
