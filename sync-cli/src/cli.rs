@@ -1,18 +1,21 @@
 //! The command line: what can be said, and its help. Values are made by `values`, meaning is given by `commands`.
 
-use crate::values::{self, Retention};
+use crate::values::{self, Grant, Retention};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use sync_core::io::sync::MaxDelete;
+use sync_core::pairing::Code;
 use sync_core::path::RelPath;
+use sync_core::peer::{Address, Id, Name};
 
 const ABOUT_CODES: &str = "\
 Exit codes:
   0    in sync, or done
   1    finished, and something was left: open conflicts, or changes that were only looked at
   2    finished, and some paths failed
-  3    could not run or finish: a guard stopped it, a root is missing
+  3    could not run or finish: a guard stopped it, a root is missing, a peer is unreachable or refused
   64   the command line makes no sense
   130  interrupted; what was done is recorded
 
@@ -62,6 +65,24 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  driftless restore /srv/photos 2026/03/a.jpg\n  \
                             driftless restore /srv/photos 2026/03/a.jpg --version 17")]
     Restore(RestoreArgs),
+    /// Print this machine's id, and nothing else
+    ///
+    /// The id is a fingerprint of the machine's key, which is made on first use and kept in DRIFTLESS_HOME.
+    #[command(after_help = "Example:\n  driftless id")]
+    Id(IdArgs),
+    /// Add, list and remove the machines that this one knows
+    ///
+    /// They stand in peers.toml in DRIFTLESS_HOME. `driftless pair` adds them on both machines at once.
+    #[command(after_help = "Examples:\n  driftless peer add web2 ID web2.example.net:4477 --grant hot=two-way\n  \
+                            driftless peer list\n  driftless peer remove web2")]
+    Peer(PeerArgs),
+    /// Make two machines know each other by a short one-time code
+    ///
+    /// One machine shows the code and waits for ten minutes; on the other one it is typed. A wrong code burns it. Each machine
+    /// stores the other one's id in peers.toml.
+    #[command(after_help = "Examples:\n  driftless pair --listen 0.0.0.0:4477 --grant hot=two-way\n  \
+                            driftless pair 1234-5671 web2.example.net:4477 --name web2")]
+    Pair(PairArgs),
     /// Print completions for a shell
     #[command(after_help = "Example:\n  driftless completions bash > /etc/bash_completion.d/driftless")]
     Completions(CompletionsArgs),
@@ -209,6 +230,110 @@ pub(crate) struct RestoreArgs {
     /// Number of the version, as `driftless versions` lists it; without it the newest one
     #[arg(long, value_name = "ID")]
     pub(crate) version: Option<i64>,
+}
+
+/// Arguments of `id`.
+#[derive(Debug, Args)]
+pub(crate) struct IdArgs {
+    /// Print JSON lines; the last one is the summary
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `peer`.
+#[derive(Debug, Args)]
+pub(crate) struct PeerArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub(crate) action: PeerAction,
+}
+
+/// What can be done with peers.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PeerAction {
+    /// Add a machine that was not known
+    #[command(after_help = "Example:\n  driftless peer add web2 ID web2.example.net:4477 203.0.113.9:4477 --grant hot=two-way")]
+    Add(PeerAddArgs),
+    /// List the known machines
+    #[command(after_help = "Example:\n  driftless peer list")]
+    List(PeerListArgs),
+    /// Forget a machine: it is refused from now on
+    #[command(after_help = "Example:\n  driftless peer remove web2")]
+    Remove(PeerRemoveArgs),
+}
+
+impl PeerAction {
+    /// Is the result to be JSON lines?
+    pub(crate) fn wants_json(&self) -> bool {
+        match self {
+            PeerAction::Add(args) => args.json,
+            PeerAction::List(args) => args.json,
+            PeerAction::Remove(args) => args.json,
+        }
+    }
+}
+
+/// Arguments of `peer add`.
+#[derive(Debug, Args)]
+pub(crate) struct PeerAddArgs {
+    /// What the machine is called here
+    pub(crate) name: Name,
+    /// Its id, as `driftless id` prints it there
+    pub(crate) id: Id,
+    /// Where it listens, HOST:PORT; all are tried at once
+    #[arg(value_name = "ADDR")]
+    pub(crate) addresses: Vec<Address>,
+    /// What it may do here with a folder: two-way, send-only, receive-only or no-delete; may be repeated
+    ///
+    /// Without it: nothing.
+    #[arg(long = "grant", value_name = "FOLDER=MODE", value_parser = values::grant)]
+    pub(crate) grants: Vec<Grant>,
+    /// Print JSON lines; the last one is the summary
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `peer list`.
+#[derive(Debug, Args)]
+pub(crate) struct PeerListArgs {
+    /// Print JSON lines; the last one is the summary
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `peer remove`.
+#[derive(Debug, Args)]
+pub(crate) struct PeerRemoveArgs {
+    /// What the machine is called here
+    pub(crate) name: Name,
+    /// Print JSON lines; the last one is the summary
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `pair`.
+#[derive(Debug, Args)]
+pub(crate) struct PairArgs {
+    /// The code that the other machine shows
+    #[arg(required_unless_present = "listen", conflicts_with = "listen", requires = "address")]
+    pub(crate) code: Option<Code>,
+    /// Where the other machine waits, HOST:PORT
+    #[arg(value_name = "ADDR")]
+    pub(crate) address: Option<Address>,
+    /// Show a code, and wait for the other machine at this IP:PORT
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// What the other machine is called here; without it, what its host is called
+    #[arg(long)]
+    pub(crate) name: Option<Name>,
+    /// What it may do here with a folder: two-way, send-only, receive-only or no-delete; may be repeated
+    ///
+    /// Without it: nothing.
+    #[arg(long = "grant", value_name = "FOLDER=MODE", value_parser = values::grant)]
+    pub(crate) grants: Vec<Grant>,
+    /// Print JSON lines; the last one is the summary
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Arguments of `completions`.

@@ -6,6 +6,7 @@ mod ask;
 mod cli;
 mod commands;
 mod exit;
+mod home;
 mod json;
 mod monitor;
 mod output;

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use sync_core::io::sync::MaxDelete;
 use sync_core::path::{RelPath, escape};
+use sync_core::peer::{Mode, Name};
 
 /// A root: a local folder. Whatever reads as another machine is refused, never taken for a file name.
 pub(crate) fn root(text: OsString) -> Result<PathBuf, String> {
@@ -82,6 +83,20 @@ pub(crate) fn max_delete(text: &str) -> Result<MaxDelete, String> {
     }
 }
 
+/// What a peer may do with one folder of this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Grant {
+    pub(crate) folder: Name,
+    pub(crate) mode: Mode,
+}
+
+/// Parses a [`Grant`]: `hot=two-way`.
+pub(crate) fn grant(text: &str) -> Result<Grant, String> {
+    let (folder, mode) = text.split_once('=').ok_or_else(|| format!("{text:?} is no grant; give FOLDER=MODE (hot=two-way)"))?;
+    let folder = folder.parse().map_err(|error| format!("{error}"))?;
+    Ok(Grant { folder, mode: mode.parse().map_err(|error| format!("{error}"))? })
+}
+
 /// Digits alone: `str::parse` would take a sign.
 fn digits(text: &str) -> Option<u64> {
     if text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None }
@@ -139,6 +154,18 @@ mod tests {
         assert_eq!(retention("off"), Ok(Retention(None)));
         for wrong in ["", "7", "d", "-1d", "+1d", "1.5h", "7 d", "7w", "0s", "99999999999999999999d", "40000d", "7é"] {
             assert!(retention(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_grant_is_a_folder_and_a_mode() {
+        let grant = |text: &str| super::grant(text).map(|grant| (grant.folder.to_string(), grant.mode));
+        assert_eq!(grant("hot=two-way"), Ok(("hot".into(), Mode::TwoWay)));
+        assert_eq!(grant("a.b=no-delete"), Ok(("a.b".into(), Mode::NoDelete)));
+        for (wrong, word) in
+            [("hot", "FOLDER=MODE"), ("=two-way", "no name"), ("hot=", "no mode"), ("hot=all", "no mode"), ("", "no grant")]
+        {
+            assert!(grant(wrong).unwrap_err().contains(word), "{wrong:?}");
         }
     }
 

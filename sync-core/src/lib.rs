@@ -20,4 +20,6 @@ pub mod reconcile;
 pub mod session;
 pub mod congestion;
 pub mod wire;
+pub mod peer;
+pub mod pairing;
 pub mod io;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use walkdir::WalkDir;
 
 /// What no pure module may name. Readers and writers (`std::io`) are handed in and therefore allowed.
-const IMPURE: [&str; 35] = [
+const IMPURE: [&str; 38] = [
     "std::fs",
     "std::net",
     "std::env",
@@ -42,6 +42,9 @@ const IMPURE: [&str; 35] = [
     "quinn::",
     "quinn_proto::",
     "notify::",
+    "rustls::",
+    "rcgen::",
+    "socket2::",
 ];
 
 /// Named like an effect, and none: the view of a name as its bytes.

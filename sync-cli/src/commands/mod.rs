@@ -2,7 +2,10 @@
 
 mod completions;
 mod conflicts;
+mod id;
 mod man;
+mod pair;
+mod peer;
 mod resolve;
 mod restore;
 mod status;
@@ -40,6 +43,9 @@ fn dispatch(command: Command, output: &Output) -> Result<Exit> {
         Command::Resolve(args) => listed(output, resolve::run(&args, output)),
         Command::Versions(args) => listed(output, versions::run(&args, output)),
         Command::Restore(args) => listed(output, restore::run(&args, output)),
+        Command::Id(args) => listed(output, id::run(&args, output)),
+        Command::Peer(args) => listed(output, peer::run(&args, output)),
+        Command::Pair(args) => listed(output, pair::run(&args, output)),
         Command::Completions(args) => completions::run(&args, output),
         Command::Man(args) => man::run(&args, output),
     }
@@ -53,15 +59,18 @@ fn wants_json(command: &Command) -> bool {
         Command::Resolve(args) => args.at.json,
         Command::Versions(args) => args.at.json,
         Command::Restore(args) => args.at.json,
+        Command::Id(args) => args.json,
+        Command::Peer(args) => args.action.wants_json(),
+        Command::Pair(args) => args.json,
         Command::Completions(_) | Command::Man(_) => false,
     }
 }
 
-/// The last JSON line of the commands on one root.
+/// The last JSON line of the commands that do not synchronise.
 #[derive(Debug, Default, Serialize)]
 #[serde(tag = "event", rename = "summary")]
 struct Summary {
-    /// How many conflicts or versions were listed, settled or restored.
+    /// How many conflicts, versions or peers were listed, settled, restored, added or removed.
     count: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,

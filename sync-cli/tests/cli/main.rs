@@ -6,6 +6,7 @@ mod conflicts;
 mod guards;
 mod json;
 mod pair;
+mod peers;
 mod selection;
 mod sync;
 mod terminal;

@@ -4,7 +4,8 @@ use crate::pair::{driftless, stderr, stdout};
 use std::fs::File;
 use std::process::{Command, Stdio};
 
-const COMMANDS: [&str; 8] = ["sync", "status", "conflicts", "resolve", "versions", "restore", "completions", "man"];
+const COMMANDS: [&str; 11] =
+    ["sync", "status", "conflicts", "resolve", "versions", "restore", "id", "peer", "pair", "completions", "man"];
 
 #[test]
 fn mistakes_exit_with_64() {

@@ -9,4 +9,5 @@ pub mod source;
 pub mod stage;
 pub mod apply;
 pub mod sync;
+pub mod home;
 pub mod link;

@@ -1,0 +1,151 @@
+//! Who is let in, and what strangers can do.
+
+use super::*;
+use crate::io::link::{CloseCode, LinkError};
+use std::thread;
+use std::time::Instant;
+
+fn why(error: LinkError) -> String {
+    assert!(matches!(error, LinkError::Unreachable(_)), "{error:?}");
+    error.to_string()
+}
+
+#[test]
+fn both_ends_know_each_other_by_their_keys() {
+    let (near, far) = (machine(), machine());
+    let listener = listen(&far, &[&near]);
+    let dialled = near.dial(far.identity().id(), &[address(&listener)], PATIENCE).unwrap();
+    let accepted = listener.accept(PATIENCE).unwrap();
+    assert_eq!((dialled.peer(), dialled.peer_id()), (far.identity().key(), far.identity().id()));
+    assert_eq!(accepted.peer(), near.identity().key());
+    assert_eq!(dialled.export(b"EXPORTER-x").unwrap(), accepted.export(b"EXPORTER-x").unwrap());
+    assert_ne!(dialled.export(b"EXPORTER-x").unwrap(), dialled.export(b"EXPORTER-y").unwrap());
+}
+
+#[test]
+fn an_unknown_machine_is_refused_and_told_why() {
+    let (near, far, friend) = (machine(), machine(), machine());
+    let listener = listen(&far, &[&friend]);
+    let error = near.dial(far.identity().id(), &[address(&listener)], PATIENCE).unwrap_err();
+    assert!(why(error).contains("that machine does not know this one"));
+    assert!(matches!(listener.accept(MOMENT), Err(LinkError::TooLong(_))), "nobody was let in");
+    friend.dial(far.identity().id(), &[address(&listener)], PATIENCE).unwrap();
+}
+
+#[test]
+fn another_key_at_the_address_is_refused_and_named() {
+    let (near, far, impostor) = (machine(), machine(), machine());
+    let listener = listen(&impostor, &[&near]);
+    let error = why(near.dial(far.identity().id(), &[address(&listener)], PATIENCE).unwrap_err());
+    let expected = format!("another machine answers there, with the id {}", impostor.identity().id());
+    assert!(error.contains(&expected), "{error}");
+    assert!(matches!(listener.accept(MOMENT), Err(LinkError::TooLong(_))));
+}
+
+#[test]
+fn another_protocol_is_refused_and_named() {
+    let (near, far) = (machine(), machine());
+    let syncing = listen(&far, &[&near]);
+    let pairing = far.listen_for(loopback(), Trust::Anyone, Purpose::Pair).unwrap();
+    let error = near.dial_for(&[address(&syncing)], Trust::Anyone, Purpose::Pair, PATIENCE).unwrap_err();
+    assert!(why(error).contains("does not speak driftless-pair/1"));
+    let error = near.dial(far.identity().id(), &[address(&pairing)], PATIENCE).unwrap_err();
+    assert!(why(error).contains("does not speak driftless/1"));
+}
+
+#[test]
+fn the_first_address_that_answers_is_taken() {
+    let (near, far, impostor) = (machine(), machine(), machine());
+    let (listener, wrong) = (listen(&far, &[&near]), listen(&impostor, &[&near]));
+    // A socket that nobody reads from: no answer at all.
+    let silent = UdpSocket::bind(loopback()).unwrap();
+    let silent = silent.local_addr().unwrap().to_string().parse().unwrap();
+    let by_name = format!("localhost:{}", listener.address().port()).parse().unwrap();
+    let start = Instant::now();
+    let connection = near.dial(far.identity().id(), &[silent, address(&wrong), by_name], PATIENCE).unwrap();
+    assert!(start.elapsed() < PATIENCE / 2, "the silent address is not waited for");
+    assert_eq!(connection.peer(), far.identity().key());
+    assert_eq!(listener.accept(PATIENCE).unwrap().peer(), near.identity().key());
+}
+
+#[test]
+fn every_address_says_why_it_was_of_no_use() {
+    let near = machine();
+    let silent = UdpSocket::bind(loopback()).unwrap();
+    let silent: Address = silent.local_addr().unwrap().to_string().parse().unwrap();
+    let nowhere: Address = "no..where:1".parse().unwrap();
+    let start = Instant::now();
+    let error = near.dial(near.identity().id(), &[silent.clone(), nowhere.clone()], 5 * MOMENT).unwrap_err();
+    assert!(start.elapsed() < PATIENCE);
+    let text = why(error);
+    assert!(
+        text.contains(&format!("{silent}: no answer")) && text.contains(&format!("{nowhere}: the name cannot be resolved")),
+        "{text}"
+    );
+    assert_eq!(why(near.dial(near.identity().id(), &[], MOMENT).unwrap_err()), "there is no address to try");
+}
+
+#[test]
+fn garbage_on_the_port_disturbs_nobody() {
+    let (near, far) = (machine(), machine());
+    let listener = listen(&far, &[&near]);
+    let socket = UdpSocket::bind(loopback()).unwrap();
+    let mut noise = blake3::Hasher::new().finalize_xof();
+    for round in 0..2_000_usize {
+        let mut packet = vec![0; 1 + round * 7 % 1_400];
+        noise.fill(&mut packet);
+        // Every other one looks like the start of a connection of QUIC version 1.
+        if round % 2 == 0 && packet.len() > 5 {
+            packet[..5].copy_from_slice(&[0xc3, 0, 0, 0, 1]);
+        }
+        socket.send_to(&packet, listener.address()).unwrap();
+    }
+    let connection = near.dial(far.identity().id(), &[address(&listener)], PATIENCE).unwrap();
+    assert_eq!(listener.accept(PATIENCE).unwrap().peer(), near.identity().key());
+    assert_eq!(connection.peer(), far.identity().key());
+}
+
+#[test]
+fn whoever_says_nothing_is_dropped_in_time_and_keeps_nobody_out() {
+    let (near, far) = (machine(), machine());
+    let listener = listen(&far, &[&near]);
+    let silent: Vec<Raw> = (0..12).map(|_| Raw::connect(near.identity(), Purpose::Sync, listener.address())).collect();
+    near.dial(far.identity().id(), &[address(&listener)], PATIENCE).unwrap();
+    for raw in &silent {
+        assert!(matches!(raw.closed(), quinn::ConnectionError::ApplicationClosed(_)));
+    }
+}
+
+#[test]
+fn a_greeting_that_is_none_ends_the_connection() {
+    let (near, far) = (machine(), machine());
+    let listener = listen(&far, &[&near]);
+    let raw = Raw::connect(near.identity(), Purpose::Sync, listener.address());
+    raw.runtime.block_on(async {
+        let mut stream = raw.connection.open_uni().await.unwrap();
+        stream.write_all(b"GET / HTTP/1.0").await.unwrap();
+    });
+    let quinn::ConnectionError::ApplicationClosed(close) = raw.closed() else { panic!("not closed by the listener") };
+    assert_eq!(close.error_code.into_inner(), u64::from(CloseCode::Protocol.number()));
+    assert!(matches!(listener.accept(MOMENT), Err(LinkError::TooLong(_))));
+}
+
+#[test]
+fn a_stopped_listener_waits_for_nobody() {
+    let far = machine();
+    let listener = listen(&far, &[]);
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| listener.accept(PATIENCE));
+        listener.stop();
+        assert!(matches!(waiting.join().unwrap(), Err(LinkError::Ended(_))));
+    });
+    assert!(matches!(listener.accept(PATIENCE), Err(LinkError::Ended(_))));
+}
+
+#[test]
+fn a_port_that_is_taken_is_told() {
+    let far = machine();
+    let listener = listen(&far, &[]);
+    let error = far.listen(listener.address(), BTreeSet::new()).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("cannot listen on {}", listener.address())), "{error}");
+}
