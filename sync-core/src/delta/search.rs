@@ -4,7 +4,7 @@
 //! with those of the base that would follow if nothing had moved: what was edited in place leaves *gaps*. Only in
 //! gaps every offset is looked at: a rolling sum finds those that may begin a block, and fast_rsync's search runs on
 //! these alone. A signature whose weak sums fit everywhere would make it compute a strong sum at every offset, a
-//! minute for a MiB: so such offsets are counted first, and a gap with too many is sent as it is.
+//! minute for a MiB: so each window has a budget, and what is left of a gap when it is spent is sent as it is.
 
 use super::librsync::parse;
 use super::shape::WEAK;
@@ -73,7 +73,6 @@ pub fn search(signature: &Signature, new: impl Read, sink: impl FnMut(Op<'_>) ->
         next: 0,
         out: Ops { sink, copy: None, zeros: 0, literal: Vec::with_capacity(LITERAL_BYTES) },
         found: Found::default(),
-        hits: Vec::new(),
         delta: Vec::new(),
     };
     search.run(new)?;
@@ -91,7 +90,6 @@ struct Search<'a, F> {
     next: u64,
     out: Ops<F>,
     found: Found,
-    hits: Vec<usize>,
     delta: Vec<u8>,
 }
 
@@ -242,70 +240,52 @@ impl<F: FnMut(Op<'_>) -> io::Result<()>> Search<'_, F> {
         if gap.is_empty() {
             return Ok(None);
         }
+        let (data, block) = (&data[..gap.end], self.block);
         let mut done = (self.next, gap.start);
-        if !self.find_hits(&data[gap.clone()], *budget / self.block) {
-            self.found.refused += gap.len() as u64;
-            return Ok(Some(done));
+        let mut at = gap.start;
+        let mut weak = data.get(at..at + block).map(Weak::of);
+        while let Some(sum) = &mut weak {
+            let Some(skipped) = self.weak.next_hit(&data[at..], sum) else { break };
+            at += skipped;
+            let Some(left) = budget.checked_sub(block) else {
+                self.found.refused += (gap.end - at) as u64;
+                break;
+            };
+            *budget = left;
+            self.found.summed += block as u64;
+            if let Some(offset) = self.find(&data[at..at + block])? {
+                self.literal(&data[done.1..at])?;
+                self.copy(offset, block)?;
+                at += block;
+                done = (offset / block as u64 + 1, at);
+                weak = data.get(at..at + block).map(Weak::of);
+            } else if let Some(new) = data.get(at + block) {
+                sum.roll(data[at], *new);
+                at += 1;
+            } else {
+                break;
+            }
         }
-        *budget -= self.hits.len() * self.block;
-        let hits = std::mem::take(&mut self.hits);
-        // Blocks that touch or overlap are searched together.
-        let block = self.block;
-        for near in hits.chunk_by(|a, b| b - a <= block) {
-            let (first, last) = (near[0] + gap.start, near[near.len() - 1] + gap.start + self.block);
-            self.found.summed += (near.len() * self.block) as u64;
-            done = self.diff(data, first..last, done)?;
-        }
-        self.hits = hits;
         Ok(Some(done))
     }
 
-    /// Offsets that may begin a block, in `self.hits`; false if there are more than `most`.
-    fn find_hits(&mut self, gap: &[u8], most: usize) -> bool {
-        let (hits, set) = (&mut self.hits, &self.weak);
-        hits.clear();
-        let Some(first) = gap.get(..self.block) else { return true };
-        let mut weak = Weak::of(first);
-        for (at, (old, new)) in gap.iter().zip(&gap[self.block..]).enumerate() {
-            if set.contains(weak.value()) {
-                hits.push(at);
-                if hits.len() > most {
-                    return false;
-                }
-            }
-            weak.roll(*old, *new);
-        }
-        if set.contains(weak.value()) {
-            hits.push(gap.len() - self.block);
-        }
-        hits.len() <= most
-    }
-
-    /// fast_rsync's search on one span. Returns what would come next after its last block, or `done`.
-    fn diff(&mut self, data: &[u8], span: Range<usize>, mut done: (u64, usize)) -> Result<(u64, usize), SearchError> {
-        let mut delta = std::mem::take(&mut self.delta);
-        delta.clear();
-        fast_rsync::diff(&self.index, &data[span.clone()], &mut delta).map_err(|_| SearchError::Library)?;
-        let mut at = span.start;
-        let (block, blocks) = (self.block as u64, self.signature.shape().full_blocks());
-        let mut copies = Vec::new();
-        let read = parse(&delta, |op| {
+    /// fast_rsync's search for one block: where the base has it.
+    fn find(&mut self, block: &[u8]) -> Result<Option<u64>, SearchError> {
+        self.delta.clear();
+        fast_rsync::diff(&self.index, block, &mut self.delta).map_err(|_| SearchError::Library)?;
+        let (mut at, mut made) = (None, 0);
+        let end = self.signature.shape().full_blocks() * block.len() as u64;
+        let read = parse(&self.delta, |op| {
             if let Op::Copy { offset, len } = op {
-                let sound = offset % block == 0 && len % block == 0 && offset.checked_add(len)? <= blocks * block;
+                let sound = len == block.len() as u64 && offset % len == 0 && offset.checked_add(len)? <= end;
                 sound.then_some(())?;
-                copies.push((at, offset, usize::try_from(len).ok()?));
+                at = Some(offset);
             }
-            at = usize::try_from(op.output()).ok()?.checked_add(at).filter(|end| *end <= span.end)?;
+            made += op.output();
             Some(())
         });
-        self.delta = delta;
-        read.filter(|()| at == span.end).ok_or(SearchError::Library)?;
-        for (at, offset, len) in copies {
-            self.literal(&data[done.1..at])?;
-            self.copy(offset, len)?;
-            done = ((offset + len as u64) / block, at + len);
-        }
-        Ok(done)
+        read.filter(|()| made == block.len() as u64).ok_or(SearchError::Library)?;
+        Ok(at)
     }
 
     fn copy(&mut self, offset: u64, len: usize) -> Result<(), SearchError> {

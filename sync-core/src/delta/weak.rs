@@ -76,9 +76,25 @@ impl WeakSet {
     }
 
     #[inline]
-    pub(super) fn contains(&self, sum: u32) -> bool {
+    fn contains(&self, sum: u32) -> bool {
         let [first, second] = FACTORS;
         self.bit(sum, first) && self.bit(sum, second) && self.sums.binary_search(&sum).is_ok()
+    }
+
+    /// The first offset whose sum is one of the signature's. `weak` is the sum at the beginning of `data`, and is rolled to
+    /// where it was found.
+    pub(super) fn next_hit(&self, data: &[u8], weak: &mut Weak) -> Option<usize> {
+        let block = weak.block as usize;
+        let mut sum = *weak;
+        for (at, (old, new)) in data.iter().zip(&data[block..]).enumerate() {
+            if self.contains(sum.value()) {
+                *weak = sum;
+                return Some(at);
+            }
+            sum.roll(*old, *new);
+        }
+        *weak = sum;
+        self.contains(sum.value()).then(|| data.len() - block)
     }
 
     #[inline]
