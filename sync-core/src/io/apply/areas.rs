@@ -17,7 +17,7 @@ pub const VERSIONS: &str = "versions";
 /// Name of the staging folder below `.driftless`.
 pub const STAGE: &str = "stage";
 /// Where the state remembers the areas beside the root's own: their directories, separated by NUL.
-const REMEMBERED: &str = "apply.areas";
+pub(super) const REMEMBERED: &str = "apply.areas";
 
 /// The private folders of one mount.
 pub(super) struct Area {

@@ -6,6 +6,7 @@
 //! never reach the disk before the renames that they describe, and every rename that did without its rows is
 //! explained by an intent. While one batch is swapped and recorded, the next is staged.
 
+mod adopt;
 mod amend;
 mod areas;
 mod check;
@@ -23,6 +24,7 @@ mod rows;
 mod swap;
 mod versions;
 
+pub use adopt::{Inherited, adopt, inherit};
 pub use areas::{STAGE, VERSIONS};
 pub use late::{LATE_AGE, Late, check_late};
 pub use moves::{Moves, OFFERS};

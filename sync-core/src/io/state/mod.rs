@@ -194,7 +194,9 @@ pub struct Intent {
 }
 
 /// Why objects are kept.
-pub const REASONS: [&str; 3] = ["replaced", "deleted", "lost a conflict"];
+pub const REASONS: [&str; 4] = ["replaced", "deleted", "lost a conflict", UNKNOWN_PATH];
+/// It lay among the kept versions without a record, and its name tells only a part of where it was.
+pub const UNKNOWN_PATH: &str = "of unknown path, kept";
 
 /// An object about to be kept.
 #[derive(Debug, Clone, PartialEq)]

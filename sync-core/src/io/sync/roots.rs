@@ -7,10 +7,10 @@ use super::marker::{self, Marker};
 use super::pulls::decided_on;
 use super::{Options, SyncError};
 use crate::ignore::{self, Rules};
-use crate::io::apply::{self, LATE_AGE, PRUNE_OBJECTS};
+use crate::io::apply::{self, Inherited, LATE_AGE, PRUNE_OBJECTS};
 use crate::io::fs::{Dir, FsError, Root, coarse_now_ns, ctime_granularity};
 use crate::io::scan;
-use crate::io::state::{Batch, NodeId, Peer, State};
+use crate::io::state::{Batch, NodeId, Peer, State, StateError};
 use crate::knowledge::ReplicaId;
 use crate::path::{RelPath, escape};
 use crate::report::Monitor;
@@ -19,13 +19,18 @@ use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Under this key a state remembers the ignore rules that its rows obey.
 const RULES: &str = "sync.rules";
+/// A state that was moved aside stays for so long at least.
+const ASIDE: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// One opened root.
 pub(super) struct Opened {
     pub(super) root: Root,
+    /// The folder of the state.
+    pub(super) state_dir: PathBuf,
     pub(super) state: State,
     /// Finest step of the root's change times, ns; 0 where every change has its own.
     pub(super) granularity_ns: i64,
@@ -106,7 +111,7 @@ enum Standing {
     /// It goes on.
     Kept(Box<State>),
     /// It does not belong to the tree, and the user wants to begin anew: it is moved aside.
-    Discarded,
+    Discarded(Box<State>),
     /// There is none.
     Missing,
 }
@@ -234,7 +239,7 @@ fn sorted_out(found: &Found, state: Option<State>, options: &Options) -> Result<
     };
     match strange {
         None => Ok(Standing::Kept(Box::new(state))),
-        Some(_) if options.rejoin && !options.dry_run => Ok(Standing::Discarded),
+        Some(_) if options.rejoin && !options.dry_run => Ok(Standing::Discarded(Box::new(state))),
         Some(strange) => Err(not_of_this_tree(&found.root, &strange)),
     }
 }
@@ -254,17 +259,36 @@ fn finish(found: Found, state: Standing, options: &Options, monitor: &dyn Monito
     let granularity_ns = ctime_granularity(&root)?;
     let state_elsewhere = options.state_dir.is_some();
     let state = match state {
-        Standing::Kept(state) => *state,
-        Standing::Missing if passing => State::in_memory(random_id()?, options.mask)?,
-        Standing::Discarded | Standing::Missing => {
-            make_state_dir(&root, &state_dir, options)?;
-            if has_state {
-                set_aside(&state_dir)?;
-            }
-            State::open(&state_dir, options.mask)?
+        Standing::Kept(state) if options.dry_run || state.seq() > 0 => Begun { state: *state, unrecorded: 0 },
+        // The run that began it may have died before it had taken the versions over.
+        Standing::Kept(state) => Begun { unrecorded: apply::adopt(&root, &state, Inherited::default())?, state: *state },
+        Standing::Missing if passing => Begun { state: State::in_memory(random_id()?, options.mask)?, unrecorded: 0 },
+        Standing::Discarded(old) => {
+            let versions = inherit(&root, *old, monitor);
+            begin(&root, (&state_dir, has_state), options, versions)?
+        }
+        Standing::Missing => {
+            let versions = match has_state.then(|| State::open(&state_dir, options.mask)) {
+                Some(Ok(old)) => inherit(&root, old, monitor),
+                // Another process has it: it is not to be moved away.
+                Some(Err(locked @ StateError::Locked { .. })) => return Err(locked.into()),
+                Some(Err(error)) => {
+                    tell_unread(&root, &error, monitor);
+                    Inherited::default()
+                }
+                None => Inherited::default(),
+            };
+            begin(&root, (&state_dir, has_state), options, versions)?
         }
     };
-    let opened = Opened { root, state, granularity_ns, passing, looking: options.dry_run, state_elsewhere };
+    let Begun { state, unrecorded } = state;
+    if unrecorded > 0 {
+        monitor.notice(&format!(
+            "{}: {unrecorded} kept versions have no record of their paths any more; they are listed below recovered",
+            root.path().display()
+        ));
+    }
+    let opened = Opened { root, state_dir, state, granularity_ns, passing, looking: options.dry_run, state_elsewhere };
     if passing {
         return Ok(opened);
     }
@@ -276,6 +300,61 @@ fn finish(found: Found, state: Standing, options: &Options, monitor: &dyn Monito
     }
     recover(&opened, options, monitor)?;
     Ok(opened)
+}
+
+/// A state that is ready to be used, and kept versions in it of which no record told.
+struct Begun {
+    state: State,
+    unrecorded: usize,
+}
+
+/// Begins a new state in the place of an old one, if there is one.
+fn begin(root: &Root, (dir, has_state): (&Path, bool), options: &Options, versions: Inherited) -> Result<Begun, SyncError> {
+    make_state_dir(root, dir, options)?;
+    if has_state {
+        set_aside(dir)?;
+    }
+    let state = State::open(dir, options.mask)?;
+    Ok(Begun { unrecorded: apply::adopt(root, &state, versions)?, state })
+}
+
+/// What an old state knows of kept versions. It is closed when the call returns.
+fn inherit(root: &Root, old: State, monitor: &dyn Monitor) -> Inherited {
+    apply::inherit(&old).unwrap_or_else(|error| {
+        tell_unread(root, &error, monitor);
+        Inherited::default()
+    })
+}
+
+fn tell_unread(root: &Root, error: &StateError, monitor: &dyn Monitor) {
+    let root = root.path().display();
+    monitor.notice(&format!("{root}: the old state does not tell of kept versions ({error}): they are found by their names"));
+}
+
+/// States that were moved aside go when they are as old as kept versions may be, and a week at least.
+fn remove_aside(opened: &Opened, options: &Options) -> Result<(), SyncError> {
+    let keep = options.keep_versions.unwrap_or_default().max(ASIDE);
+    let before = u64::try_from(coarse_now_ns() / 1_000_000_000).unwrap_or(0).saturating_sub(keep.as_secs());
+    let dir = &opened.state_dir;
+    let failed = |action, path: &Path| {
+        let path = path.to_owned();
+        move |source| FsError { action, path, source }
+    };
+    for entry in std::fs::read_dir(dir).map_err(failed("list", dir))? {
+        let entry = entry.map_err(failed("list", dir))?;
+        if moved_aside_at(entry.file_name().as_bytes()).is_some_and(|seconds| seconds < before) {
+            std::fs::remove_file(entry.path()).map_err(failed("remove", &entry.path()))?;
+        }
+    }
+    Ok(())
+}
+
+/// When a file of a state was moved aside, seconds since 1970.
+fn moved_aside_at(name: &[u8]) -> Option<u64> {
+    let name = std::str::from_utf8(name).ok()?;
+    let rest = name.strip_prefix("state.db.replaced-").or_else(|| name.strip_prefix("state.db.damaged-"))?;
+    let number = rest.strip_suffix("-wal").or_else(|| rest.strip_suffix("-shm")).unwrap_or(rest);
+    number.parse().ok()
 }
 
 fn recover(opened: &Opened, options: &Options, monitor: &dyn Monitor) -> Result<(), SyncError> {
@@ -463,6 +542,9 @@ pub(super) fn remember(pair: &Pair, options: &Options, monitor: &dyn Monitor) ->
     }
     for opened in pair.sides.iter().filter(|opened| !opened.passing) {
         opened.state.prune()?;
+        if let Err(error) = remove_aside(opened, options) {
+            monitor.notice(&format!("{error}"));
+        }
         let retention = options.keep_versions.unwrap_or_default();
         let pruned = apply::prune(&opened.root, &opened.state, coarse_now_ns(), retention, PRUNE_OBJECTS)?;
         for path in &pruned.brought_back {

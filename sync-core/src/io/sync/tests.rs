@@ -209,3 +209,72 @@ fn the_file_of_rules_alone_is_no_whole_root() {
     std::fs::remove_file(home.path().join("a/x")).unwrap();
     assert!(matches!(open(&home).apply(&Silent), Err(SyncError::Guard(_))));
 }
+
+/// Two roots of which b keeps an older version of x.
+fn with_a_kept_version() -> tempfile::TempDir {
+    let home = synced(&["x", "y"]);
+    std::fs::write(home.path().join("a/x"), "newer").unwrap();
+    open(&home).apply(&Silent).unwrap();
+    home
+}
+
+fn rejoin(home: &tempfile::TempDir) {
+    let options = Options { rejoin: true, ..Options::standard() };
+    let mut sync = Sync::open(&home.path().join("a"), &home.path().join("b"), options, &Silent).unwrap();
+    assert!(sync.apply(&Silent).unwrap().in_sync);
+}
+
+#[test]
+fn a_root_that_begins_anew_takes_the_kept_versions_of_its_old_state_over() {
+    let home = with_a_kept_version();
+    let b = home.path().join("b");
+    let before = Replica::open(&b, None).unwrap().versions(&RelPath::root()).unwrap();
+    std::fs::remove_file(b.join(".driftless/marker")).unwrap();
+    rejoin(&home);
+    let mut replica = Replica::open(&b, None).unwrap();
+    let after = replica.versions(&RelPath::root()).unwrap();
+    assert_eq!((after.len(), after[0].kept_at_ns), (1, before[0].kept_at_ns));
+    let x = RelPath::parse(b"x").unwrap();
+    assert_eq!((&after[0].path, &after[0].reason[..]), (&x, "replaced"));
+    replica.restore(&x, None).unwrap();
+    assert_eq!(std::fs::read(b.join("x")).unwrap(), b"x");
+}
+
+#[test]
+fn a_root_whose_state_is_lost_adopts_the_kept_versions_that_lie_there() {
+    for damaged in [false, true] {
+        let home = with_a_kept_version();
+        let b = home.path().join("b");
+        let before = Replica::open(&b, None).unwrap().versions(&RelPath::root()).unwrap();
+        let file = b.join(".driftless/state.db");
+        std::fs::write(b.join(".driftless/versions/mine"), "no name of ours").unwrap();
+        if damaged {
+            std::fs::write(&file, vec![7; 8192]).unwrap();
+            std::fs::remove_file(b.join(".driftless/marker")).unwrap();
+        } else {
+            std::fs::remove_file(&file).unwrap();
+        }
+        rejoin(&home);
+        let mut replica = Replica::open(&b, None).unwrap();
+        let after = replica.versions(&RelPath::root()).unwrap();
+        assert_eq!(after.len(), 1);
+        assert_eq!((after[0].path.to_string(), after[0].kept_at_ns), ("recovered/x".into(), before[0].kept_at_ns));
+        replica.restore(&RelPath::parse(b"recovered/x").unwrap(), None).unwrap();
+        assert_eq!(std::fs::read(b.join("recovered/x")).unwrap(), b"x");
+    }
+}
+
+#[test]
+fn states_that_were_moved_aside_go_when_they_are_older_than_kept_versions() {
+    let home = with_a_kept_version();
+    let private = home.path().join("b/.driftless");
+    let now = crate::io::fs::coarse_now_ns() / 1_000_000_000;
+    let stale = ["state.db.replaced-1", "state.db.replaced-1-wal", "state.db.damaged-1"].map(str::to_owned);
+    let stays = [format!("state.db.replaced-{now}"), "state.db.replaced-by-me".into(), "notes-1".into()];
+    for name in stale.iter().chain(&stays) {
+        std::fs::write(private.join(name), "old").unwrap();
+    }
+    open(&home).apply(&Silent).unwrap();
+    assert!(stale.iter().all(|name| !private.join(name).exists()));
+    assert!(stays.iter().all(|name| private.join(name).exists()));
+}
