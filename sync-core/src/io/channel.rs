@@ -89,6 +89,11 @@ impl Channel {
         self.stream.writer.set_wait(wait);
     }
 
+    /// How long a single wait for something to read may take.
+    pub fn set_read_wait(&mut self, wait: Duration) {
+        self.stream.reader.set_wait(wait);
+    }
+
     /// Sends a message, soon: [`Channel::flush`] sends it now.
     pub fn send(&mut self, message: &Message) -> Result<(), ChannelError> {
         put_frame(message, &mut self.out)?;

@@ -2,7 +2,7 @@
 
 use crate::entry::Digest;
 use crate::io::source::{Source, SourceError};
-use crate::io::state::Decision;
+use crate::io::state::{Decision, State, StateError};
 use crate::knowledge::{ReplicaId, Vector};
 use crate::path::RelPath;
 use crate::report::Monitor;
@@ -71,4 +71,35 @@ pub trait There: Send + Sync {
 
     /// Where content comes from.
     fn source(&self) -> Box<dyn Source + '_>;
+}
+
+/// The key under which a root remembers which version of its own a decision was about.
+#[must_use]
+pub fn decided_on(other: ReplicaId, path: &RelPath) -> String {
+    format!("sync.decided.{other}.{}", blake3::hash(path.as_bytes()).to_hex())
+}
+
+/// The version that stands at a path, in a form to compare; empty where nothing does.
+///
+/// # Errors
+/// The state cannot be read.
+pub fn version(state: &State, path: &RelPath) -> Result<Vec<u8>, StateError> {
+    let m = state.entry(path)?.map(|entry| entry.row.m).unwrap_or_default();
+    Ok(m.iter().flat_map(|event| [&event.replica.0[..], &event.counter.to_le_bytes()].concat()).collect())
+}
+
+/// Conflicts with a replica that were decided in this state, and whose version here is still the one that was decided on.
+///
+/// # Errors
+/// The state cannot be read.
+pub fn decided(state: &State, with: ReplicaId) -> Result<Vec<Decided>, StateError> {
+    let mut found = Vec::new();
+    for open in state.pending(with)? {
+        let Some(decision) = open.decision else { continue };
+        if state.meta(&decided_on(with, &open.path))? == Some(version(state, &open.path)?) {
+            let about = open.theirs.map(|row| row.m).unwrap_or_default();
+            found.push(Decided { path: open.path, decision, about });
+        }
+    }
+    Ok(found)
 }
