@@ -128,7 +128,7 @@ fn sizes_are_those_of_files() {
     for size in [1u64 << 63, (1 << 63) + 1, u64::MAX - 1, u64::MAX] {
         let large = Fault::Large { found: size, most: MAX_SIZE };
         assert_eq!(refused(&numbers(21, &[0, size, 0])).fault, large, "a file that begins");
-        assert_eq!(refused(&numbers(31, &[size])).fault, large, "a sequence number");
+        assert_eq!(refused(&numbers(28, &[size])).fault, large, "a number of paths");
         let mut row = vec![1, 2, 1, b'a'];
         put_number(&mut row, size);
         let error = refused(&listing_bytes(&ONE_VECTOR, &row));
