@@ -139,7 +139,9 @@ fn find_offer(mut from: BufReader<ChildStdout>) -> Option<(Offer, BufReader<Chil
 
 fn why_not(status: Option<ExitStatus>) -> String {
     match status.and_then(|status| status.code()) {
-        Some(127) => "driftless was not found there: install it where ssh finds programs, or say with --remote-command where it is",
+        Some(127) => {
+            "driftless was not found there: install it where ssh finds programs, or say with --remote-command where it is"
+        }
         Some(64) => "the driftless that is installed there does not know how to serve: install the version of this machine",
         Some(255) => "ssh could not connect",
         _ => "ssh ended without an answer of driftless",

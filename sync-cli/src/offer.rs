@@ -61,7 +61,9 @@ mod tests {
             assert!(!line.contains(&b'\n'));
             assert_eq!(Offer::parse(&line), Some(offer));
         }
-        for line in [&b""[..], b"Welcome to web2!", b"{}", b"{\"event\":\"offer\"}", b"{\"event\":\"offer\",\"port\":70000}", b"\xff"] {
+        for line in
+            [&b""[..], b"Welcome to web2!", b"{}", b"{\"event\":\"offer\"}", b"{\"event\":\"offer\",\"port\":70000}", b"\xff"]
+        {
             assert_eq!(Offer::parse(line), None, "{line:?}");
         }
     }

@@ -29,7 +29,8 @@ pub(crate) fn reach(args: &RunArgs, interrupt: &Interrupt) -> Result<Reached> {
     let exported = roots.iter().filter(|root| matches!(root, Location::Quic(_))).count();
     let named = args.reach.peers.len();
     if named != 0 && named != exported {
-        let text = format!("--peer was given {named} times for {exported} quic:// roots: give it once for each of them, or not at all");
+        let text =
+            format!("--peer was given {named} times for {exported} quic:// roots: give it once for each of them, or not at all");
         return Err(Usage(text).into());
     }
     interrupt.end_at_once_during(|| {
@@ -71,7 +72,9 @@ fn find<'a>(book: &'a Book, address: &Address, name: Option<&'a Name>) -> Result
     let mut found = book.peers().iter().filter(|(_, peer)| is_there(peer));
     match (found.next(), found.next()) {
         (Some(one), None) => Ok(one),
-        (Some((one, _)), Some((other, _))) => bail!("both {one} and {other} are known at {address}: say with --peer which is meant"),
+        (Some((one, _)), Some((other, _))) => {
+            bail!("both {one} and {other} are known at {address}: say with --peer which is meant")
+        }
         (None, _) => bail!(
             "no known peer has the address {address}: say with --peer who answers there, or make the machines known to each other \
              with driftless pair; driftless peer list tells who is known"
@@ -98,9 +101,11 @@ mod tests {
     #[test]
     fn a_peer_is_found_by_its_address_or_named() {
         let mut book = Book::default();
-        for (name, key, addresses) in
-            [("web2", 1, &["web2:4477", "203.0.113.9:4477"][..]), ("web3", 2, &["web3:4477", "old:4477"]), ("lap", 3, &["OLD:4477"])]
-        {
+        for (name, key, addresses) in [
+            ("web2", 1, &["web2:4477", "203.0.113.9:4477"][..]),
+            ("web3", 2, &["web3:4477", "old:4477"]),
+            ("lap", 3, &["OLD:4477"]),
+        ] {
             book.add(name.parse().unwrap(), peer(key, addresses)).unwrap();
         }
         let find = |address: &str, name: Option<&str>| {

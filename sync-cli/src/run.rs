@@ -1,8 +1,8 @@
 //! One run of two roots, as `sync` and `status` share it: options, planning, and the end with its summary.
 
+use crate::bridge::Bridge;
 use crate::cli::{ConflictChoice, RunArgs, SideChoice};
 use crate::exit::{self, Exit};
-use crate::bridge::Bridge;
 use crate::json::{Event, ItemLine, SummaryLine};
 use crate::location::Location;
 use crate::monitor::Listener;

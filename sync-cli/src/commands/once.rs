@@ -21,13 +21,7 @@ const CALL: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(100);
 
 /// Offers one session on standard output, and ends with it, or when standard input does.
-pub(super) fn serve(
-    host: &Host,
-    caller: Id,
-    listen: Option<SocketAddr>,
-    interrupt: &Interrupt,
-    output: &Output,
-) -> Result<Exit> {
+pub(super) fn serve(host: &Host, caller: Id, listen: Option<SocketAddr>, interrupt: &Interrupt, output: &Output) -> Result<Exit> {
     let network = Network::new(Identity::generate()?)?;
     let came_to = reached_at();
     let listener = Arc::new(open(&network, listen, came_to, caller)?);

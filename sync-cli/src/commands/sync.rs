@@ -58,7 +58,9 @@ fn batch(run: &Run<'_>) -> Result<Outcome> {
     if run.output().is_json() {
         let policy = policy(run.args);
         let mut tally = Tally::default();
-        let mut each = |side, item: &Item| drop(tally.add(side, item, foresee(item, policy)));
+        let mut each = |side, item: &Item| {
+            tally.add(side, item, foresee(item, policy));
+        };
         let plan = run.step(&mut sync, |sync| sync.plan(&run.listener, &mut each))?;
         run.tell_plan(&plan, &tally);
     }

@@ -8,7 +8,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tempfile::TempDir;
 
@@ -110,6 +110,18 @@ impl Link {
             fs::rename(new, &script).unwrap();
         }
         script
+    }
+}
+
+impl Drop for Link {
+    /// A server ends when it is asked to, whatever it has served.
+    fn drop(&mut self) {
+        let serving = std::mem::take(self.serving.get_mut().unwrap_or_else(PoisonError::into_inner));
+        for serving in serving.into_values() {
+            let ended = serving.end(Signal::TERM);
+            let well = ended.code == Some(0);
+            assert!(well || std::thread::panicking(), "a server ended with {:?}: {}{}", ended.code, ended.out, ended.err);
+        }
     }
 }
 

@@ -36,7 +36,10 @@ fn machines_that_were_paired_by_a_code_synchronise() {
     let done = summary(&laptop.sync("hot", &hot(&serving), &["--peer", "server", "--json"]).code(0));
     assert_eq!((&done["created"], &done["in_sync"]), (&2.into(), &true.into()), "{done}");
     assert!(done["bytes_sent"].as_u64().unwrap() > 0 && done["bytes_received"].as_u64().unwrap() > 0, "{done}");
-    assert_eq!((server.read("hot", "from/laptop").unwrap(), laptop.read("hot", "from/server").unwrap()), ("1".into(), "2".into()));
+    assert_eq!(
+        (server.read("hot", "from/laptop").unwrap(), laptop.read("hot", "from/server").unwrap()),
+        ("1".into(), "2".into())
+    );
     let again = summary(&laptop.sync("hot", &hot(&serving), &["--peer", "server", "--json"]).code(0));
     assert_eq!((&again["created"], &again["updated"], &again["in_sync"]), (&0.into(), &0.into(), &true.into()), "{again}");
     let ended = serving.end(Signal::TERM);
@@ -126,7 +129,10 @@ fn both_roots_may_be_on_other_machines() {
     let args = ["sync", "--batch", "--peer", "first", "--peer", "second", &roots[0], &roots[1]];
     laptop.run(&args).code(0);
     for server in [&first, &second] {
-        assert_eq!((server.read("hot", "first").unwrap(), server.read("hot", "second").unwrap()), ("first".into(), "second".into()));
+        assert_eq!(
+            (server.read("hot", "first").unwrap(), server.read("hot", "second").unwrap()),
+            ("first".into(), "second".into())
+        );
     }
 }
 

@@ -70,10 +70,9 @@ fn another_key_at_the_address_is_refused() {
 #[test]
 fn a_peer_is_found_by_its_address_or_by_its_name() {
     let laptop = Machine::new();
-    for (args, word) in [
-        (&[][..], "no known peer has the address 127.0.0.1:4477"),
-        (&["--peer", "server"], "no peer is named server"),
-    ] {
+    for (args, word) in
+        [(&[][..], "no known peer has the address 127.0.0.1:4477"), (&["--peer", "server"], "no peer is named server")]
+    {
         let told = stderr(&laptop.sync("hot", "quic://127.0.0.1/hot", args).code(3));
         assert!(told.contains(word), "{told}");
     }
