@@ -45,6 +45,10 @@ pub trait Monitor: Sync {
     fn item(&self, item: &crate::plan::Item, here: usize, done: Done) {
         let _ = (item, here, done);
     }
+    /// Does anybody look at items that were carried out? Those that failed or were skipped are told in any case.
+    fn wants_items(&self) -> bool {
+        true
+    }
     /// Something a user should know that is no problem of one path.
     fn notice(&self, text: &str) {
         let _ = text;

@@ -2,7 +2,9 @@
 
 use crate::entry::{Content, Digest, Hash, Kind, Object, Signature};
 use crate::io::fs::{COARSE_CLOCK_NS, Dir, FsError, Root, coarse_now_ns, copy_hashed, file_signature, hash_file};
+use crate::io::channel::ChannelError;
 use crate::io::kill::kill_point;
+use crate::io::scan::ScanError;
 use crate::io::state::{Batch, Known, State, StateError};
 use crate::path::{Name, RelPath};
 use crate::store::{Change, Filter};
@@ -40,6 +42,12 @@ pub enum SourceError {
     /// The source's state cannot be read or written.
     #[error("cannot use the state of the other root: {0}")]
     State(#[from] StateError),
+    /// The files there cannot be read for their hashes.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+    /// The other side is on another machine, and does not answer as it should.
+    #[error(transparent)]
+    Remote(#[from] ChannelError),
 }
 
 /// What was brought.

@@ -26,11 +26,14 @@ pub use fetch::{
 pub use frame::{FrameReader, MAX_FRAME, MAX_HELLO, put_frame};
 pub use hello::{Hello, HelloAnswer, MAX_TOKEN, PROTOCOL, Refusal, Refused, Versions};
 pub use list::{Also, DigestAnswer, DigestRequest, Filter, Gather, ListRequest, ListingEnd, MAX_ALSO, MAX_ROWS, Piece};
-pub use open::{Identity, MAX_RULES, MaxDelete, Open, Opened, Policy, Remembered, Side};
+pub use open::{
+    Identity, Introduction, MAX_LOCATION, MAX_RULES, MaxDelete, Open, Opened, Policy, Ready, Remembered, Side,
+};
 pub use ops::{OpReader, put_op};
 pub use rows::{MAX_REPLICAS, MAX_TARGET};
 pub use work::{
-    Applied, Apply, Finish, Item, Notice, Outcome, Phase, Problem, Progress, Reason, Scan, Scanned, Survey, Totals, Verb,
+    Applied, Apply, Finished, Item, Notice, Outcome, Phase, Problem, Progress, Reason, RulesNow, Scanned, Survey, Surveyed, Totals,
+    Verb,
 };
 
 use code::{Code, Reader};
@@ -96,7 +99,7 @@ messages! {
     /// It is open.
     5 = Opened(Opened),
     /// Asks for a scan.
-    6 = Scan(Scan),
+    6 = Scan(Nothing),
     /// What it found.
     7 = Scanned(Scanned),
     /// How far something is.
@@ -140,17 +143,19 @@ messages! {
     /// One thing that it would do, or that was done.
     27 = Item(Item),
     /// What a survey found in all.
-    28 = Totals(Totals),
+    28 = Surveyed(Surveyed),
     /// Asks for a pull.
     29 = Apply(Apply),
     /// What became of it.
     30 = Applied(Applied),
     /// The run is over.
-    31 = Finish(Finish),
+    31 = Finish(Nothing),
     /// What is remembered of the run is recorded.
-    32 = Done(Nothing),
+    32 = Finished(Finished),
     /// Nothing more comes.
     33 = Bye(Nothing),
+    /// Who asks, as it is now.
+    36 = Ready(Ready),
 }
 
 /// The content of a message that has none.

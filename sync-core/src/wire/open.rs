@@ -1,15 +1,18 @@
-//! A folder is opened for a run: the run's options one way, what the replica is and knows the other way.
+//! A folder is opened for a run: the run's options one way, and both ways what the replicas are and know of each other.
 
 use super::code::{Code, MAX_SIZE, Reader, ascending, fields, numbers, plain, put_bytes, put_number, random, size};
 use super::error::{Fault, WireError};
 use crate::entry::AttrMask;
 use crate::knowledge::{ReplicaId, Vector};
 use crate::path::RelPath;
+use crate::peer::Mode;
 use crate::reconcile;
 
 /// Longest text of ignore rules. So many compile in a tenth of a second and 64 MiB; eight times as many take 400 MiB
 /// before the compiler gives up.
 pub const MAX_RULES: usize = 64 << 10;
+/// Longest name of a place.
+pub const MAX_LOCATION: usize = 8 << 10;
 
 /// One of the two ends of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -61,17 +64,30 @@ pub struct Identity {
     pub nonce: u64,
 }
 
-/// What one replica remembers of another: by this a roll-back is noticed.
+/// How far a replica has seen another: by this a roll-back is noticed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Remembered {
-    /// Random number of its state.
-    pub instance: u64,
-    /// The highest of its sequence numbers that is incorporated.
-    pub incorporated: u64,
+    /// The other.
+    pub replica: ReplicaId,
     /// The highest of its counters that was seen.
     pub counter: u64,
     /// Nonce of the start that made that counter.
     pub nonce: u64,
+}
+
+/// What each side tells the other before anything is made on either.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Introduction {
+    /// Its replica; `None` if it has no state yet, or begins anew.
+    pub identity: Option<Identity>,
+    /// What it has seen of everybody: Sub of its root.
+    pub knows: Vector,
+    /// How far it has seen each replica that it met.
+    pub remembers: Vec<Remembered>,
+    /// Where it is, for the other side to remember.
+    pub location: Vec<u8>,
+    /// It met a replica where the other side is.
+    pub expects: bool,
 }
 
 /// Opens a folder for one run.
@@ -81,8 +97,8 @@ pub struct Open {
     pub folder: String,
     /// The part of it that is the other root.
     pub sub: RelPath,
-    /// The asker's replica; `None` if it has none yet and makes none.
-    pub asker: Option<Identity>,
+    /// The asker.
+    pub introduction: Introduction,
     /// Nothing but looking.
     pub dry_run: bool,
     /// Accept a replica that lost its state.
@@ -97,9 +113,9 @@ pub struct Open {
     pub force: Option<Side>,
     /// Which attributes count.
     pub mask: AttrMask,
-    /// How long replaced versions are kept, in seconds; `None`: not at all.
-    pub keep_versions_s: Option<u64>,
     /// Ignore rules of this run.
+    pub run_rules: String,
+    /// The folder's ignore rules as they stand at the asker.
     pub rules: String,
     /// The deletion guard.
     pub max_delete: MaxDelete,
@@ -108,28 +124,31 @@ pub struct Open {
 /// The folder is open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opened {
-    /// Whose rows these are.
-    pub identity: Identity,
-    /// Its newest sequence number.
-    pub seq: u64,
+    /// What the asker may do with it.
+    pub mode: Mode,
+    /// Who answers.
+    pub introduction: Introduction,
     /// Where the root is, for people.
     pub root: String,
-    /// The folder's ignore rules as they stand in this root.
+    /// The folder's ignore rules as they stand there.
     pub rules: String,
-    /// Live paths.
-    pub live: u64,
-    /// Sub of its root: what it has seen of everybody.
-    pub sub: Vector,
-    /// What it remembers of the asker.
-    pub remembers: Option<Remembered>,
-    /// Names that differ in case only are the same there.
-    pub case_insensitive: bool,
-    /// Names that differ in Unicode form only are the same there.
-    pub form_insensitive: bool,
     /// Owners can be set there.
     pub sets_owner: bool,
     /// Nothing of this run stays in that root.
     pub passing: bool,
+}
+
+/// Who asks, as it is now: told before what depends on it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ready {
+    /// Its replica, and the newest event that it made. All of its events are durable.
+    pub identity: Identity,
+    /// Its newest sequence number.
+    pub seq: u64,
+    /// Nothing of this run stays in its root.
+    pub passing: bool,
+    /// Where it misses a file system.
+    pub unavailable: Vec<RelPath>,
 }
 
 impl Policy {
@@ -194,14 +213,26 @@ impl Code for MaxDelete {
     }
 }
 
-mod rules {
+mod location {
+    use super::{MAX_LOCATION, Reader, WireError, put_bytes};
+
+    pub(super) fn put(location: &[u8], out: &mut Vec<u8>) {
+        put_bytes(out, location);
+    }
+
+    pub(super) fn get(reader: &mut Reader<'_>) -> Result<Vec<u8>, WireError> {
+        reader.bytes(MAX_LOCATION).map(<[u8]>::to_vec)
+    }
+}
+
+pub(super) mod rules {
     use super::{MAX_RULES, Reader, WireError, put_bytes};
 
-    pub(super) fn put(text: &str, out: &mut Vec<u8>) {
+    pub(in crate::wire) fn put(text: &str, out: &mut Vec<u8>) {
         put_bytes(out, text.as_bytes());
     }
 
-    pub(super) fn get(reader: &mut Reader<'_>) -> Result<String, WireError> {
+    pub(in crate::wire) fn get(reader: &mut Reader<'_>) -> Result<String, WireError> {
         reader.text(MAX_RULES)
     }
 }
@@ -209,11 +240,13 @@ mod rules {
 numbers!(Side { Asker = 0, Asked = 1 });
 numbers!(Policy { Skip = 0, KeepBoth = 1, Newer = 2, Older = 3, Asker = 4, Asked = 5 });
 fields!(Identity { replica, instance as random, counter as size, nonce as random });
-fields!(Remembered { instance as random, incorporated as size, counter as size, nonce as random });
+numbers!(Mode { TwoWay = 0, SendOnly = 1, ReceiveOnly = 2, NoDelete = 3 });
+fields!(Remembered { replica, counter as size, nonce as random });
+fields!(Introduction { identity, knows, remembers, location as location, expects });
 fields!(Open {
     folder,
     sub,
-    asker,
+    introduction,
     dry_run,
     rejoin,
     checksum,
@@ -221,23 +254,12 @@ fields!(Open {
     policy,
     force,
     mask,
-    keep_versions_s as maybe_size,
+    run_rules as rules,
     rules as rules,
     max_delete,
 });
-fields!(Opened {
-    identity,
-    seq as size,
-    root,
-    rules as rules,
-    live as size,
-    sub,
-    remembers,
-    case_insensitive,
-    form_insensitive,
-    sets_owner,
-    passing,
-});
+fields!(Opened { mode, introduction, root, rules as rules, sets_owner, passing });
+fields!(Ready { identity, seq as size, passing, unavailable });
 
 pub(super) mod maybe_size {
     use super::{Reader, WireError, plain, size};

@@ -2,9 +2,9 @@
 
 use super::code::{Code, Reader, cut, fields, numbers, put_number, size};
 use super::error::{Fault, WireError};
-use super::list::ListRequest;
-use super::open::maybe_size;
-use crate::entry::Kind;
+use super::open::{Identity, maybe_size, rules};
+use crate::entry::{Digest, Kind};
+use crate::knowledge::Vector;
 use crate::path::RelPath;
 use crate::plan;
 use crate::report;
@@ -37,13 +37,6 @@ const STEPS: [&str; 20] = [
 /// What a user is told of an item.
 const REASONS: [&str; 4] = ["conflict copy", "both sides changed it", "something below it survives", "cannot be read"];
 
-/// Asks for a scan of the root.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Scan {
-    /// Listed once the scan is over, right after [`Scanned`], without being asked for again.
-    pub then: Option<ListRequest>,
-}
-
 /// What a scan found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Scanned {
@@ -61,6 +54,14 @@ pub struct Scanned {
     pub unavailable: Vec<RelPath>,
     /// Its newest sequence number now.
     pub seq: u64,
+    /// Its replica, and the newest event that it made. All of its events are durable.
+    pub identity: Identity,
+    /// Sub of its root.
+    pub sub: Vector,
+    /// M of its root.
+    pub bound: Vector,
+    /// D of its root.
+    pub digest: Digest,
 }
 
 /// One path that failed.
@@ -188,12 +189,21 @@ pub struct Totals {
     pub bytes: u64,
 }
 
+/// What a pull would do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Surveyed {
+    /// Numbers.
+    pub totals: Totals,
+    /// Why it will not be carried out.
+    pub stopped: Option<String>,
+}
+
 /// Asks for a pull into this side. It asks for listings and content meanwhile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Apply {
-    /// Which pull of the run, from 0 on.
-    pub pull: u32,
-    /// Should every item be told as it is done?
+    /// How many pulls the run has done before, into either side.
+    pub number: u32,
+    /// Should every item be told as it is done? Those that fail, and conflicts, always are.
     pub items: bool,
 }
 
@@ -204,23 +214,38 @@ pub struct Applied {
     pub totals: Totals,
     /// Some of the paths that failed.
     pub problems: Vec<Problem>,
-    /// Every path was decided, and every step carried out.
-    pub complete: bool,
+    /// Nothing is left that the other side has and this one does not.
+    pub whole: bool,
     /// It was asked to stop.
     pub cancelled: bool,
-    /// Nothing is left that one side has and the other does not.
-    pub in_sync: bool,
+    /// All open paths are settled: another pull would raise what is known.
+    pub again: bool,
     /// It made events: the other side is to pull again.
     pub news: bool,
-    /// Its newest sequence number now.
+    /// Why it was not begun.
+    pub stopped: Option<String>,
+    /// The replica, and the newest event that it made. All of its events are durable.
+    pub identity: Identity,
+    /// Its newest sequence number.
     pub seq: u64,
 }
 
-/// The run is over for the asker: what is remembered of it is to be recorded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Finish {
-    /// Sequence number of the receiver up to which the asker has incorporated everything; 0 for nothing.
-    pub incorporated: u64,
+/// What is to be kept of the run is recorded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// The folder's ignore rules as they stand now.
+    pub rules: RulesNow,
+}
+
+/// Ignore rules at the end of a run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RulesNow {
+    /// Those of its beginning.
+    Same,
+    /// Others.
+    Other(String),
+    /// They cannot be used any more.
+    Unusable,
 }
 
 impl Problem {
@@ -309,6 +334,20 @@ mirrors!(Verb = plan::Verb { Create, Update, Delete, Move, Meta, Conflict });
 mirrors!(Phase = report::Phase { Scan, Compare, Plan, Apply });
 mirrors!(Outcome = report::Done { Done, Skipped, Failed });
 
+impl From<plan::Totals> for Totals {
+    fn from(totals: plan::Totals) -> Totals {
+        let plan::Totals { created, updated, deleted, moved, conflicts, skipped, failed, bytes } = totals;
+        Totals { created, updated, deleted, moved, conflicts, skipped, failed, bytes }
+    }
+}
+
+impl From<Totals> for plan::Totals {
+    fn from(totals: Totals) -> plan::Totals {
+        let Totals { created, updated, deleted, moved, conflicts, skipped, failed, bytes } = totals;
+        plan::Totals { created, updated, deleted, moved, conflicts, skipped, failed, bytes }
+    }
+}
+
 impl Code for Reason {
     fn put(&self, out: &mut Vec<u8>) {
         put_number(out, u64::from(self.0));
@@ -323,7 +362,6 @@ impl Code for Reason {
 numbers!(Phase { Scan = 0, Compare = 1, Plan = 2, Apply = 3 });
 numbers!(Verb { Create = 0, Update = 1, Delete = 2, Move = 3, Meta = 4, Conflict = 5 });
 numbers!(Outcome { Done = 0, Skipped = 1, Failed = 2 });
-fields!(Scan { then });
 fields!(Scanned {
     entries as size,
     changed as size,
@@ -332,6 +370,10 @@ fields!(Scanned {
     problems,
     unavailable,
     seq as size,
+    identity,
+    sub,
+    bound,
+    digest,
 });
 fields!(Problem { path, step, error });
 fields!(Progress { phase, files as size, files_total as maybe_size, bytes as size, bytes_total as maybe_size });
@@ -348,6 +390,28 @@ fields!(Totals {
     failed as size,
     bytes as size,
 });
-fields!(Apply { pull, items });
-fields!(Applied { totals, problems, complete, cancelled, in_sync, news, seq as size });
-fields!(Finish { incorporated as size });
+fields!(Surveyed { totals, stopped });
+fields!(Apply { number, items });
+fields!(Applied { totals, problems, whole, cancelled, again, news, stopped, identity, seq as size });
+fields!(Finished { rules });
+
+impl Code for RulesNow {
+    fn put(&self, out: &mut Vec<u8>) {
+        match self {
+            RulesNow::Same => out.push(0),
+            RulesNow::Other(text) => {
+                out.push(1);
+                rules::put(text, out);
+            }
+            RulesNow::Unusable => out.push(2),
+        }
+    }
+    fn get(reader: &mut Reader<'_>) -> Result<RulesNow, WireError> {
+        match reader.byte()? {
+            0 => Ok(RulesNow::Same),
+            1 => Ok(RulesNow::Other(rules::get(reader)?)),
+            2 => Ok(RulesNow::Unusable),
+            other => reader.fail(Fault::Unknown(u64::from(other))),
+        }
+    }
+}

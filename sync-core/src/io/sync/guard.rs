@@ -1,63 +1,55 @@
 //! The deletion guard: no pull of a run is carried out that would take more from a root than the user allowed, all
 //! pulls of the run together.
 
-use super::roots::Pair;
-use super::{MaxDelete, Side, SyncError};
+use super::roots::Opened;
+use super::{MaxDelete, SyncError};
 use crate::ignore;
 use crate::path::RelPath;
 
-/// What may be deleted in a run, and what was.
+/// What may be deleted from a root in a run, and what was.
 pub(super) struct Guard {
     limit: Option<MaxDelete>,
     /// Live paths when the run began.
-    live: [u64; 2],
+    live: u64,
     /// Was the file of ignore rules all that there was? To lose it is not to lose a root.
-    rules_alone: [bool; 2],
+    rules_alone: bool,
     /// Paths deleted by the pulls that were carried out.
-    deleted: [u64; 2],
+    deleted: u64,
 }
 
 impl Guard {
     /// Nothing was deleted yet.
-    pub(super) fn new(pair: &Pair, limit: Option<MaxDelete>) -> Result<Guard, SyncError> {
-        let live = live(pair)?;
-        Ok(Guard { limit, live, rules_alone: [rules_alone(pair, 0, live)?, rules_alone(pair, 1, live)?], deleted: [0; 2] })
+    pub(super) fn new(opened: &Opened, limit: Option<MaxDelete>) -> Result<Guard, SyncError> {
+        let rules = RelPath::parse(ignore::FILE.as_bytes()).expect("the name of the file of rules is a path");
+        let live = opened.state.live()?;
+        let rules_alone = live == 1 && opened.state.entry(&rules)?.is_some();
+        Ok(Guard { limit, live, rules_alone, deleted: 0 })
     }
 
-    /// May a pull that changes this side delete so many paths? Moves are no deletions.
-    pub(super) fn check(&self, pair: &Pair, side: Side, planned: u64) -> Result<(), SyncError> {
+    /// May a pull into the root delete so many paths? Moves are no deletions. `changed`: did the run change anything before?
+    pub(super) fn check(&self, opened: &Opened, planned: u64, changed: bool) -> Result<(), SyncError> {
         let Some(limit) = self.limit.filter(|_| planned > 0) else { return Ok(()) };
-        let at = side.index();
-        let (deleted, live) = (self.deleted[at] + planned, self.live[at]);
+        let (deleted, live) = (self.deleted + planned, self.live);
         let counted = matches!(limit, MaxDelete::Count(count) if deleted > count);
-        if self.rules_alone[at] && deleted <= live && !counted {
+        if self.rules_alone && deleted <= live && !counted {
             return Ok(());
         }
         let Some((what, said)) = over(limit, deleted, live) else { return Ok(()) };
-        let done = if self.deleted == [0; 2] { "nothing was changed" } else { "what was done before is recorded" };
+        let done = if changed { "what was done before is recorded" } else { "nothing was changed" };
         Err(SyncError::Guard(format!(
             "this run would delete {what} on {}, which is beyond {said}; {done}. \
              Is the other root complete, is its disk mounted? If the deletions are meant, run again with --allow-delete",
-            pair.sides[at].root.path().display()
+            opened.root.path().display()
         )))
     }
 
     /// A pull was carried out that was to delete `planned` paths and created `created`; before it, `live` paths stood.
-    pub(super) fn done(&mut self, pair: &Pair, side: Side, (planned, created, live): (u64, u64, u64)) -> Result<(), SyncError> {
+    pub(super) fn done(&mut self, opened: &Opened, planned: u64, created: u64, live: u64) -> Result<(), SyncError> {
         // What failed stands still, and is planned again.
-        let gone = (live + created).saturating_sub(pair.sides[side.index()].state.live()?);
-        self.deleted[side.index()] += planned.min(gone);
+        let gone = (live + created).saturating_sub(opened.state.live()?);
+        self.deleted += planned.min(gone);
         Ok(())
     }
-}
-
-fn live(pair: &Pair) -> Result<[u64; 2], SyncError> {
-    Ok([pair.sides[0].state.live()?, pair.sides[1].state.live()?])
-}
-
-fn rules_alone(pair: &Pair, at: usize, live: [u64; 2]) -> Result<bool, SyncError> {
-    let rules = RelPath::parse(ignore::FILE.as_bytes()).expect("the name of the file of rules is a path");
-    Ok(live[at] == 1 && pair.sides[at].state.entry(&rules)?.is_some())
 }
 
 /// How much and which limit, if so many of the live paths of a root are too many.

@@ -1,35 +1,47 @@
 //! One two-way synchronisation of two roots: open, look, plan, apply, report. The face of the library.
 
+mod drive;
+mod end;
 mod guard;
+mod guest;
+mod host;
 mod marker;
 mod pulls;
 mod replica;
 mod roots;
 mod survey;
+mod told;
 #[cfg(test)]
 mod tests;
 
 pub use crate::plan::Totals;
+pub use guest::Remote;
+pub use host::{Export, Host, HostOptions};
 pub use replica::{Keep, KeptVersion, OpenConflict, Replica};
 
 use crate::entry::AttrMask;
 use crate::ignore::{RuleError, Rules};
 use crate::io::apply::{ApplyError, VersionError};
+use crate::io::channel::ChannelError;
 use crate::io::fs::FsError;
-use crate::io::scan::{self, Scan, ScanError, Scanned};
-use crate::io::stage::shortfall;
+use crate::io::link::{Connection, Traffic};
+use crate::io::scan::{self, ScanError, Scanned};
+use crate::io::source::SourceError;
 use crate::io::state::StateError;
 use crate::path::{RelPath, escape};
+use crate::peer::Mode;
 use crate::plan::Item;
 use crate::reconcile::{self, End};
 use crate::report::{Monitor, Phase, Problem};
-use guard::Guard;
-use pulls::Pulled;
-use roots::{Opened, Pair};
+use crate::wire::{Refusal, Refused};
+use drive::{Achieved, Half};
+use end::{LocalEnd, ScanTerms};
+use guest::{Answering, Guest};
+use roots::{Candidate, Opened};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
-use survey::Survey;
 
 /// How conflicts are decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -124,6 +136,25 @@ pub enum SyncError {
     /// A root could not be walked.
     #[error(transparent)]
     Scan(#[from] ScanError),
+    /// The other machine cannot be worked with.
+    #[error("{}: {source}", escape(shown.as_bytes()))]
+    Remote {
+        /// What the user calls it.
+        shown: String,
+        /// Why not.
+        source: ChannelError,
+    },
+    /// What another machine asks for is refused.
+    #[error("refused: {text}")]
+    Refuse {
+        /// For programs.
+        code: Refusal,
+        /// For people.
+        text: String,
+    },
+    /// The source of a pull failed as a whole.
+    #[error(transparent)]
+    Source(#[from] SourceError),
     /// Applying had to stop as a whole.
     #[error(transparent)]
     Apply(#[from] ApplyError),
@@ -211,15 +242,50 @@ impl Options {
     }
 }
 
+impl SyncError {
+    /// What went wrong with another machine. What it stopped by itself, for a reason that is known here too, is told as here.
+    fn of_remote(shown: &str, source: ChannelError) -> SyncError {
+        match source {
+            ChannelError::Refused(Refused { code: Refusal::Guard, text }) => SyncError::Guard(format!("{shown}: {text}")),
+            ChannelError::Refused(Refused { code: Refusal::Folder | Refusal::Busy, text }) => {
+                SyncError::Root(format!("{shown}: {text}"))
+            }
+            source => SyncError::Remote { shown: shown.to_owned(), source },
+        }
+    }
+}
+
+/// Where a root is.
+pub enum Place {
+    /// A folder of this machine.
+    Local(PathBuf),
+    /// A folder that another machine exports.
+    Remote(Remote),
+}
+
+/// Random bytes for a greeting.
+fn random_bytes() -> Result<[u8; 32], ChannelError> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(std::io::Error::from)?;
+    Ok(bytes)
+}
+
 /// Two roots, opened, locked and scanned.
 pub struct Sync {
-    pair: Pair,
+    halves: [Half; 2],
+    /// The rules that stood in A and in B when the roots were opened.
+    rules: [Rules; 2],
     options: Options,
     run_rules: Rules,
-    survey: Option<Survey>,
+    planned: Option<[Totals; 2]>,
     scanned: [Scanned; 2],
     /// Where either root misses a file system.
     unavailable: Vec<RelPath>,
+    /// Neither root has anything that the other does not know.
+    quiet: bool,
+    /// Answers what the other machine asks.
+    _answering: Option<Answering>,
+    connection: Option<Arc<Connection>>,
     started: Instant,
     scan_time: Duration,
 }
@@ -231,47 +297,108 @@ impl Sync {
     /// A guard stops it, a root cannot be used, or the user stopped it. Nothing was changed then, but for what a
     /// crash of an earlier run had left half done.
     pub fn open(a: &Path, b: &Path, options: Options, monitor: &dyn Monitor) -> Result<Sync, SyncError> {
+        Sync::open_with(Place::Local(a.to_path_buf()), Place::Local(b.to_path_buf()), options, monitor)
+    }
+
+    /// As [`Sync::open`], of roots that may be on other machines.
+    ///
+    /// # Errors
+    /// As [`Sync::open`]; the other machine refuses, or cannot be reached any more.
+    pub fn open_with(a: Place, b: Place, options: Options, monitor: &dyn Monitor) -> Result<Sync, SyncError> {
         let started = Instant::now();
         let run_rules = Rules::parse(&options.ignore.join("\n"))?;
-        let pair = roots::open(a, b, &options, monitor)?;
-        monitor.phase(Phase::Scan, None, None);
-        let scan_one = |opened: &Opened| {
-            let ignore = |path: &RelPath, dir: bool| pair.rules.iter().chain([&run_rules]).any(|rules| rules.ignores(path, dir));
-            let ignores_any = pair.rules.iter().chain([&run_rules]).any(|rules| !rules.is_empty());
-            scan::scan(&Scan {
-                root: &opened.root,
-                state: &opened.state,
-                ignore: ignores_any.then_some(&ignore as scan::Ignore<'_>),
-                only: &options.paths,
-                checksum: options.checksum,
-                mask: options.mask,
-                granularity_ns: opened.granularity_ns,
-                monitor,
-            })
+        match (a, b) {
+            (Place::Local(a), Place::Local(b)) => {
+                let [(a, rules_a), (b, rules_b)] = roots::open(&a, &b, &options, monitor)?;
+                let halves = [local_half(Arc::new(a), &rules_a, Side::A), local_half(Arc::new(b), &rules_b, Side::B)];
+                Sync::begin(halves, [rules_a, rules_b], (options, run_rules), (None, started), monitor)
+            }
+            (Place::Local(here), Place::Remote(there)) => {
+                Sync::open_across((&here, Side::A), there, (options, run_rules), started, monitor)
+            }
+            (Place::Remote(there), Place::Local(here)) => {
+                Sync::open_across((&here, Side::B), there, (options, run_rules), started, monitor)
+            }
+            (Place::Remote(a), Place::Remote(b)) => Err(SyncError::Root(format!(
+                "{} and {} are both on other machines: run driftless on one of them",
+                escape(a.shown.as_bytes()),
+                escape(b.shown.as_bytes())
+            ))),
+        }
+    }
+
+    /// A root here, and one on another machine.
+    fn open_across(
+        (path, side): (&Path, Side),
+        remote: Remote,
+        (mut options, run_rules): (Options, Rules),
+        started: Instant,
+        monitor: &dyn Monitor,
+    ) -> Result<Sync, SyncError> {
+        let candidate = Candidate::of(roots::find(path, options.state_dir.as_deref())?, &options)?;
+        let introduction = candidate.introduce(&remote.location())?;
+        let connection = remote.connection.clone();
+        let location = remote.location();
+        let guest = Guest::open(remote, side.other(), (introduction, &candidate.rules), &options)?;
+        let mut introduced = guest.opened.introduction.clone();
+        introduced.location = location;
+        candidate.check(&introduced, &options)?;
+        let (opened, rules) = candidate.open(&introduced, &options, monitor)?;
+        if introduced.identity.is_some_and(|other| other.replica == opened.state.id()) {
+            roots::same_identity(&opened, monitor)?;
+        }
+        opened.follow(&guest.there().facts()?)?;
+        options.mask.owner &= guest.opened.sets_owner;
+        let opened = Arc::new(opened);
+        let answering = Answering::begin(connection.clone(), opened.clone(), true);
+        let here = local_half(opened, &rules, side);
+        let there_rules = guest.rules.clone();
+        let there = Half { there: guest.there(), reads: guest.opened.mode != Mode::ReceiveOnly, remote: true, end: Box::new(guest) };
+        let (halves, rules) = match side {
+            Side::A => ([here, there], [rules, there_rules]),
+            Side::B => ([there, here], [there_rules, rules]),
         };
-        let (first, second) = std::thread::scope(|scope| {
-            let second = scope.spawn(|| scan_one(&pair.sides[1]));
-            let first = scan_one(&pair.sides[0]);
-            // A panic in a scan is a defect: it goes on in this thread.
-            (first, second.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-        });
-        if monitor.cancelled() {
-            return Err(SyncError::Cancelled);
-        }
-        let scanned = [first?, second?];
-        if let Some(side) = options.force
-            && scanned[side.index()].failed > 0
-        {
-            return Err(SyncError::Guard(format!(
-                "{} cannot be read completely, and what cannot be read must not be taken for absent in a mirror run; \
-                 nothing was changed. Make it readable, or run without --force",
-                pair.sides[side.index()].root.path().display()
-            )));
-        }
-        // What the scan recorded belongs to the trees as they are now, and to no earlier ones.
-        pair.sides.iter().try_for_each(marker::advance)?;
+        Sync::begin(halves, rules, (options, run_rules), (Some((answering, connection)), started), monitor)
+    }
+
+    fn begin(
+        mut halves: [Half; 2],
+        rules: [Rules; 2],
+        (options, run_rules): (Options, Rules),
+        (across, started): (Option<(Answering, Arc<Connection>)>, Instant),
+        monitor: &dyn Monitor,
+    ) -> Result<Sync, SyncError> {
+        monitor.phase(Phase::Scan, None, None);
+        let terms = ScanTerms { options: &options, rules: &rules, run_rules: &run_rules };
+        let scanned = drive::scan(&mut halves, &terms, monitor)?;
         let unavailable = scanned.iter().flat_map(|scanned| scanned.unavailable.iter().cloned()).collect();
-        Ok(Sync { pair, options, run_rules, survey: None, scanned, unavailable, scan_time: started.elapsed(), started })
+        let scan_time = started.elapsed();
+        // Between two roots of this machine nothing is saved by finding out before.
+        let quiet = across.is_some() && drive::quiet(&halves, &options)?;
+        let (answering, connection) = across.unzip();
+        let planned = quiet.then(Default::default);
+        Ok(Sync {
+            halves,
+            rules,
+            options,
+            run_rules,
+            planned,
+            scanned,
+            unavailable,
+            quiet,
+            _answering: answering,
+            connection,
+            started,
+            scan_time,
+        })
+    }
+
+    /// What crossed the link so far, as seen from A's side; nothing between two roots of this machine.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        let Some(connection) = &self.connection else { return Traffic::default() };
+        let Traffic { sent, received } = connection.traffic();
+        if self.halves[0].remote { Traffic { sent: received, received: sent } } else { Traffic { sent, received } }
     }
 
     /// Decides what would be done, and checks the guards that need no disk. `each` sees every item, with the side
@@ -280,12 +407,7 @@ impl Sync {
     /// # Errors
     /// A guard stops the run; a state cannot be read.
     pub fn plan(&mut self, monitor: &dyn Monitor, each: &mut dyn FnMut(Side, &Item)) -> Result<Plan, SyncError> {
-        let survey = self.look(monitor)?;
-        survey.tell(&self.pair, &self.terms(), each)?;
-        let plan = Plan { totals: survey.totals() };
-        self.guard(&survey)?;
-        self.survey = Some(survey);
-        Ok(plan)
+        self.look(monitor, Some(each))
     }
 
     /// As [`Sync::plan`] without the items: only the numbers.
@@ -293,11 +415,7 @@ impl Sync {
     /// # Errors
     /// As [`Sync::plan`].
     pub fn count(&mut self, monitor: &dyn Monitor) -> Result<Plan, SyncError> {
-        let survey = self.look(monitor)?;
-        let plan = Plan { totals: survey.totals() };
-        self.guard(&survey)?;
-        self.survey = Some(survey);
-        Ok(plan)
+        self.look(monitor, None)
     }
 
     /// Carries the plan out. Calls [`Sync::count`] first if nothing was planned yet.
@@ -305,41 +423,34 @@ impl Sync {
     /// # Errors
     /// A guard stops the run, a root or a state fails as a whole, or the user stopped it; what was done is recorded.
     pub fn apply(&mut self, monitor: &dyn Monitor) -> Result<Report, SyncError> {
-        if self.survey.is_none() {
+        if self.planned.is_none() {
             self.count(monitor)?;
         }
-        let survey = self.survey.take().unwrap_or_default();
-        let totals = survey.totals();
+        let totals = self.planned.take().unwrap_or_default();
         let files = totals.iter().map(|t| t.created + t.updated + t.deleted + t.moved).sum();
         monitor.phase(Phase::Apply, Some(files), Some(totals.iter().map(|t| t.bytes).sum()));
-        self.warn_of_space(&totals, monitor)?;
-        let pulled = pulls::both(&self.pair, &self.terms(), survey, monitor)?;
-        let mut report = self.report(&pulled);
-        roots::remember(&self.pair, &self.options, monitor)?;
-        match pulled.stopped {
+        if self.quiet {
+            return Ok(self.report(&Achieved { complete: true, ..Achieved::default() }));
+        }
+        let (asked, halves) = self.split();
+        let achieved = drive::pull(halves, &asked, monitor)?;
+        let mut report = self.report(&achieved);
+        let rules = drive::finish(&mut self.halves, &self.rules, &self.options, monitor)?;
+        match achieved.stopped {
             Some(stopped) => Err(stopped),
-            None if pulled.cancelled => Err(SyncError::Cancelled),
+            None if achieved.cancelled => Err(SyncError::Cancelled),
             None => {
                 // What was ignored when the roots were scanned may differ.
-                report.in_sync &= !self.ignores_less(monitor);
+                report.in_sync &= !self.ignores_less(rules.as_ref(), monitor);
                 Ok(report)
             }
         }
     }
 
     /// Did the run, or somebody meanwhile, change the files of rules so that less is ignored than when the roots were scanned?
-    fn ignores_less(&self, monitor: &dyn Monitor) -> bool {
-        let mut now = Vec::new();
-        for opened in &self.pair.sides {
-            match roots::rules(&opened.root) {
-                Ok(rules) => now.push(rules),
-                Err(error) => {
-                    monitor.notice(&format!("the ignore rules cannot be used any more: {error}"));
-                    return true;
-                }
-            }
-        }
-        let less = self.pair.rules.iter().any(|before| !now.iter().any(|now| before.is_part_of(now)));
+    fn ignores_less(&self, now: Option<&[Rules; 2]>, monitor: &dyn Monitor) -> bool {
+        let Some(now) = now else { return true };
+        let less = self.rules.iter().any(|before| !now.iter().any(|now| before.is_part_of(now)));
         if less {
             monitor.notice("the ignore rules changed in this run: run again to synchronise what is not ignored any more");
         }
@@ -349,7 +460,7 @@ impl Sync {
     /// Changes the conflict policy between looking at the plan and applying it.
     pub fn set_conflicts(&mut self, policy: Policy) {
         self.options.conflicts = policy;
-        self.survey = None;
+        self.planned = None;
     }
 
     /// Files, directories and links that the scan looked at, on both roots together.
@@ -358,46 +469,48 @@ impl Sync {
         self.scanned.iter().map(|scanned| scanned.entries).sum()
     }
 
-    fn look(&self, monitor: &dyn Monitor) -> Result<Survey, SyncError> {
-        monitor.phase(Phase::Plan, None, None);
-        let survey = Survey::of(&self.pair, &self.terms(), monitor)?;
-        if monitor.cancelled() { Err(SyncError::Cancelled) } else { Ok(survey) }
-    }
-
-    fn terms(&self) -> pulls::Terms<'_> {
-        pulls::Terms { options: &self.options, run_rules: &self.run_rules, unavailable: &self.unavailable }
-    }
-
     /// Deletions beyond the limit stop the run before anything was changed.
-    fn guard(&self, survey: &Survey) -> Result<(), SyncError> {
-        let guard = Guard::new(&self.pair, self.options.max_delete)?;
-        let sides = [Side::A, Side::B].into_iter().zip(survey.totals());
-        sides.into_iter().try_for_each(|(side, totals)| guard.check(&self.pair, side, totals.deleted))
-    }
-
-    /// What does not fit fails path by path, and comes with a later run; the user hears of it before.
-    fn warn_of_space(&self, totals: &[Totals; 2], monitor: &dyn Monitor) -> Result<(), SyncError> {
-        for (opened, totals) in self.pair.sides.iter().zip(totals) {
-            if let Some(missing) = shortfall(&opened.root, totals.bytes)? {
-                let root = opened.root.path().display();
-                monitor.notice(&format!("{root}: {missing} bytes more are needed than are free; what does not fit will fail"));
-            }
+    fn look(&mut self, monitor: &dyn Monitor, each: Option<&mut dyn FnMut(Side, &Item)>) -> Result<Plan, SyncError> {
+        monitor.phase(Phase::Plan, None, None);
+        if self.quiet {
+            return Ok(Plan { totals: Default::default() });
         }
-        Ok(())
+        let (asked, halves) = self.split();
+        let surveyed = drive::survey(halves, &asked, each, monitor)?;
+        if monitor.cancelled() {
+            return Err(SyncError::Cancelled);
+        }
+        let totals = [surveyed[0].totals, surveyed[1].totals];
+        if let Some(stopped) = surveyed.into_iter().find_map(|surveyed| surveyed.stopped) {
+            return Err(stopped);
+        }
+        self.planned = Some(totals);
+        Ok(Plan { totals })
     }
 
-    fn report(&self, pulled: &Pulled) -> Report {
+    /// What the pulls are told, and the two sides.
+    fn split(&mut self) -> (pulls::Terms<'_>, &mut [Half; 2]) {
+        let Sync { halves, rules, options, run_rules, unavailable, .. } = self;
+        (pulls::Terms { options, rules, run_rules, unavailable }, halves)
+    }
+
+    fn report(&self, achieved: &Achieved) -> Report {
         let mut problems: Vec<(Side, Problem)> = Vec::new();
         for (side, scanned) in [Side::A, Side::B].into_iter().zip(&self.scanned) {
             problems.extend(scanned.problems.iter().map(|problem| (side, problem.clone())));
         }
-        problems.extend(pulled.problems.iter().cloned());
+        problems.extend(achieved.problems.iter().cloned());
         problems.truncate(scan::PROBLEMS);
-        let mut totals = pulled.totals;
+        let mut totals = achieved.totals;
         for (totals, scanned) in totals.iter_mut().zip(&self.scanned) {
             totals.failed += scanned.failed;
         }
-        let in_sync = pulled.complete && totals.iter().all(|t| t.failed == 0 && t.skipped == 0);
+        let in_sync = achieved.complete && totals.iter().all(|t| t.failed == 0 && t.skipped == 0);
         Report { in_sync, totals, problems, scan: self.scan_time, total: self.started.elapsed() }
     }
+}
+
+fn local_half(opened: Arc<Opened>, rules: &Rules, side: Side) -> Half {
+    let end = Box::new(LocalEnd::new(opened.clone(), rules.clone(), side));
+    Half { end, there: opened, reads: true, remote: false }
 }

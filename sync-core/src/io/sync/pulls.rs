@@ -1,48 +1,37 @@
-//! The two pulls of a run: the engine's conversation fed from two states, its steps handed to apply, and what is
-//! remembered of them afterwards.
+//! One pull into a root of this machine: the engine's conversation fed from the state here and from whatever the other side
+//! is, its steps handed to apply, and what is remembered of it afterwards.
 
-use super::guard::Guard;
-use super::roots::{self, Opened, Pair};
-use super::survey::{self, Survey};
-use super::{Options, Side, SyncError, Totals};
+use super::roots::Opened;
+use super::{Options, Side, SyncError};
 use crate::entry::Kind;
 use crate::ignore::Rules;
 use crate::io::apply::{Applied, Apply, Context, Moves};
-use crate::io::source::{LocalSource, kind_of};
-use crate::io::state::{Decision, Pending, State};
-use crate::knowledge::ReplicaId;
-use crate::path::{Name, RelPath};
+use crate::io::source::kind_of;
+use crate::io::state::{Decision, Pending};
+use crate::io::there::{Decided, Facts, There, decided};
+use crate::knowledge::{ReplicaId, Vector};
+use crate::path::{Name, RelPath, escape};
 use crate::plan::{Action, Open, Step};
 use crate::reconcile::{self, End};
-use crate::report::{Monitor, Problem};
+use crate::report::Monitor;
 use crate::session::{self, Outcome, Poll, Pull};
+use crate::store::{Filter, Listing};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Pulls into one root in a run, at the most: a pull that makes events needs one back.
-const PULLS: usize = 4;
 /// Beyond so many open paths the next pull looks at everything instead of asking for them by name.
 const PENDING: usize = 10_000;
 
-/// What the user asked for, as the pulls need it.
+/// What the user asked for, and what both roots ignore, as the pulls need it.
 #[derive(Clone, Copy)]
 pub(super) struct Terms<'a> {
     pub(super) options: &'a Options,
+    /// The rules that stand in A and in B.
+    pub(super) rules: &'a [Rules; 2],
     pub(super) run_rules: &'a Rules,
     /// Where either root misses a file system that was mounted there.
     pub(super) unavailable: &'a [RelPath],
-}
-
-/// What the pulls of a run achieved.
-#[derive(Default)]
-pub(super) struct Pulled {
-    pub(super) totals: [Totals; 2],
-    pub(super) problems: Vec<(Side, Problem)>,
-    pub(super) complete: bool,
-    pub(super) cancelled: bool,
-    /// Why no further pull was begun.
-    pub(super) stopped: Option<SyncError>,
 }
 
 /// What a conversation has met of directories that stay for ignored paths.
@@ -58,30 +47,38 @@ struct Staying {
 pub(super) struct OnePull<'a> {
     pub(super) here: Side,
     pub(super) ours: &'a Opened,
-    pub(super) theirs: &'a Opened,
+    pub(super) theirs: &'a dyn There,
+    /// Who the source is.
+    facts: Facts,
     pub(super) terms: session::Terms,
     /// Paths were left open before: see [`session::Terms::may_raise`].
-    settling: bool,
+    pub(super) settling: bool,
     keep_versions: Option<Duration>,
     /// Do both roots obey the same ignore rules?
     same_rules: bool,
     /// It is not the first pull into this root: what it leaves for ignored paths was told.
-    again: bool,
+    pub(super) again: bool,
 }
 
 impl<'a> OnePull<'a> {
-    pub(super) fn new(pair: &'a Pair, here: Side, asked: &Terms<'_>) -> Result<OnePull<'a>, SyncError> {
-        let (ours, theirs) = (&pair.sides[here.index()], &pair.sides[here.other().index()]);
+    pub(super) fn new(
+        here: Side,
+        ours: &'a Opened,
+        theirs: &'a dyn There,
+        asked: &Terms<'_>,
+    ) -> Result<OnePull<'a>, SyncError> {
         let options = asked.options;
+        let facts = theirs.facts()?;
+        let other = facts.identity;
         let mut terms = session::Terms::everything(options.conflicts.for_pull(here), options.mask);
         terms.force = options.force.map(|side| side.end(here));
         terms.scope = options.paths.clone();
-        terms.ignored = ignored(pair, asked);
-        let pending = ours.state.pending(theirs.state.id())?;
-        terms.decided = Arc::new(decisions(ours, theirs, &pending)?);
-        let same_rules = pair.rules[0].text() == pair.rules[1].text();
-        let peer = ours.state.peer(theirs.state.id())?;
-        let known = peer.filter(|peer| peer.instance == theirs.state.instance() && peer.incorporated > 0);
+        terms.ignored = ignored(asked);
+        let pending = ours.state.pending(other.replica)?;
+        terms.decided = Arc::new(decisions(ours, theirs, other.replica)?);
+        let same_rules = asked.rules[0].text() == asked.rules[1].text();
+        let peer = ours.state.peer(other.replica)?;
+        let known = peer.filter(|peer| peer.instance == other.instance && peer.incorporated > 0);
         let increments = known.filter(|_| options.force.is_none() && options.paths.is_empty() && same_rules);
         let settling = increments.is_some() && !pending.is_empty();
         if let Some(peer) = increments {
@@ -89,7 +86,8 @@ impl<'a> OnePull<'a> {
             terms.since = Some((peer.incorporated, Arc::new(also)));
         }
         terms.may_raise = same_rules && !settling;
-        Ok(OnePull { here, ours, theirs, terms, settling, keep_versions: options.keep_versions, same_rules, again: false })
+        let keep_versions = options.keep_versions;
+        Ok(OnePull { here, ours, theirs, facts, terms, settling, keep_versions, same_rules, again: false })
     }
 
     /// Runs the conversation; every step goes to `step`.
@@ -103,8 +101,10 @@ impl<'a> OnePull<'a> {
         loop {
             match pull.poll() {
                 Poll::List { of, path, filter } => {
-                    let opened = if of == End::There { self.theirs } else { self.ours };
-                    pull.supply(opened.state.listing(&path, &filter)?);
+                    pull.supply(match of {
+                        End::There => self.checked(self.theirs.listing(&path, &filter)?)?,
+                        End::Here => self.ours.state.listing(&path, &filter)?,
+                    });
                 }
                 Poll::Step(next) => {
                     let (before, next) = self.with_ignored_in_mind(next, &mut staying);
@@ -113,6 +113,23 @@ impl<'a> OnePull<'a> {
                 Poll::Done(outcome) => return Ok(outcome),
             }
         }
+    }
+
+    /// Nobody knows of an event here that was not made here: who claims to has not learned it from this replica, and what
+    /// follows from it would hide the events to come.
+    fn checked(&self, listing: Listing) -> Result<Listing, SyncError> {
+        let state = &self.ours.state;
+        let claimed = listing.sub.get(state.id()).max(listing.bound.get(state.id()));
+        if claimed <= state.counter() {
+            return Ok(listing);
+        }
+        Err(SyncError::Guard(format!(
+            "{} claims to know {claimed} changes made in {}, whose own state knows {} only: one of them was brought back from a \
+             backup, or does not tell the truth. Nothing of it was taken over",
+            escape(&self.facts.location),
+            self.ours.root.path().display(),
+            state.counter()
+        )))
     }
 
     /// A directory that goes stays where an ignored path is in it: that is what the user wants of ignored paths, and no
@@ -160,11 +177,11 @@ impl<'a> OnePull<'a> {
         moves: Moves,
         monitor: &dyn Monitor,
     ) -> Result<(Outcome, Applied, BTreeSet<RelPath>), SyncError> {
-        let source = LocalSource::new(&self.theirs.root, &self.theirs.state);
+        let source = self.theirs.source();
         let context = Context {
             root: &self.ours.root,
             state: &self.ours.state,
-            source: &source,
+            source: &*source,
             mask: self.terms.mask,
             keep_versions: self.keep_versions,
             monitor,
@@ -206,7 +223,7 @@ impl<'a> OnePull<'a> {
     }
 
     /// Pulls, and pulls path by path what could not go as a whole directory.
-    fn run(&self, moves: Moves, monitor: &dyn Monitor) -> Result<(Outcome, Applied), SyncError> {
+    pub(super) fn run(&self, moves: Moves, monitor: &dyn Monitor) -> Result<(Outcome, Applied), SyncError> {
         let (outcome, mut applied, trees) = self.carry_out(self.terms.clone(), moves, monitor)?;
         let stuck = applied.incomplete.iter().any(|open| trees.contains(&open.path));
         if !stuck || applied.cancelled {
@@ -226,11 +243,11 @@ impl<'a> OnePull<'a> {
     }
 
     /// Remembers how far the source is incorporated, and which paths are open.
-    fn remember(&self, outcome: &Outcome, applied: &Applied) -> Result<(), SyncError> {
-        if !self.terms.scope.is_empty() || applied.cancelled || self.ours.passing || self.theirs.passing {
+    pub(super) fn remember(&self, outcome: &Outcome, applied: &Applied) -> Result<(), SyncError> {
+        if !self.terms.scope.is_empty() || applied.cancelled || self.ours.passing || self.facts.passing {
             return Ok(());
         }
-        let (state, id) = (&self.ours.state, self.theirs.state.id());
+        let (state, id) = (&self.ours.state, self.facts.identity.replica);
         let known = state.peer(id)?;
         let mut peer = known.clone().unwrap_or_default();
         let open: Vec<Pending> = applied
@@ -244,7 +261,7 @@ impl<'a> OnePull<'a> {
                 decision: None,
             })
             .collect();
-        peer.instance = self.theirs.state.instance();
+        peer.instance = self.facts.identity.instance;
         let walk_next = applied.truncated
             || open.len() > PENDING
             || !self.same_rules
@@ -279,8 +296,8 @@ fn same_version(a: &Pending, b: &Pending) -> bool {
 
 /// The union of the rules of both roots and of the run, and what is unavailable on either: what one side cannot or must
 /// not see is unknown to both.
-fn ignored(pair: &Pair, asked: &Terms<'_>) -> Option<session::Ignored> {
-    let rules: Vec<Rules> = pair.rules.iter().chain([asked.run_rules]).filter(|rules| !rules.is_empty()).cloned().collect();
+fn ignored(asked: &Terms<'_>) -> Option<session::Ignored> {
+    let rules: Vec<Rules> = asked.rules.iter().chain([asked.run_rules]).filter(|rules| !rules.is_empty()).cloned().collect();
     let unavailable = asked.unavailable.to_vec();
     if rules.is_empty() && unavailable.is_empty() {
         return None;
@@ -290,112 +307,52 @@ fn ignored(pair: &Pair, asked: &Terms<'_>) -> Option<session::Ignored> {
     }))
 }
 
-/// The key under which a root remembers which version of its own a decision was about.
-pub(super) fn decided_on(other: ReplicaId, path: &RelPath) -> String {
-    format!("sync.decided.{other}.{}", blake3::hash(path.as_bytes()).to_hex())
-}
-
-/// The version that stands at a path, in a form to compare.
-pub(super) fn version_of(opened: &Opened, path: &RelPath) -> Result<Vec<u8>, SyncError> {
-    version(&opened.state, path)
-}
-
-/// As [`version_of`], of a state alone.
-pub(super) fn version(state: &State, path: &RelPath) -> Result<Vec<u8>, SyncError> {
-    let m = state.entry(path)?.map(|entry| entry.row.m).unwrap_or_default();
-    Ok(m.iter().flat_map(|event| [&event.replica.0[..], &event.counter.to_le_bytes()].concat()).collect())
-}
-
 /// What the user decided of single conflicts, at either root, about the versions that still stand.
-fn decisions(ours: &Opened, theirs: &Opened, pending: &[Pending]) -> Result<BTreeMap<RelPath, reconcile::Policy>, SyncError> {
-    let mut decided = BTreeMap::new();
-    let there = theirs.state.pending(ours.state.id())?;
-    let both = [(pending, theirs, End::Here), (&there[..], ours, End::There)];
-    for (pending, other, local) in both {
-        let remote = if local == End::Here { End::There } else { End::Here };
-        for open in pending {
-            let Some(decision) = open.decision else { continue };
-            let now = other.state.entry(&open.path)?;
-            let here = if local == End::Here { ours } else { theirs };
-            if here.state.meta(&decided_on(other.state.id(), &open.path))? != Some(version_of(here, &open.path)?) {
-                continue;
-            }
-            if now.as_ref().map(|entry| &entry.row.m) != open.theirs.as_ref().map(|row| &row.m) {
-                continue;
-            }
-            let policy = match decision {
-                Decision::Local => reconcile::Policy::Wins(local),
-                Decision::Remote => reconcile::Policy::Wins(remote),
-                Decision::Newer => reconcile::Policy::Newer,
-                Decision::Both => reconcile::Policy::KeepBoth,
-            };
-            decided.insert(open.path.clone(), policy);
+fn decisions(ours: &Opened, theirs: &dyn There, other: ReplicaId) -> Result<BTreeMap<RelPath, reconcile::Policy>, SyncError> {
+    let mut decisions = BTreeMap::new();
+    let here = decided(&ours.state, other)?;
+    let now = versions_there(theirs, &here)?;
+    for open in here {
+        if now.get(&open.path).cloned().unwrap_or_default() == open.about {
+            decisions.insert(open.path, policy(open.decision, End::Here));
         }
     }
-    Ok(decided)
+    for open in theirs.decided(ours.state.id())? {
+        if ours.state.entry(&open.path)?.map(|entry| entry.row.m).unwrap_or_default() == open.about {
+            decisions.insert(open.path, policy(open.decision, End::There));
+        }
+    }
+    Ok(decisions)
 }
 
-/// Pulls B from A, then A from B, and on while a pull made events that the other side must hear of.
-pub(super) fn both(pair: &Pair, asked: &Terms<'_>, survey: Survey, monitor: &dyn Monitor) -> Result<Pulled, SyncError> {
-    let mut pulled = Pulled { complete: true, ..Pulled::default() };
-    let mut guard = Guard::new(pair, asked.options.max_delete)?;
-    let surveyed = survey.totals();
-    let mut moves = survey.into_moves();
-    let mut whole = [false, false];
-    let mut due = [true, true];
-    let mut pulls = [0, 0];
-    while let Some(here) = [Side::B, Side::A].into_iter().find(|side| due[side.index()]) {
-        let at = here.index();
-        if pulls[at] == PULLS {
-            break;
-        }
-        let (counter, live) = (pair.sides[at].state.counter(), pair.sides[at].state.live()?);
-        let mut pull = OnePull::new(pair, here, asked)?;
-        pull.again = pulls[at] > 0;
-        // The survey was made before anything was done: every pull but the first is measured as it is now.
-        let planned = match pulls {
-            [0, 0] => surveyed[at].deleted,
-            _ => survey::deletions(&pull, |deleted| guard.check(pair, here, deleted).is_ok())?,
-        };
-        if let Err(stopped) = guard.check(pair, here, planned) {
-            pulled.stopped = Some(stopped);
-            break;
-        }
-        roots::note_seen(pull.ours, pull.theirs)?;
-        let (outcome, applied) = pull.run(std::mem::take(&mut moves[at]), monitor)?;
-        pull.remember(&outcome, &applied)?;
-        guard.done(pair, here, (planned, applied.totals.created + applied.totals.conflicts, live))?;
-        // In a second pull the same open paths are met again: they count once.
-        add(&mut pulled, here, &applied, pulls[at] == 0);
-        pulls[at] += 1;
-        let whole_walk = outcome.complete || !pull.terms.may_raise || !pull.terms.scope.is_empty();
-        whole[at] = (applied.complete && whole_walk) || only_ignored(&applied);
-        if applied.cancelled {
-            pulled.cancelled = true;
-            break;
-        }
-        // Once all open paths are settled, a pull that looks at everything raises what is known.
-        due[at] = pull.settling && applied.incomplete.is_empty();
-        due[1 - at] |= pair.sides[at].state.counter() > counter;
+/// Which versions stand there, by path; those of one directory are asked for at once.
+fn versions_there(theirs: &dyn There, decided: &[Decided]) -> Result<BTreeMap<RelPath, Vector>, SyncError> {
+    let mut names: BTreeMap<RelPath, BTreeSet<Name>> = BTreeMap::new();
+    for (parent, name) in decided.iter().filter_map(|open| open.path.split()) {
+        names.entry(parent).or_default().insert(name);
     }
-    pulled.complete = !pulled.cancelled && pulled.stopped.is_none() && whole == [true, true];
-    Ok(pulled)
+    let mut versions = BTreeMap::new();
+    for (parent, names) in names {
+        let listing = theirs.listing(&parent, &Filter::Only(Arc::new(names.into_iter().collect())))?;
+        let live = listing.children.into_iter().filter_map(|child| Some((parent.join(&child.name), child.row?.m)));
+        versions.extend(live);
+    }
+    Ok(versions)
+}
+
+/// A decision made at `local`, as a policy of a pull.
+fn policy(decision: Decision, local: End) -> reconcile::Policy {
+    let remote = if local == End::Here { End::There } else { End::Here };
+    match decision {
+        Decision::Local => reconcile::Policy::Wins(local),
+        Decision::Remote => reconcile::Policy::Wins(remote),
+        Decision::Newer => reconcile::Policy::Newer,
+        Decision::Both => reconcile::Policy::KeepBoth,
+    }
 }
 
 /// Was nothing left but what an ignore rule covers? That keeps knowledge from being raised, and is in sync all the same.
-fn only_ignored(applied: &Applied) -> bool {
+pub(super) fn only_ignored(applied: &Applied) -> bool {
     let ignored = applied.incomplete.iter().all(|open| open.why == Some(Open::Ignored));
     ignored && !applied.incomplete.is_empty() && !applied.truncated && !applied.cancelled
-}
-
-fn add(pulled: &mut Pulled, here: Side, applied: &Applied, count_open: bool) {
-    let mut totals = applied.totals;
-    if !count_open {
-        totals.conflicts = 0;
-        totals.skipped = 0;
-        totals.failed = 0;
-    } else {
-        pulled.problems.extend(applied.problems.iter().map(|problem| (here, problem.clone())));
-    }
-    pulled.totals[here.index()].add(&totals);
 }

@@ -1,10 +1,11 @@
 //! One root outside of a run: its open conflicts and its kept versions.
 
-use super::{SyncError, pulls, roots};
+use super::{SyncError, roots};
 use crate::entry::{AttrMask, Content, Kind};
 use crate::io::apply;
 use crate::io::fs::Root;
 use crate::io::state::{Decision, Pending, State, Version};
+use crate::io::there::{decided_on, version};
 use crate::knowledge::{ReplicaId, Row};
 use crate::path::{RelPath, escape};
 use crate::plan::Open;
@@ -136,8 +137,8 @@ impl Replica {
         for (other, open) in self.open_conflicts()? {
             if at.iter().any(|at| at.contains(&open.path)) {
                 // What is edited here after the decision was not decided on.
-                let version = pulls::version(&self.state, &open.path)?;
-                self.state.put_meta(&pulls::decided_on(other, &open.path), &version)?;
+                let version = version(&self.state, &open.path)?;
+                self.state.put_meta(&decided_on(other, &open.path), &version)?;
                 self.state.decide(other, &open.path, Some(decision))?;
                 resolved.push(open.path);
             }

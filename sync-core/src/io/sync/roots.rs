@@ -1,20 +1,25 @@
-//! Opening two roots for a run: markers, locks, identities, what a crash left, and what is remembered at the end.
+//! Opening a root for a run: marker, lock, identity, what a crash left, and what is remembered at the end.
 //!
 //! A root that was synchronised before carries a marker; where it is missing, the disk is not mounted, or the state
-//! was lost: both stop the run until the user says `rejoin`. Nothing is created in either root before both passed.
+//! was lost: both stop the run until the user says `rejoin`. A root is first looked at ([`Candidate`]), then both sides tell
+//! each other what they know of each other ([`Introduction`]), and only then is anything made.
 
 use super::marker::{self, Marker};
-use super::pulls::decided_on;
 use super::{Options, SyncError};
+use crate::entry::Digest;
 use crate::ignore::{self, Rules};
 use crate::io::apply::{self, Inherited, LATE_AGE, PRUNE_OBJECTS};
 use crate::io::fs::{Dir, FsError, Root, coarse_now_ns, ctime_granularity};
+use crate::io::remote::Here;
 use crate::io::scan;
+use crate::io::source::{LocalSource, Source, SourceError};
 use crate::io::state::{Batch, NodeId, Peer, State, StateError};
-use crate::knowledge::ReplicaId;
+use crate::io::there::{Decided, Facts, There, decided, decided_on};
+use crate::knowledge::{ReplicaId, Vector};
 use crate::path::{RelPath, escape};
 use crate::report::Monitor;
-use crate::store::{Change, Filter};
+use crate::store::{Change, Filter, Listing};
+use crate::wire::{Identity, Introduction, Remembered};
 use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -42,12 +47,6 @@ pub(super) struct Opened {
     pub(super) state_elsewhere: bool,
 }
 
-/// Both roots and the ignore rules that stand in them.
-pub(super) struct Pair {
-    pub(super) sides: [Opened; 2],
-    pub(super) rules: [Rules; 2],
-}
-
 /// A root before its state is opened.
 pub(super) struct Found {
     pub(super) root: Root,
@@ -56,7 +55,15 @@ pub(super) struct Found {
     pub(super) has_state: bool,
 }
 
-pub(super) fn open(a: &Path, b: &Path, options: &Options, monitor: &dyn Monitor) -> Result<Pair, SyncError> {
+/// A root that may be used as far as it can tell alone. Nothing was made or changed in it.
+pub(super) struct Candidate {
+    pub(super) found: Found,
+    standing: Standing,
+    pub(super) rules: Rules,
+}
+
+/// Opens two roots of this machine.
+pub(super) fn open(a: &Path, b: &Path, options: &Options, monitor: &dyn Monitor) -> Result<[(Opened, Rules); 2], SyncError> {
     let found = [find(a, options.state_dir.as_deref())?, find(b, options.state_dir.as_deref())?];
     refuse_nested(&found)?;
     for found in &found {
@@ -64,46 +71,116 @@ pub(super) fn open(a: &Path, b: &Path, options: &Options, monitor: &dyn Monitor)
     }
     // Everything that may stop the run comes before anything is made, recovered or renamed on either side.
     let [first, second] = found;
-    let states = [existing(&first, options)?, existing(&second, options)?];
-    check_unmarked(&first, states[0].as_ref())?;
-    check_unmarked(&second, states[1].as_ref())?;
-    let paths = [first.root.path().to_path_buf(), second.root.path().to_path_buf()];
-    for here in 0..2 {
-        if let (None, Some(other), false) = (&states[here], &states[1 - here], options.rejoin) {
-            refuse_forgotten(other, &paths[here])?;
+    let (first, second) = (Candidate::of(first, options)?, Candidate::of(second, options)?);
+    let (of_first, of_second) = (first.introduce(&second.location())?, second.introduce(&first.location())?);
+    first.check(&of_second, options)?;
+    second.check(&of_first, options)?;
+    let first = first.open(&of_second, options, monitor)?;
+    let second = second.open(&of_first, options, monitor)?;
+    if first.0.state.id() == second.0.state.id() {
+        same_identity(&second.0, monitor)?;
+    }
+    first.0.follow(&second.0.facts()?)?;
+    second.0.follow(&first.0.facts()?)?;
+    Ok([first, second])
+}
+
+/// Both roots bear the same identity: this one takes another.
+pub(super) fn same_identity(opened: &Opened, monitor: &dyn Monitor) -> Result<(), SyncError> {
+    renew(opened, "both roots bore the same identity", monitor)
+}
+
+impl Candidate {
+    /// Looks at a root and its state.
+    pub(super) fn of(found: Found, options: &Options) -> Result<Candidate, SyncError> {
+        check_marker(&found, options.rejoin)?;
+        let state = existing(&found, options)?;
+        check_unmarked(&found, state.as_ref())?;
+        let standing = sorted_out(&found, state, options)?;
+        let rules = rules(&found.root)?;
+        Ok(Candidate { found, standing, rules })
+    }
+
+    /// Where the root is, as another root on this machine remembers it.
+    pub(super) fn location(&self) -> Vec<u8> {
+        self.found.root.path().as_os_str().as_bytes().to_vec()
+    }
+
+    /// What the other side, which is at `other`, must know.
+    pub(super) fn introduce(&self, other: &[u8]) -> Result<Introduction, SyncError> {
+        let location = self.location();
+        let Standing::Kept(state) = &self.standing else {
+            return Ok(Introduction { identity: None, knows: Vector::new(), remembers: Vec::new(), location, expects: false });
+        };
+        let root = state.listing(&RelPath::root(), &Filter::Since { after: u64::MAX, also: Arc::default() })?;
+        let peers = state.peers()?;
+        let expects = peers.iter().any(|(_, peer)| peer.location == other);
+        let remembers = peers.into_iter().map(|(replica, peer)| remembered(replica, &peer)).collect();
+        Ok(Introduction { identity: Some(identity(state)?), knows: (*root.sub).clone(), remembers, location, expects })
+    }
+
+    /// May the run go on, by what the other side knows of this one?
+    pub(super) fn check(&self, there: &Introduction, options: &Options) -> Result<(), SyncError> {
+        let here = self.found.root.path();
+        if !options.rejoin && there.expects && matches!(self.standing, Standing::Missing) {
+            return Err(forgotten(here));
+        }
+        match self.overclaimed(there)? {
+            Some(claimed) if !options.rejoin || options.dry_run => Err(rolled_back(here, &there.location, &claimed)),
+            _ => Ok(()),
         }
     }
-    let [state_a, state_b] = states;
-    let states = [sorted_out(&first, state_a, options)?, sorted_out(&second, state_b, options)?];
-    let mut claims = [None, None];
-    for here in 0..2 {
-        if let (Standing::Kept(ours), Standing::Kept(theirs)) = (&states[here], &states[1 - here]) {
-            claims[here] = overclaimed(ours, theirs)?;
+
+    /// Does the other root claim to know more of this one's events than there are? A state that was never copied and
+    /// remembers what the other has seen of it takes no new identity by itself: one of the two states is wrong.
+    fn overclaimed(&self, there: &Introduction) -> Result<Option<Overclaimed>, SyncError> {
+        let Standing::Kept(ours) = &self.standing else { return Ok(None) };
+        let (claimed, own) = (there.knows.get(ours.id()), ours.counter());
+        let same = there.identity.is_some_and(|identity| identity.replica == ours.id());
+        if claimed <= own || ours.moved().is_some() || same {
+            return Ok(None);
         }
-        if let (Some(claimed), false) = (&claims[here], options.rejoin && !options.dry_run) {
-            return Err(rolled_back(&paths[here], &paths[1 - here], claimed));
-        }
+        let renewed = match seen(there, ours.id()) {
+            Some(seen) => !ours.remembers(seen)?,
+            None => false,
+        };
+        Ok((!renewed).then_some(Overclaimed { claimed, own }))
     }
-    let [state_a, state_b] = states;
-    let rules = [rules(&first.root)?, rules(&second.root)?];
-    let sides = [finish(first, state_a, options, monitor)?, finish(second, state_b, options, monitor)?];
-    for (here, there) in [(0, 1), (1, 0)] {
-        if claims[here].is_some() {
-            renew(&sides[here], "it was rolled back: the other root knows more of it than it does itself", monitor)?;
+
+    /// Opens the root for the run: from here on things are made and changed.
+    pub(super) fn open(
+        self,
+        there: &Introduction,
+        options: &Options,
+        monitor: &dyn Monitor,
+    ) -> Result<(Opened, Rules), SyncError> {
+        let overclaimed = self.overclaimed(there)?.is_some();
+        let Candidate { found, standing, rules } = self;
+        let opened = finish(found, standing, options, monitor)?;
+        if overclaimed {
+            renew(&opened, "it was rolled back: the other root knows more of it than it does itself", monitor)?;
         } else {
-            check_lineage(&sides[here], &sides[there], monitor)?;
+            check_lineage(&opened, there, monitor)?;
         }
+        obey(&opened, &rules)?;
+        Ok((opened, rules))
     }
-    if sides[0].state.id() == sides[1].state.id() {
-        renew(&sides[1], "both roots bore the same identity", monitor)?;
-    }
-    for (opened, rules) in sides.iter().zip(&rules) {
-        obey(opened, rules)?;
-    }
-    for (here, there) in [(0, 1), (1, 0)] {
-        follow(&sides[here], &sides[there])?;
-    }
-    Ok(Pair { sides, rules })
+}
+
+/// How far the other side has seen a replica: the highest of its counters, and the nonce of the start that made it.
+fn seen(there: &Introduction, replica: ReplicaId) -> Option<(u64, u64)> {
+    let found = there.remembers.iter().find(|remembered| remembered.replica == replica);
+    found.map(|remembered| (remembered.counter, remembered.nonce))
+}
+
+/// Who a state is, and the newest event that it made.
+pub(super) fn identity(state: &State) -> Result<Identity, StateError> {
+    Ok(Identity { replica: state.id(), instance: state.instance(), counter: state.counter(), nonce: state.nonce()? })
+}
+
+fn remembered(replica: ReplicaId, peer: &Peer) -> Remembered {
+    let (counter, nonce) = peer.seen;
+    Remembered { replica, counter, nonce }
 }
 
 /// What becomes of the state of a root.
@@ -211,16 +288,12 @@ pub(super) fn check_unmarked(found: &Found, state: Option<&State>) -> Result<(),
 }
 
 /// The other root's state remembers this very place as one that it was synchronised with.
-fn refuse_forgotten(other: &State, path: &Path) -> Result<(), SyncError> {
-    let here = path.as_os_str().as_bytes();
-    if other.peers()?.iter().any(|(_, peer)| peer.location == here) {
-        return Err(SyncError::Guard(format!(
-            "the root {} was synchronised before, and now it has no marker: is its disk mounted? Nothing was changed. \
-             If its state was lost, or the folder is meant to be a new one, run again with --rejoin",
-            path.display()
-        )));
-    }
-    Ok(())
+fn forgotten(path: &Path) -> SyncError {
+    SyncError::Guard(format!(
+        "the root {} was synchronised before, and now it has no marker: is its disk mounted? Nothing was changed. \
+         If its state was lost, or the folder is meant to be a new one, run again with --rejoin",
+        path.display()
+    ))
 }
 
 fn existing(found: &Found, options: &Options) -> Result<Option<State>, SyncError> {
@@ -408,27 +481,12 @@ fn renew(opened: &Opened, reason: &str, monitor: &dyn Monitor) -> Result<(), Syn
     Ok(())
 }
 
-/// Does the other root claim to know more of this one's events than there are? A state that was never copied and
-/// remembers what the other has seen of it takes no new identity by itself: one of the two states is wrong.
-fn overclaimed(ours: &State, theirs: &State) -> Result<Option<Overclaimed>, SyncError> {
-    let claimed = theirs.listing(&RelPath::root(), &Filter::Since { after: u64::MAX, also: Arc::default() })?.sub.get(ours.id());
-    let own = ours.counter();
-    if claimed <= own || ours.moved().is_some() || ours.id() == theirs.id() {
-        return Ok(None);
-    }
-    let renewed = match theirs.peer(ours.id())? {
-        Some(peer) => !ours.remembers(peer.seen)?,
-        None => false,
-    };
-    Ok((!renewed).then_some(Overclaimed { claimed, own }))
-}
-
-fn rolled_back(here: &Path, there: &Path, claims: &Overclaimed) -> SyncError {
+fn rolled_back(here: &Path, there: &[u8], claims: &Overclaimed) -> SyncError {
     SyncError::Guard(format!(
         "{} knows {} changes made in {}, whose own state knows {} only: one of them was brought back from a backup. \
          Nothing was changed. Synchronise with --rejoin to go on: {2} takes a new identity, equal files merge, and \
          differing ones become conflicts",
-        there.display(),
+        escape(there),
         claims.claimed,
         here.display(),
         claims.own
@@ -436,9 +494,9 @@ fn rolled_back(here: &Path, there: &Path, claims: &Overclaimed) -> SyncError {
 }
 
 /// A replica that another remembers further ahead was rolled back: re-used counters would look already known.
-fn check_lineage(here: &Opened, there: &Opened, monitor: &dyn Monitor) -> Result<(), SyncError> {
-    let Some(peer) = there.state.peer(here.state.id())? else { return Ok(()) };
-    if !here.state.remembers(peer.seen)? {
+fn check_lineage(here: &Opened, there: &Introduction, monitor: &dyn Monitor) -> Result<(), SyncError> {
+    let Some(seen) = seen(there, here.state.id()) else { return Ok(()) };
+    if !here.state.remembers(seen)? {
         renew(here, "it was rolled back: others know more of it than it does itself", monitor)?;
     }
     Ok(())
@@ -489,81 +547,121 @@ fn find_ignored(
 
 /// How far the other root was seen, and where it stands. To be called before anything of it is incorporated: the note is
 /// then durable no later than what it stands for here, and what it stands for there is durable before the note is made.
-pub(super) fn note_seen(here: &Opened, there: &Opened) -> Result<(), SyncError> {
-    if here.passing || there.passing {
+pub(super) fn note_seen(here: &Opened, there: &dyn There) -> Result<(), SyncError> {
+    let Facts { identity, passing, location } = there.facts()?;
+    if here.passing || passing {
         return Ok(());
     }
-    let id = there.state.id();
-    let known = here.state.peer(id)?;
-    let mut peer = known.clone().unwrap_or_else(|| Peer { instance: there.state.instance(), ..Peer::default() });
-    let counter = there.state.counter();
-    if counter > peer.seen.0 {
-        peer.seen = (counter, there.state.nonce()?);
-        there.state.flush()?;
+    let known = here.state.peer(identity.replica)?;
+    let mut peer = known.clone().unwrap_or_else(|| Peer { instance: identity.instance, ..Peer::default() });
+    if identity.counter > peer.seen.0 {
+        peer.seen = (identity.counter, identity.nonce);
+        there.make_durable()?;
     }
-    peer.location = there.root.path().as_os_str().as_bytes().to_vec();
+    peer.location = location;
     if known.as_ref() != Some(&peer) {
-        here.state.put_peer(id, &peer)?;
-    }
-    Ok(())
-}
-
-/// The other root bears another identity than when it was met last: what was left open with the old one, and decided of
-/// that, is open with the new one. Under the old name nobody would ever ask for it again.
-fn follow(here: &Opened, there: &Opened) -> Result<(), SyncError> {
-    let (state, id) = (&here.state, there.state.id());
-    if here.passing || there.passing || state.peer(id)?.is_some() {
-        return Ok(());
-    }
-    let location = there.root.path().as_os_str().as_bytes();
-    for (old, peer) in state.peers()?.into_iter().filter(|(_, peer)| peer.location == location) {
-        let open = state.pending(old)?;
-        if open.is_empty() {
-            continue;
-        }
-        // Should another disk have been mounted there, and the old one return: it is then looked at as a whole.
-        state.put_peer(old, &Peer { incorporated: 0, ..peer })?;
-        for decided in open.iter().filter(|open| open.decision.is_some()) {
-            if let Some(version) = state.meta(&decided_on(old, &decided.path))? {
-                state.put_meta(&decided_on(id, &decided.path), &version)?;
-            }
-        }
-        state.put_pending(id, &open)?;
-        state.put_pending(old, &[])?;
+        here.state.put_peer(identity.replica, &peer)?;
     }
     Ok(())
 }
 
 /// What is kept beyond the run: where the other root was found, how far it was seen; old versions go.
-pub(super) fn remember(pair: &Pair, options: &Options, monitor: &dyn Monitor) -> Result<(), SyncError> {
-    for (here, there) in [(0, 1), (1, 0)] {
-        let (here, there) = (&pair.sides[here], &pair.sides[there]);
-        note_seen(here, there)?;
+pub(super) fn remember(opened: &Opened, there: &dyn There, options: &Options, monitor: &dyn Monitor) -> Result<(), SyncError> {
+    note_seen(opened, there)?;
+    if opened.passing {
+        return Ok(());
     }
-    for opened in pair.sides.iter().filter(|opened| !opened.passing) {
-        opened.state.prune()?;
-        if let Err(error) = remove_aside(opened, options) {
-            monitor.notice(&format!("{error}"));
-        }
-        let retention = options.keep_versions.unwrap_or_default();
-        let pruned = apply::prune(&opened.root, &opened.state, coarse_now_ns(), retention, PRUNE_OBJECTS)?;
-        for path in &pruned.brought_back {
-            monitor.notice(&format!(
-                "{}: an older version of {path} was written to after it had been replaced: it stands beside it as a conflict copy",
-                opened.root.path().display()
-            ));
-        }
-        for problem in &pruned.problems {
-            monitor.problem(problem);
-        }
-        marker::advance(opened)?;
+    opened.state.prune()?;
+    if let Err(error) = remove_aside(opened, options) {
+        monitor.notice(&format!("{error}"));
     }
-    Ok(())
+    let retention = options.keep_versions.unwrap_or_default();
+    let pruned = apply::prune(&opened.root, &opened.state, coarse_now_ns(), retention, PRUNE_OBJECTS)?;
+    for path in &pruned.brought_back {
+        monitor.notice(&format!(
+            "{}: an older version of {path} was written to after it had been replaced: it stands beside it as a conflict copy",
+            opened.root.path().display()
+        ));
+    }
+    for problem in &pruned.problems {
+        monitor.problem(problem);
+    }
+    marker::advance(opened)
 }
 
 impl Opened {
+    /// The root, for questions of another machine.
+    pub(super) fn here(&self, may_read: bool) -> Here<'_> {
+        Here {
+            root: &self.root,
+            state: &self.state,
+            granularity_ns: self.granularity_ns,
+            passing: self.passing,
+            location: self.root.path().as_os_str().as_bytes().to_vec(),
+            may_read,
+        }
+    }
+
     /// Reads and hashes files whose bytes decide something.
     pub(super) fn rehash(&self, paths: &[RelPath], monitor: &dyn Monitor) -> Result<Vec<crate::report::Problem>, SyncError> {
         Ok(scan::rehash(&self.root, &self.state, paths, self.granularity_ns, monitor)?)
+    }
+
+    /// The other root bears another identity than when it was met last: what was left open with the old one, and decided of
+    /// that, is open with the new one. Under the old name nobody would ever ask for it again.
+    pub(super) fn follow(&self, there: &Facts) -> Result<(), SyncError> {
+        let (state, id) = (&self.state, there.identity.replica);
+        if self.passing || there.passing || state.peer(id)?.is_some() {
+            return Ok(());
+        }
+        for (old, peer) in state.peers()?.into_iter().filter(|(_, peer)| peer.location == there.location) {
+            let open = state.pending(old)?;
+            if open.is_empty() {
+                continue;
+            }
+            // Should another disk have been mounted there, and the old one return: it is then looked at as a whole.
+            state.put_peer(old, &Peer { incorporated: 0, ..peer })?;
+            for decided in open.iter().filter(|open| open.decision.is_some()) {
+                if let Some(version) = state.meta(&decided_on(old, &decided.path))? {
+                    state.put_meta(&decided_on(id, &decided.path), &version)?;
+                }
+            }
+            state.put_pending(id, &open)?;
+            state.put_pending(old, &[])?;
+        }
+        Ok(())
+    }
+}
+
+/// A root of this machine as the source of a pull.
+impl There for Opened {
+    fn facts(&self) -> Result<Facts, SourceError> {
+        let location = self.root.path().as_os_str().as_bytes().to_vec();
+        Ok(Facts { identity: identity(&self.state)?, passing: self.passing, location })
+    }
+
+    fn make_durable(&self) -> Result<(), SourceError> {
+        Ok(self.state.flush()?)
+    }
+
+    fn listing(&self, path: &RelPath, filter: &Filter) -> Result<Listing, SourceError> {
+        Ok(self.state.listing(path, filter)?)
+    }
+
+    fn digest(&self, dir: &RelPath) -> Result<Digest, SourceError> {
+        self.source().digest(dir)
+    }
+
+    fn rehash(&self, paths: &[RelPath], monitor: &dyn Monitor) -> Result<(), SourceError> {
+        scan::rehash(&self.root, &self.state, paths, self.granularity_ns, monitor)?;
+        Ok(())
+    }
+
+    fn decided(&self, with: ReplicaId) -> Result<Vec<Decided>, SourceError> {
+        Ok(decided(&self.state, with)?)
+    }
+
+    fn source(&self) -> Box<dyn Source + '_> {
+        Box::new(LocalSource::new(&self.root, &self.state))
     }
 }

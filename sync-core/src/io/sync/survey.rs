@@ -1,9 +1,9 @@
-//! Looks at both pulls without carrying them out: numbers for the guards, items for the user, and which deletions
+//! Looks at a pull without carrying it out: numbers for the guards, items for the user, and which deletions
 //! and creations are the two halves of a move.
 
-use super::pulls::{OnePull, Terms};
-use super::roots::{Opened, Pair};
-use super::{Side, SyncError, Totals};
+use super::pulls::OnePull;
+use super::roots::Opened;
+use super::{SyncError, Totals};
 use crate::entry::{Content, Digest, Hash, Kind};
 use crate::io::apply::{Moves, OFFERS};
 use crate::io::state::NodeId;
@@ -19,12 +19,7 @@ const HASH_BATCH: usize = 8_192;
 /// Steps of creations remembered at the most.
 const CREATIONS: usize = 8_192;
 
-/// What both pulls would do.
-#[derive(Default)]
-pub(super) struct Survey {
-    sides: [OneSurvey; 2],
-}
-
+/// What a pull would do.
 #[derive(Default)]
 pub(super) struct OneSurvey {
     totals: Totals,
@@ -75,41 +70,6 @@ struct Pairs {
     inside: Option<RelPath>,
 }
 
-impl Survey {
-    /// Looks at both pulls. Files whose bytes decide are read on the way, and then it looks again.
-    pub(super) fn of(pair: &Pair, asked: &Terms<'_>, monitor: &dyn Monitor) -> Result<Survey, SyncError> {
-        let mut survey = Survey::default();
-        for here in [Side::B, Side::A] {
-            let pull = OnePull::new(pair, here, asked)?;
-            survey.sides[here.index()] = OneSurvey::of(&pull, OFFERS, monitor)?;
-        }
-        Ok(survey)
-    }
-
-    pub(super) fn totals(&self) -> [Totals; 2] {
-        [self.sides[0].totals, self.sides[1].totals]
-    }
-
-    pub(super) fn into_moves(self) -> [Moves; 2] {
-        self.sides.map(|side| side.moves)
-    }
-
-    /// Tells every item, in the order in which it would be done.
-    pub(super) fn tell(&self, pair: &Pair, asked: &Terms<'_>, each: &mut dyn FnMut(Side, &Item)) -> Result<(), SyncError> {
-        for here in [Side::B, Side::A] {
-            let pull = OnePull::new(pair, here, asked)?;
-            let pairs = &self.sides[here.index()].pairs;
-            pull.converse(pull.terms.clone(), |step| {
-                if let Some(item) = step.item().and_then(|item| pairs.seen_as(item)) {
-                    each(here, &item);
-                }
-                Ok(())
-            })?;
-        }
-        Ok(())
-    }
-}
-
 /// Paths that a pull would delete, as it stands now. Moves are looked for only if the number matters without them.
 pub(super) fn deletions(pull: &OnePull<'_>, enough: impl Fn(u64) -> bool) -> Result<u64, SyncError> {
     let mut survey = OneSurvey::new(OFFERS);
@@ -152,12 +112,15 @@ impl Undecided {
 }
 
 fn read(pull: &OnePull<'_>, wanted: &mut [Vec<RelPath>; 2], monitor: &dyn Monitor) -> Result<(), SyncError> {
-    for (opened, paths) in [pull.ours, pull.theirs].into_iter().zip(wanted) {
-        if !paths.is_empty() {
-            // What cannot be read stays undecided; the pull reports it.
-            opened.rehash(paths, monitor)?;
-            paths.clear();
-        }
+    let [ours, theirs] = wanted;
+    // What cannot be read stays undecided; the pull reports it.
+    if !ours.is_empty() {
+        pull.ours.rehash(ours, monitor)?;
+        ours.clear();
+    }
+    if !theirs.is_empty() {
+        pull.theirs.rehash(theirs, monitor)?;
+        theirs.clear();
     }
     Ok(())
 }
@@ -188,9 +151,23 @@ impl OneSurvey {
         Ok(survey)
     }
 
-    #[cfg(test)]
     pub(super) fn totals(&self) -> Totals {
         self.totals
+    }
+
+    pub(super) fn take_moves(&mut self) -> Moves {
+        std::mem::take(&mut self.moves)
+    }
+
+    /// Tells every item, in the order in which it would be done.
+    pub(super) fn tell(&self, pull: &OnePull<'_>, each: &mut dyn FnMut(&Item)) -> Result<(), SyncError> {
+        pull.converse(pull.terms.clone(), |step| {
+            if let Some(item) = step.item().and_then(|item| self.pairs.seen_as(item)) {
+                each(&item);
+            }
+            Ok(())
+        })?;
+        Ok(())
     }
 
     fn new(limit: usize) -> OneSurvey {
@@ -280,7 +257,7 @@ impl OneSurvey {
                 origin
             }
             Content::Dir => {
-                let digest = digest(pull.theirs, &step.path)?;
+                let digest = pull.theirs.digest(&step.path)?;
                 let origin = claim(&mut self.trees, &digest, &step.path);
                 if let Some(origin) = &origin {
                     self.moves.want_tree(digest);

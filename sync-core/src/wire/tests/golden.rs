@@ -32,7 +32,13 @@ fn open() {
     let open = Open {
         folder: "f".into(),
         sub: path("a/b"),
-        asker: Some(Identity { replica: ReplicaId([7; 16]), instance: 0x0102_0304, counter: 9, nonce: 1 }),
+        introduction: Introduction {
+            identity: Some(Identity { replica: ReplicaId([7; 16]), instance: 0x0102_0304, counter: 9, nonce: 1 }),
+            knows: event(1, 2).into(),
+            remembers: vec![Remembered { replica: ReplicaId([8; 16]), counter: 3, nonce: 2 }],
+            location: b"/x".to_vec(),
+            expects: true,
+        },
         dry_run: true,
         rejoin: false,
         checksum: true,
@@ -40,13 +46,15 @@ fn open() {
         policy: Policy::Newer,
         force: Some(Side::Asked),
         mask: crate::entry::AttrMask { perms: true, owner: false, times: true },
-        keep_versions_s: Some(604_800),
-        rules: "*.o\n".into(),
+        run_rules: "*.o\n".into(),
+        rules: String::new(),
         max_delete: MaxDelete::Percent(50.0),
     };
     let identity = format!("01 {} 0403020100000000 09 0100000000000000", "07".repeat(16));
-    let expected =
-        format!("04 01 66 03 612f62 {identity} 01 00 01 01 01 78 02 01 01 05 01 80f524 04 2a2e6f0a 02 0000000000004940");
+    let knows = format!("01 {} 02", "01".repeat(16));
+    let remembers = format!("01 {} 03 0200000000000000", "08".repeat(16));
+    let introduction = format!("{identity} {knows} {remembers} 02 2f78 01");
+    let expected = format!("04 01 66 03 612f62 {introduction} 01 00 01 01 01 78 02 01 01 05 04 2a2e6f0a 00 02 0000000000004940");
     golden(Message::Open(open), &expected);
 }
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::delta::Shape;
 use crate::entry::{AttrMask, Kind};
 use crate::knowledge::Tree;
+use crate::peer::Mode;
 use crate::wire::hello::Versions;
 use prop::collection::{btree_map, btree_set, vec};
 use prop::option::of;
@@ -98,16 +99,23 @@ fn paths() -> impl Strategy<Value = Vec<RelPath>> {
     btree_set(rel_path(), 0..5).prop_map(|paths| paths.into_iter().collect())
 }
 
+fn introduction() -> impl Strategy<Value = Introduction> {
+    let remembered = (replica(), size(), any::<u64>()).prop_map(|(replica, counter, nonce)| Remembered { replica, counter, nonce });
+    (of(identity()), vector(0), vec(remembered, 0..4), vec(any::<u8>(), 0..40), any::<bool>()).prop_map(
+        |(identity, knows, remembers, location, expects)| Introduction { identity, knows, remembers, location, expects },
+    )
+}
+
 fn open() -> impl Strategy<Value = Open> {
     let policies = [Policy::Skip, Policy::KeepBoth, Policy::Newer, Policy::Older, Policy::Asker, Policy::Asked];
     let guard =
         prop_oneof![Just(MaxDelete::Off), size().prop_map(MaxDelete::Count), (0.0..=100.0f64).prop_map(MaxDelete::Percent)];
-    let what = (text(), rel_path(), of(identity()), any::<[bool; 6]>(), paths());
-    let how = (prop::sample::select(policies.to_vec()), of(any::<bool>()), of(size()), text(), guard);
-    (what, how).prop_map(|((folder, sub, asker, flags, scope), (policy, force, keep_versions_s, rules, max_delete))| Open {
+    let what = (text(), rel_path(), introduction(), any::<[bool; 6]>(), paths());
+    let how = (prop::sample::select(policies.to_vec()), of(any::<bool>()), text(), text(), guard);
+    (what, how).prop_map(|((folder, sub, introduction, flags, scope), (policy, force, run_rules, rules, max_delete))| Open {
         folder,
         sub,
-        asker,
+        introduction,
         dry_run: flags[0],
         rejoin: flags[1],
         checksum: flags[2],
@@ -115,29 +123,16 @@ fn open() -> impl Strategy<Value = Open> {
         policy,
         force: force.map(|asker| if asker { Side::Asker } else { Side::Asked }),
         mask: AttrMask { perms: flags[3], owner: flags[4], times: flags[5] },
-        keep_versions_s,
+        run_rules,
         rules,
         max_delete,
     })
 }
 
 fn opened() -> impl Strategy<Value = Opened> {
-    let remembered = (any::<u64>(), size(), size(), any::<u64>())
-        .prop_map(|(instance, incorporated, counter, nonce)| Remembered { instance, incorporated, counter, nonce });
-    (identity(), size(), text(), text(), size(), vector(0), of(remembered), any::<[bool; 4]>()).prop_map(
-        |(identity, seq, root, rules, live, sub, remembers, flags)| Opened {
-            identity,
-            seq,
-            root,
-            rules,
-            live,
-            sub,
-            remembers,
-            case_insensitive: flags[0],
-            form_insensitive: flags[1],
-            sets_owner: flags[2],
-            passing: flags[3],
-        },
+    let modes = [Mode::TwoWay, Mode::SendOnly, Mode::ReceiveOnly, Mode::NoDelete];
+    (prop::sample::select(modes.to_vec()), introduction(), text(), text(), any::<[bool; 2]>()).prop_map(
+        |(mode, introduction, root, rules, [sets_owner, passing])| Opened { mode, introduction, root, rules, sets_owner, passing },
     )
 }
 
@@ -220,11 +215,16 @@ fn hello() -> impl Strategy<Value = Message> {
 fn looking() -> impl Strategy<Value = Message> {
     let phases = [Phase::Scan, Phase::Compare, Phase::Plan, Phase::Apply];
     prop_oneof![
-        of(list_request()).prop_map(|then| Message::Scan(Scan { then })),
-        (vec(size(), 5), problems(), paths()).prop_map(|(n, problems, unavailable)| {
-            let (entries, changed, vanished, failed, seq) = (n[0], n[1], n[2], n[3], n[4]);
-            Message::Scanned(Scanned { entries, changed, vanished, failed, problems, unavailable, seq })
-        }),
+        Just(Message::Scan(Nothing)),
+        (vec(size(), 5), problems(), paths(), identity(), vector(0), vector(0), digest()).prop_map(
+            |(n, problems, unavailable, identity, sub, bound, digest)| {
+                let (entries, changed, vanished, failed, seq) = (n[0], n[1], n[2], n[3], n[4]);
+                let numbers = Scanned { entries, changed, vanished, failed, problems, unavailable, seq, identity, sub, bound, digest };
+                Message::Scanned(numbers)
+            }
+        ),
+        (identity(), size(), any::<bool>(), paths())
+            .prop_map(|(identity, seq, passing, unavailable)| Message::Ready(Ready { identity, seq, passing, unavailable })),
         (prop::sample::select(phases.to_vec()), size(), of(size()), size(), of(size())).prop_map(
             |(phase, files, files_total, bytes, bytes_total)| {
                 Message::Progress(Progress { phase, files, files_total, bytes, bytes_total })
@@ -267,14 +267,17 @@ fn work() -> impl Strategy<Value = Message> {
     prop_oneof![
         any::<bool>().prop_map(|items| Message::Survey(Survey { items })),
         item().prop_map(Message::Item),
-        totals().prop_map(Message::Totals),
-        (any::<u32>(), any::<bool>()).prop_map(|(pull, items)| Message::Apply(Apply { pull, items })),
-        (totals(), problems(), any::<[bool; 4]>(), size()).prop_map(|(totals, problems, flags, seq)| {
-            let [complete, cancelled, in_sync, news] = flags;
-            Message::Applied(Applied { totals, problems, complete, cancelled, in_sync, news, seq })
-        }),
-        size().prop_map(|incorporated| Message::Finish(Finish { incorporated })),
-        Just(Message::Done(Nothing)),
+        (totals(), of(text())).prop_map(|(totals, stopped)| Message::Surveyed(Surveyed { totals, stopped })),
+        (any::<u32>(), any::<bool>()).prop_map(|(number, items)| Message::Apply(Apply { number, items })),
+        (totals(), problems(), any::<[bool; 4]>(), of(text()), identity(), size()).prop_map(
+            |(totals, problems, flags, stopped, identity, seq)| {
+                let [whole, cancelled, again, news] = flags;
+                Message::Applied(Applied { totals, problems, whole, cancelled, again, news, stopped, identity, seq })
+            }
+        ),
+        Just(Message::Finish(Nothing)),
+        prop_oneof![Just(RulesNow::Same), text().prop_map(RulesNow::Other), Just(RulesNow::Unusable)]
+            .prop_map(|rules| Message::Finished(Finished { rules })),
         Just(Message::Bye(Nothing)),
     ]
 }

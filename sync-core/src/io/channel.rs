@@ -1,0 +1,152 @@
+//! Messages over one stream of a connection, in both directions: framed, bounded, and with a deadline on every wait.
+
+use crate::io::link::{LinkError, Stream};
+use crate::wire::{FrameReader, MAX_FRAME, MAX_HELLO, Message, Oversized, Refusal, Refused, WireError, put_frame};
+use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::time::Duration;
+
+/// Bytes read at a time.
+const READ_BYTES: usize = 64 << 10;
+/// What is to be sent waits for more until there is so much of it, or until an answer is waited for.
+const HELD_BYTES: usize = 64 << 10;
+
+/// What can go wrong between two sides.
+#[derive(Debug, thiserror::Error)]
+pub enum ChannelError {
+    /// The connection cannot be made, or failed as a whole.
+    #[error(transparent)]
+    Link(#[from] LinkError),
+    /// The connection failed, or nothing came in time.
+    #[error("the connection failed: {0}")]
+    Io(#[from] io::Error),
+    /// What came is no message.
+    #[error("the other side sent what cannot be read: {0}")]
+    Wire(#[from] WireError),
+    /// A message would be longer than the other side takes.
+    #[error("cannot send: {0}")]
+    Oversized(#[from] Oversized),
+    /// Another message was to come.
+    #[error("the other side sent {found} where {expected} was to come")]
+    Unexpected {
+        /// What came.
+        found: &'static str,
+        /// What was to come.
+        expected: &'static str,
+    },
+    /// The other side does not do it.
+    #[error("the other side refused: {}", .0.text)]
+    Refused(Refused),
+    /// No more messages come.
+    #[error("the other side ended the conversation")]
+    Ended,
+}
+
+impl ChannelError {
+    /// Another message than was to come: a refusal says what it is.
+    #[must_use]
+    pub fn unexpected(found: Message, expected: &'static str) -> ChannelError {
+        match found {
+            Message::Refused(refused) => ChannelError::Refused(refused),
+            other => ChannelError::Unexpected { found: other.name(), expected },
+        }
+    }
+}
+
+/// A stream that carries messages.
+#[derive(Debug)]
+pub struct Channel {
+    stream: Stream,
+    frames: FrameReader,
+    out: Vec<u8>,
+    read: Box<[u8]>,
+}
+
+impl Channel {
+    /// For a peer that is known: messages of any length that is allowed.
+    #[must_use]
+    pub fn new(stream: Stream) -> Channel {
+        Channel::with_limit(stream, MAX_FRAME)
+    }
+
+    /// For a peer that has not said who it is: short messages only, until [`Channel::trust`].
+    #[must_use]
+    pub fn for_hello(stream: Stream) -> Channel {
+        Channel::with_limit(stream, MAX_HELLO)
+    }
+
+    fn with_limit(stream: Stream, limit: usize) -> Channel {
+        Channel { stream, frames: FrameReader::new(limit), out: Vec::new(), read: vec![0; READ_BYTES].into() }
+    }
+
+    /// From now on messages may be as long as any.
+    pub fn trust(&mut self) {
+        self.frames.set_limit(MAX_FRAME);
+    }
+
+    /// How long a single wait may take, for reading and for writing.
+    pub fn set_wait(&mut self, wait: Duration) {
+        self.stream.reader.set_wait(wait);
+        self.stream.writer.set_wait(wait);
+    }
+
+    /// How long a single wait for something to read may take.
+    pub fn set_read_wait(&mut self, wait: Duration) {
+        self.stream.reader.set_wait(wait);
+    }
+
+    /// Sends a message, soon: [`Channel::flush`] sends it now.
+    pub fn send(&mut self, message: &Message) -> Result<(), ChannelError> {
+        put_frame(message, &mut self.out)?;
+        if self.out.len() >= HELD_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    /// Sends what waits to be sent.
+    pub fn flush(&mut self) -> Result<(), ChannelError> {
+        if !self.out.is_empty() {
+            self.stream.writer.write_all(&self.out)?;
+            self.out.clear();
+        }
+        Ok(())
+    }
+
+    /// The next message. What waits to be sent goes first.
+    pub fn receive(&mut self) -> Result<Message, ChannelError> {
+        self.next_or_end()?.ok_or(ChannelError::Ended)
+    }
+
+    /// As [`Channel::receive`]; `None` if the other side has ended the stream between two messages.
+    pub fn next_or_end(&mut self) -> Result<Option<Message>, ChannelError> {
+        self.flush()?;
+        loop {
+            if let Some(message) = self.frames.next_message()? {
+                return Ok(Some(message));
+            }
+            match self.stream.reader.read(&mut self.read)? {
+                0 if self.frames.is_inside() => return Err(io::Error::from(ErrorKind::UnexpectedEof).into()),
+                0 => return Ok(None),
+                count => self.frames.feed(&self.read[..count]),
+            }
+        }
+    }
+
+    /// The next message if one comes within the wait that was set; a message that has begun by then is not lost.
+    pub fn poll(&mut self) -> Result<Option<Message>, ChannelError> {
+        match self.receive() {
+            Err(ChannelError::Io(error)) if error.kind() == ErrorKind::TimedOut => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    /// Says that nothing more will be sent.
+    pub fn finish(mut self) -> Result<(), ChannelError> {
+        self.flush()?;
+        Ok(self.stream.writer.finish()?)
+    }
+
+    /// Tells the other side that something is not done, and why.
+    pub fn refuse(&mut self, code: Refusal, text: impl Into<String>) -> Result<(), ChannelError> {
+        let text = crate::wire::cut(&text.into()).to_owned();
+        self.send(&Message::Refused(Refused { code, text }))?;
+        self.flush()
+    }
+}

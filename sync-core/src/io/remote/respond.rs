@@ -1,0 +1,1 @@
+//! Answers what the other side asks on its streams.

@@ -1,0 +1,1 @@
+//! Rows over a connection: listings that are sent ahead, digests, decisions.

@@ -1,0 +1,233 @@
+//! One root of a run, wherever it is, and what a run does with it: scanned, looked at, pulled into, finished.
+//!
+//! [`LocalEnd`] does it to a root of this machine; for a root on another machine, messages ask a `LocalEnd` there.
+
+use super::guard::Guard;
+use super::pulls::{OnePull, Terms, only_ignored};
+use super::roots::{self, Opened};
+use super::survey::{self, OneSurvey};
+use super::{Options, Side, SyncError, Totals};
+use crate::ignore::Rules;
+use crate::io::scan::{self, Scan, Scanned};
+use crate::io::stage::shortfall;
+use crate::io::there::There;
+use crate::path::RelPath;
+use crate::plan::Item;
+use crate::report::{Monitor, Problem};
+use crate::store::{Filter, Listing};
+use std::path::Path;
+use std::sync::Arc;
+
+/// What a scan needs to know.
+#[derive(Clone, Copy)]
+pub(super) struct ScanTerms<'a> {
+    pub(super) options: &'a Options,
+    /// The rules that stand in A and in B.
+    pub(super) rules: &'a [Rules; 2],
+    pub(super) run_rules: &'a Rules,
+}
+
+/// What a pull into a root would do.
+#[derive(Debug, Default)]
+pub(super) struct Surveyed {
+    pub(super) totals: Totals,
+    /// Why it is not to be carried out.
+    pub(super) stopped: Option<SyncError>,
+}
+
+/// What a pull into a root did.
+#[derive(Debug, Default)]
+pub(super) struct Pulled {
+    pub(super) totals: Totals,
+    pub(super) problems: Vec<Problem>,
+    /// Nothing is left that the other side has and this one does not.
+    pub(super) whole: bool,
+    pub(super) cancelled: bool,
+    /// Once all open paths are settled, a pull that looks at everything raises what is known.
+    pub(super) again: bool,
+    /// It made events, of which the other side must hear.
+    pub(super) news: bool,
+    /// Why it was not begun.
+    pub(super) stopped: Option<SyncError>,
+}
+
+/// The ignore rules that stand in a root at the end of a run.
+#[derive(Debug)]
+pub(super) enum RulesNow {
+    /// Those of its beginning.
+    Same,
+    /// Others.
+    Other(Rules),
+    /// They cannot be used any more, and the user was told.
+    Unusable,
+}
+
+/// One root of a run.
+pub(super) trait End: Send {
+    /// Finds what changed in the root, and records it.
+    fn scan(&mut self, terms: &ScanTerms<'_>, monitor: &dyn Monitor) -> Result<Scanned, SyncError>;
+
+    /// What the root knows after the scan: its listing without rows. `None` if there was no scan.
+    fn root(&self) -> Result<Option<Listing>, SyncError>;
+
+    /// What a pull from `there` would do; `each` sees every item, in the order in which it would be done.
+    fn survey(
+        &mut self,
+        there: &dyn There,
+        asked: &Terms<'_>,
+        each: Option<&mut dyn FnMut(&Item)>,
+        monitor: &dyn Monitor,
+    ) -> Result<Surveyed, SyncError>;
+
+    /// Pulls from `there`. `number`: how many pulls the run has done before, into either root.
+    fn pull(&mut self, there: &dyn There, asked: &Terms<'_>, number: u32, monitor: &dyn Monitor) -> Result<Pulled, SyncError>;
+
+    /// Remembers what is to be kept of the run.
+    fn finish(&mut self, there: &dyn There, options: &Options, monitor: &dyn Monitor) -> Result<RulesNow, SyncError>;
+}
+
+/// A root of this machine.
+pub(super) struct LocalEnd {
+    opened: Arc<Opened>,
+    /// The rules that stood in it at the beginning.
+    rules: Rules,
+    /// Which side of the run it is.
+    side: Side,
+    guard: Option<Guard>,
+    surveyed: Option<OneSurvey>,
+    pulls: u32,
+}
+
+impl LocalEnd {
+    pub(super) fn new(opened: Arc<Opened>, rules: Rules, side: Side) -> LocalEnd {
+        LocalEnd { opened, rules, side, guard: None, surveyed: None, pulls: 0 }
+    }
+
+    fn guard(&mut self, options: &Options) -> Result<&mut Guard, SyncError> {
+        if self.guard.is_none() {
+            self.guard = Some(Guard::new(&self.opened, options.max_delete)?);
+        }
+        Ok(self.guard.as_mut().expect("it was just made"))
+    }
+
+    fn path(&self) -> &Path {
+        self.opened.root.path()
+    }
+
+    /// What does not fit fails path by path, and comes with a later run; the user hears of it before.
+    fn warn_of_space(&self, totals: &Totals, monitor: &dyn Monitor) -> Result<(), SyncError> {
+        if let Some(missing) = shortfall(&self.opened.root, totals.bytes)? {
+            let root = self.path().display();
+            monitor.notice(&format!("{root}: {missing} bytes more are needed than are free; what does not fit will fail"));
+        }
+        Ok(())
+    }
+}
+
+impl End for LocalEnd {
+    fn scan(&mut self, terms: &ScanTerms<'_>, monitor: &dyn Monitor) -> Result<Scanned, SyncError> {
+        let ScanTerms { options, rules, run_rules } = *terms;
+        let ignore = |path: &RelPath, dir: bool| {
+            rules.iter().chain([run_rules]).any(|rules| rules.ignores(path, dir))
+        };
+        let ignores_any = rules.iter().chain([run_rules]).any(|rules| !rules.is_empty());
+        let scanned = scan::scan(&Scan {
+            root: &self.opened.root,
+            state: &self.opened.state,
+            ignore: ignores_any.then_some(&ignore as scan::Ignore<'_>),
+            only: &options.paths,
+            checksum: options.checksum,
+            mask: options.mask,
+            granularity_ns: self.opened.granularity_ns,
+            monitor,
+        })?;
+        if monitor.cancelled() {
+            return Err(SyncError::Cancelled);
+        }
+        if options.force == Some(self.side) && scanned.failed > 0 {
+            return Err(SyncError::Guard(format!(
+                "{} cannot be read completely, and what cannot be read must not be taken for absent in a mirror run; \
+                 nothing was changed. Make it readable, or run without --force",
+                self.path().display()
+            )));
+        }
+        // What the scan recorded belongs to the tree as it is now, and to no earlier one.
+        super::marker::advance(&self.opened)?;
+        Ok(scanned)
+    }
+
+    fn root(&self) -> Result<Option<Listing>, SyncError> {
+        let header = Filter::Since { after: u64::MAX, also: Arc::default() };
+        Ok(Some(self.opened.state.listing(&RelPath::root(), &header)?))
+    }
+
+    fn survey(
+        &mut self,
+        there: &dyn There,
+        asked: &Terms<'_>,
+        each: Option<&mut dyn FnMut(&Item)>,
+        monitor: &dyn Monitor,
+    ) -> Result<Surveyed, SyncError> {
+        let opened = self.opened.clone();
+        let pull = OnePull::new(self.side, &opened, there, asked)?;
+        let surveyed = OneSurvey::of(&pull, crate::io::apply::OFFERS, monitor)?;
+        if let Some(each) = each {
+            surveyed.tell(&pull, each)?;
+        }
+        let totals = surveyed.totals();
+        let stopped = self.guard(asked.options)?.check(&opened, totals.deleted, false).err();
+        self.surveyed = Some(surveyed);
+        Ok(Surveyed { totals, stopped })
+    }
+
+    fn pull(&mut self, there: &dyn There, asked: &Terms<'_>, number: u32, monitor: &dyn Monitor) -> Result<Pulled, SyncError> {
+        let opened = self.opened.clone();
+        let (counter, live) = (opened.state.counter(), opened.state.live()?);
+        let mut pull = OnePull::new(self.side, &opened, there, asked)?;
+        pull.again = self.pulls > 0;
+        let mut surveyed = self.surveyed.take();
+        let moves = surveyed.as_mut().map(OneSurvey::take_moves).unwrap_or_default();
+        let changed = number > 0;
+        let guard = self.guard(asked.options)?;
+        // A survey was made before anything was done: every pull but the first is measured as it is now.
+        let planned = match &surveyed {
+            Some(surveyed) if !changed => surveyed.totals().deleted,
+            _ => survey::deletions(&pull, |deleted| guard.check(&opened, deleted, changed).is_ok())?,
+        };
+        if let Err(stopped) = guard.check(&opened, planned, changed) {
+            return Ok(Pulled { stopped: Some(stopped), ..Pulled::default() });
+        }
+        if let Some(surveyed) = &surveyed {
+            self.warn_of_space(&surveyed.totals(), monitor)?;
+        }
+        roots::note_seen(&opened, there)?;
+        let (outcome, applied) = pull.run(moves, monitor)?;
+        pull.remember(&outcome, &applied)?;
+        let created = applied.totals.created + applied.totals.conflicts;
+        self.guard(asked.options)?.done(&opened, planned, created, live)?;
+        let whole_walk = outcome.complete || !pull.terms.may_raise || !pull.terms.scope.is_empty();
+        let whole = (applied.complete && whole_walk) || only_ignored(&applied);
+        let again = pull.settling && applied.incomplete.is_empty();
+        let news = opened.state.counter() > counter;
+        let (mut totals, mut problems) = (applied.totals, applied.problems);
+        if self.pulls > 0 {
+            // In a second pull the same open paths are met again: they count once.
+            (totals.conflicts, totals.skipped, totals.failed) = (0, 0, 0);
+            problems.clear();
+        }
+        self.pulls += 1;
+        Ok(Pulled { totals, problems, whole, cancelled: applied.cancelled, again, news, stopped: None })
+    }
+
+    fn finish(&mut self, there: &dyn There, options: &Options, monitor: &dyn Monitor) -> Result<RulesNow, SyncError> {
+        roots::remember(&self.opened, there, options, monitor)?;
+        Ok(match roots::rules(&self.opened.root) {
+            Ok(rules) if rules.text() == self.rules.text() => RulesNow::Same,
+            Ok(rules) => RulesNow::Other(rules),
+            Err(error) => {
+                monitor.notice(&format!("the ignore rules cannot be used any more: {error}"));
+                RulesNow::Unusable
+            }
+        })
+    }
+}

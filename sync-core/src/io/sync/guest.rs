@@ -1,0 +1,429 @@
+//! A root on another machine as one end of a run: a [`LocalEnd`](super::end::LocalEnd) there is asked by messages, and what it asks
+//! meanwhile of the root here is answered.
+
+use super::end::{End, Pulled, RulesNow, ScanTerms, Surveyed};
+use super::pulls::Terms;
+use super::roots::Opened;
+use super::{MaxDelete, Options, Policy, Side, SyncError};
+use crate::ignore::Rules;
+use crate::io::channel::{Channel, ChannelError};
+use crate::io::link::{CloseCode, Connection, WAIT};
+use crate::io::remote::{RemoteThere, respond};
+use crate::io::scan::Scanned;
+use crate::io::there::{Facts, There};
+use crate::path::RelPath;
+use crate::peer::{Mode, Name};
+use crate::plan::Item;
+use crate::report::Monitor;
+use crate::store::Listing;
+use crate::wire::{self, Apply, Hello, Introduction, Message, Notice, Nothing, Open, Progress, Ready, Refusal, Survey, Versions};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How often the user's wish to stop is looked for while the other side works.
+const GLANCE: Duration = Duration::from_millis(200);
+/// A side that works says so every few seconds.
+const SILENCE: Duration = Duration::from_secs(60);
+/// How long the other side may take to hear the last word.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// A folder that another machine exports.
+#[derive(Debug, Clone)]
+pub struct Remote {
+    /// To that machine. Used by this run alone.
+    pub connection: Arc<Connection>,
+    /// The folder's name there.
+    pub folder: Name,
+    /// The part of it that is the root.
+    pub sub: RelPath,
+    /// What the user calls it.
+    pub shown: String,
+}
+
+/// The other machine has opened the folder.
+pub(super) struct Guest {
+    remote: Remote,
+    control: Channel,
+    there: Arc<RemoteThere>,
+    /// Which side of the run it is.
+    side: Side,
+    pub(super) opened: wire::Opened,
+    pub(super) rules: Rules,
+    scanned: Option<wire::Scanned>,
+    /// What it was told last of this side.
+    told: Option<Ready>,
+    done: Numbers,
+}
+
+/// What a machine told of its progress last.
+#[derive(Default)]
+struct Numbers {
+    phase: Option<wire::Phase>,
+    files: u64,
+    bytes: u64,
+}
+
+/// Answers the other side's questions about the root here, until the connection ends.
+pub(super) struct Answering {
+    connection: Arc<Connection>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Guest {
+    /// Says hello, opens the folder, and asks for its scan at once.
+    pub(super) fn open(
+        remote: Remote,
+        side: Side,
+        (introduction, rules): (Introduction, &Rules),
+        options: &Options,
+    ) -> Result<Guest, SyncError> {
+        let failed = |error: ChannelError| SyncError::of_remote(&remote.shown, error);
+        let mut control = Channel::for_hello(remote.connection.open(WAIT).map_err(|error| failed(error.into()))?);
+        hello(&mut control).map_err(failed)?;
+        let open = open_message(&remote, side, (introduction, rules), options)?;
+        control.send(&Message::Open(open)).map_err(failed)?;
+        control.send(&Message::Scan(Nothing)).map_err(failed)?;
+        let opened = match wait(&mut control, None, &mut |_| {}).map_err(failed)? {
+            Message::Opened(opened) => opened,
+            other => return Err(failed(ChannelError::unexpected(other, "the folder"))),
+        };
+        let rules = Rules::parse(&opened.rules).map_err(|source| SyncError::RuleFile {
+            path: format!("{}/{}", remote.shown, crate::ignore::FILE).into(),
+            source,
+        })?;
+        let identity = opened.introduction.identity;
+        let identity = identity.ok_or_else(|| {
+            failed(ChannelError::Unexpected { found: "a folder without a replica", expected: "its replica" })
+        })?;
+        let facts = Facts { identity, passing: opened.passing, location: remote.location() };
+        let there = Arc::new(RemoteThere::new(remote.connection.clone(), facts, 0));
+        Ok(Guest { remote, control, there, side, opened, rules, scanned: None, told: None, done: Numbers::default() })
+    }
+
+    /// The root as a source.
+    pub(super) fn there(&self) -> Arc<dyn There> {
+        self.there.clone()
+    }
+
+    /// Asks, and waits for the answer. `item` sees what is told on the way.
+    fn ask(
+        &mut self,
+        question: &Message,
+        monitor: &dyn Monitor,
+        item: &mut dyn FnMut(wire::Item),
+    ) -> Result<Message, SyncError> {
+        let shown = self.remote.shown.clone();
+        let failed = |error: ChannelError| SyncError::of_remote(&shown, error);
+        self.control.send(question).map_err(failed)?;
+        self.answer(monitor, item)
+    }
+
+    fn answer(&mut self, monitor: &dyn Monitor, item: &mut dyn FnMut(wire::Item)) -> Result<Message, SyncError> {
+        let (shown, done) = (&self.remote.shown, &mut self.done);
+        let answer = wait(&mut self.control, Some(monitor), &mut |message| match message {
+            Message::Progress(progress) => done.tell(&progress, monitor),
+            Message::Notice(Notice { text }) => monitor.notice(&format!("{shown}: {text}")),
+            Message::Item(told) => item(told),
+            _ => {}
+        });
+        answer.map_err(|error| SyncError::of_remote(shown, error))
+    }
+
+    fn unexpected(&self, found: Message, expected: &'static str) -> SyncError {
+        SyncError::of_remote(&self.remote.shown, ChannelError::unexpected(found, expected))
+    }
+
+    /// Tells the other side what this one is now, if it does not know.
+    fn tell(&mut self, here: &dyn There, unavailable: &[RelPath]) -> Result<(), SyncError> {
+        let Facts { identity, passing, .. } = here.facts()?;
+        let seq = here.listing(&RelPath::root(), &crate::store::Filter::Since { after: u64::MAX, also: Arc::default() })?.seq;
+        let ready = Ready { identity, seq, passing, unavailable: unavailable.to_vec() };
+        if self.told.as_ref() == Some(&ready) {
+            return Ok(());
+        }
+        // What is told of this side must be true after a power cut too.
+        here.make_durable()?;
+        let sent = self.control.send(&Message::Ready(ready.clone()));
+        sent.map_err(|error| SyncError::of_remote(&self.remote.shown, error))?;
+        self.told = Some(ready);
+        Ok(())
+    }
+
+    fn learn(&self, identity: wire::Identity, seq: u64) {
+        let facts = Facts { identity, passing: self.opened.passing, location: self.remote.location() };
+        self.there.learn(facts, seq);
+    }
+}
+
+impl Remote {
+    /// By what the root is recognised when it comes under another identity.
+    pub(super) fn location(&self) -> Vec<u8> {
+        self.shown.clone().into_bytes()
+    }
+}
+
+fn hello(control: &mut Channel) -> Result<(), ChannelError> {
+    let hello = Hello {
+        versions: Versions::OURS,
+        program: concat!("driftless ", env!("CARGO_PKG_VERSION")).into(),
+        capabilities: 0,
+        nonce: super::random_bytes()?,
+        token: Vec::new(),
+    };
+    control.send(&Message::Hello(hello))?;
+    match control.receive()? {
+        Message::HelloAnswer(answer) if offered(answer.version) => {
+            control.trust();
+            Ok(())
+        }
+        Message::HelloAnswer(_) => {
+            let text = "it speaks a version of the protocol that was not offered".into();
+            Err(ChannelError::Refused(wire::Refused { code: Refusal::Version, text }))
+        }
+        other => Err(ChannelError::unexpected(other, "the answer to the greeting")),
+    }
+}
+
+fn offered(version: u32) -> bool {
+    (Versions::OURS.oldest..=Versions::OURS.newest).contains(&version)
+}
+
+fn open_message(
+    remote: &Remote,
+    side: Side,
+    (introduction, rules): (Introduction, &Rules),
+    options: &Options,
+) -> Result<Open, SyncError> {
+    let run_rules = options.ignore.join("\n");
+    for (text, what) in [(rules.text(), "the ignore rules of the folder here"), (&run_rules, "the ignore rules of this run")] {
+        if text.len() > wire::MAX_RULES {
+            let most = wire::MAX_RULES;
+            return Err(SyncError::Root(format!(
+                "{what} have {} bytes, and {most} are the most that another machine takes; use wildcards instead of single paths",
+                text.len()
+            )));
+        }
+    }
+    let end = |wanted: Side| if wanted == side { wire::Side::Asked } else { wire::Side::Asker };
+    Ok(Open {
+        folder: remote.folder.as_str().into(),
+        sub: remote.sub.clone(),
+        introduction,
+        dry_run: options.dry_run,
+        rejoin: options.rejoin,
+        checksum: options.checksum,
+        scope: {
+            let mut scope = options.paths.clone();
+            scope.sort();
+            scope.dedup();
+            scope
+        },
+        policy: match options.conflicts {
+            Policy::Skip => wire::Policy::Skip,
+            Policy::KeepBoth => wire::Policy::KeepBoth,
+            Policy::Newer => wire::Policy::Newer,
+            Policy::Older => wire::Policy::Older,
+            Policy::Side(wanted) if wanted == side => wire::Policy::Asked,
+            Policy::Side(_) => wire::Policy::Asker,
+        },
+        force: options.force.map(end),
+        mask: options.mask,
+        run_rules,
+        rules: rules.text().into(),
+        max_delete: match options.max_delete {
+            None => wire::MaxDelete::Off,
+            Some(MaxDelete::Count(count)) => wire::MaxDelete::Count(count.min(wire::MAX_SIZE)),
+            Some(MaxDelete::Percent(percent)) => wire::MaxDelete::Percent(percent),
+        },
+    })
+}
+
+/// Waits for the answer of a side that works, and tells it when the user wants to stop. `each` sees what comes on the way.
+fn wait(
+    control: &mut Channel,
+    monitor: Option<&dyn Monitor>,
+    each: &mut dyn FnMut(Message),
+) -> Result<Message, ChannelError> {
+    control.set_read_wait(GLANCE);
+    let (mut heard, mut stopping) = (Instant::now(), false);
+    loop {
+        if !stopping && monitor.is_some_and(Monitor::cancelled) {
+            control.send(&Message::Cancel(Nothing))?;
+            stopping = true;
+        }
+        match control.poll()? {
+            Some(message @ (Message::Progress(_) | Message::Notice(_) | Message::Item(_))) => {
+                heard = Instant::now();
+                each(message);
+            }
+            Some(answer) => return Ok(answer),
+            None if heard.elapsed() > SILENCE => {
+                let text = format!("it said nothing for {} seconds", SILENCE.as_secs());
+                return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, text).into());
+            }
+            None => {}
+        }
+    }
+}
+
+impl Numbers {
+    /// The monitor is told what came since the last time.
+    fn tell(&mut self, progress: &Progress, monitor: &dyn Monitor) {
+        if self.phase != Some(progress.phase) {
+            *self = Numbers { phase: Some(progress.phase), ..Numbers::default() };
+        }
+        monitor.advance(progress.files.saturating_sub(self.files), progress.bytes.saturating_sub(self.bytes));
+        (self.files, self.bytes) = (progress.files.max(self.files), progress.bytes.max(self.bytes));
+    }
+}
+
+impl End for Guest {
+    fn scan(&mut self, _: &ScanTerms<'_>, monitor: &dyn Monitor) -> Result<Scanned, SyncError> {
+        // It was asked for when the folder was opened.
+        let scanned = match self.answer(monitor, &mut |_| {})? {
+            Message::Scanned(scanned) => scanned,
+            other => return Err(self.unexpected(other, "what the scan found")),
+        };
+        self.learn(scanned.identity, scanned.seq);
+        let problems: Vec<_> = scanned.problems.iter().cloned().map(Into::into).collect();
+        problems.iter().for_each(|problem| monitor.problem(problem));
+        let found = Scanned {
+            entries: scanned.entries,
+            changed: scanned.changed,
+            vanished: scanned.vanished,
+            specials: 0,
+            problems,
+            failed: scanned.failed,
+            unavailable: scanned.unavailable.clone(),
+            event: None,
+        };
+        self.scanned = Some(scanned);
+        Ok(found)
+    }
+
+    fn root(&self) -> Result<Option<Listing>, SyncError> {
+        Ok(self.scanned.as_ref().map(|scanned| Listing {
+            path: RelPath::root(),
+            sub: Arc::new(scanned.sub.clone()),
+            bound: Arc::new(scanned.bound.clone()),
+            digest: scanned.digest,
+            seq: scanned.seq,
+            full: false,
+            children: Vec::new(),
+        }))
+    }
+
+    fn survey(
+        &mut self,
+        there: &dyn There,
+        asked: &Terms<'_>,
+        each: Option<&mut dyn FnMut(&Item)>,
+        monitor: &dyn Monitor,
+    ) -> Result<Surveyed, SyncError> {
+        self.tell(there, asked.unavailable)?;
+        let question = Message::Survey(Survey { items: each.is_some() });
+        let mut each = each;
+        let answer = self.ask(&question, monitor, &mut |item| {
+            if let Some(each) = &mut each {
+                each(&item.into());
+            }
+        })?;
+        match answer {
+            Message::Surveyed(wire::Surveyed { totals, stopped }) => {
+                let stopped = stopped.map(SyncError::Guard);
+                Ok(Surveyed { totals: totals.into(), stopped })
+            }
+            other => Err(self.unexpected(other, "what a pull would do")),
+        }
+    }
+
+    fn pull(&mut self, there: &dyn There, asked: &Terms<'_>, number: u32, monitor: &dyn Monitor) -> Result<Pulled, SyncError> {
+        if self.opened.mode == Mode::SendOnly {
+            // The survey was refused if there was anything to bring.
+            return Ok(Pulled { whole: true, ..Pulled::default() });
+        }
+        self.tell(there, asked.unavailable)?;
+        let question = Message::Apply(Apply { number, items: monitor.wants_items() });
+        let side = self.side.index();
+        let answer = self.ask(&question, monitor, &mut |item| {
+            if let Some(done) = item.done {
+                monitor.item(&item.into(), side, done.into());
+            }
+        })?;
+        let applied = match answer {
+            Message::Applied(applied) => applied,
+            other => return Err(self.unexpected(other, "what a pull did")),
+        };
+        self.learn(applied.identity, applied.seq);
+        let problems: Vec<_> = applied.problems.into_iter().map(Into::into).collect();
+        problems.iter().for_each(|problem| monitor.problem(problem));
+        Ok(Pulled {
+            totals: applied.totals.into(),
+            problems,
+            whole: applied.whole,
+            cancelled: applied.cancelled,
+            again: applied.again,
+            news: applied.news,
+            stopped: applied.stopped.map(SyncError::Guard),
+        })
+    }
+
+    fn finish(&mut self, there: &dyn There, _: &Options, monitor: &dyn Monitor) -> Result<RulesNow, SyncError> {
+        self.tell(there, &[])?;
+        match self.ask(&Message::Finish(Nothing), monitor, &mut |_| {})? {
+            Message::Finished(finished) => Ok(match finished.rules {
+                wire::RulesNow::Same => RulesNow::Same,
+                wire::RulesNow::Other(text) => Rules::parse(&text).map_or(RulesNow::Unusable, RulesNow::Other),
+                wire::RulesNow::Unusable => RulesNow::Unusable,
+            }),
+            other => Err(self.unexpected(other, "the end of the run")),
+        }
+    }
+}
+
+impl Drop for Guest {
+    /// Says goodbye: the other side need not find out by itself that the run is over.
+    fn drop(&mut self) {
+        // Where it cannot be said the connection has ended, which says the same.
+        if self.control.send(&Message::Bye(Nothing)).and_then(|()| self.control.flush()).is_ok() {
+            let _ = self.remote.connection.wait_closed(FAREWELL);
+        }
+        self.remote.connection.close(CloseCode::Done);
+    }
+}
+
+impl Answering {
+    /// Begins to answer.
+    pub(super) fn begin(connection: Arc<Connection>, opened: Arc<Opened>, may_read: bool) -> Answering {
+        let link = connection.clone();
+        let thread = std::thread::spawn(move || answer_all(&link, &opened, may_read));
+        Answering { connection, thread: Some(thread) }
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        self.connection.close(CloseCode::Done);
+        if let Some(thread) = self.thread.take() {
+            // What became of the questions the side that asked them knows.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Answers every stream that the other side opens, each by a thread of its own; there are no more than the link allows.
+pub(super) fn answer_all(connection: &Connection, opened: &Opened, may_read: bool) {
+    std::thread::scope(|scope| {
+        loop {
+            match connection.accept(SILENCE) {
+                Ok(stream) => {
+                    // What goes wrong is told to the side that asks, and ends its run.
+                    scope.spawn(move || respond(stream, &opened.here(may_read)));
+                }
+                Err(crate::io::link::LinkError::TooLong(_)) => {}
+                Err(_) => return,
+            }
+        }
+    });
+}

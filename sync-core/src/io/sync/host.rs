@@ -1,0 +1,518 @@
+//! Serves roots of this machine to others: a run that another machine asks for, in which this side is an end.
+
+use super::end::{End, LocalEnd, Pulled, RulesNow, ScanTerms, Surveyed};
+use super::guest::answer_all;
+use super::pulls::Terms;
+use super::roots::{self, Candidate, Opened};
+use super::told::while_told;
+use super::{MaxDelete, Options, Policy, Side, SyncError};
+use crate::entry::AttrMask;
+use crate::ignore::Rules;
+use crate::io::channel::{Channel, ChannelError};
+use crate::io::fs::Root;
+use crate::io::link::{CloseCode, Connection, WAIT};
+use crate::io::remote::RemoteThere;
+use crate::io::state::StateError;
+use crate::io::there::Facts;
+use crate::path::RelPath;
+use crate::peer::{Id, Mode, Name};
+use crate::plan::Item;
+use crate::report::{Done, Monitor};
+use crate::store::Filter;
+use crate::wire::{self, Applied, Finished, HelloAnswer, Introduction, Message, Open, Problem, Refusal, Scanned, Versions};
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+/// How often the wish to stop is looked for while the other side is waited for.
+const GLANCE: Duration = Duration::from_millis(200);
+/// How long whoever was let in may take to say what it wants.
+const HELLO: Duration = Duration::from_secs(10);
+/// How long another process may hold a root before a run is refused.
+const HELD: Duration = Duration::from_secs(5);
+/// How often it is tried again.
+const TRY: Duration = Duration::from_millis(50);
+
+/// A folder that is served.
+#[derive(Debug, Clone)]
+pub struct Export {
+    /// Its name for others.
+    pub name: Name,
+    /// Its root.
+    pub path: PathBuf,
+}
+
+/// What this side decides alone, whoever asks.
+#[derive(Debug, Clone)]
+pub struct HostOptions {
+    /// Where the states are kept instead of `.driftless` in each root.
+    pub state_dir: Option<PathBuf>,
+    /// How long replaced and deleted versions are kept; `None`: not at all.
+    pub keep_versions: Option<Duration>,
+}
+
+/// Serves folders to other machines.
+#[derive(Debug)]
+pub struct Host {
+    exports: Vec<Export>,
+    options: HostOptions,
+    /// Roots in which a run is under way. One at a time: others wait for their turn.
+    busy: Mutex<BTreeMap<PathBuf, Holder>>,
+    free: Condvar,
+}
+
+/// Whose run has a root.
+#[derive(Debug, Clone)]
+struct Holder {
+    peer: Id,
+    /// The root there.
+    location: Vec<u8>,
+    connection: Weak<Connection>,
+}
+
+/// A root that is this run's alone in this process.
+struct Turn<'a> {
+    host: &'a Host,
+    path: PathBuf,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        lock(&self.host.busy).remove(&self.path);
+        self.host.free.notify_all();
+    }
+}
+
+/// What a run was asked for, in the words of this side. A is the asker, B this side.
+struct Asked {
+    options: Options,
+    /// The folder's rules as they stand at the asker.
+    rules: Rules,
+    run_rules: Rules,
+    mode: Mode,
+    introduction: Introduction,
+}
+
+impl Host {
+    /// Serves these folders. Nothing is opened, made or locked before a run asks for it.
+    #[must_use]
+    pub fn new(exports: Vec<Export>, options: HostOptions) -> Host {
+        Host { exports, options, busy: Mutex::default(), free: Condvar::new() }
+    }
+
+    /// Serves one connection until its run is over. `grants` says what the other machine may do with a folder.
+    ///
+    /// # Errors
+    /// The other side was refused, broke the rules or vanished; or something failed here. It was told, where it could be.
+    pub fn serve(
+        &self,
+        connection: Connection,
+        grants: &dyn Fn(&Name) -> Option<Mode>,
+        monitor: &dyn Monitor,
+    ) -> Result<(), SyncError> {
+        let connection = Arc::new(connection);
+        let peer = connection.peer_id().to_string();
+        let failed = |error: ChannelError| SyncError::of_remote(&peer, error);
+        let mut control = Channel::for_hello(connection.accept(HELLO).map_err(|error| failed(error.into()))?);
+        let served = self.converse(&connection, &mut control, grants, monitor);
+        if let Err(error) = &served {
+            tell(&connection, &mut control, error);
+        }
+        connection.close(if served.is_ok() { CloseCode::Done } else { CloseCode::Failed });
+        served
+    }
+
+    fn converse(
+        &self,
+        connection: &Arc<Connection>,
+        control: &mut Channel,
+        grants: &dyn Fn(&Name) -> Option<Mode>,
+        monitor: &dyn Monitor,
+    ) -> Result<(), SyncError> {
+        let peer = connection.peer_id().to_string();
+        control.set_wait(HELLO);
+        greet(control).map_err(|error| SyncError::of_remote(&peer, error))?;
+        control.set_wait(WAIT);
+        let open = match next(control, &peer, monitor)? {
+            None => return Ok(()),
+            Some(Message::Open(open)) => open,
+            Some(other) => return Err(SyncError::of_remote(&peer, ChannelError::unexpected(other, "a folder"))),
+        };
+        let (export, mode) = self.granted(&open.folder, grants)?;
+        let (path, seen) = resolve(export, &open.sub)?;
+        let asked = self.asked(open, &peer, mode)?;
+        let holder = Holder {
+            peer: connection.peer_id(),
+            location: asked.introduction.location.clone(),
+            connection: Arc::downgrade(connection),
+        };
+        let (turn, told) = while_told(control, monitor, false, |monitor| self.turn(&path, &holder, monitor));
+        told.map_err(|error| SyncError::of_remote(&peer, error))?;
+        let _turn = turn?;
+        let candidate = patiently(|| {
+            let found = roots::find(&path, self.options.state_dir.as_deref())?;
+            let now = found.root.signature()?;
+            if (now.dev, now.ino) != seen {
+                return Err(SyncError::Root(format!("{} is another folder than it was a moment ago", path.display())));
+            }
+            Candidate::of(found, &asked.options)
+        })?;
+        let mut own = candidate.introduce(&asked.introduction.location)?;
+        candidate.check(&asked.introduction, &asked.options)?;
+        let (opened, rules) = candidate.open(&asked.introduction, &asked.options, monitor)?;
+        if asked.introduction.identity.is_some_and(|other| other.replica == opened.state.id()) {
+            roots::same_identity(&opened, monitor)?;
+        }
+        opened.state.settle()?;
+        own.identity = Some(roots::identity(&opened.state)?);
+        own.location = Vec::new();
+        let answer = wire::Opened {
+            mode,
+            introduction: own,
+            root: path.display().to_string(),
+            rules: rules.text().into(),
+            sets_owner: asked.options.mask.owner,
+            passing: opened.passing,
+        };
+        let sent = control.send(&Message::Opened(answer)).and_then(|()| control.flush());
+        sent.map_err(|error| SyncError::of_remote(&peer, error))?;
+        let opened = Arc::new(opened);
+        std::thread::scope(|scope| {
+            let answering = scope.spawn(|| answer_all(connection, &opened, mode != Mode::ReceiveOnly));
+            let end = LocalEnd::new(opened.clone(), rules.clone(), Side::B);
+            let (rules, unavailable) = ([asked.rules.clone(), rules], [Vec::new(), Vec::new()]);
+            let serving = Serving { connection, control, peer: &peer, opened: &opened, asked: &asked, rules, unavailable, end, there: None };
+            let ended = serving.run(monitor);
+            if let Err(error) = &ended {
+                tell(connection, control, error);
+            }
+            connection.close(if ended.is_ok() { CloseCode::Done } else { CloseCode::Failed });
+            // A panic while answering is a defect: it goes on in this thread.
+            answering.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            ended
+        })
+    }
+
+    fn granted(&self, folder: &str, grants: &dyn Fn(&Name) -> Option<Mode>) -> Result<(&Export, Mode), SyncError> {
+        let refused = |code, text: String| SyncError::Refuse { code, text };
+        let name: Name = folder.parse().map_err(|error: crate::peer::PeerError| refused(Refusal::Folder, error.to_string()))?;
+        let mode = grants(&name).ok_or_else(|| {
+            let what = format!("the folder {name} is not granted to this machine: grant it with `driftless peer add … --grant {name}=MODE`");
+            refused(Refusal::NotGranted, what)
+        })?;
+        let export = self.exports.iter().find(|export| export.name == name);
+        let export = export.ok_or_else(|| refused(Refusal::Folder, format!("no folder {name} is served here")))?;
+        Ok((export, mode))
+    }
+
+    fn asked(&self, open: Open, peer: &str, mode: Mode) -> Result<Asked, SyncError> {
+        let side = |side: wire::Side| if side == wire::Side::Asker { Side::A } else { Side::B };
+        let rules = |text: &str| {
+            let parsed = Rules::parse(text);
+            parsed.map_err(|error| SyncError::Refuse { code: Refusal::Request, text: error.to_string() })
+        };
+        let own = AttrMask::standard(rustix::process::geteuid().is_root());
+        let mask = AttrMask {
+            perms: own.perms && open.mask.perms,
+            owner: own.owner && open.mask.owner,
+            times: own.times && open.mask.times,
+        };
+        let options = Options {
+            conflicts: match open.policy {
+                wire::Policy::Skip => Policy::Skip,
+                wire::Policy::KeepBoth => Policy::KeepBoth,
+                wire::Policy::Newer => Policy::Newer,
+                wire::Policy::Older => Policy::Older,
+                wire::Policy::Asker => Policy::Side(Side::A),
+                wire::Policy::Asked => Policy::Side(Side::B),
+            },
+            force: open.force.map(side),
+            paths: open.scope,
+            ignore: Vec::new(),
+            max_delete: match (mode, open.max_delete) {
+                (Mode::NoDelete, _) => Some(MaxDelete::Count(0)),
+                (_, wire::MaxDelete::Off) => None,
+                (_, wire::MaxDelete::Count(count)) => Some(MaxDelete::Count(count)),
+                (_, wire::MaxDelete::Percent(percent)) => Some(MaxDelete::Percent(percent)),
+            },
+            checksum: open.checksum,
+            keep_versions: self.options.keep_versions,
+            mask,
+            rejoin: open.rejoin,
+            state_dir: self.options.state_dir.clone(),
+            dry_run: open.dry_run,
+        };
+        let mut introduction = open.introduction;
+        // Whose location it is makes it one of its own: no peer can pass for another.
+        introduction.location = [peer.as_bytes(), b":", &introduction.location].concat();
+        Ok(Asked { options, rules: rules(&open.rules)?, run_rules: rules(&open.run_rules)?, mode, introduction })
+    }
+
+    /// Waits until nobody else works on the root.
+    fn turn(&self, path: &Path, holder: &Holder, monitor: &dyn Monitor) -> Result<Turn<'_>, SyncError> {
+        let mut busy = lock(&self.busy);
+        while let Some(other) = busy.get(path) {
+            if monitor.cancelled() {
+                return Err(SyncError::Cancelled);
+            }
+            // The same root of the same machine is used by one run at a time: the other one has died there.
+            if (other.peer, &other.location) == (holder.peer, &holder.location)
+                && let Some(dead) = other.connection.upgrade()
+            {
+                dead.close(CloseCode::Failed);
+            }
+            busy = self.free.wait_timeout(busy, GLANCE).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        busy.insert(path.to_path_buf(), holder.clone());
+        Ok(Turn { host: self, path: path.to_path_buf() })
+    }
+}
+
+/// Each entry is inserted and removed at once: also after a panic the map is whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The folder that was asked for: its path, and device and inode of what stands there without a link on the way. Whoever may
+/// write below an export could put a link to anywhere there.
+fn resolve(export: &Export, sub: &RelPath) -> Result<(PathBuf, (u64, u64)), SyncError> {
+    let real = export.path.canonicalize().map_err(|error| {
+        SyncError::Root(format!("the root {} cannot be opened: {error}; is its disk mounted?", export.path.display()))
+    })?;
+    let root = Root::open(&real)?;
+    let seen = root.dir(sub)?.stat_self()?;
+    Ok((real.join(OsStr::from_bytes(sub.as_bytes())), (seen.dev, seen.ino)))
+}
+
+/// Another process may be about to let go of the root.
+fn patiently<T>(mut attempt: impl FnMut() -> Result<T, SyncError>) -> Result<T, SyncError> {
+    let deadline = Instant::now() + HELD;
+    loop {
+        match attempt() {
+            // A lock of the system has no deadline of its own to wait with.
+            Err(SyncError::State(StateError::Locked { .. })) if Instant::now() < deadline => std::thread::sleep(TRY),
+            other => return other,
+        }
+    }
+}
+
+fn greet(control: &mut Channel) -> Result<(), ChannelError> {
+    let hello = match control.receive()? {
+        Message::Hello(hello) => hello,
+        other => return Err(ChannelError::unexpected(other, "a greeting")),
+    };
+    let Some(version) = Versions::OURS.common(hello.versions) else {
+        let Versions { oldest, newest } = Versions::OURS;
+        let text = format!("this side speaks the versions {oldest} to {newest} of the protocol: bring both sides to the same release");
+        control.refuse(Refusal::Version, text.clone())?;
+        return Err(ChannelError::Refused(wire::Refused { code: Refusal::Version, text }));
+    };
+    let program = concat!("driftless ", env!("CARGO_PKG_VERSION")).into();
+    let nonce = super::random_bytes()?;
+    control.send(&Message::HelloAnswer(HelloAnswer { version, program, capabilities: 0, nonce, proof: Vec::new() }))?;
+    control.trust();
+    Ok(())
+}
+
+/// The next message; `None` once the other side has ended the conversation.
+fn next(control: &mut Channel, peer: &str, monitor: &dyn Monitor) -> Result<Option<Message>, SyncError> {
+    control.set_read_wait(GLANCE);
+    loop {
+        if monitor.cancelled() {
+            return Err(SyncError::Cancelled);
+        }
+        match control.poll() {
+            Ok(None) => {}
+            Ok(some) => return Ok(some),
+            Err(ChannelError::Ended) => return Ok(None),
+            Err(error) => return Err(SyncError::of_remote(peer, error)),
+        }
+    }
+}
+
+/// Tells the other side what went wrong here, and gives it the time to read that.
+fn tell(connection: &Connection, control: &mut Channel, error: &SyncError) {
+    let (code, text) = match error {
+        // It is what failed, or what told us.
+        SyncError::Remote { source: ChannelError::Io(_) | ChannelError::Link(_) | ChannelError::Ended, .. } => return,
+        SyncError::Remote { .. } => (Refusal::Request, error.to_string()),
+        SyncError::Refuse { code, text } => (*code, text.clone()),
+        SyncError::Guard(text) => (Refusal::Guard, text.clone()),
+        SyncError::Root(text) => (Refusal::Folder, text.clone()),
+        SyncError::State(StateError::Locked { .. }) => (Refusal::Busy, error.to_string()),
+        SyncError::Cancelled => (Refusal::Failed, "the other side was stopped; what was done is recorded".into()),
+        error => (Refusal::Failed, error.to_string()),
+    };
+    // Where it cannot be told, the end of the connection tells it.
+    if control.refuse(code, text).is_ok() {
+        let _ = connection.wait_closed(HELLO);
+    }
+}
+
+/// A run under way.
+struct Serving<'a> {
+    connection: &'a Arc<Connection>,
+    control: &'a mut Channel,
+    peer: &'a str,
+    opened: &'a Arc<Opened>,
+    asked: &'a Asked,
+    rules: [Rules; 2],
+    unavailable: [Vec<RelPath>; 2],
+    end: LocalEnd,
+    there: Option<Arc<RemoteThere>>,
+}
+
+impl Serving<'_> {
+    fn run(mut self, monitor: &dyn Monitor) -> Result<(), SyncError> {
+        while let Some(message) = next(self.control, self.peer, monitor)? {
+            match message {
+                Message::Scan(_) => self.scan(monitor)?,
+                Message::Ready(ready) => self.learn(ready)?,
+                Message::Survey(survey) => self.survey(survey.items, monitor)?,
+                Message::Apply(apply) => self.apply(apply, monitor)?,
+                Message::Finish(_) => self.finish(monitor)?,
+                // It came when the work was over.
+                Message::Cancel(_) => {}
+                Message::Bye(_) => return Ok(()),
+                other => return Err(self.failed(ChannelError::unexpected(other, "something to do"))),
+            }
+        }
+        Ok(())
+    }
+
+    fn failed(&self, error: ChannelError) -> SyncError {
+        SyncError::of_remote(self.peer, error)
+    }
+
+    fn send(&mut self, message: &Message) -> Result<(), SyncError> {
+        let sent = self.control.send(message).and_then(|()| self.control.flush());
+        sent.map_err(|error| self.failed(error))
+    }
+
+    fn scan(&mut self, monitor: &dyn Monitor) -> Result<(), SyncError> {
+        let Serving { control, end, asked, rules, .. } = self;
+        let terms = ScanTerms { options: &asked.options, rules, run_rules: &asked.run_rules };
+        let (scanned, told) = while_told(control, monitor, false, |monitor| end.scan(&terms, monitor));
+        told.map_err(|error| self.failed(error))?;
+        let scanned = scanned?;
+        let state = &self.opened.state;
+        // What is told of this side must be true after a power cut too.
+        state.settle()?;
+        let root = state.listing(&RelPath::root(), &Filter::Since { after: u64::MAX, also: Arc::default() })?;
+        let message = Scanned {
+            entries: scanned.entries,
+            changed: scanned.changed,
+            vanished: scanned.vanished,
+            failed: scanned.failed,
+            problems: Problem::some(&scanned.problems),
+            unavailable: scanned.unavailable.iter().take(wire::MAX_LIST).cloned().collect(),
+            seq: root.seq,
+            identity: roots::identity(state)?,
+            sub: (*root.sub).clone(),
+            bound: (*root.bound).clone(),
+            digest: root.digest,
+        };
+        self.unavailable[1] = scanned.unavailable;
+        self.send(&Message::Scanned(message))
+    }
+
+    /// The asker says what it is now.
+    fn learn(&mut self, ready: wire::Ready) -> Result<(), SyncError> {
+        let facts = Facts { identity: ready.identity, passing: ready.passing, location: self.asked.introduction.location.clone() };
+        self.unavailable[0] = ready.unavailable;
+        match &self.there {
+            Some(there) => there.learn(facts, ready.seq),
+            None => {
+                self.opened.follow(&facts)?;
+                self.there = Some(Arc::new(RemoteThere::new(self.connection.clone(), facts, ready.seq)));
+            }
+        }
+        Ok(())
+    }
+
+    fn there(&self) -> Result<Arc<RemoteThere>, SyncError> {
+        let found = ChannelError::Unexpected { found: "a wish for work", expected: "who asks for it" };
+        self.there.clone().ok_or_else(|| self.failed(found))
+    }
+
+    /// May the asker change anything here?
+    fn check_writable(&self, what: &str) -> Result<(), SyncError> {
+        if self.asked.mode != Mode::SendOnly {
+            return Ok(());
+        }
+        let text = format!(
+            "{what}, and this machine may only read the folder there (send-only). Grant it another mode there, or synchronise with \
+             --force for the side that may not be changed"
+        );
+        Err(SyncError::Refuse { code: Refusal::NotGranted, text })
+    }
+
+    fn survey(&mut self, items: bool, monitor: &dyn Monitor) -> Result<(), SyncError> {
+        let there = self.there()?;
+        let unavailable = self.unavailable.concat();
+        let Serving { control, end, asked, rules, .. } = self;
+        let terms = Terms { options: &asked.options, rules, run_rules: &asked.run_rules, unavailable: &unavailable };
+        let (surveyed, told) = while_told(control, monitor, items, |monitor| {
+            let mut each = |item: &Item| monitor.item(item, Side::B.index(), Done::Done);
+            let each = items.then_some(&mut each as &mut dyn FnMut(&Item));
+            end.survey(&*there, &terms, each, monitor)
+        });
+        told.map_err(|error| self.failed(error))?;
+        let Surveyed { totals, stopped } = surveyed?;
+        let changes = totals.created + totals.updated + totals.deleted + totals.moved + (totals.conflicts - totals.skipped.min(totals.conflicts));
+        if changes > 0 && !self.asked.options.dry_run {
+            self.check_writable(&format!("{changes} paths would change on {}", self.opened.root.path().display()))?;
+        }
+        let stopped = stopped.map(|stopped| stopped.to_string());
+        self.send(&Message::Surveyed(wire::Surveyed { totals: totals.into(), stopped }))
+    }
+
+    fn apply(&mut self, apply: wire::Apply, monitor: &dyn Monitor) -> Result<(), SyncError> {
+        self.check_writable("a change was asked for")?;
+        if self.asked.options.dry_run {
+            let error = ChannelError::Unexpected { found: "a wish for a change", expected: "nothing but looking" };
+            return Err(self.failed(error));
+        }
+        let there = self.there()?;
+        let unavailable = self.unavailable.concat();
+        let Serving { control, end, asked, rules, .. } = self;
+        let terms = Terms { options: &asked.options, rules, run_rules: &asked.run_rules, unavailable: &unavailable };
+        let (pulled, told) =
+            while_told(control, monitor, apply.items, |monitor| end.pull(&*there, &terms, apply.number, monitor));
+        told.map_err(|error| self.failed(error))?;
+        let Pulled { totals, problems, whole, cancelled, again, news, stopped } = pulled?;
+        let state = &self.opened.state;
+        state.settle()?;
+        let applied = Applied {
+            totals: totals.into(),
+            problems: Problem::some(&problems),
+            whole,
+            cancelled,
+            again,
+            news,
+            stopped: stopped.map(|stopped| stopped.to_string()),
+            identity: roots::identity(state)?,
+            seq: state.seq(),
+        };
+        self.send(&Message::Applied(applied))
+    }
+
+    fn finish(&mut self, monitor: &dyn Monitor) -> Result<(), SyncError> {
+        if self.asked.mode == Mode::SendOnly {
+            return self.send(&Message::Finished(Finished { rules: wire::RulesNow::Same }));
+        }
+        let there = self.there()?;
+        let Serving { control, end, asked, .. } = self;
+        let (rules, told) = while_told(control, monitor, false, |monitor| end.finish(&*there, &asked.options, monitor));
+        told.map_err(|error| self.failed(error))?;
+        let rules = match rules? {
+            RulesNow::Same => wire::RulesNow::Same,
+            RulesNow::Other(rules) if rules.text().len() <= wire::MAX_RULES => wire::RulesNow::Other(rules.text().into()),
+            RulesNow::Other(_) | RulesNow::Unusable => wire::RulesNow::Unusable,
+        };
+        self.send(&Message::Finished(Finished { rules }))
+    }
+}

@@ -1,0 +1,254 @@
+//! A run across a connection: one root here, one behind a host, over both kinds of connection.
+#![allow(clippy::disallowed_methods, reason = "tests make, change and look at files as users do")]
+
+use anyhow::{Context as _, Result, ensure};
+use fixtures::tree::{Tree, diff};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+use sync_core::io::link::{Connection, Identity, Network, local_pair};
+use sync_core::io::sync::{Export, Host, HostOptions, Options, Place, Policy, Remote, Report, Side, Sync, SyncError};
+use sync_core::path::RelPath;
+use sync_core::peer::{Mode, PublicKey};
+use sync_core::report::Silent;
+
+/// Two roots, of which b is served as `folder`.
+struct Lab {
+    home: tempfile::TempDir,
+    host: Host,
+}
+
+/// What the asker wants.
+struct Wish {
+    options: Options,
+    folder: &'static str,
+    sub: &'static str,
+    granted: Option<Mode>,
+    /// Is the remote root the first?
+    turned: bool,
+}
+
+impl Default for Wish {
+    fn default() -> Wish {
+        Wish { options: Options::standard(), folder: "folder", sub: "", granted: Some(Mode::TwoWay), turned: false }
+    }
+}
+
+impl Lab {
+    fn new(a: &str, b: &str) -> Result<Lab> {
+        let home = tempfile::tempdir()?;
+        for (name, text) in [("a", a), ("b", b)] {
+            let root = home.path().join(name);
+            fs::create_dir(&root)?;
+            Tree::parse(text)?.write_to(&root)?;
+        }
+        let export = Export { name: "folder".parse()?, path: home.path().join("b") };
+        let options = HostOptions { state_dir: None, keep_versions: Some(Duration::from_secs(3600)) };
+        Ok(Lab { home, host: Host::new(vec![export], options) })
+    }
+
+    fn root(&self, name: &str) -> PathBuf {
+        self.home.path().join(name)
+    }
+
+    fn write(&self, path: &str, text: &str) -> Result<()> {
+        Ok(fs::write(self.home.path().join(path), text)?)
+    }
+
+    fn read(&self, path: &str) -> Result<String> {
+        fs::read_to_string(self.home.path().join(path)).with_context(|| path.to_owned())
+    }
+
+    /// One run over a connection within this process: what the asker got, and what the host said.
+    fn run(&self, wish: Wish) -> (Result<(Report, u64), SyncError>, Result<(), SyncError>) {
+        let keys = [1, 2].map(|key| PublicKey::from_bytes([key; 32]));
+        let [near, far] = local_pair(keys, [7; 32]);
+        self.run_over(near, far, wish)
+    }
+
+    fn run_over(
+        &self,
+        near: Connection,
+        far: Connection,
+        wish: Wish,
+    ) -> (Result<(Report, u64), SyncError>, Result<(), SyncError>) {
+        thread::scope(|scope| {
+            let granted = wish.granted;
+            let served = scope.spawn(move || self.host.serve(far, &|_| granted, &Silent));
+            let asked = self.ask(near, wish);
+            (asked, served.join().expect("the host does not panic"))
+        })
+    }
+
+    fn ask(&self, near: Connection, wish: Wish) -> Result<(Report, u64), SyncError> {
+        let remote = Remote {
+            connection: Arc::new(near),
+            folder: wish.folder.parse().expect("a name"),
+            sub: RelPath::parse(wish.sub.as_bytes()).expect("a path"),
+            shown: "quic://host/folder".into(),
+        };
+        let (a, b) = (Place::Local(self.root("a")), Place::Remote(remote));
+        let (a, b) = if wish.turned { (b, a) } else { (a, b) };
+        let mut sync = Sync::open_with(a, b, wish.options, &Silent)?;
+        let report = sync.apply(&Silent)?;
+        let traffic = sync.traffic();
+        Ok((report, traffic.sent + traffic.received))
+    }
+
+    /// A run that goes well on both sides.
+    fn well(&self, wish: Wish) -> Result<(Report, u64)> {
+        let (asked, served) = self.run(wish);
+        served.context("the host")?;
+        Ok(asked?)
+    }
+
+    fn equal(&self) -> Result<()> {
+        let (a, b) = (Tree::read(&self.root("a"))?, Tree::read(&self.root("b"))?);
+        ensure!(a == b, "{}", diff(&a, &b));
+        Ok(())
+    }
+}
+
+#[test]
+fn edits_on_both_sides_cross_and_a_second_run_crosses_little() -> Result<()> {
+    let lab = Lab::new("d/x = one\ny = two\nl -> y\n", "e/z = three\n")?;
+    let (report, _) = lab.well(Wish::default())?;
+    assert!(report.in_sync, "{report:?}");
+    assert_eq!(report.totals.map(|totals| totals.created), [2, 4]);
+    lab.equal()?;
+    lab.write("a/d/x", "edited here")?;
+    lab.write("b/y", "edited there")?;
+    fs::remove_dir_all(lab.root("b").join("e"))?;
+    fs::rename(lab.root("a").join("l"), lab.root("a").join("m"))?;
+    let (report, _) = lab.well(Wish { turned: true, ..Wish::default() })?;
+    assert!(report.in_sync, "{report:?}");
+    lab.equal()?;
+    assert_eq!((lab.read("b/d/x")?, lab.read("a/y")?), ("edited here".into(), "edited there".into()));
+    assert!(!lab.root("a").join("e").exists() && !lab.root("b").join("l").exists());
+    let (report, bytes) = lab.well(Wish::default())?;
+    assert!(report.in_sync && bytes < 4096, "{bytes} bytes, {report:?}");
+    Ok(())
+}
+
+#[test]
+fn a_conflict_stays_open_and_is_resolved_by_policy_on_both_sides() -> Result<()> {
+    let lab = Lab::new("x = one\n", "")?;
+    lab.well(Wish::default())?;
+    lab.write("a/x", "ours")?;
+    lab.write("b/x", "theirs")?;
+    for _ in 0..2 {
+        let (report, _) = lab.well(Wish::default())?;
+        assert!(!report.in_sync && report.totals.iter().any(|totals| totals.conflicts == 1), "{report:?}");
+        assert_eq!((lab.read("a/x")?, lab.read("b/x")?), ("ours".into(), "theirs".into()));
+    }
+    let options = Options { conflicts: Policy::Side(Side::B), ..Options::standard() };
+    let (report, _) = lab.well(Wish { options, ..Wish::default() })?;
+    assert!(report.in_sync, "{report:?}");
+    assert_eq!((lab.read("a/x")?, lab.read("b/x")?), ("theirs".into(), "theirs".into()));
+    lab.equal()
+}
+
+#[test]
+fn equal_trees_meet_without_conflict_and_without_content_crossing() -> Result<()> {
+    let big = "x".repeat(1 << 20);
+    let lab = Lab::new("d/\n", "d/\n")?;
+    for root in ["a", "b"] {
+        lab.write(&format!("{root}/d/big"), &big)?;
+    }
+    let (report, bytes) = lab.well(Wish::default())?;
+    assert!(report.in_sync && bytes < 20_000, "{bytes} bytes, {report:?}");
+    Ok(())
+}
+
+#[test]
+fn what_is_not_granted_is_refused_and_nothing_is_made() -> Result<()> {
+    let lab = Lab::new("x = one\n", "")?;
+    for (wish, said) in [
+        (Wish { granted: None, ..Wish::default() }, "not granted"),
+        (Wish { folder: "other", ..Wish::default() }, "no folder other"),
+        (Wish { sub: "missing", ..Wish::default() }, "missing"),
+    ] {
+        let (asked, served) = lab.run(wish);
+        let told = asked.err().context("it was refused")?.to_string();
+        assert!(told.contains(said) && told.contains("quic://host/folder"), "{told}");
+        assert!(served.is_err());
+        assert!(!lab.root("a").join(".driftless").exists() && !lab.root("b").join(".driftless").exists());
+    }
+    Ok(())
+}
+
+#[test]
+fn modes_of_a_grant_are_kept() -> Result<()> {
+    let lab = Lab::new("x = one\n", "")?;
+    lab.well(Wish::default())?;
+    let wish = |mode| Wish { granted: Some(mode), ..Wish::default() };
+    lab.write("b/y", "from there")?;
+    assert!(lab.well(wish(Mode::SendOnly))?.0.in_sync);
+    assert_eq!(lab.read("a/y")?, "from there");
+    lab.write("a/x", "edited here")?;
+    let told = lab.run(wish(Mode::SendOnly)).0.err().context("it was refused")?.to_string();
+    assert!(told.contains("send-only") && lab.read("b/x")? == "one", "{told}");
+    lab.write("b/z", "secret")?;
+    lab.well(wish(Mode::ReceiveOnly))?;
+    assert!(lab.read("b/x")? == "edited here" && !lab.root("a").join("z").exists());
+    assert!(lab.well(Wish::default())?.0.in_sync);
+    lab.equal()?;
+    fs::remove_file(lab.root("a").join("z"))?;
+    let told = lab.run(wish(Mode::NoDelete)).0.err().context("it was refused")?.to_string();
+    assert!(told.contains("would delete 1 of"), "{told}");
+    assert_eq!(lab.read("b/z")?, "secret");
+    Ok(())
+}
+
+#[test]
+fn a_part_of_a_folder_is_a_root_and_no_link_leads_out_of_it() -> Result<()> {
+    let lab = Lab::new("x = one\n", "sub/\nsub/y = two\n")?;
+    std::os::unix::fs::symlink(lab.home.path(), lab.root("b").join("out"))?;
+    assert!(lab.well(Wish { sub: "sub", ..Wish::default() })?.0.in_sync);
+    assert_eq!((lab.read("b/sub/x")?, lab.read("a/y")?), ("one".into(), "two".into()));
+    for sub in ["out", "out/a"] {
+        let (asked, _) = lab.run(Wish { sub, ..Wish::default() });
+        assert!(asked.is_err());
+    }
+    Ok(())
+}
+
+#[test]
+fn a_deleted_root_stops_the_run_before_anything_is_changed() -> Result<()> {
+    let lab = Lab::new("x = one\ny = two\nz = three\n", "")?;
+    lab.well(Wish::default())?;
+    for name in ["x", "y", "z"] {
+        fs::remove_file(lab.root("a").join(name))?;
+    }
+    let (asked, _) = lab.run(Wish::default());
+    let told = asked.err().context("it was stopped")?;
+    assert!(matches!(&told, SyncError::Guard(text) if text.contains("all 3 paths")), "{told}");
+    assert_eq!(lab.read("b/x")?, "one");
+    Ok(())
+}
+
+#[test]
+fn over_quic_it_is_the_same() -> Result<()> {
+    let lab = Lab::new("d/\nd/x = one\ny = two\n", "z = three\n")?;
+    let (here, there) = (Identity::generate()?, Identity::generate()?);
+    let (here_id, there_id) = (here.id(), there.id());
+    let (near, far) = (Network::new(here)?, Network::new(there)?);
+    let listener = far.listen("127.0.0.1:0".parse()?, BTreeSet::from([here_id]))?;
+    let address = listener.address().to_string().parse()?;
+    for round in 0..2 {
+        let (asked, served) = thread::scope(|scope| {
+            let accepted = scope.spawn(|| listener.accept(Duration::from_secs(10)));
+            let dialled = near.dial(there_id, &[address], Duration::from_secs(10));
+            let accepted = accepted.join().expect("no panic");
+            Ok::<_, anyhow::Error>(lab.run_over(dialled?, accepted?, Wish::default()))
+        })?;
+        served.context("the host")?;
+        let (report, bytes) = asked?;
+        assert!(report.in_sync && (round == 0 || bytes < 8192), "{bytes} bytes, {report:?}");
+        lab.equal()?;
+    }
+    Ok(())
+}
