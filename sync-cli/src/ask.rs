@@ -1,12 +1,12 @@
 //! The plan on a terminal, as much of it as fits, and the one question about it.
 
+use crate::location::Location;
 use crate::output::Output;
 use crate::render;
 use crate::run::Run;
 use crate::tally::{Tally, foresee, index};
 use anyhow::{Context, Result};
 use std::io::BufRead;
-use std::path::Path;
 use sync_core::io::sync::{Plan, Policy, Side};
 use sync_core::plan::Item;
 use sync_core::report::Done;
@@ -60,7 +60,7 @@ impl View {
     }
 
     /// Shows the plan. It is no result yet, so it stands on stderr like the question.
-    pub(crate) fn show(&self, output: &Output, roots: [&Path; 2], plan: &Plan) {
+    pub(crate) fn show(&self, output: &Output, roots: [&Location; 2], plan: &Plan) {
         for side in [Side::B, Side::A] {
             let at = index(side);
             if self.shown[at].is_empty() {

@@ -1,6 +1,7 @@
 //! The command line: what can be said, and its help. Values are made by `values`, meaning is given by `commands`.
 
-use crate::values::{self, Grant, Retention};
+use crate::location::Location;
+use crate::values::{self, Grant, NamedRoot, Retention};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use std::net::SocketAddr;
@@ -40,7 +41,9 @@ pub(crate) enum Command {
     ///
     /// On a terminal the plan is shown and one question is asked; with --batch nothing is asked.
     #[command(after_help = "Examples:\n  driftless sync /srv/photos /mnt/backup/photos\n  \
-                            driftless sync --batch --conflicts keep-both --path 2026/03 /srv/a /srv/b")]
+                            driftless sync --batch --conflicts keep-both --path 2026/03 /srv/a /srv/b\n  \
+                            driftless sync /srv/hot quic://web2.example.net/hot\n  \
+                            driftless sync /srv/hot me@web2.example.net:/srv/hot")]
     Sync(SyncArgs),
     /// Show what a sync would do; no file of yours is changed
     ///
@@ -65,6 +68,13 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  driftless restore /srv/photos 2026/03/a.jpg\n  \
                             driftless restore /srv/photos 2026/03/a.jpg --version 17")]
     Restore(RestoreArgs),
+    /// Export roots to known machines, until a signal ends it
+    ///
+    /// Each machine gets what `peer add --grant` or `pair --grant` gave it, and is known as soon as it is added. `driftless sync`
+    /// reaches the roots as quic://HOST:PORT/NAME. TERM ends it with 0; sessions under way finish what they have begun.
+    #[command(after_help = "Examples:\n  driftless peer add laptop ID --grant hot=two-way\n  \
+                            driftless serve --listen 0.0.0.0:4477 --root hot=/srv/hot --root cold=/srv/cold")]
+    Serve(ServeArgs),
     /// Print this machine's id, and nothing else
     ///
     /// The id is a fingerprint of the machine's key, which is made on first use and kept in DRIFTLESS_HOME.
@@ -119,14 +129,14 @@ pub(crate) struct StatusArgs {
 /// What `sync` and `status` share.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// First root
+    /// First root: a path, quic://HOST[:PORT]/FOLDER[/SUB], ssh://[USER@]HOST[:PORT]/PATH or [USER@]HOST:PATH
     #[arg(value_name = "A", value_hint = ValueHint::DirPath,
-          value_parser = OsStringValueParser::new().try_map(values::root))]
-    pub(crate) a: PathBuf,
-    /// Second root
+          value_parser = OsStringValueParser::new().try_map(Location::parse))]
+    pub(crate) a: Location,
+    /// Second root, likewise
     #[arg(value_name = "B", value_hint = ValueHint::DirPath,
-          value_parser = OsStringValueParser::new().try_map(values::root))]
-    pub(crate) b: PathBuf,
+          value_parser = OsStringValueParser::new().try_map(Location::parse))]
+    pub(crate) b: Location,
     /// Print JSON lines; the last one is the summary
     #[arg(long)]
     pub(crate) json: bool,
@@ -164,6 +174,24 @@ pub(crate) struct RunArgs {
     /// Equal files merge, differing ones become conflicts, and what was deleted may come back; nothing is lost.
     #[arg(long)]
     pub(crate) rejoin: bool,
+    #[command(flatten)]
+    pub(crate) reach: ReachArgs,
+}
+
+/// How roots on other machines are reached.
+#[derive(Debug, Args)]
+pub(crate) struct ReachArgs {
+    /// Which known peer answers at a quic:// root; if both roots are such, give it twice
+    ///
+    /// Without it the peer is found by the address, as `driftless peer add` was told it.
+    #[arg(long = "peer", value_name = "NAME")]
+    pub(crate) peers: Vec<Name>,
+    /// The program that reaches other machines for roots behind ssh, with its arguments
+    #[arg(long, value_name = "CMD", default_value = "ssh -T", value_parser = values::words)]
+    pub(crate) rsh: values::Words,
+    /// What driftless is called on the machine behind ssh, as the shell there reads it
+    #[arg(long, value_name = "CMD", default_value = "driftless")]
+    pub(crate) remote_command: String,
 }
 
 /// Where the state is.
@@ -179,7 +207,7 @@ pub(crate) struct StateArgs {
 pub(crate) struct RootArgs {
     /// A root that was synchronised before
     #[arg(value_name = "ROOT", value_hint = ValueHint::DirPath,
-          value_parser = OsStringValueParser::new().try_map(values::root))]
+          value_parser = OsStringValueParser::new().try_map(values::local_root))]
     pub(crate) root: PathBuf,
     #[command(flatten)]
     pub(crate) state: StateArgs,
@@ -230,6 +258,29 @@ pub(crate) struct RestoreArgs {
     /// Number of the version, as `driftless versions` lists it; without it the newest one
     #[arg(long, value_name = "ID")]
     pub(crate) version: Option<i64>,
+}
+
+/// Arguments of `serve`.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Where to listen, IP:PORT; port 0 takes any that is free
+    #[arg(long, value_name = "ADDR", required_unless_present = "once")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// A folder, and the name by which peers ask for it; may be repeated
+    #[arg(long = "root", value_name = "NAME=PATH", required = true,
+          value_parser = OsStringValueParser::new().try_map(values::named_root))]
+    pub(crate) roots: Vec<NamedRoot>,
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
+    /// How long replaced and deleted versions are kept here (7d, 12h, 30m, 90s), or off
+    #[arg(long, value_name = "DURATION", default_value = "7d", value_parser = values::retention)]
+    pub(crate) keep_versions: Retention,
+    /// One session with the machine of this id, which knows this side by what is printed: for ssh
+    #[arg(long, value_name = "ID", hide = true)]
+    pub(crate) once: Option<Id>,
+    /// Print JSON lines; the last one is the summary
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Arguments of `id`.

@@ -3,14 +3,18 @@
 //! Everything it knows of synchronisation comes from `sync-core`; here are words, streams and questions.
 
 mod ask;
+mod bridge;
 mod cli;
 mod commands;
 mod exit;
 mod home;
 mod json;
+mod location;
 mod monitor;
+mod offer;
 mod output;
 mod progress;
+mod reach;
 mod render;
 mod run;
 mod signals;

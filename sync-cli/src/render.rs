@@ -1,6 +1,7 @@
 //! Plans, results and numbers as text for people. Every name is escaped here, once. Pure.
 
 use crate::json;
+use crate::location::Location;
 use crate::tally::{Tally, index};
 use chrono::{DateTime, Local};
 use indicatif::{BinaryBytes, HumanCount};
@@ -20,12 +21,12 @@ pub(crate) fn root(path: &Path) -> String {
 }
 
 /// The head above all that changes on one side: "/srv/a → /srv/b".
-pub(crate) fn direction(side: Side, roots: [&Path; 2]) -> String {
+pub(crate) fn direction(side: Side, roots: [&Location; 2]) -> String {
     let (from, to) = match side {
         Side::B => (roots[0], roots[1]),
         Side::A => (roots[1], roots[0]),
     };
-    format!("{} → {}", root(from), root(to))
+    format!("{from} → {to}")
 }
 
 /// One planned item, below the head of its side.
@@ -127,10 +128,10 @@ pub(crate) fn volume(size: u64, time: Duration) -> String {
 const LONGEST: usize = 300;
 
 /// A problem in one line. The JSON lines have the whole path.
-pub(crate) fn problem(root_path: &Path, problem: &Problem) -> String {
+pub(crate) fn problem(root: &Location, problem: &Problem) -> String {
     let place = match problem.path.is_root() {
-        true => root(root_path),
-        false => format!("{}/{}", root(root_path), problem.path),
+        true => root.to_string(),
+        false => format!("{}/{}", root.to_string().trim_end_matches('/'), problem.path),
     };
     let error = escape(problem.error.as_bytes());
     format!("failed: {}: {}: {}", shortened(&place), problem.step, shortened(&error))
@@ -228,7 +229,7 @@ mod tests {
     #[test]
     fn a_path_longer_than_anybody_reads_loses_its_middle() {
         let path = RelPath::parse([&b"top"[..], &[b"/d".as_slice(); 200].concat(), b"/end"].concat().as_slice()).unwrap();
-        let line = problem(Path::new("/r"), &Problem { path, step: "list", error: "too deep".into() });
+        let line = problem(&Location::Local("/r".into()), &Problem { path, step: "list", error: "too deep".into() });
         assert!(line.starts_with("failed: /r/top/d/") && line.ends_with("/d/end: list: too deep"), "{line}");
         assert!(line.contains(" … ") && line.chars().count() < 340, "{line}");
     }

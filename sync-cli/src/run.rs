@@ -1,18 +1,23 @@
 //! One run of two roots, as `sync` and `status` share it: options, planning, and the end with its summary.
 
+use crate::bridge::Bridge;
 use crate::cli::{ConflictChoice, RunArgs, SideChoice};
 use crate::exit::{self, Exit};
 use crate::json::{Event, ItemLine, SummaryLine};
+use crate::location::Location;
 use crate::monitor::Listener;
 use crate::output::Output;
 use crate::progress::Stopwatch;
+use crate::reach::{Reached, reach};
 use crate::render;
 use crate::tally::{Tally, foresee};
 use anyhow::Result;
-use std::path::Path;
+use std::cell::{Cell, RefCell};
 use std::time::Duration;
 use sync_core::entry::AttrMask;
-use sync_core::io::sync::{Options, Plan, Policy, Report, Side, Sync, Totals};
+use sync_core::io::link::Traffic;
+use sync_core::io::sync::{Options, Plan, Policy, Report, Side, Sync, SyncError, Totals};
+use sync_core::plan::Item;
 use sync_core::report::Done;
 
 /// A run under way.
@@ -20,6 +25,10 @@ pub(crate) struct Run<'a> {
     pub(crate) args: &'a RunArgs,
     pub(crate) listener: Listener<'a>,
     watch: Stopwatch,
+    /// What crossed links so far; nothing does between two local roots.
+    traffic: Cell<Traffic>,
+    /// They end with the run, and not before.
+    bridges: RefCell<Vec<Bridge>>,
 }
 
 /// What came out of a run.
@@ -38,7 +47,7 @@ impl<'a> Run<'a> {
     pub(crate) fn begin(args: &'a RunArgs, output: &'a Output, verbose: bool) -> Result<Run<'a>> {
         let watch = Stopwatch::start();
         let listener = Listener::new(output, watch, verbose)?;
-        Ok(Run { args, listener, watch })
+        Ok(Run { args, listener, watch, traffic: Cell::default(), bridges: RefCell::default() })
     }
 
     /// Where results go.
@@ -47,7 +56,7 @@ impl<'a> Run<'a> {
     }
 
     /// The roots, first and second.
-    pub(crate) fn roots(&self) -> [&'a Path; 2] {
+    pub(crate) fn roots(&self) -> [&'a Location; 2] {
         [&self.args.a, &self.args.b]
     }
 
@@ -56,9 +65,20 @@ impl<'a> Run<'a> {
         self.watch.elapsed()
     }
 
-    /// Opens and scans both roots.
+    /// Reaches, opens and scans both roots.
     pub(crate) fn open(&self, dry_run: bool) -> Result<Sync> {
-        Ok(Sync::open(&self.args.a, &self.args.b, options(self.args, dry_run), &self.listener)?)
+        let Reached { places: [a, b], bridges } = reach(self.args, &self.listener.interrupt)?;
+        *self.bridges.borrow_mut() = bridges;
+        let sync = Sync::open_with(a, b, options(self.args, dry_run), &self.listener)?;
+        self.traffic.set(sync.traffic());
+        Ok(sync)
+    }
+
+    /// A step of an opened run; what crossed links in it is counted, whatever came of it.
+    pub(crate) fn step<T>(&self, sync: &mut Sync, step: impl FnOnce(&mut Sync) -> Result<T, SyncError>) -> Result<T> {
+        let done = step(sync);
+        self.traffic.set(sync.traffic());
+        Ok(done?)
     }
 
     /// Plans and prints everything that would be done; changes nothing.
@@ -67,7 +87,7 @@ impl<'a> Run<'a> {
         let scan = self.elapsed();
         let (policy, output) = (policy(self.args), self.output());
         let (mut tally, mut last) = (Tally::default(), None);
-        let plan = sync.plan(&self.listener, &mut |side, item| {
+        let mut each = |side, item: &Item| {
             let done = foresee(item, policy);
             if !tally.add(side, item, done) {
                 return;
@@ -85,7 +105,8 @@ impl<'a> Run<'a> {
                 }
                 output.line(&render::planned_item(item));
             }
-        })?;
+        };
+        let plan = self.step(&mut sync, |sync| sync.plan(&self.listener, &mut each))?;
         self.tell_plan(&plan, &tally);
         render::conflicts_left(&tally, true).iter().for_each(|line| output.line(line));
         let outcome = self.looked(&plan, &tally, scan);
@@ -120,13 +141,13 @@ impl<'a> Run<'a> {
         self.listener.progress.clear();
         match ended {
             Ok(outcome) => {
-                self.output().event(&Event::Summary(summary(&outcome)));
+                self.output().event(&Event::Summary(self.summary(&outcome)));
                 Ok(Exit::of_run(outcome.in_sync, outcome.failed))
             }
             Err(error) => {
                 let done = self.so_far();
                 let error_text = Some(exit::words(&error));
-                self.output().event(&Event::Summary(SummaryLine { error: error_text, ..summary(&done) }));
+                self.output().event(&Event::Summary(SummaryLine { error: error_text, ..self.summary(&done) }));
                 let text = render::both_sides(&done.totals, render::DONE);
                 if text != render::NOTHING {
                     self.output().line(&format!("done before it stopped: {text}"));
@@ -171,6 +192,25 @@ impl<'a> Run<'a> {
         self.output().line(&render::plan_total(&outcome.totals, tally.skipped(), size));
     }
 
+    fn summary(&self, outcome: &Outcome) -> SummaryLine {
+        let sum = |field: fn(&Totals) -> u64| outcome.totals.iter().map(field).sum();
+        SummaryLine {
+            in_sync: outcome.in_sync,
+            created: sum(|totals| totals.created),
+            updated: sum(|totals| totals.updated),
+            deleted: sum(|totals| totals.deleted),
+            moved: sum(|totals| totals.moved),
+            conflicts: outcome.conflicts,
+            skipped: outcome.skipped,
+            failed: outcome.failed,
+            bytes_sent: self.traffic.get().sent,
+            bytes_received: self.traffic.get().received,
+            scan_ms: millis(outcome.scan),
+            total_ms: millis(outcome.total),
+            error: None,
+        }
+    }
+
     /// The line of a run that found both roots equal.
     pub(crate) fn tell_nothing_to_do(&self) {
         let entries = render::counted(self.listener.progress.scanned(), "entry", "entries");
@@ -206,26 +246,6 @@ fn options(args: &RunArgs, dry_run: bool) -> Options {
         rejoin: args.rejoin,
         state_dir: args.state.state_dir.clone(),
         dry_run,
-    }
-}
-
-fn summary(outcome: &Outcome) -> SummaryLine {
-    let sum = |field: fn(&Totals) -> u64| outcome.totals.iter().map(field).sum();
-    SummaryLine {
-        in_sync: outcome.in_sync,
-        created: sum(|totals| totals.created),
-        updated: sum(|totals| totals.updated),
-        deleted: sum(|totals| totals.deleted),
-        moved: sum(|totals| totals.moved),
-        conflicts: outcome.conflicts,
-        skipped: outcome.skipped,
-        failed: outcome.failed,
-        // Nothing crosses a link between two local roots.
-        bytes_sent: 0,
-        bytes_received: 0,
-        scan_ms: millis(outcome.scan),
-        total_ms: millis(outcome.total),
-        error: None,
     }
 }
 

@@ -4,14 +4,15 @@ use anyhow::Context;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crate::exit::Exit;
 
 /// What a signal asked for.
 #[derive(Debug)]
 pub(crate) struct Interrupt {
-    asked: Arc<AtomicBool>,
+    /// The number of the last signal; 0: none came.
+    asked: Arc<AtomicUsize>,
     waiting: Arc<AtomicBool>,
 }
 
@@ -22,7 +23,7 @@ impl Interrupt {
         for signal in [SIGINT, SIGTERM] {
             let code = Exit::Interrupted as i32;
             flag::register_conditional_shutdown(signal, code, Arc::clone(&interrupt.waiting))
-                .and_then(|_| flag::register(signal, Arc::clone(&interrupt.asked)))
+                .and_then(|_| flag::register_usize(signal, Arc::clone(&interrupt.asked), signal as usize))
                 .context("cannot take over Ctrl-C")?;
         }
         Ok(interrupt)
@@ -30,7 +31,17 @@ impl Interrupt {
 
     /// Was the run asked to stop?
     pub(crate) fn asked(&self) -> bool {
-        self.asked.load(Ordering::Relaxed)
+        self.asked.load(Ordering::Relaxed) != 0
+    }
+
+    /// Was it TERM that asked, as whoever manages services does?
+    pub(crate) fn is_term(&self) -> bool {
+        self.asked.load(Ordering::Relaxed) == SIGTERM as usize
+    }
+
+    /// A further signal ends the process at once: its user does not want to wait for what was begun.
+    pub(crate) fn end_at_once_from_now_on(&self) {
+        self.waiting.store(true, Ordering::SeqCst);
     }
 
     /// Runs `question`, during which a signal ends the process at once: a read from a terminal would not

@@ -1,6 +1,7 @@
 //! Values of the command line that need more than a conversion: roots, paths below them, durations, limits.
 
-use std::ffi::OsString;
+use crate::location::Location;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,21 +9,45 @@ use sync_core::io::sync::MaxDelete;
 use sync_core::path::{RelPath, escape};
 use sync_core::peer::{Mode, Name};
 
-/// A root: a local folder. Whatever reads as another machine is refused, never taken for a file name.
-pub(crate) fn root(text: OsString) -> Result<PathBuf, String> {
+/// A root on this machine, for the commands that look at one root alone.
+pub(crate) fn local_root(text: OsString) -> Result<PathBuf, String> {
+    let shown = escape(text.as_bytes());
+    match Location::parse(text)? {
+        Location::Local(path) => Ok(path),
+        Location::Quic(_) | Location::Ssh(_) => Err(format!(
+            "{shown:?} is on another machine, and this command looks at roots of this one alone: run it there \
+             (a local folder with a colon in its name can be given as ./{shown})"
+        )),
+    }
+}
+
+/// A folder that is exported, and under which name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NamedRoot {
+    pub(crate) name: Name,
+    pub(crate) path: PathBuf,
+}
+
+/// Parses a [`NamedRoot`]: `hot=/srv/hot`.
+pub(crate) fn named_root(text: OsString) -> Result<NamedRoot, String> {
     let bytes = text.as_bytes();
-    if bytes.is_empty() {
-        return Err("a root cannot be empty; give . for the current folder".into());
+    let form = || format!("{:?} is no exported root; give NAME=PATH (hot=/srv/hot)", escape(bytes));
+    let at = bytes.iter().position(|b| *b == b'=').ok_or_else(form)?;
+    let name = String::from_utf8_lossy(&bytes[..at]).parse().map_err(|error| format!("{error}"))?;
+    match &bytes[at + 1..] {
+        [] => Err(form()),
+        path => Ok(NamedRoot { name, path: OsStr::from_bytes(path).into() }),
     }
-    let first = bytes.split(|b| *b == b'/').next().unwrap_or(bytes);
-    if first.contains(&b':') {
-        return Err(format!(
-            "{0:?} names another machine, and only local folders are supported by this version \
-             (a local folder with a colon in its name can be given as ./{0})",
-            escape(bytes)
-        ));
-    }
-    Ok(text.into())
+}
+
+/// A program with its arguments.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Words(pub(crate) Vec<String>);
+
+/// Parses [`Words`], between spaces.
+pub(crate) fn words(text: &str) -> Result<Words, String> {
+    let words: Vec<String> = text.split_whitespace().map(str::to_owned).collect();
+    if words.is_empty() { Err("give a program, such as 'ssh -i KEY'".into()) } else { Ok(Words(words)) }
 }
 
 /// A path below a root, as people type it: `./a`, `a/` and `a//b` are accepted; `.` is the root itself.
@@ -108,16 +133,29 @@ mod tests {
     use std::os::unix::ffi::OsStringExt;
 
     #[test]
-    fn whatever_reads_as_another_machine_is_no_root() {
-        for remote in ["ssh://host/p", "quic://host/f", "host:path", "me@host:p", "c:", "http://x"] {
-            let error = root(remote.into()).unwrap_err();
-            assert!(error.contains("only local folders"), "{remote}: {error}");
+    fn a_command_for_one_root_takes_none_of_another_machine() {
+        for remote in ["ssh://host/p", "quic://host/f", "host:path", "me@host:p"] {
+            let error = local_root(remote.into()).unwrap_err();
+            assert!(error.contains("on another machine") && error.contains(&format!("./{remote}")), "{remote}: {error}");
         }
-        for local in ["/a", "a", "./a:b", "/srv/a:b", "a/b:c", ".", "-"] {
-            assert_eq!(root(local.into()), Ok(PathBuf::from(local)));
+        assert_eq!(local_root("./a:b".into()), Ok(PathBuf::from("./a:b")));
+        assert!(local_root("".into()).is_err());
+    }
+
+    #[test]
+    fn an_exported_root_is_a_name_and_a_path() {
+        let path = OsString::from_vec(b"/srv/caf\xe9=x".to_vec());
+        let given = [OsStr::new("hot="), &path].concat();
+        assert_eq!(named_root(given), Ok(NamedRoot { name: "hot".parse().unwrap(), path: path.into() }));
+        for (wrong, word) in [("hot", "NAME=PATH"), ("hot=", "NAME=PATH"), ("=/x", "no name"), ("a b=/x", "no name")] {
+            assert!(named_root(wrong.into()).unwrap_err().contains(word), "{wrong:?}");
         }
-        assert!(root("".into()).is_err());
-        assert!(root(OsString::from_vec(b"caf\xe9".to_vec())).is_ok());
+    }
+
+    #[test]
+    fn a_program_is_split_at_spaces() {
+        assert_eq!(words(" ssh  -p 2222 ").unwrap().0, ["ssh", "-p", "2222"]);
+        assert!(words("  ").is_err());
     }
 
     #[test]

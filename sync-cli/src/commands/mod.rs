@@ -4,10 +4,12 @@ mod completions;
 mod conflicts;
 mod id;
 mod man;
+mod once;
 mod pair;
 mod peer;
 mod resolve;
 mod restore;
+mod serve;
 mod status;
 mod sync;
 mod versions;
@@ -43,6 +45,7 @@ fn dispatch(command: Command, output: &Output) -> Result<Exit> {
         Command::Resolve(args) => listed(output, resolve::run(&args, output)),
         Command::Versions(args) => listed(output, versions::run(&args, output)),
         Command::Restore(args) => listed(output, restore::run(&args, output)),
+        Command::Serve(args) => listed(output, serve::run(&args, output)),
         Command::Id(args) => listed(output, id::run(&args, output)),
         Command::Peer(args) => listed(output, peer::run(&args, output)),
         Command::Pair(args) => listed(output, pair::run(&args, output)),
@@ -59,6 +62,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Resolve(args) => args.at.json,
         Command::Versions(args) => args.at.json,
         Command::Restore(args) => args.at.json,
+        Command::Serve(args) => args.json,
         Command::Id(args) => args.json,
         Command::Peer(args) => args.action.wants_json(),
         Command::Pair(args) => args.json,
@@ -70,7 +74,7 @@ fn wants_json(command: &Command) -> bool {
 #[derive(Debug, Default, Serialize)]
 #[serde(tag = "event", rename = "summary")]
 struct Summary {
-    /// How many conflicts, versions or peers were listed, settled, restored, added or removed.
+    /// How many conflicts, versions or peers were listed, settled, restored, added or removed; how many connections were served.
     count: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,

@@ -3,6 +3,7 @@
 use crate::ask::{self, Answer, View};
 use crate::cli::SyncArgs;
 use crate::exit::{Exit, Usage};
+use crate::location::Location;
 use crate::output::Output;
 use crate::render;
 use crate::run::{Outcome, Run, policy};
@@ -11,6 +12,7 @@ use anyhow::Result;
 use std::io::IsTerminal;
 use std::time::Duration;
 use sync_core::io::sync::{Report, Side, Sync};
+use sync_core::plan::Item;
 
 /// Problems that are listed in the form for people; the JSON lines have them all.
 const PROBLEMS_LISTED: usize = 100;
@@ -56,9 +58,10 @@ fn batch(run: &Run<'_>) -> Result<Outcome> {
     if run.output().is_json() {
         let policy = policy(run.args);
         let mut tally = Tally::default();
-        let plan = sync.plan(&run.listener, &mut |side, item| {
+        let mut each = |side, item: &Item| {
             tally.add(side, item, foresee(item, policy));
-        })?;
+        };
+        let plan = run.step(&mut sync, |sync| sync.plan(&run.listener, &mut each))?;
         run.tell_plan(&plan, &tally);
     }
     apply(run, &mut sync)
@@ -69,7 +72,7 @@ fn interactive(run: &Run<'_>) -> Result<Outcome> {
     let scan = run.elapsed();
     let policy = policy(run.args);
     let mut view = View::new(policy);
-    let plan = sync.plan(&run.listener, &mut |side, item| view.add(side, item))?;
+    let plan = run.step(&mut sync, |sync| sync.plan(&run.listener, &mut |side, item| view.add(side, item)))?;
     if view.tally.items > 0 {
         match ask::ask(run, &view, &plan)? {
             Answer::Apply(chosen) if chosen != policy => sync.set_conflicts(chosen),
@@ -95,7 +98,7 @@ fn quit(run: &Run<'_>, tally: &Tally, scan: Duration) -> Outcome {
 }
 
 fn apply(run: &Run<'_>, sync: &mut Sync) -> Result<Outcome> {
-    let report = sync.apply(&run.listener)?;
+    let report = run.step(sync, |sync| sync.apply(&run.listener))?;
     run.listener.progress.clear();
     let outcome = run.achieved(&report);
     tell_problems(run, &report);
@@ -135,8 +138,9 @@ fn tell_result(run: &Run<'_>, outcome: &Outcome) {
     if outcome.skipped > 0 {
         output.line(&format!("{} left open:", render::counted(outcome.skipped, "conflict", "conflicts")));
         render::conflicts_left(&run.listener.tally(), false).iter().for_each(|line| output.line(line));
-        let root = render::quoted(&render::root(&run.args.a));
-        output.line(&format!("see: driftless conflicts {root}"));
+        if let Some(root) = run.roots().into_iter().find(|root| matches!(root, Location::Local(_))) {
+            output.line(&format!("see: driftless conflicts {}", render::quoted(&root.to_string())));
+        }
     }
     if outcome.failed > 0 {
         output.line(&format!("{} failed", render::counted(outcome.failed, "path", "paths")));

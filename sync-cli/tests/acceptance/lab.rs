@@ -1,5 +1,6 @@
 //! Roots in a temporary folder, the command, and what tests ask of both.
 
+use crate::link::Link;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -13,6 +14,7 @@ use tempfile::TempDir;
 /// Roots by name below one folder; `a` and `b` are there from the beginning.
 pub(crate) struct Lab {
     home: TempDir,
+    pub(crate) link: Link,
 }
 
 /// How a run ended.
@@ -42,7 +44,7 @@ pub(crate) fn driftless() -> Command {
 
 impl Lab {
     pub(crate) fn new() -> Lab {
-        let lab = Lab { home: tempfile::tempdir().unwrap() };
+        let lab = Lab { home: tempfile::tempdir().unwrap(), link: Link::new() };
         for root in ["a", "b"] {
             fs::create_dir(lab.root(root)).unwrap();
         }
@@ -120,13 +122,19 @@ impl Lab {
 
     /// `sync --batch --json` of two roots by name.
     pub(crate) fn sync_roots(&self, first: &str, second: &str, args: &[&str]) -> Ran {
-        run(self.command(first, second).args(args))
+        let state_dir = args.iter().position(|arg| *arg == "--state-dir").map(|at| args[at + 1]);
+        run(self.command_with(first, second, state_dir).args(args))
     }
 
     /// The command that `sync_roots` runs.
     pub(crate) fn command(&self, first: &str, second: &str) -> Command {
+        self.command_with(first, second, None)
+    }
+
+    fn command_with(&self, first: &str, second: &str, state_dir: Option<&str>) -> Command {
         let mut command = driftless();
-        command.args(["sync", "--batch", "--json"]).args([self.root(first), self.root(second)]);
+        command.args(["sync", "--batch", "--json"]).arg(self.root(first));
+        self.link.add(&mut command, &self.root(second), state_dir);
         command
     }
 

@@ -1,98 +1,12 @@
 //! Identities, peers and pairing: every machine is a folder of its own.
 
+use crate::machine::Machine;
 use crate::pair::{driftless, lines, stderr, stdout, summary};
-use assert_cmd::assert::Assert;
 use serde_json::{Value, json};
 use std::fs::{self, Permissions};
-use std::io::{BufRead, BufReader, Read};
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Stdio};
-use tempfile::TempDir;
-
-/// A machine, as far as the command knows: its home folder.
-struct Machine {
-    dir: TempDir,
-}
-
-impl Machine {
-    fn new() -> Machine {
-        Machine { dir: tempfile::tempdir().unwrap() }
-    }
-
-    fn home(&self) -> PathBuf {
-        self.dir.path().join("home")
-    }
-
-    fn run(&self, args: &[&str]) -> Assert {
-        driftless().env("DRIFTLESS_HOME", self.home()).args(args).assert()
-    }
-
-    fn id(&self) -> String {
-        stdout(&self.run(&["id"]).code(0)).trim().to_owned()
-    }
-
-    /// The known peers, as JSON.
-    fn peers(&self) -> Vec<Value> {
-        let mut lines = lines(&self.run(&["peer", "list", "--json"]).code(0));
-        assert_eq!(lines.pop().unwrap()["count"], lines.len());
-        lines
-    }
-
-    /// `pair --listen`, and the code that it shows.
-    fn show_code(&self, args: &[&str]) -> Showing {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_driftless"));
-        command.env("DRIFTLESS_HOME", self.home()).args(["pair", "--listen", "127.0.0.1:0"]).args(args);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let mut out = BufReader::new(child.stdout.take().unwrap());
-        let mut line = || {
-            let mut line = String::new();
-            out.read_line(&mut line).unwrap();
-            line.trim().to_owned()
-        };
-        let (code, address) = if args.contains(&"--json") {
-            let event: Value = serde_json::from_str(&line()).unwrap();
-            assert_eq!((&event["event"], &event["seconds"]), (&"code".into(), &600.into()));
-            (event["code"].as_str().unwrap().to_owned(), event["address"].as_str().unwrap().to_owned())
-        } else {
-            let (code, address) = (line(), line());
-            (code.strip_prefix("code ").unwrap().to_owned(), address.strip_prefix("listening on ").unwrap().to_owned())
-        };
-        Showing { child, out, code, address }
-    }
-}
-
-/// A command that waits for the other machine.
-struct Showing {
-    child: Child,
-    out: BufReader<ChildStdout>,
-    code: String,
-    address: String,
-}
-
-impl Showing {
-    /// Its exit code, and what else it wrote.
-    fn end(mut self) -> (i32, String, String) {
-        let (mut out, mut err) = (String::new(), String::new());
-        self.out.read_to_string(&mut out).unwrap();
-        self.child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
-        (self.child.wait().unwrap().code().unwrap(), out, err)
-    }
-
-    /// A code that is well-formed and another one.
-    fn wrong_code(&self) -> &'static str {
-        if self.code == "0000-0000" { "1234-5671" } else { "0000-0000" }
-    }
-}
-
-impl Drop for Showing {
-    fn drop(&mut self) {
-        // It has ended already unless a test failed.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 #[test]
 fn an_id_is_made_once_and_printed_alone() {

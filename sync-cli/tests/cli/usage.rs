@@ -4,8 +4,8 @@ use crate::pair::{driftless, stderr, stdout};
 use std::fs::File;
 use std::process::{Command, Stdio};
 
-const COMMANDS: [&str; 11] =
-    ["sync", "status", "conflicts", "resolve", "versions", "restore", "id", "peer", "pair", "completions", "man"];
+const COMMANDS: [&str; 12] =
+    ["sync", "status", "conflicts", "resolve", "versions", "restore", "serve", "id", "peer", "pair", "completions", "man"];
 
 #[test]
 fn mistakes_exit_with_64() {
@@ -23,6 +23,13 @@ fn mistakes_exit_with_64() {
         &["status", "--batch", "a", "b"],
         &["resolve", "a", "x"],
         &["resolve", "a", "--keep", "local"],
+        &["sync", "--batch", "--peer", "web2", "a", "b"],
+        &["sync", "--batch", "--peer", "web2", "quic://h/f", "quic://h/g"],
+        &["serve", "--listen", "127.0.0.1:0"],
+        &["serve", "--root", "hot=/srv"],
+        &["serve", "--listen", "127.0.0.1:0", "--root", "/srv"],
+        &["serve", "--listen", "127.0.0.1:0", "--root", "hot=/srv", "--root", "hot=/other"],
+        &["serve", "--listen", "localhost", "--root", "hot=/srv"],
         &["restore", "a"],
         &["restore", "a", "x", "--version", "one"],
         &["completions", "tcsh"],
@@ -50,13 +57,29 @@ fn every_command_has_help_with_an_example() {
 }
 
 #[test]
-fn another_machine_as_a_root_is_refused_with_a_reason() {
-    for root in ["ssh://host/srv", "quic://host:4477/hot", "me@host:srv", "host:/srv"] {
-        for args in [["sync", "--batch", root, "b"], ["sync", "--batch", "b", root]] {
+fn a_root_that_makes_no_sense_is_refused_with_a_reason() {
+    for (root, word) in [
+        ("http://host/hot", "quic:// and ssh:// are known"),
+        ("quic://host:4477", "names no folder"),
+        ("quic://host/../x", "no name"),
+        ("ssh://-oProxyCommand=x/srv", "no such host"),
+        ("-oProxyCommand=x:y", "unexpected argument"),
+        ("host:", "./host:"),
+    ] {
+        for args in [["sync", "--batch", root, "b"], ["status", "b", root, "--json"]] {
             let text = stderr(&driftless().args(args).assert().code(64));
-            assert!(text.contains("only local folders are supported by this version"), "{text}");
+            assert!(text.contains(word), "{root}: {text}");
         }
-        driftless().args(["conflicts", root]).assert().code(64);
+    }
+}
+
+#[test]
+fn a_command_for_one_root_takes_none_of_another_machine() {
+    for root in ["ssh://host/srv", "quic://host:4477/hot", "me@host:srv", "host:/srv"] {
+        for args in [&["conflicts", root][..], &["versions", root], &["restore", root, "x"]] {
+            let text = stderr(&driftless().args(args).assert().code(64));
+            assert!(text.contains("on another machine"), "{text}");
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use std::fs::{DirBuilder, File, Metadata};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -160,9 +161,74 @@ impl Home {
         }
     }
 
+    /// By what a change of the known peers is noticed; `None` if there is no such file.
+    fn peers_stamp(&self) -> Result<Option<Stamp>, HomeError> {
+        let path = self.folder.join(PEERS);
+        match path.symlink_metadata() {
+            Ok(found) => Ok(Some(Stamp::of(&found))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.failed("look at", &path)(error)),
+        }
+    }
+
     fn failed(&self, what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HomeError + use<> {
         let path = path.to_path_buf();
         move |source| HomeError::Io { what, path, source }
+    }
+}
+
+/// What differs between two versions of a file: each is renamed into place, so that two in a row have different inodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    size: u64,
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(found: &Metadata) -> Stamp {
+        Stamp { inode: found.ino(), size: found.len(), changed: (found.ctime(), found.ctime_nsec()) }
+    }
+}
+
+/// What was read last.
+#[derive(Debug)]
+struct LastRead {
+    stamp: Option<Stamp>,
+    book: Arc<Book>,
+}
+
+/// The known peers as they are at any moment, for a process that stays: the file is read again when it has changed.
+#[derive(Debug)]
+pub struct KnownPeers {
+    home: Home,
+    read: Mutex<LastRead>,
+}
+
+impl KnownPeers {
+    /// Reads them for the first time.
+    pub fn open(home: Home) -> Result<KnownPeers, HomeError> {
+        let stamp = home.peers_stamp()?;
+        let book = Arc::new(home.book()?);
+        Ok(KnownPeers { home, read: Mutex::new(LastRead { stamp, book }) })
+    }
+
+    /// Who is known now. With an error if the file has become unreadable: then those count that were known before, and
+    /// nothing more is said until it changes again.
+    pub fn now(&self) -> (Arc<Book>, Option<HomeError>) {
+        let mut last = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let error = self.refresh(&mut last).err();
+        (Arc::clone(&last.book), error)
+    }
+
+    fn refresh(&self, last: &mut LastRead) -> Result<(), HomeError> {
+        let stamp = self.home.peers_stamp()?;
+        if stamp != last.stamp {
+            // Taken before the content: a change in between is noticed next time.
+            last.stamp = stamp;
+            last.book = Arc::new(self.home.book()?);
+        }
+        Ok(())
     }
 }
 
@@ -248,6 +314,37 @@ mod tests {
         let before = fs::read(dir.path().join(PEERS)).unwrap();
         assert!(matches!(add(&home, 1), Err(HomeError::Book(_))));
         assert_eq!(fs::read(dir.path().join(PEERS)).unwrap(), before);
+    }
+
+    #[test]
+    fn a_process_that_stays_knows_at_once_whom_another_one_adds_and_removes() {
+        let dir = tempfile::tempdir().unwrap();
+        let known = KnownPeers::open(Home::open(dir.path()).unwrap()).unwrap();
+        let home = Home::open(dir.path()).unwrap();
+        for key in 0..50 {
+            add(&home, key).unwrap();
+            let (book, error) = known.now();
+            assert!(error.is_none() && book.ids().contains(&peer(key).id), "{key}: {error:?}");
+            home.change_book(|book| book.remove(&format!("p{key}").parse().unwrap())).unwrap();
+            assert!(known.now().0.peers().is_empty(), "{key}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_peers_that_becomes_unreadable_is_told_once_and_takes_nobody_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::open(dir.path()).unwrap();
+        add(&home, 1).unwrap();
+        let known = KnownPeers::open(home.clone()).unwrap();
+        let good = fs::read(dir.path().join(PEERS)).unwrap();
+        home.write(PEERS, b"no TOML").unwrap();
+        let (book, error) = known.now();
+        assert!(book.ids().contains(&peer(1).id) && matches!(error, Some(HomeError::Content { .. })), "{error:?}");
+        assert!(known.now().1.is_none());
+        home.write(PEERS, &good).unwrap();
+        assert!(known.now().1.is_none());
+        fs::remove_file(dir.path().join(PEERS)).unwrap();
+        assert!(known.now().0.peers().is_empty());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::identity::Identity;
 use super::quic::{Quic, describe, peer_key};
-use super::tls::{self, Purpose, Seen, Trust};
+use super::tls::{self, Admits, Purpose, Seen, Trust};
 use super::{Attempt, CloseCode, Connection, LinkError};
 use crate::peer::{Address, Id};
 use quinn::{ConnectionError, Endpoint, EndpointConfig, Incoming, TokioRuntime, TransportErrorCode, VarInt};
@@ -98,6 +98,11 @@ impl Network {
     /// Waits for known peers. Port 0 takes any that is free.
     pub fn listen(&self, address: SocketAddr, allowed: BTreeSet<Id>) -> Result<Listener, LinkError> {
         self.listen_for(address, Trust::Only(allowed), Purpose::Sync)
+    }
+
+    /// As [`Network::listen`], with peers that may come to be known, or forgotten, while it waits.
+    pub fn listen_if(&self, address: SocketAddr, admits: Arc<Admits>) -> Result<Listener, LinkError> {
+        self.listen_for(address, Trust::Asked(admits), Purpose::Sync)
     }
 
     /// Reaches a peer: all of its addresses are tried at once, names resolved anew, and the first at which that very peer

@@ -19,6 +19,7 @@ pub use endpoint::{Listener, Network};
 pub use identity::{Identity, IdentityError};
 pub use local::pair as local_pair;
 pub use pair::{Introduction, PairError, Paired, PairingDesk, Store, join};
+pub use tls::Admits;
 
 use crate::peer::{Id, PublicKey};
 use std::io::{self, Read, Write};
@@ -142,6 +143,14 @@ impl Connection {
     /// By what the other side is known.
     pub fn peer_id(&self) -> Id {
         self.peer().id()
+    }
+
+    /// Where the other side is at present; nowhere within the process.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match &self.0 {
+            Inner::Quic(quic) => Some(quic.address()),
+            Inner::Local(_) => None,
+        }
     }
 
     /// A new stream; the other side learns of it with the first bytes. Waits while too many are open.

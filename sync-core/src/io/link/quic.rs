@@ -7,6 +7,7 @@ use crate::peer::PublicKey;
 use quinn::{ConnectionError, ReadError, RecvStream, SendStream, VarInt, WriteError};
 use rustls::pki_types::CertificateDer;
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// The code of a stream that was given up.
@@ -35,6 +36,10 @@ impl Quic {
 
     pub(super) fn peer(&self) -> PublicKey {
         self.peer
+    }
+
+    pub(super) fn address(&self) -> SocketAddr {
+        self.connection.remote_address()
     }
 
     pub(super) fn open(&self, wait: Duration) -> Result<Stream, LinkError> {

@@ -14,6 +14,7 @@ use rustls::server::{NoServerSessionStorage, ParsedCertificate};
 use rustls::version::TLS13;
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -45,13 +46,38 @@ impl Purpose {
     }
 }
 
+/// May this machine come in? Asked in every handshake, on a thread that drives all connections: the answer has to be at hand.
+pub type Admits = dyn Fn(&Id) -> bool + Send + Sync;
+
 /// Whose keys are accepted.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(super) enum Trust {
     /// These machines.
     Only(BTreeSet<Id>),
+    /// Those that are known at the moment at which they come.
+    Asked(Arc<Admits>),
     /// Any machine. For pairing, in which the code decides.
     Anyone,
+}
+
+impl Trust {
+    fn admits(&self, id: &Id) -> bool {
+        match self {
+            Trust::Only(ids) => ids.contains(id),
+            Trust::Asked(admits) => admits(id),
+            Trust::Anyone => true,
+        }
+    }
+}
+
+impl fmt::Debug for Trust {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Trust::Only(ids) => write!(f, "Only({ids:?})"),
+            Trust::Asked(_) => f.write_str("Asked"),
+            Trust::Anyone => f.write_str("Anyone"),
+        }
+    }
 }
 
 /// The key that the other side showed, also if it was refused.
@@ -75,11 +101,9 @@ impl Pinned {
         let key = key_of(certificate).filter(|_| others.is_empty());
         let key = key.ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))?;
         *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(key);
-        match &self.trust {
-            Trust::Only(ids) if !ids.contains(&key.id()) => {
-                Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
-            }
-            Trust::Only(_) | Trust::Anyone => Ok(()),
+        match self.trust.admits(&key.id()) {
+            true => Ok(()),
+            false => Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)),
         }
     }
 

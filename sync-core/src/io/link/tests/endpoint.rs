@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::io::link::{CloseCode, LinkError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
 
@@ -30,6 +31,23 @@ fn an_unknown_machine_is_refused_and_told_why() {
     assert!(why(error).contains("that machine does not know this one"));
     assert!(matches!(listener.accept(MOMENT), Err(LinkError::TooLong(_))), "nobody was let in");
     friend.dial(far.identity().id(), &[address(&listener)], PATIENCE).unwrap();
+}
+
+#[test]
+fn a_machine_that_becomes_known_is_let_in_and_one_that_is_forgotten_is_not() {
+    let (near, far) = (machine(), machine());
+    let known = Arc::new(Mutex::new(BTreeSet::new()));
+    let asked = Arc::clone(&known);
+    let listener = far.listen_if(loopback(), Arc::new(move |id| asked.lock().unwrap().contains(id))).unwrap();
+    let dial = || near.dial(far.identity().id(), &[address(&listener)], PATIENCE);
+    for _ in 0..2 {
+        assert!(why(dial().unwrap_err()).contains("that machine does not know this one"));
+        known.lock().unwrap().insert(near.identity().id());
+        let dialled = dial().unwrap();
+        assert_eq!(dialled.address(), Some(listener.address()));
+        assert_eq!(listener.accept(PATIENCE).unwrap().peer(), near.identity().key());
+        known.lock().unwrap().clear();
+    }
 }
 
 #[test]

@@ -1,0 +1,199 @@
+//! A root behind ssh: driftless is started over there for one session, and called over QUIC.
+//!
+//! Both sides make a key for this session alone. ssh carries their fingerprints, this side's as an argument and the other one's
+//! in an [`Offer`], so that each knows the other one by what ssh has vouched for. As long as ssh's pipe is open the other side
+//! stays, and when ssh ends the connection is given up.
+
+use crate::cli::ReachArgs;
+use crate::location::Behind;
+use crate::offer::Offer;
+use anyhow::{Context, Result, bail};
+use std::ffi::{OsStr, OsString};
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::Duration;
+use sync_core::io::link::{CloseCode, Connection, Identity, Network};
+use sync_core::path::escape;
+use sync_core::peer::Id;
+
+/// What the other side calls the root in this session.
+pub(crate) const FOLDER: &str = "root";
+/// How long ssh may take until the other side has said where it is: somebody may have to type a password.
+const OFFER: Duration = Duration::from_secs(120);
+/// How much a shell over there may write before that.
+const NOISE: u64 = 64 << 10;
+/// How long UDP is tried.
+const CALL: Duration = Duration::from_secs(5);
+/// How long the other side, and ssh with it, may take to end.
+const LEAVE: Duration = Duration::from_secs(5);
+const POLL: Duration = Duration::from_millis(20);
+/// How long what is under way may still come after ssh has ended.
+const LAST: Duration = Duration::from_secs(2);
+
+/// ssh, and driftless behind it, for one session. Both end with it.
+#[derive(Debug)]
+pub(crate) struct Bridge {
+    child: Child,
+    /// The other side stays while this is open.
+    stdin: Option<ChildStdin>,
+}
+
+impl Bridge {
+    /// Starts the other side and connects to it.
+    pub(crate) fn open(behind: &Behind, args: &ReachArgs) -> Result<(Bridge, Arc<Connection>)> {
+        let network = Network::new(Identity::generate()?)?;
+        let mut bridge = Bridge::start(behind, args, network.identity().id())?;
+        let (offer, rest) = bridge.offer()?;
+        // Where UDP is blocked, the same session can run through `bridge.stdin` and `rest`: this is the place.
+        let connection = network.dial(offer.id, &offer.addresses(&behind.host), CALL).context(
+            "driftless was started there, and cannot be called over UDP: a firewall on the way may let UDP pass to a port of it",
+        )?;
+        let connection = Arc::new(connection);
+        end_with(rest, Arc::downgrade(&connection));
+        Ok((bridge, connection))
+    }
+
+    fn start(behind: &Behind, args: &ReachArgs, own: Id) -> Result<Bridge> {
+        let (program, options) = args.rsh.0.split_first().context("--rsh names no program")?;
+        let mut command = Command::new(program);
+        command.args(options);
+        if let Some(port) = behind.port {
+            command.arg("-p").arg(port.to_string());
+        }
+        command.arg(&behind.destination).arg(there(&args.remote_command, own, &behind.path));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().with_context(|| format!("cannot start {}", escape(program.as_bytes())))?;
+        let stdin = child.stdin.take();
+        Ok(Bridge { child, stdin })
+    }
+
+    /// Waits for the line of the other side.
+    fn offer(&mut self) -> Result<(Offer, BufReader<ChildStdout>)> {
+        let stdout = self.child.stdout.take().context("ssh has no output")?;
+        let (sender, found) = mpsc::channel();
+        thread::spawn(move || sender.send(find_offer(BufReader::new(stdout))));
+        match found.recv_timeout(OFFER) {
+            Ok(Some(found)) => Ok(found),
+            Err(RecvTimeoutError::Timeout) => bail!("no answer through ssh in {} seconds", OFFER.as_secs()),
+            Ok(None) | Err(RecvTimeoutError::Disconnected) => bail!("{}", why_not(self.leave())),
+        }
+    }
+
+    /// Lets the other side go, and tells how ssh ended; `None` if it had to be killed.
+    fn leave(&mut self) -> Option<ExitStatus> {
+        drop(self.stdin.take());
+        for _ in 0..LEAVE.as_millis() / POLL.as_millis() {
+            match self.child.try_wait() {
+                Ok(None) => thread::sleep(POLL),
+                Ok(status) => return status,
+                Err(_) => break,
+            }
+        }
+        // It is a child of this process, and has not been waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        None
+    }
+}
+
+impl Drop for Bridge {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+/// The command line over there, for its shell.
+fn there(program: &str, own: Id, path: &OsStr) -> OsString {
+    let mut line = format!("{program} serve --once {own} --root ").into_bytes();
+    let root = [format!("{FOLDER}=").as_bytes(), path.as_bytes()].concat();
+    line.push(b'\'');
+    for byte in root {
+        match byte {
+            b'\'' => line.extend_from_slice(b"'\\''"),
+            byte => line.push(byte),
+        }
+    }
+    line.push(b'\'');
+    OsString::from_vec(line)
+}
+
+/// Passes over what a shell writes of its own accord. `None` if the offer does not come.
+fn find_offer(mut from: BufReader<ChildStdout>) -> Option<(Offer, BufReader<ChildStdout>)> {
+    let mut left = NOISE;
+    loop {
+        let mut line = Vec::new();
+        let read = Read::by_ref(&mut from).take(left).read_until(b'\n', &mut line).ok()?;
+        if read == 0 {
+            return None;
+        }
+        left -= read as u64;
+        if let Some(offer) = Offer::parse(line.trim_ascii_end()) {
+            return Some((offer, from));
+        }
+    }
+}
+
+fn why_not(status: Option<ExitStatus>) -> String {
+    match status.and_then(|status| status.code()) {
+        Some(127) => {
+            "driftless was not found there: install it where ssh finds programs, or say with --remote-command where it is"
+        }
+        Some(64) => "the driftless that is installed there does not know how to serve: install the version of this machine",
+        Some(255) => "ssh could not connect",
+        _ => "ssh ended without an answer of driftless",
+    }
+    .into()
+}
+
+/// Gives the connection up when nothing can come through ssh any more: then the other side has ended, however that came.
+fn end_with(mut rest: BufReader<ChildStdout>, connection: Weak<Connection>) {
+    thread::spawn(move || {
+        let _ = std::io::copy(&mut rest, &mut std::io::sink());
+        thread::sleep(LAST);
+        if let Some(connection) = connection.upgrade() {
+            connection.close(CloseCode::Failed);
+        }
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sync_core::peer::PublicKey;
+
+    #[test]
+    fn a_path_reaches_the_other_side_as_it_is() {
+        let id = PublicKey::from_bytes([1; 32]).id();
+        for path in ["/srv/a b", "it's", "$(x) `y` \"z\" \\", "a\nb", "-", "*"] {
+            let line = there("printf '%s|'", id, OsStr::new(path));
+            let out = Command::new("sh").arg("-c").arg(line).output().unwrap();
+            assert_eq!(String::from_utf8(out.stdout).unwrap(), format!("serve|--once|{id}|--root|root={path}|"));
+        }
+    }
+
+    #[test]
+    fn what_a_shell_says_first_is_passed_over() {
+        let offer = "{\"event\":\"offer\",\"port\":1,\"id\":\"ID\",\"host\":null}"
+            .replace("ID", &PublicKey::from_bytes([1; 32]).id().to_string());
+        for (script, found) in [
+            (format!("echo hello; echo '{offer}'; echo rest"), true),
+            ("echo hello".into(), false),
+            ("yes".into(), false),
+            (String::new(), false),
+        ] {
+            let mut child = Command::new("sh").args(["-c", &script]).stdout(Stdio::piped()).spawn().unwrap();
+            let result = find_offer(BufReader::new(child.stdout.take().unwrap()));
+            assert_eq!(result.is_some(), found, "{script}");
+            if let Some((_, mut rest)) = result {
+                let mut text = String::new();
+                rest.read_to_string(&mut text).unwrap();
+                assert_eq!(text, "rest\n");
+            }
+            child.wait().unwrap();
+        }
+    }
+}

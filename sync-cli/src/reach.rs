@@ -1,0 +1,135 @@
+//! Reaches the roots of a run: what the user wrote becomes what the engine opens.
+
+use crate::bridge::{self, Bridge};
+use crate::cli::RunArgs;
+use crate::exit::Usage;
+use crate::home;
+use crate::location::{Exported, Location};
+use crate::signals::Interrupt;
+use anyhow::{Context, Result, bail};
+use std::sync::Arc;
+use std::time::Duration;
+use sync_core::io::link::{Connection, Identity, Network};
+use sync_core::io::sync::{Place, Remote};
+use sync_core::path::RelPath;
+use sync_core::peer::{Address, Book, Name, Peer};
+
+/// How long a peer may take to answer.
+const CALL: Duration = Duration::from_secs(10);
+
+/// Both roots, and what has to stay as long as they are used.
+pub(crate) struct Reached {
+    pub(crate) places: [Place; 2],
+    pub(crate) bridges: Vec<Bridge>,
+}
+
+/// Reaches both roots, the first one first. A signal meanwhile ends the process: nothing was begun.
+pub(crate) fn reach(args: &RunArgs, interrupt: &Interrupt) -> Result<Reached> {
+    let roots = [&args.a, &args.b];
+    let exported = roots.iter().filter(|root| matches!(root, Location::Quic(_))).count();
+    let named = args.reach.peers.len();
+    if named != 0 && named != exported {
+        let text =
+            format!("--peer was given {named} times for {exported} quic:// roots: give it once for each of them, or not at all");
+        return Err(Usage(text).into());
+    }
+    interrupt.end_at_once_during(|| {
+        let (mut names, mut bridges) = (args.reach.peers.iter(), Vec::new());
+        let mut place = |root: &Location| -> Result<Place> {
+            let (connection, folder, sub) = match root {
+                Location::Local(path) => return Ok(Place::Local(path.clone())),
+                Location::Quic(exported) => (call(exported, names.next())?, exported.folder.clone(), exported.sub.clone()),
+                Location::Ssh(behind) => {
+                    let opened = Bridge::open(behind, &args.reach);
+                    let (bridge, connection) = opened.with_context(|| format!("cannot reach {root}"))?;
+                    bridges.push(bridge);
+                    (connection, bridge::FOLDER.parse()?, RelPath::root())
+                }
+            };
+            Ok(Place::Remote(Remote { connection, folder, sub, shown: root.to_string() }))
+        };
+        let places = [place(roots[0])?, place(roots[1])?];
+        Ok(Reached { places, bridges })
+    })
+}
+
+fn call(exported: &Exported, name: Option<&Name>) -> Result<Arc<Connection>> {
+    let home = home::open()?;
+    let book = home.book()?;
+    let (name, peer) = find(&book, &exported.address, name)?;
+    let network = Network::new(Identity::open(&home)?)?;
+    let connection = network.dial(peer.id, &addresses(&exported.address, peer), CALL);
+    Ok(Arc::new(connection.with_context(|| format!("cannot reach the peer {name}"))?))
+}
+
+/// Who is to answer there.
+fn find<'a>(book: &'a Book, address: &Address, name: Option<&'a Name>) -> Result<(&'a Name, &'a Peer)> {
+    if let Some(name) = name {
+        let peer = book.peers().get(name);
+        return Ok((name, peer.with_context(|| format!("no peer is named {name}; driftless peer list tells who is known"))?));
+    }
+    let is_there = |peer: &Peer| peer.addresses.iter().any(|known| known.as_str().eq_ignore_ascii_case(address.as_str()));
+    let mut found = book.peers().iter().filter(|(_, peer)| is_there(peer));
+    match (found.next(), found.next()) {
+        (Some(one), None) => Ok(one),
+        (Some((one, _)), Some((other, _))) => {
+            bail!("both {one} and {other} are known at {address}: say with --peer which is meant")
+        }
+        (None, _) => bail!(
+            "no known peer has the address {address}: say with --peer who answers there, or make the machines known to each other \
+             with driftless pair; driftless peer list tells who is known"
+        ),
+    }
+}
+
+/// The address that was written, and all others at which the peer may be: its key decides, and the first that answers is taken.
+fn addresses(written: &Address, peer: &Peer) -> Vec<Address> {
+    let others = peer.addresses.iter().filter(|address| *address != written);
+    std::iter::once(written).chain(others).cloned().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sync_core::peer::PublicKey;
+
+    fn peer(key: u8, addresses: &[&str]) -> Peer {
+        let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        Peer { id: PublicKey::from_bytes([key; 32]).id(), addresses, grants: Default::default() }
+    }
+
+    #[test]
+    fn a_peer_is_found_by_its_address_or_named() {
+        let mut book = Book::default();
+        for (name, key, addresses) in [
+            ("web2", 1, &["web2:4477", "203.0.113.9:4477"][..]),
+            ("web3", 2, &["web3:4477", "old:4477"]),
+            ("lap", 3, &["OLD:4477"]),
+        ] {
+            book.add(name.parse().unwrap(), peer(key, addresses)).unwrap();
+        }
+        let find = |address: &str, name: Option<&str>| {
+            let name: Option<Name> = name.map(|name| name.parse().unwrap());
+            let found = find(&book, &address.parse().unwrap(), name.as_ref());
+            found.map(|(name, _)| name.to_string()).map_err(|error| error.to_string())
+        };
+        assert_eq!(find("WEB2:4477", None), Ok("web2".into()));
+        assert_eq!(find("203.0.113.9:4477", None), Ok("web2".into()));
+        assert_eq!(find("elsewhere:1", Some("lap")), Ok("lap".into()));
+        for (address, name, word) in [
+            ("old:4477", None, "both lap and web3"),
+            ("web2:4478", None, "no known peer has the address web2:4478"),
+            ("web2:4477", Some("x"), "no peer is named x"),
+        ] {
+            let error = find(address, name).unwrap_err();
+            assert!(error.contains(word), "{address}: {error}");
+        }
+    }
+
+    #[test]
+    fn the_address_that_was_written_comes_first_and_once() {
+        let peer = peer(1, &["web2:4477", "203.0.113.9:4477"]);
+        let all = addresses(&"203.0.113.9:4477".parse().unwrap(), &peer);
+        assert_eq!(all.iter().map(Address::as_str).collect::<Vec<_>>(), ["203.0.113.9:4477", "web2:4477"]);
+    }
+}

@@ -1,0 +1,151 @@
+//! What lies between the command and the second root: `DRIFTLESS_TEST_LINK` is `local` (the default), `quic` or `ssh`.
+
+use crate::lab::driftless;
+use crate::serving::Serving;
+use rustix::process::{Pid, Signal, kill_process};
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// How a second root is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// By its path.
+    Local,
+    /// Exported by a server of its own, with an identity of its own.
+    Quic,
+    /// Through a program that does what ssh does, without another machine.
+    Ssh,
+}
+
+/// The link of this run of the tests.
+pub(crate) fn kind() -> Kind {
+    match std::env::var("DRIFTLESS_TEST_LINK").as_deref() {
+        Err(_) | Ok("" | "local") => Kind::Local,
+        Ok("quic") => Kind::Quic,
+        Ok("ssh") => Kind::Ssh,
+        Ok(other) => panic!("DRIFTLESS_TEST_LINK={other}: local, quic and ssh are known"),
+    }
+}
+
+/// Is the link local? If not, the test that asks is skipped, and says why.
+pub(crate) fn is_local(why: &str) -> bool {
+    if kind() != Kind::Local {
+        eprintln!("SKIPPED for {:?}: {why}", kind());
+    }
+    kind() == Kind::Local
+}
+
+/// Servers of second roots, and the identities of both sides.
+pub(crate) struct Link {
+    homes: TempDir,
+    serving: Mutex<BTreeMap<(PathBuf, Option<String>), Serving>>,
+}
+
+impl Link {
+    pub(crate) fn new() -> Link {
+        Link { homes: tempfile::tempdir().unwrap(), serving: Mutex::default() }
+    }
+
+    /// Adds a second root to a command; what has to serve it stays until the link goes.
+    pub(crate) fn add(&self, command: &mut Command, root: &Path, state_dir: Option<&str>) {
+        match kind() {
+            Kind::Local => drop(command.arg(root)),
+            Kind::Quic => {
+                let mut all = self.serving.lock().unwrap();
+                let key = (root.to_path_buf(), state_dir.map(str::to_owned));
+                let count = all.len();
+                let serving = all.entry(key).or_insert_with(|| self.serve(root, state_dir, count));
+                command.env("DRIFTLESS_HOME", self.homes.path().join("a"));
+                command.arg(format!("quic://{}/root", serving.address)).args(["--peer", "b"]);
+            }
+            Kind::Ssh => {
+                let rsh = self.rsh(state_dir);
+                command.arg(format!("127.0.0.1:{}", root.display())).arg("--rsh").arg(rsh);
+                command.args(["--remote-command", env!("CARGO_BIN_EXE_driftless")]);
+            }
+        }
+    }
+
+    /// All that serves second roots is killed, and writes nothing any more when this returns.
+    pub(crate) fn kill(&self) {
+        self.serving.lock().unwrap().clear();
+        for entry in fs::read_dir(self.homes.path()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "pid") {
+                let pid = fs::read_to_string(&path).unwrap();
+                fs::remove_file(path).unwrap();
+                kill_and_wait(pid.trim().parse().unwrap());
+            }
+        }
+    }
+
+    fn serve(&self, root: &Path, state_dir: Option<&str>, count: usize) -> Serving {
+        let (here, there) = (self.homes.path().join("a"), self.homes.path().join("b"));
+        if count == 0 && !here.exists() {
+            add_peer(&there, "a", &id(&here), &["--grant", "root=two-way"]);
+            add_peer(&here, "b", &id(&there), &[]);
+        }
+        let mut args = vec!["--root".into(), format!("root={}", root.display())];
+        if let Some(folder) = state_dir {
+            args.extend(["--state-dir".into(), folder.into()]);
+        }
+        Serving::start(&there, &args)
+    }
+
+    /// Runs the command for the other machine on this one.
+    fn rsh(&self, state_dir: Option<&str>) -> PathBuf {
+        let more = state_dir.map_or_else(String::new, |folder| format!(" --state-dir '{folder}'"));
+        let script = self.homes.path().join(format!("rsh{}", more.len()));
+        if !script.exists() {
+            let new = script.with_extension("new");
+            // What it becomes keeps its id, and can be killed by it.
+            fs::write(&new, format!("#!/bin/sh\necho $$ > \"$0.$$.pid\"\nexec sh -c \"exec $2{more}\"\n")).unwrap();
+            fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
+            fs::rename(new, &script).unwrap();
+        }
+        script
+    }
+}
+
+impl Drop for Link {
+    /// A server ends when it is asked to, whatever it has served.
+    fn drop(&mut self) {
+        let serving = std::mem::take(self.serving.get_mut().unwrap_or_else(PoisonError::into_inner));
+        for serving in serving.into_values() {
+            let ended = serving.end(Signal::TERM);
+            let well = ended.code == Some(0);
+            assert!(well || std::thread::panicking(), "a server ended with {:?}: {}{}", ended.code, ended.out, ended.err);
+        }
+    }
+}
+
+/// The other side of a command that was killed: it ends by itself, or now.
+fn kill_and_wait(pid: i32) {
+    let Some(process) = Pid::from_raw(pid) else { return };
+    let runs = || {
+        // Whoever has ended and was not waited for is a zombie, and does nothing any more.
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        stat.contains("(driftless)") && !stat.contains(") Z")
+    };
+    while runs() {
+        let _ = kill_process(process, Signal::KILL);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn id(home: &Path) -> String {
+    let out = driftless().env("DRIFTLESS_HOME", home).arg("id").output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap().trim().to_owned()
+}
+
+fn add_peer(home: &Path, name: &str, id: &str, args: &[&str]) {
+    let out = driftless().env("DRIFTLESS_HOME", home).args(["peer", "add", name, id]).args(args).output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+}
