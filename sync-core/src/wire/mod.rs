@@ -25,7 +25,10 @@ pub use fetch::{
 };
 pub use frame::{FrameReader, MAX_FRAME, MAX_HELLO, put_frame};
 pub use hello::{Hello, HelloAnswer, MAX_TOKEN, PROTOCOL, Refusal, Refused, Versions};
-pub use list::{Also, DigestAnswer, DigestRequest, Filter, Gather, ListRequest, ListingEnd, MAX_ALSO, MAX_ROWS, Piece};
+pub use list::{
+    Also, Decided, DecidedPath, DecidedRequest, Decision, DigestAnswer, DigestRequest, Filter, Gather, ListRequest, ListingEnd,
+    MAX_AHEAD, MAX_ALSO, MAX_DECIDED, MAX_ROWS, Piece,
+};
 pub use open::{Identity, MAX_RULES, MaxDelete, Open, Opened, Policy, Remembered, Side};
 pub use ops::{OpReader, put_op};
 pub use rows::{MAX_REPLICAS, MAX_TARGET};
@@ -151,6 +154,10 @@ messages! {
     32 = Done(Nothing),
     /// Nothing more comes.
     33 = Bye(Nothing),
+    /// Asks for decisions.
+    34 = DecidedRequest(DecidedRequest),
+    /// Decisions.
+    35 = Decided(Decided),
 }
 
 /// The content of a message that has none.

@@ -1,6 +1,17 @@
 //! The other side of a pull where it is on another machine: what it is asked, and how this side answers the same.
+//!
+//! [`Here`] is a root of this machine, read in place. [`RemoteThere`] is one on another machine, whose agent [`respond`]s
+//! from a `Here` of its own: so a pull learns the same from both.
 
 mod content;
+mod follow;
+mod here;
 mod respond;
 mod rows;
+mod shelf;
+#[cfg(test)]
+mod tests;
 
+pub use here::{Here, decided_on, version};
+pub use respond::respond;
+pub use rows::RemoteThere;
