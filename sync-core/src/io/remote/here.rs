@@ -58,7 +58,7 @@ impl There for Here<'_> {
         Ok(decided(self.state, with)?)
     }
 
-    fn source(&self) -> Box<dyn Source + '_> {
-        Box::new(LocalSource::new(self.root, self.state))
+    fn source(&self) -> Result<Box<dyn Source + '_>, SourceError> {
+        Ok(Box::new(LocalSource::new(self.root, self.state)))
     }
 }

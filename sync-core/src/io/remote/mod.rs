@@ -4,6 +4,7 @@
 //! from a `Here` of its own: so a pull learns the same from both.
 
 mod content;
+mod fetch;
 mod follow;
 mod here;
 mod respond;
@@ -11,7 +12,10 @@ mod rows;
 mod shelf;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_content;
 
+pub use fetch::{CONTENT_WAIT, REQUESTS, RemoteSource};
 pub use here::Here;
 pub use respond::respond;
 pub use rows::RemoteThere;

@@ -1,5 +1,6 @@
 //! Answers what the other side asks on one of its streams.
 
+use super::content;
 use super::follow::Follow;
 use super::here::Here;
 use crate::entry::Content;
@@ -68,7 +69,7 @@ fn converse(channel: &mut Channel, here: &Here<'_>) -> Result<(), ChannelError> 
                 });
                 Decided::messages(paths.collect()).into_iter().try_for_each(|next| channel.send(&Message::Decided(next)))?;
             }
-            Message::FetchRequest(_) => return Err(ChannelError::Failed("content is not sent by this version".into())),
+            Message::FetchRequest(request) => content::answer(here.root, here.state, request, channel)?,
             other => return Err(ChannelError::unexpected(other, "a question about rows or content")),
         }
     }

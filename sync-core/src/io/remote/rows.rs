@@ -4,12 +4,13 @@
 //! costs few round trips; the rest of such an answer is read when the walk gets there, or when something else is asked. What a
 //! peer sends is checked against what it was asked for, and what is held of it is bounded ([`Limits`]).
 
+use super::fetch::RemoteSource;
 use super::shelf::{Found, Limits, Shelves, walks};
-use crate::entry::{Digest, Object};
+use crate::entry::Digest;
 use crate::io::channel::{Channel, ChannelError};
 use crate::io::link::{Connection, WAIT};
 use crate::io::scan::ScanError;
-use crate::io::source::{Fetched, Source, SourceError};
+use crate::io::source::{Source, SourceError};
 use crate::io::state::Decision;
 use crate::io::there::{Decided, Facts, There};
 use crate::knowledge::ReplicaId;
@@ -21,8 +22,7 @@ use crate::wire::{
     Message, Piece, WireError,
 };
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Bytes of paths in one question for hashes.
 const HASH_BYTES: usize = 512 << 10;
@@ -35,6 +35,8 @@ pub struct RemoteThere {
     /// And its newest sequence number, as it told last.
     facts: Mutex<(Facts, u64)>,
     talk: Mutex<Talk>,
+    /// Made when content is wanted.
+    source: OnceLock<RemoteSource>,
 }
 
 impl RemoteThere {
@@ -46,7 +48,7 @@ impl RemoteThere {
 
     pub(super) fn with_limits(connection: Arc<Connection>, facts: Facts, seq: u64, limits: Limits) -> RemoteThere {
         let talk = Talk { channel: None, also: Arc::default(), answer: None, shelves: Shelves::new(limits), questions: 0 };
-        RemoteThere { connection, facts: Mutex::new((facts, seq)), talk: Mutex::new(talk) }
+        RemoteThere { connection, facts: Mutex::new((facts, seq)), talk: Mutex::new(talk), source: OnceLock::new() }
     }
 
     /// What it told of itself since. Whatever was kept of its rows goes if anything of this has changed.
@@ -126,8 +128,12 @@ impl There for RemoteThere {
         self.talk(|talk| Ok(talk.decided(with)?))
     }
 
-    fn source(&self) -> Box<dyn Source + '_> {
-        Box::new(NoContent)
+    fn source(&self) -> Result<Box<dyn Source + '_>, SourceError> {
+        if let Some(source) = self.source.get() {
+            return Ok(Box::new(source));
+        }
+        let made = RemoteSource::new(self.connection.clone()).map_err(ChannelError::from)?;
+        Ok(Box::new(self.source.get_or_init(|| made)))
     }
 }
 
@@ -365,29 +371,6 @@ impl Answer {
 
 fn check(right: bool, what: &'static str) -> Result<(), WireError> {
     if right { Ok(()) } else { Err(WireError { field: "Listing", offset: 0, fault: Fault::Contradiction(what) }) }
-}
-
-/// Brings nothing: this version asks for rows only.
-struct NoContent;
-
-impl NoContent {
-    fn missing<T>() -> Result<T, SourceError> {
-        Err(ChannelError::Failed("content does not come from other machines in this version".into()).into())
-    }
-}
-
-impl Source for NoContent {
-    fn fetch(&self, _: &RelPath, _: &Object, _: &mut File) -> Result<Fetched, SourceError> {
-        NoContent::missing()
-    }
-
-    fn digest(&self, _: &RelPath) -> Result<Digest, SourceError> {
-        NoContent::missing()
-    }
-
-    fn settle(&self) -> Result<(), SourceError> {
-        Ok(())
-    }
 }
 
 /// For what is used without the stream: facts and listings are put up whole, or not at all.

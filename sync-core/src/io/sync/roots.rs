@@ -659,7 +659,7 @@ impl There for Opened {
         self.here(true).decided(with)
     }
 
-    fn source(&self) -> Box<dyn Source + '_> {
-        Box::new(LocalSource::new(&self.root, &self.state))
+    fn source(&self) -> Result<Box<dyn Source + '_>, SourceError> {
+        Ok(Box::new(LocalSource::new(&self.root, &self.state)))
     }
 }
