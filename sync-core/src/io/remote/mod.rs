@@ -1,6 +1,11 @@
 //! The other side of a pull where it is on another machine: what it is asked, and how this side answers the same.
 
+#[allow(dead_code, reason = "the responder is to call it")]
 mod content;
+mod fetch;
 mod respond;
 mod rows;
+#[cfg(test)]
+mod tests_content;
 
+pub use fetch::{CONTENT_WAIT, REQUESTS, RemoteSource};
