@@ -1,5 +1,7 @@
 //! Answers requests for content: only what the rows tell of, as they tell of it, is read, and only what stood still is vouched for.
 
+use super::base::{receive_signatures, send_delta};
+use crate::delta::Signature;
 use crate::entry::{Content, Hash};
 use crate::io::channel::{Channel, ChannelError};
 use crate::io::fs::{Dir, FsError, Root};
@@ -19,7 +21,9 @@ use std::io::{self, ErrorKind, Read as _};
 /// # Errors
 /// The conversation is over. A file that cannot be sent is told, and the others go on.
 pub(super) fn answer(root: &Root, state: &State, request: FetchRequest, channel: &mut Channel) -> Result<(), ChannelError> {
-    let mut answering = Answering { root, state, channel, learned: Vec::new() };
+    // All of them before anything is answered, so that the two sides never wait for each other to read.
+    let bases = receive_signatures(&request.files, channel)?;
+    let mut answering = Answering { root, state, channel, bases, learned: Vec::new() };
     let mut first = 0;
     for files in request.files.chunk_by(|one, next| one.path.parent() == next.path.parent()) {
         answering.directory(first, files)?;
@@ -39,12 +43,14 @@ struct Answering<'a> {
     root: &'a Root,
     state: &'a State,
     channel: &'a mut Channel,
+    /// What the other side has of each file.
+    bases: Vec<Option<Signature>>,
     /// Hashes that nobody knew.
     learned: Vec<Change>,
 }
 
 /// Why a file is not sent to its end.
-enum Stop {
+pub(super) enum Stop {
     /// The file is to blame: the other side is told, and the next one follows.
     File(SourceError),
     /// Nothing more can be sent.
@@ -111,9 +117,11 @@ impl Answering<'_> {
             return Err(stale().into());
         }
         let recorded = Recorded { path, signature, hash };
-        match size <= MAX_DATA as u64 && wanted.offset == 0 {
-            true => self.small(number, dir, &recorded),
-            false => self.large(number, wanted, dir, &recorded),
+        // Dropped when it was used: one index at a time.
+        let base = self.bases.get_mut(number as usize).and_then(Option::take);
+        match base {
+            None if size <= MAX_DATA as u64 && wanted.offset == 0 => self.small(number, dir, &recorded),
+            base => self.large((number, wanted), dir, &recorded, base.as_ref()),
         }
     }
 
@@ -131,12 +139,21 @@ impl Answering<'_> {
     }
 
     /// Sends a file while it is read: what becomes of it is told at its end.
-    fn large(&mut self, number: u32, wanted: &Wanted, dir: &Dir, recorded: &Recorded<'_>) -> Result<Option<Change>, Stop> {
+    fn large(
+        &mut self,
+        (number, wanted): (u32, &Wanted),
+        dir: &Dir,
+        recorded: &Recorded<'_>,
+        base: Option<&Signature>,
+    ) -> Result<Option<Change>, Stop> {
         let channel = &mut *self.channel;
         let (Fetched { hash, .. }, learned) = read_steady(dir, recorded, |file| {
-            let begin = FileBegin { file: number, size: wanted.size, encoding: Encoding::Raw };
-            channel.send(&Message::FileBegin(begin))?;
-            with_buffer(|buffer| send(file, wanted, buffer, channel))
+            let encoding = if base.is_some() { Encoding::Delta } else { Encoding::Raw };
+            channel.send(&Message::FileBegin(FileBegin { file: number, size: wanted.size, encoding }))?;
+            match base {
+                Some(base) => send_delta(file, wanted, base, channel),
+                None => with_buffer(|buffer| send(file, wanted, buffer, channel)),
+            }
         })?;
         self.channel.send(&Message::FileEnd(FileEnd { hash }))?;
         Ok(learned)
@@ -165,7 +182,7 @@ fn send(file: &File, wanted: &Wanted, buffer: &mut [u8], channel: &mut Channel) 
     }
 }
 
-fn unread(path: &RelPath, source: io::Error) -> SourceError {
+pub(super) fn unread(path: &RelPath, source: io::Error) -> SourceError {
     SourceError::Copy { path: path.clone(), source }
 }
 

@@ -1,6 +1,7 @@
 //! The other side of a pull where it is on another machine: what it is asked, and how this side answers the same.
+#![allow(dead_code, reason = "the responder is to call what answers")]
 
-#[allow(dead_code, reason = "the responder is to call it")]
+mod base;
 mod content;
 mod fetch;
 mod respond;
