@@ -3,14 +3,14 @@
 //! It is opened once, and its signature and the new version are made through the same descriptor. Whether it is what the rows tell
 //! of does not matter: the hash of the whole decides, and a new version that is not right comes again as a whole.
 
-use super::content::{Stop, unread};
+use super::content::{Sending, Stop, unread};
 use crate::delta::{Announced, OP_BYTES, Op, Output, Patch, PatchError, ReadAt, SearchError, Shape, Signature, search};
 use crate::entry::Hash;
 use crate::io::channel::{Channel, ChannelError};
 use crate::io::fs::Root;
 use crate::io::source::{Fetched, Wanted};
 use crate::path::RelPath;
-use crate::wire::{self, FileData, FileEnd, FileFailed, MAX_DATA, Message, OpReader, SignaturePart, put_op};
+use crate::wire::{self, FileData, FileEnd, FileFailed, MAX_DATA, Message, OpReader, SignaturePart, Unpacker, put_op};
 use std::fs::File;
 use std::io::{self, Read, Seek as _, SeekFrom, Write as _};
 use std::os::unix::fs::FileExt as _;
@@ -87,15 +87,13 @@ pub(super) fn send_delta(
     file: &File,
     wanted: &wire::Wanted,
     signature: &Signature,
-    channel: &mut Channel,
+    sending: &mut Sending<'_>,
 ) -> Result<Fetched, Stop> {
     let mut reader = Hashing { inner: file.take(wanted.size), hasher: blake3::Hasher::new(), size: 0 };
-    let mut sending = Ops { channel, held: Vec::new(), covered: 0, failed: None };
-    let found = search(signature, &mut reader, |op| sending.take(&op)).map(|_| ()).and_then(|()| {
-        let sent = sending.send(false);
-        sent.map_err(SearchError::Sink)
-    });
-    match (found, sending.failed) {
+    let mut ops = Ops { sending, held: Vec::new(), covered: 0, failed: None };
+    let found =
+        search(signature, &mut reader, |op| ops.take(&op)).map(|_| ()).and_then(|()| ops.send(false).map_err(SearchError::Sink));
+    match (found, ops.failed) {
         (_, Some(error)) => Err(error.into()),
         (Ok(()), None) => Ok(Fetched { size: reader.size, hash: Hash(*reader.hasher.finalize().as_bytes()) }),
         (Err(SearchError::Read(error) | SearchError::Sink(error)), None) => Err(unread(&wanted.path, error).into()),
@@ -120,15 +118,15 @@ impl<R: Read> Read for Hashing<R> {
 }
 
 /// Ops on their way.
-struct Ops<'a> {
-    channel: &'a mut Channel,
+struct Ops<'a, 's> {
+    sending: &'a mut Sending<'s>,
     held: Vec<u8>,
     /// Bytes of the new version that what is held stands for.
     covered: u64,
     failed: Option<ChannelError>,
 }
 
-impl Ops<'_> {
+impl Ops<'_, '_> {
     fn take(&mut self, op: &Op<'_>) -> io::Result<()> {
         put_op(op, &mut self.held);
         self.covered += op.output();
@@ -138,13 +136,13 @@ impl Ops<'_> {
     }
 
     fn send(&mut self, now: bool) -> io::Result<()> {
-        let bytes = std::mem::take(&mut self.held);
         self.covered = 0;
-        if bytes.is_empty() {
+        if self.held.is_empty() {
             return Ok(());
         }
-        let sent = self.channel.send(&Message::FileData(FileData { bytes: bytes.into() }));
-        let sent = sent.and_then(|()| if now { self.channel.flush() } else { Ok(()) });
+        let sent = self.sending.data(&self.held);
+        self.held.clear();
+        let sent = sent.and_then(|()| if now { self.sending.flush() } else { Ok(()) });
         sent.map_err(|error| {
             let text = error.to_string();
             self.failed = Some(error);
@@ -167,7 +165,7 @@ pub(super) enum Patched {
 
 /// Receives ops, and makes the new version of them.
 pub(super) fn receive_delta(
-    channel: &mut Channel,
+    (channel, unpacker): (&mut Channel, &mut Unpacker),
     number: u32,
     wanted: &Wanted,
     base: &Base,
@@ -177,8 +175,8 @@ pub(super) fn receive_delta(
     let mut patch = Patch::new(base, base.size, wanted.size, Sparse(&*target));
     loop {
         match channel.receive()? {
-            Message::FileData(FileData { bytes }) => {
-                ops.feed(&bytes);
+            Message::FileData(FileData { data }) => {
+                ops.feed(data.open(MAX_DATA, unpacker)?);
                 while let Some(op) = ops.next_op()? {
                     if let Err(error) = patch.apply(op) {
                         return unpatched(error);

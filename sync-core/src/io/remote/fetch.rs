@@ -12,9 +12,10 @@ use crate::io::link::{Connection, LinkError};
 use crate::io::source::{Feed, Fetched, Source, SourceError, Wanted};
 use crate::path::RelPath;
 use crate::wire::{
-    self, DigestRequest, Encoding, Failure, FailureCode, FetchRequest, FileBegin, FileData, FileEnd, FileFailed, Message,
-    SmallFile,
+    self, DigestRequest, Encoding, Failure, FailureCode, FetchRequest, FileBegin, FileData, FileEnd, FileFailed, MAX_DATA,
+    Message, SmallFile, SmallFiles, Unpacker,
 };
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{Seek as _, Write as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -42,6 +43,7 @@ const PASSED_OVER: u64 = 1 << 20;
 pub struct RemoteSource {
     connection: Arc<Connection>,
     wait: Duration,
+    pack: bool,
     threads: rayon::ThreadPool,
     /// Streams on which nothing is under way.
     idle: Mutex<Vec<Channel>>,
@@ -67,13 +69,19 @@ impl RemoteSource {
             |error: rayon::ThreadPoolBuildError| LinkError::Setup { what: "start threads".into(), why: error.to_string() };
         let named = rayon::ThreadPoolBuilder::new().num_threads(REQUESTS).thread_name(|number| format!("fetch-{number}"));
         let threads = named.build().map_err(setup)?;
-        Ok(RemoteSource { connection, wait: CONTENT_WAIT, threads, idle: Mutex::default(), lost: Mutex::default() })
+        Ok(RemoteSource { connection, wait: CONTENT_WAIT, pack: true, threads, idle: Mutex::default(), lost: Mutex::default() })
     }
 
     /// How long a single wait for the other side may take.
     #[must_use]
     pub fn with_wait(self, wait: Duration) -> RemoteSource {
         RemoteSource { wait, ..self }
+    }
+
+    /// May content be packed where that makes it shorter? It is unless told otherwise.
+    #[must_use]
+    pub fn with_packing(self, pack: bool) -> RemoteSource {
+        RemoteSource { pack, ..self }
     }
 
     /// Fails if the connection has failed before.
@@ -175,6 +183,27 @@ struct Asked {
     next: usize,
     /// Its files, by what each may be made of.
     bases: Vec<Option<Base>>,
+    unpacker: Unpacker,
+    /// Files that came together.
+    small: Small,
+}
+
+/// What is left of a message that holds several files.
+#[derive(Default)]
+struct Small {
+    files: VecDeque<SmallFile>,
+    /// Bytes of all its files, and how many of them were taken.
+    bytes: Vec<u8>,
+    taken: usize,
+}
+
+impl Small {
+    fn next(&mut self) -> Option<(&[u8], Hash)> {
+        let SmallFile { size, hash } = self.files.pop_front()?;
+        let start = self.taken;
+        self.taken += size as usize;
+        Some((&self.bytes[start..self.taken], hash))
+    }
 }
 
 /// What came of a file.
@@ -235,10 +264,10 @@ impl RemoteFeed<'_> {
             bases.push(base);
         }
         let mut channel = self.source.channel()?;
-        channel.send(&Message::FetchRequest(FetchRequest { files }))?;
+        channel.send(&Message::FetchRequest(FetchRequest { pack: self.source.pack, files }))?;
         signatures.iter().try_for_each(|(file, signature)| send_signature(*file, signature, &mut channel))?;
         channel.flush()?;
-        self.asked = Some(Asked { channel, first, next: first, bases });
+        self.asked = Some(Asked { channel, first, next: first, bases, unpacker: Unpacker::new(), small: Small::default() });
         Ok(())
     }
 
@@ -288,11 +317,13 @@ impl Asked {
         let file = at as u32;
         self.next += 1;
         let base = self.bases.get_mut(at).and_then(Option::take);
+        if !self.small.files.is_empty() {
+            return self.small(wanted, target);
+        }
         match self.channel.receive()? {
-            Message::SmallFile(SmallFile { file: found, hash, bytes }) if found == file => {
-                let mut writing = Writing::new(wanted, target);
-                writing.write(&bytes)?;
-                writing.finish(hash)
+            Message::SmallFiles(small) if small.first == file && small.files.len() <= self.bases.len() - at => {
+                self.unpack(small)?;
+                self.small(wanted, target)
             }
             Message::FileBegin(FileBegin { file: found, size, encoding: Encoding::Raw })
                 if (found, size) == (file, wanted.size) =>
@@ -305,7 +336,7 @@ impl Asked {
                 let (Some(base), Some(target)) = (base, target) else {
                     return Err(ChannelError::Unexpected { found: "a delta", expected: "a file without a base" });
                 };
-                Ok(match receive_delta(&mut self.channel, file, wanted, &base, target)? {
+                Ok(match receive_delta((&mut self.channel, &mut self.unpacker), file, wanted, &base, target)? {
                     Patched::Whole(fetched) => Answer::Brought(fetched),
                     Patched::Unfit => Answer::Unfit,
                     Patched::Unwritten(source) => Answer::Unwritten(SourceError::Copy { path: wanted.path.clone(), source }),
@@ -320,11 +351,29 @@ impl Asked {
         }
     }
 
+    fn unpack(&mut self, small: SmallFiles) -> Result<(), ChannelError> {
+        let size = small.size() as usize;
+        let bytes = small.data.open(size, &mut self.unpacker)?;
+        if bytes.len() < size {
+            return Err(ChannelError::Unexpected { found: "less content than announced", expected: "all of it" });
+        }
+        self.small = Small { files: small.files.into(), bytes: bytes.to_vec(), taken: 0 };
+        Ok(())
+    }
+
+    /// The next of the files that came together.
+    fn small(&mut self, wanted: &Wanted, target: Option<&mut File>) -> Result<Answer, ChannelError> {
+        let Some((bytes, hash)) = self.small.next() else { return Err(ChannelError::Ended) };
+        let mut writing = Writing::new(wanted, target);
+        writing.write(bytes)?;
+        writing.finish(hash)
+    }
+
     fn content(&mut self, mut writing: Writing<'_>, file: u32) -> Result<Answer, ChannelError> {
         loop {
             match self.channel.receive()? {
-                Message::FileData(FileData { bytes }) => {
-                    writing.write(&bytes)?;
+                Message::FileData(FileData { data }) => {
+                    writing.write(data.open(MAX_DATA, &mut self.unpacker)?)?;
                     if let Some(error) = writing.failed.take() {
                         return Ok(Answer::Unwritten(error));
                     }

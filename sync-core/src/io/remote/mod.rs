@@ -8,5 +8,7 @@ mod respond;
 mod rows;
 #[cfg(test)]
 mod tests_content;
+#[cfg(test)]
+mod tests_delta;
 
 pub use fetch::{CONTENT_WAIT, REQUESTS, RemoteSource};
