@@ -237,11 +237,11 @@ fn over_quic_it_is_the_same() -> Result<()> {
     let (here_id, there_id) = (here.id(), there.id());
     let (near, far) = (Network::new(here)?, Network::new(there)?);
     let listener = far.listen("127.0.0.1:0".parse()?, BTreeSet::from([here_id]))?;
-    let address = listener.address().to_string().parse()?;
+    let address: sync_core::peer::Address = listener.address().to_string().parse()?;
     for round in 0..2 {
         let (asked, served) = thread::scope(|scope| {
             let accepted = scope.spawn(|| listener.accept(Duration::from_secs(10)));
-            let dialled = near.dial(there_id, &[address], Duration::from_secs(10));
+            let dialled = near.dial(there_id, std::slice::from_ref(&address), Duration::from_secs(10));
             let accepted = accepted.join().expect("no panic");
             Ok::<_, anyhow::Error>(lab.run_over(dialled?, accepted?, Wish::default()))
         })?;

@@ -39,6 +39,9 @@ pub enum ChannelError {
     /// No more messages come.
     #[error("the other side ended the conversation")]
     Ended,
+    /// This side failed at what it was asked for.
+    #[error("cannot answer the other side: {0}")]
+    Failed(String),
 }
 
 impl ChannelError {

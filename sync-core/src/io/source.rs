@@ -1,12 +1,13 @@
 //! Where the content of a pull comes from, and the local case: another root on this machine.
 
-use crate::entry::{Content, Digest, Hash, Kind, Object, Signature};
-use crate::io::fs::{COARSE_CLOCK_NS, Dir, FsError, Root, coarse_now_ns, copy_hashed, file_signature, hash_file};
+use crate::entry::{Digest, Hash, Kind, Signature};
 use crate::io::channel::ChannelError;
+use crate::io::fs::{COARSE_CLOCK_NS, Dir, FsError, Root, coarse_now_ns, copy_hashed, file_signature, hash_file};
 use crate::io::kill::kill_point;
 use crate::io::scan::ScanError;
 use crate::io::state::{Batch, Known, State, StateError};
-use crate::path::{Name, RelPath};
+use crate::knowledge::Vector;
+use crate::path::{Name, RelPath, escape};
 use crate::store::{Change, Filter};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -39,6 +40,17 @@ pub enum SourceError {
         /// The system's answer.
         source: io::Error,
     },
+    /// The other side, on another machine, cannot read it.
+    #[error("cannot copy {path}: the other side says: {}", escape(.text.as_bytes()))]
+    There {
+        /// The path at the source.
+        path: RelPath,
+        /// Why, in its words.
+        text: String,
+    },
+    /// The bytes are not those that their sender announced after them.
+    #[error("cannot copy {0}: it arrived with other bytes than were sent")]
+    Damaged(RelPath),
     /// The source's state cannot be read or written.
     #[error("cannot use the state of the other root: {0}")]
     State(#[from] StateError),
@@ -59,13 +71,32 @@ pub struct Fetched {
     pub hash: Hash,
 }
 
+/// A file that is to be brought, as it was listed at the source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// Where it stands there.
+    pub path: RelPath,
+    /// Its size.
+    pub size: u64,
+    /// Its hash, if it was read.
+    pub hash: Option<Hash>,
+    /// Its version.
+    pub m: Vector,
+    /// A file here that it may have much in common with: the one that it replaces.
+    pub base: Option<RelPath>,
+}
+
 /// The other side of a pull: a root on this machine, or a peer.
 pub trait Source: Sync {
-    /// Writes the bytes of the file `object` that stands at `path` there into `target`.
-    ///
-    /// # Errors
-    /// The file is not the listed one, before or after the read; it cannot be read; `target` cannot be written.
-    fn fetch(&self, path: &RelPath, object: &Object, target: &mut File) -> Result<Fetched, SourceError>;
+    /// Asks for a chunk of files for the root `here`: those that one thread takes, one after the other. It does not wait for
+    /// any; what goes wrong is told when they are taken.
+    fn feed<'s>(&'s self, here: &'s Root, wanted: Vec<Wanted>) -> Box<dyn Feed + 's>;
+
+    /// The threads that take content, where waiting for the other side decides how many there should be, and not this
+    /// machine's cores.
+    fn threads(&self) -> Option<&rayon::ThreadPool> {
+        None
+    }
 
     /// D of a directory there: equal digests are equal trees, wherever they lie.
     ///
@@ -76,8 +107,87 @@ pub trait Source: Sync {
     /// Records what was learned while fetching: hashes of files that nobody had read before.
     ///
     /// # Errors
-    /// The source's state cannot be written.
+    /// The source's state cannot be written, or the connection to it failed: no more content comes, and what was to
+    /// come since failed.
     fn settle(&self) -> Result<(), SourceError>;
+}
+
+impl<S: Source + ?Sized> Source for &S {
+    fn feed<'s>(&'s self, here: &'s Root, wanted: Vec<Wanted>) -> Box<dyn Feed + 's> {
+        (**self).feed(here, wanted)
+    }
+
+    fn threads(&self) -> Option<&rayon::ThreadPool> {
+        (**self).threads()
+    }
+
+    fn digest(&self, dir: &RelPath) -> Result<Digest, SourceError> {
+        (**self).digest(dir)
+    }
+
+    fn settle(&self) -> Result<(), SourceError> {
+        (**self).settle()
+    }
+}
+
+/// The files of one chunk.
+pub trait Feed {
+    /// Writes the bytes of the file with this number in the chunk into the empty `target`. Numbers ascend; files that
+    /// are passed over are not wanted any more.
+    ///
+    /// # Errors
+    /// The file is not the listed one, before or after the read; it cannot be read; `target` cannot be written.
+    fn fetch(&mut self, number: usize, target: &mut File) -> Result<Fetched, SourceError>;
+}
+
+/// A file as rows tell of it.
+pub(crate) struct Recorded<'a> {
+    pub(crate) path: &'a RelPath,
+    pub(crate) signature: &'a Signature,
+    /// `None` while nobody read it.
+    pub(crate) hash: Option<Hash>,
+}
+
+/// Reads a file by `pass`, which goes over all its bytes once, and vouches that it was the recorded one before and after.
+/// Where no hash was recorded, what records it comes back, too.
+///
+/// # Errors
+/// The file is another one, changes meanwhile, or cannot be read; or `pass` fails.
+pub(crate) fn read_steady<E: From<SourceError>>(
+    dir: &Dir,
+    recorded: &Recorded<'_>,
+    pass: impl FnOnce(&File) -> Result<Fetched, E>,
+) -> Result<(Fetched, Option<Change>), E> {
+    let path = recorded.path;
+    let name = path.name().ok_or_else(|| SourceError::Stale(path.clone()))?;
+    let start_ns = coarse_now_ns();
+    let (file, before) = dir.open_file_seen(name.as_bytes()).map_err(SourceError::from)?;
+    if !unchanged(recorded.signature, &before) {
+        return Err(SourceError::Stale(path.clone()).into());
+    }
+    let fetched = pass(&file)?;
+    kill_point("source-copied");
+    let changes = || SourceError::Changes(path.clone());
+    // A write in the tick of the last change leaves the same times: where no known hash tells, a second look does.
+    let young = recorded.signature.racy || before.mtime_ns.max(before.ctime_ns) >= start_ns - COARSE_CLOCK_NS;
+    if recorded.hash.is_none() && young {
+        let again = (&file).rewind().and_then(|()| with_buffer(|buffer| hash_file(&mut (&file).take(before.size), buffer)));
+        let (size, hash) = again.map_err(|source| SourceError::Copy { path: path.clone(), source })?;
+        if fetched != (Fetched { size, hash }) {
+            return Err(changes().into());
+        }
+    }
+    let mut after = file_signature(&file, &dir.locate(name.as_bytes())).map_err(SourceError::from)?;
+    if !unchanged(recorded.signature, &after) || fetched.size != after.size {
+        return Err(changes().into());
+    }
+    if recorded.hash.is_some() {
+        return Ok((fetched, None));
+    }
+    // A write in the tick of the read could leave the same times.
+    after.racy = after.mtime_ns.max(after.ctime_ns) >= start_ns - COARSE_CLOCK_NS;
+    let refresh = Change::Refresh { path: path.clone(), signature: after, hash: Some(fetched.hash), mtime_ns: None };
+    Ok((fetched, Some(refresh)))
 }
 
 /// Do two signatures speak of the same unchanged object? The device is left out: its number may change with a mount.
@@ -162,44 +272,41 @@ impl OpenDir {
     }
 }
 
-impl Source for LocalSource<'_> {
-    fn fetch(&self, path: &RelPath, object: &Object, target: &mut File) -> Result<Fetched, SourceError> {
+impl LocalSource<'_> {
+    fn fetch(&self, wanted: &Wanted, target: &mut File) -> Result<Fetched, SourceError> {
+        let path = &wanted.path;
         let stale = || SourceError::Stale(path.clone());
         let (parent, name) = path.split().ok_or_else(stale)?;
         let open = self.open(&parent)?;
         let known = open.find(&name).ok_or_else(stale)?;
-        let Content::File { size, .. } = object.content else { return Err(stale()) };
-        if known.kind != Kind::File || known.signature.size != size {
+        if known.kind != Kind::File || known.signature.size != wanted.size {
             return Err(stale());
         }
-        let start_ns = coarse_now_ns();
-        let (file, before) = open.dir.open_file_seen(name.as_bytes())?;
-        if !unchanged(&known.signature, &before) {
-            return Err(stale());
-        }
-        let (size, hash) = with_buffer(|buffer| copy_hashed(&file, size, target, buffer))
-            .map_err(|source| SourceError::Copy { path: path.clone(), source })?;
-        kill_point("source-copied");
-        // A write in the tick of the last change leaves the same times: where no known hash tells, a second look does.
-        let young = known.signature.racy || before.mtime_ns.max(before.ctime_ns) >= start_ns - COARSE_CLOCK_NS;
-        if known.hash.is_none() && young {
-            let again = (&file).rewind().and_then(|()| with_buffer(|buffer| hash_file(&mut (&file).take(size), buffer)));
-            if again.map_err(|source| SourceError::Copy { path: path.clone(), source })? != (size, hash) {
-                return Err(SourceError::Changes(path.clone()));
-            }
-        }
-        let mut after = file_signature(&file, &self.root.locate(path))?;
-        if !unchanged(&known.signature, &after) || size != after.size {
-            return Err(SourceError::Changes(path.clone()));
-        }
-        if known.hash.is_none() {
-            // A write in the tick of the read could leave the same times.
-            after.racy = after.mtime_ns.max(after.ctime_ns) >= start_ns - COARSE_CLOCK_NS;
-            let path = path.clone();
-            let refresh = Change::Refresh { path, signature: after, hash: Some(hash), mtime_ns: None };
-            lock(&self.late).push(refresh);
-        }
-        Ok(Fetched { size, hash })
+        let recorded = Recorded { path, signature: &known.signature, hash: known.hash };
+        let (fetched, learned) = read_steady(&open.dir, &recorded, |file| {
+            let copied = with_buffer(|buffer| copy_hashed(file, wanted.size, target, buffer));
+            let (size, hash) = copied.map_err(|source| SourceError::Copy { path: path.clone(), source })?;
+            Ok::<_, SourceError>(Fetched { size, hash })
+        })?;
+        lock(&self.late).extend(learned);
+        Ok(fetched)
+    }
+}
+
+struct LocalFeed<'a> {
+    source: &'a LocalSource<'a>,
+    wanted: Vec<Wanted>,
+}
+
+impl Feed for LocalFeed<'_> {
+    fn fetch(&mut self, number: usize, target: &mut File) -> Result<Fetched, SourceError> {
+        self.source.fetch(&self.wanted[number], target)
+    }
+}
+
+impl Source for LocalSource<'_> {
+    fn feed<'s>(&'s self, _: &'s Root, wanted: Vec<Wanted>) -> Box<dyn Feed + 's> {
+        Box::new(LocalFeed { source: self, wanted })
     }
 
     fn digest(&self, dir: &RelPath) -> Result<Digest, SourceError> {
@@ -226,7 +333,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::{AttrMask, Attrs};
+    use crate::entry::{AttrMask, Attrs, Content, Object};
     use crate::io::kill::hook;
     use crate::knowledge::Row;
     use std::io::Write as _;
@@ -245,7 +352,7 @@ mod tests {
         let signature = file_signature(&file, &folder.path().join("f")).unwrap();
         let object = Object { content: Content::File { size: 3, hash: None }, attrs: Attrs::default() };
         let event = state.tick().unwrap();
-        let row = Row { object: object.clone(), m: event.into(), c: event.into() };
+        let row = Row { object, m: event.into(), c: event.into() };
         let path = RelPath::parse(b"f").unwrap();
         let put = Change::Put { path: path.clone(), row, signature: Signature { racy: true, ..signature }, learn: None };
         state.commit(Batch { changes: vec![put], ..Batch::default() }, false).unwrap();
@@ -255,7 +362,8 @@ mod tests {
             }
         });
         let mut target = tempfile::tempfile().unwrap();
-        let fetched = LocalSource::new(&root, &state).fetch(&path, &object, &mut target);
+        let wanted = Wanted { path, size: 3, hash: None, m: event.into(), base: None };
+        let fetched = LocalSource::new(&root, &state).feed(&root, vec![wanted]).fetch(0, &mut target);
         hook::clear();
         let mut bytes = vec![0; 3];
         target.read_exact_at(&mut bytes, 0).unwrap();

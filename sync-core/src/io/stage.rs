@@ -5,10 +5,10 @@
 //! exchanged with a user's object holds that object afterwards. Such names carry the inode of what was staged,
 //! so that the two can be told apart whenever the process ends.
 
-use crate::entry::{AttrMask, Attrs, Content, Hash, Object, Signature};
+use crate::entry::{AttrMask, Attrs, Content, Hash, Kind, Object, Signature};
 use crate::io::fs::{Dir, FsError, Replace, Root, finish_file};
 use crate::io::kill::kill_point;
-use crate::io::source::{Source, TYPE_BITS};
+use crate::io::source::{Feed, Source, TYPE_BITS, Wanted};
 use crate::knowledge::Row;
 use crate::path::RelPath;
 use crate::plan::{Displaced, Item, Stamp};
@@ -20,9 +20,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Fewer files of one directory than this are not handed to another thread: two that create in one directory wait for
-/// each other in the kernel, two that work in different ones do not.
-const LEAVES_MIN: usize = 256;
+/// Objects of a chunk: what one thread asks the source for at once and then stages, one after the other. Fewer of one
+/// directory are not handed to another thread: two that create in one directory wait for each other in the kernel, two
+/// that work in different ones do not.
+const CHUNK_OBJECTS: usize = 256;
+/// Content of a chunk; a larger file is one by itself.
+const CHUNK_BYTES: u64 = 8 << 20;
 /// Bytes that stay free: the state has to record what was done.
 const SPARE_BYTES: u64 = 1 << 20;
 /// Files take whole blocks.
@@ -193,13 +196,15 @@ impl Stage {
     }
 
     /// Brings trees, in parallel. What fails says so in its outcome and leaves nothing behind. A file that finds no room
-    /// is not begun.
-    pub(crate) fn fill(&self, source: &dyn Source, trees: &mut [&mut Tree]) {
+    /// is not begun. `here` is the root that they are for.
+    pub(crate) fn fill(&self, here: &Root, source: &dyn Source, trees: &mut [&mut Tree]) {
         self.refuse_what_finds_no_room(trees);
-        if trees.len() == 1 {
-            return self.bring(source, trees[0]);
+        let bringing = Bringing { stage: self, here, source };
+        let mut all = || bringing.all(trees, &|tree, asked| self.bring(&bringing, tree, asked));
+        match source.threads() {
+            Some(pool) => pool.install(all),
+            None => all(),
         }
-        trees.par_iter_mut().for_each(|tree| self.bring(source, tree));
     }
 
     fn refuse_what_finds_no_room(&self, trees: &mut [&mut Tree]) {
@@ -220,13 +225,12 @@ impl Stage {
     }
 
     /// Brings one tree.
-    fn bring(&self, source: &dyn Source, tree: &mut Tree) {
+    fn bring(&self, bringing: &Bringing<'_>, tree: &mut Tree, asked: Option<&mut Asked<'_>>) {
         let seq = self.next.fetch_add(1, Ordering::Relaxed);
         let replaces = tree.top.expect.is_some();
         let kind = if replaces { "part" } else { "new" };
         let name = format!("{kind}-{:x}-{seq:x}", self.run).into_bytes();
-        let bringing = Bringing { stage: self, source };
-        bringing.tree(&self.dir, &name, tree, true);
+        bringing.tree((&self.dir, &name), tree, true, asked);
         if let (true, Some(Ok(signature))) = (replaces, &tree.top.outcome) {
             let final_name = format!("swap-{:x}-{:x}-{seq:x}", signature.ino, self.run).into_bytes();
             match self.dir.rename(&name, &self.dir, &final_name, Replace::Never) {
@@ -269,20 +273,128 @@ pub(crate) fn remove_all(dir: &Dir, name: &[u8]) -> Result<(), FsError> {
     dir.rmdir(name)
 }
 
+/// What a chunk holds.
+#[derive(Debug, Clone, Copy, Default)]
+struct Load {
+    objects: usize,
+    bytes: u64,
+}
+
+impl Load {
+    fn of(incoming: &Incoming) -> Load {
+        let bytes = match incoming.object.content {
+            Content::File { size, .. } => size,
+            Content::Dir | Content::Symlink(_) => 0,
+        };
+        Load { objects: 1, bytes }
+    }
+
+    fn of_tree(tree: &Tree) -> Load {
+        let mut load = Load::default();
+        tree.each(&mut |incoming| load = load.and(Load::of(incoming)));
+        load
+    }
+
+    fn and(self, other: Load) -> Load {
+        Load { objects: self.objects + other.objects, bytes: self.bytes.saturating_add(other.bytes) }
+    }
+
+    fn exceeds(self, objects: usize) -> bool {
+        self.objects > objects || self.bytes > CHUNK_BYTES
+    }
+}
+
+/// Cuts neighbours into chunks. What is larger than a chunk is one by itself.
+fn chunks<T>(mut items: &mut [T], objects: usize, load: impl Fn(&T) -> Load) -> Vec<&mut [T]> {
+    let mut chunks = Vec::new();
+    let (mut held, mut count) = (Load::default(), 0);
+    while count < items.len() {
+        let with_next = held.and(load(&items[count]));
+        if count > 0 && with_next.exceeds(objects) {
+            let (chunk, rest) = items.split_at_mut(count);
+            chunks.push(chunk);
+            (items, held, count) = (rest, Load::default(), 0);
+        } else {
+            (held, count) = (with_next, count + 1);
+        }
+    }
+    if !items.is_empty() {
+        chunks.push(items);
+    }
+    chunks
+}
+
+/// A chunk that the source was asked for: its files are taken in the order in which they are staged.
+struct Asked<'a> {
+    feed: Box<dyn Feed + 'a>,
+    /// Number of the next file.
+    next: usize,
+}
+
+/// Is its content asked for? Not if it was refused already.
+fn is_asked_for(incoming: &Incoming) -> bool {
+    !matches!(incoming.outcome, Some(Err(_))) && matches!(incoming.object.content, Content::File { .. })
+}
+
 struct Bringing<'a> {
     stage: &'a Stage,
+    here: &'a Root,
     source: &'a dyn Source,
 }
 
 impl Bringing<'_> {
-    /// Stages a tree under `name` in `parent`; `top` tells the whole from a branch in it.
-    fn tree(&self, parent: &Dir, name: &[u8], tree: &mut Tree, top: bool) {
-        if tree.top.object.content != Content::Dir {
-            let outcome = self.leaf(parent, name, &mut tree.top);
-            tree.top.outcome = Some(outcome);
-            return;
+    /// Hands trees to threads, chunk by chunk. A directory that is larger than a chunk is cut up itself: `one` gets none for it.
+    fn all(&self, trees: &mut [&mut Tree], one: &(impl Fn(&mut Tree, Option<&mut Asked<'_>>) + Sync)) {
+        let each = |chunk: &mut [&mut Tree]| {
+            if let [tree] = chunk
+                && tree.top.object.content == Content::Dir
+                && Load::of_tree(tree).exceeds(CHUNK_OBJECTS)
+            {
+                return one(tree, None);
+            }
+            let mut asked = self.ask(|see| chunk.iter().for_each(|tree| tree.each(see)));
+            chunk.iter_mut().for_each(|tree| one(tree, Some(&mut asked)));
+        };
+        match &mut chunks(trees, CHUNK_OBJECTS, |tree| Load::of_tree(tree))[..] {
+            [chunk] => each(chunk),
+            chunks => chunks.par_iter_mut().for_each(|chunk| each(chunk)),
         }
-        match self.directory(parent, name, tree, top) {
+    }
+
+    /// Asks for the files among what `each` shows.
+    fn ask<'t>(&self, each: impl FnOnce(&mut dyn FnMut(&'t Incoming))) -> Asked<'_> {
+        let mut wanted = Vec::new();
+        each(&mut |incoming| {
+            if let (true, Content::File { size, hash }) = (is_asked_for(incoming), &incoming.object.content) {
+                // Only directories come without a row.
+                let m = incoming.theirs.as_ref().map(|row| row.m.clone()).unwrap_or_default();
+                let replaces_file = incoming.expect.as_ref().is_some_and(|row| row.object.kind() == Kind::File);
+                let base = replaces_file.then(|| incoming.path.clone());
+                wanted.push(Wanted { path: incoming.from.clone(), size: *size, hash: *hash, m, base });
+            }
+        });
+        Asked { feed: self.source.feed(self.here, wanted), next: 0 }
+    }
+
+    /// Stages a tree under a name in a directory; `top` tells the whole from a branch in it. Without `asked` its content is
+    /// asked for part by part.
+    fn tree(&self, at: (&Dir, &[u8]), tree: &mut Tree, top: bool, asked: Option<&mut Asked<'_>>) {
+        let Some(asked) = asked else { return self.tree_of(at, tree, top, |dir, tree| self.fill_large(dir, tree)) };
+        // Whatever fails in it, what follows it is numbered from here on.
+        let mut files = 0;
+        tree.each(&mut |incoming| files += usize::from(is_asked_for(incoming)));
+        let after = asked.next + files;
+        if tree.top.object.content == Content::Dir {
+            self.tree_of(at, tree, top, |dir, tree| self.fill_small(dir, tree, asked));
+        } else {
+            let outcome = self.leaf(at, &mut tree.top, asked);
+            tree.top.outcome = Some(outcome);
+        }
+        asked.next = after;
+    }
+
+    fn tree_of(&self, at: (&Dir, &[u8]), tree: &mut Tree, top: bool, fill: impl FnOnce(&Dir, &mut Tree)) {
+        match self.directory(at, tree, top, fill) {
             Ok(signature) => tree.top.outcome = Some(Ok(signature)),
             Err(error) => {
                 tree.fail(&Failure::new("create", "its directory could not be made"));
@@ -291,22 +403,44 @@ impl Bringing<'_> {
         }
     }
 
-    fn directory(&self, parent: &Dir, name: &[u8], tree: &mut Tree, top: bool) -> Result<Signature, FsError> {
+    fn directory(
+        &self,
+        (parent, name): (&Dir, &[u8]),
+        tree: &mut Tree,
+        top: bool,
+        fill: impl FnOnce(&Dir, &mut Tree),
+    ) -> Result<Signature, FsError> {
         let dir = parent.create_dir(name)?;
         kill_point("stage-dir-created");
-        tree.leaves.par_iter_mut().with_min_len(LEAVES_MIN).for_each(|leaf| {
-            let outcome = self.leaf(&dir, &own_name(&leaf.path), leaf);
-            leaf.outcome = Some(outcome);
-        });
-        tree.trees.par_iter_mut().for_each(|branch| {
-            let name = own_name(&branch.top.path);
-            self.tree(&dir, &name, branch, false);
-            self.drop_failed(&dir, &name, branch);
-        });
+        fill(&dir, tree);
         kill_point("stage-dir-filled");
         let (attrs, mask) = self.filled_attrs(tree, top);
         dir.set_attrs_self(&attrs, mask)?;
         dir.stat_self()
+    }
+
+    /// Fills a directory of a chunk.
+    fn fill_small(&self, dir: &Dir, tree: &mut Tree, asked: &mut Asked<'_>) {
+        tree.leaves.iter_mut().for_each(|leaf| self.leaf_of(dir, leaf, asked));
+        tree.trees.iter_mut().for_each(|branch| self.branch(dir, branch, Some(asked)));
+    }
+
+    /// Fills a directory that is larger than a chunk.
+    fn fill_large(&self, dir: &Dir, tree: &mut Tree) {
+        // Of equal length, so that no thread comes into the directory for a few.
+        let objects = tree.leaves.len().div_ceil((tree.leaves.len() / CHUNK_OBJECTS).max(1));
+        chunks(&mut tree.leaves, objects, Load::of).par_iter_mut().for_each(|chunk| {
+            let mut asked = self.ask(|see| chunk.iter().for_each(see));
+            chunk.iter_mut().for_each(|leaf| self.leaf_of(dir, leaf, &mut asked));
+        });
+        let mut branches: Vec<&mut Tree> = tree.trees.iter_mut().collect();
+        self.all(&mut branches, &|branch, asked| self.branch(dir, branch, asked));
+    }
+
+    fn branch(&self, dir: &Dir, branch: &mut Tree, asked: Option<&mut Asked<'_>>) {
+        let name = own_name(&branch.top.path);
+        self.tree((dir, &name), branch, false, asked);
+        self.drop_failed(dir, &name, branch);
     }
 
     /// A branch that failed must not be renamed into place with the rest.
@@ -333,7 +467,12 @@ impl Bringing<'_> {
         (attrs, mask)
     }
 
-    fn leaf(&self, dir: &Dir, name: &[u8], leaf: &mut Incoming) -> Result<Signature, Failure> {
+    fn leaf_of(&self, dir: &Dir, leaf: &mut Incoming, asked: &mut Asked<'_>) {
+        let outcome = self.leaf((dir, &own_name(&leaf.path)), leaf, asked);
+        leaf.outcome = Some(outcome);
+    }
+
+    fn leaf(&self, (dir, name): (&Dir, &[u8]), leaf: &mut Incoming, asked: &mut Asked<'_>) -> Result<Signature, Failure> {
         if let Some(Err(refused)) = &leaf.outcome {
             return Err(refused.clone());
         }
@@ -342,7 +481,7 @@ impl Bringing<'_> {
                 let target = target.clone();
                 self.symlink(dir, name, &target, &leaf.object.attrs)
             }
-            Content::File { .. } => self.file(dir, name, leaf),
+            Content::File { .. } => self.file(dir, name, leaf, asked),
             Content::Dir => Err(Failure::new("create", "a directory is no leaf")),
         };
         if outcome.is_err() {
@@ -360,11 +499,13 @@ impl Bringing<'_> {
         dir.stat(name).map_err(failed)?.ok_or_else(vanished)
     }
 
-    fn file(&self, dir: &Dir, name: &[u8], leaf: &mut Incoming) -> Result<Signature, Failure> {
+    fn file(&self, dir: &Dir, name: &[u8], leaf: &mut Incoming, asked: &mut Asked<'_>) -> Result<Signature, Failure> {
+        let number = asked.next;
+        asked.next += 1;
         let failed = |error: FsError| Failure::of("create")(&error);
         let mut file = dir.create_file_for(name, leaf.object.attrs.mode).map_err(failed)?;
         kill_point("stage-file-created");
-        let fetched = self.source.fetch(&leaf.from, &leaf.object, &mut file).map_err(|error| Failure::of("copy")(&error))?;
+        let fetched = asked.feed.fetch(number, &mut file).map_err(|error| Failure::of("copy")(&error))?;
         kill_point("stage-file-written");
         verify(&mut leaf.object.content, fetched.size, fetched.hash)?;
         let shown = Path::new(OsStr::from_bytes(leaf.path.as_bytes()));
@@ -391,4 +532,24 @@ fn verify(content: &mut Content, written: u64, found: Hash) -> Result<(), Failur
 
 fn own_name(path: &RelPath) -> Vec<u8> {
     path.name().map(|name| name.as_bytes().to_vec()).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cut(sizes: &[u64], objects: usize) -> Vec<usize> {
+        let mut items = sizes.to_vec();
+        let chunks = chunks(&mut items, objects, |size| Load { objects: 1, bytes: *size });
+        chunks.iter().map(|chunk| chunk.len()).collect()
+    }
+
+    #[test]
+    fn chunks_hold_so_many_objects_and_so_many_bytes_or_one_that_is_larger() {
+        assert!(cut(&[], 3).is_empty());
+        assert_eq!(cut(&[0; 7], 3), [3, 3, 1]);
+        assert_eq!(cut(&[CHUNK_BYTES / 2; 5], 9), [2, 2, 1]);
+        assert_eq!(cut(&[1, CHUNK_BYTES + 1, 1, 1], 9), [1, 1, 2]);
+        assert_eq!(cut(&[u64::MAX, u64::MAX], 9), [1, 1]);
+    }
 }

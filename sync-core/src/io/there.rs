@@ -70,7 +70,10 @@ pub trait There: Send + Sync {
     fn decided(&self, with: ReplicaId) -> Result<Vec<Decided>, SourceError>;
 
     /// Where content comes from.
-    fn source(&self) -> Box<dyn Source + '_>;
+    ///
+    /// # Errors
+    /// What it takes to ask for content cannot be set up.
+    fn source(&self) -> Result<Box<dyn Source + '_>, SourceError>;
 }
 
 /// The key under which a root remembers which version of its own a decision was about.

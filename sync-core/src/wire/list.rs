@@ -1,9 +1,11 @@
-//! Rows of directories: asked for one by one, answered by as many as may be sent ahead, in pieces.
+//! Rows of directories: asked for one by one, answered by as many as may be sent ahead, in pieces. And what users decided
+//! about paths.
 
-use super::code::{Code, MAX_LIST, MAX_SIZE, Reader, ascending, fields, plain, put_number};
+use super::code::{Code, MAX_LIST, MAX_SIZE, Reader, ascending, fields, numbers, plain, put_number};
 use super::error::{Fault, WireError};
 use super::rows::{Tables, Writer, child_bytes, vector_bytes};
 use crate::entry::Digest;
+use crate::knowledge::{ReplicaId, Vector};
 use crate::path::{Name, RelPath};
 use crate::store;
 use std::collections::BTreeSet;
@@ -15,8 +17,16 @@ const PIECE_BYTES: usize = 512 << 10;
 const PIECE_ROWS: usize = 8 << 10;
 /// Most rows of a directory. A directory is compared as a whole: this bounds what a peer can make this side hold.
 pub const MAX_ROWS: usize = 1 << 24;
+/// Most events in all vectors of the rows of a directory, for the same reason.
+const MAX_ROW_EVENTS: usize = 1 << 26;
+/// Most rows that are sent ahead.
+pub const MAX_AHEAD: u32 = 1 << 16;
 /// Most paths that are asked for by name in increments.
 pub const MAX_ALSO: usize = 10_000;
+/// Most decisions that one root tells another.
+pub const MAX_DECIDED: usize = 1 << 20;
+/// What all of them may take.
+const MAX_DECIDED_BYTES: usize = 256 << 20;
 
 /// Which rows of a directory are asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +46,12 @@ pub struct ListRequest {
     pub path: RelPath,
     /// Which of its rows.
     pub filter: Filter,
-    /// So many rows of directories below it may be sent without being asked for, parents before children.
+    /// So many rows may be sent without being asked for, a directory counting as one besides its rows; at most [`MAX_AHEAD`].
+    /// They are of the directories that follow in the order of the tree, each with the same filter: parents before
+    /// children, depth first, names ascending, up to the end of the tree and not only of the directory. Left out are
+    /// those that have no rows below them and those that the filter leaves out of the listing above; for
+    /// [`Filter::Since`] also what is no live directory, and what is at or below a path of [`Also`]: of those all rows are
+    /// asked for. The first that does not fit ends the answer. With [`Filter::Only`] nothing is sent ahead.
     pub ahead: u32,
 }
 
@@ -78,6 +93,46 @@ pub struct DigestRequest {
 pub struct DigestAnswer {
     /// D of the directory.
     pub digest: Digest,
+}
+
+/// Asks what was decided about conflicts with a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DecidedRequest {
+    /// Which replica.
+    pub with: ReplicaId,
+}
+
+/// How a user settles a conflict, in the words of the root where that was said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// That root's version.
+    Local,
+    /// The other's.
+    Remote,
+    /// The one with the newer modification time.
+    Newer,
+    /// Both, one as a conflict copy.
+    Both,
+}
+
+/// One conflict that was decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecidedPath {
+    /// Where.
+    pub path: RelPath,
+    /// How.
+    pub decision: Decision,
+    /// The other version that it was about; empty for none.
+    pub about: Vector,
+}
+
+/// Some of what was decided, by path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Decided {
+    /// The next ones, ascending.
+    pub paths: Vec<DecidedPath>,
+    /// Are these the last?
+    pub last: bool,
 }
 
 impl Filter {
@@ -203,19 +258,75 @@ impl Piece {
     }
 }
 
+impl Decided {
+    /// The messages that tell these decisions.
+    #[must_use]
+    pub fn messages(paths: Vec<DecidedPath>) -> Vec<Decided> {
+        let mut messages = Vec::new();
+        let mut next = Decided { paths: Vec::new(), last: true };
+        let mut bytes = 0;
+        for path in paths {
+            let cost = path.bytes();
+            if !next.paths.is_empty() && (bytes + cost > PIECE_BYTES || next.paths.len() == PIECE_ROWS) {
+                messages.push(Decided { paths: std::mem::take(&mut next.paths), last: false });
+                bytes = 0;
+            }
+            bytes += cost;
+            next.paths.push(path);
+        }
+        messages.push(next);
+        messages
+    }
+
+    /// Adds what a message tells to what was told before. True if it was the last one.
+    ///
+    /// # Errors
+    /// The paths do not ascend, or are more than [`MAX_DECIDED`]; a message that is not the last one tells nothing.
+    pub fn add_to(self, all: &mut Vec<DecidedPath>, bytes: &mut usize) -> Result<bool, WireError> {
+        let wrong = |fault| Err(WireError { field: "Decided.paths", offset: 0, fault });
+        if self.paths.is_empty() && !self.last {
+            return wrong(Fault::Empty);
+        }
+        if matches!((all.last(), self.paths.first()), (Some(before), Some(next)) if before.path >= next.path) {
+            return wrong(Fault::Order);
+        }
+        *bytes += self.paths.iter().map(DecidedPath::bytes).sum::<usize>();
+        all.extend(self.paths);
+        for (found, most) in [(all.len(), MAX_DECIDED), (*bytes, MAX_DECIDED_BYTES)] {
+            if found > most {
+                return wrong(Fault::Large { found: found as u64, most: most as u64 });
+            }
+        }
+        Ok(self.last)
+    }
+}
+
+impl DecidedPath {
+    fn bytes(&self) -> usize {
+        8 + self.path.as_bytes().len() + vector_bytes(&self.about)
+    }
+}
+
 /// Puts the pieces of a directory together again.
 #[derive(Debug, Default)]
 pub struct Gather {
     begun: Option<store::Listing>,
+    /// In the vectors of the rows so far.
+    events: usize,
 }
 
 impl Gather {
     /// The next piece; the listing once it is whole.
     ///
     /// # Errors
-    /// The piece does not go on where the one before ended.
+    /// The piece does not go on where the one before ended, or the directory is larger than any.
     pub fn add(&mut self, piece: Piece) -> Result<Option<store::Listing>, WireError> {
         let wrong = |fault| Err(WireError { field: "Listing", offset: 0, fault });
+        if piece.listing.children.is_empty() && !piece.last {
+            return wrong(Fault::Empty);
+        }
+        self.events = if self.is_inside() { self.events } else { 0 };
+        self.events += piece.listing.children.iter().map(events_of).sum::<usize>();
         let whole = match self.begun.take() {
             None => piece.listing,
             Some(mut begun) => {
@@ -234,8 +345,10 @@ impl Gather {
                 begun
             }
         };
-        if whole.children.len() > MAX_ROWS {
-            return wrong(Fault::Large { found: whole.children.len() as u64, most: MAX_ROWS as u64 });
+        for (found, most) in [(whole.children.len(), MAX_ROWS), (self.events, MAX_ROW_EVENTS)] {
+            if found > most {
+                return wrong(Fault::Large { found: found as u64, most: most as u64 });
+            }
         }
         if piece.last {
             return Ok(Some(whole));
@@ -248,6 +361,41 @@ impl Gather {
     #[must_use]
     pub fn is_inside(&self) -> bool {
         self.begun.is_some()
+    }
+}
+
+/// Events of all vectors that a row holds or shares.
+fn events_of(child: &store::Child) -> usize {
+    let row = child.row.as_ref().map_or(0, |row| row.m.len() + row.c.iter().count());
+    let tree = child.tree.as_ref().map_or(0, |tree| tree.s.len() + tree.bound.len());
+    row + tree + child.own.as_ref().map_or(0, |own| own.len())
+}
+
+/// How many rows may be sent ahead.
+mod ahead {
+    use super::{MAX_AHEAD, Reader, WireError, put_number};
+
+    pub(super) fn put(value: &u32, out: &mut Vec<u8>) {
+        put_number(out, u64::from(*value));
+    }
+
+    pub(super) fn get(reader: &mut Reader<'_>) -> Result<u32, WireError> {
+        Ok(reader.at_most(u64::from(MAX_AHEAD))? as u32)
+    }
+}
+
+/// A list of decisions whose paths ascend.
+mod by_path {
+    use super::{DecidedPath, Fault, Reader, WireError, plain};
+
+    pub(super) fn put(list: &Vec<DecidedPath>, out: &mut Vec<u8>) {
+        plain::put(list, out);
+    }
+
+    pub(super) fn get(reader: &mut Reader<'_>) -> Result<Vec<DecidedPath>, WireError> {
+        let list: Vec<DecidedPath> = plain::get(reader)?;
+        reader.check(list.is_sorted_by(|a, b| a.path < b.path), Fault::Order)?;
+        Ok(list)
     }
 }
 
@@ -275,8 +423,12 @@ impl Code for Filter {
     }
 }
 
-fields!(ListRequest { path, filter, ahead });
+numbers!(Decision { Local = 0, Remote = 1, Newer = 2, Both = 3 });
+fields!(ListRequest { path, filter, ahead as ahead });
 fields!(Also { first, paths as ascending });
 fields!(ListingEnd { directories });
 fields!(DigestRequest { path });
 fields!(DigestAnswer { digest });
+fields!(DecidedRequest { with });
+fields!(DecidedPath { path, decision, about });
+fields!(Decided { paths as by_path, last });

@@ -25,7 +25,10 @@ pub use fetch::{
 };
 pub use frame::{FrameReader, MAX_FRAME, MAX_HELLO, put_frame};
 pub use hello::{Hello, HelloAnswer, MAX_TOKEN, PROTOCOL, Refusal, Refused, Versions};
-pub use list::{Also, DigestAnswer, DigestRequest, Filter, Gather, ListRequest, ListingEnd, MAX_ALSO, MAX_ROWS, Piece};
+pub use list::{
+    Also, Decided, DecidedPath, DecidedRequest, Decision, DigestAnswer, DigestRequest, Filter, Gather, ListRequest, ListingEnd,
+    MAX_AHEAD, MAX_ALSO, MAX_DECIDED, MAX_ROWS, Piece,
+};
 pub use open::{
     Identity, Introduction, MAX_LOCATION, MAX_RULES, MaxDelete, Open, Opened, Policy, Ready, Remembered, Side,
 };
@@ -154,6 +157,10 @@ messages! {
     32 = Finished(Finished),
     /// Nothing more comes.
     33 = Bye(Nothing),
+    /// Asks for decisions.
+    34 = DecidedRequest(DecidedRequest),
+    /// Decisions.
+    35 = Decided(Decided),
     /// Who asks, as it is now.
     36 = Ready(Ready),
 }

@@ -316,13 +316,14 @@ impl<'a> Apply<'a> {
         let steps = std::mem::take(&mut self.steps);
         let moving = std::mem::take(&mut self.moving);
         let mut jobs = job::group(steps, &mut self.swapper.moves, moving);
-        let (stage, source) = (self.swapper.areas.main.stage.clone(), self.context.source);
+        let stage = self.swapper.areas.main.stage.clone();
+        let Context { root, source, .. } = self.context;
         match self.staged.take() {
-            None => fill(&stage, source, &mut jobs),
+            None => fill(&stage, root, source, &mut jobs),
             Some(before) => {
                 let swapper = &mut self.swapper;
                 thread::scope(|scope| {
-                    let filling = scope.spawn(|| fill(&stage, source, &mut jobs));
+                    let filling = scope.spawn(|| fill(&stage, root, source, &mut jobs));
                     let swapped = source.settle().map_err(ApplyError::from).and_then(|()| swapper.run(before));
                     // A panic in staging is a defect: it goes on in the caller's thread.
                     filling.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -337,7 +338,7 @@ impl<'a> Apply<'a> {
     }
 }
 
-fn fill(stage: &Stage, source: &dyn Source, jobs: &mut [Job]) {
+fn fill(stage: &Stage, here: &Root, source: &dyn Source, jobs: &mut [Job]) {
     let mut trees: Vec<&mut Tree> = jobs
         .iter_mut()
         .filter_map(|job| match job {
@@ -345,7 +346,7 @@ fn fill(stage: &Stage, source: &dyn Source, jobs: &mut [Job]) {
             _ => None,
         })
         .collect();
-    stage.fill(source, &mut trees);
+    stage.fill(here, source, &mut trees);
 }
 
 fn content_bytes(step: &Step) -> u64 {

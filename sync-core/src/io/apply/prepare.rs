@@ -140,7 +140,7 @@ impl Swapper<'_> {
             let main = self.areas.main.clone();
             self.discard(&main, tree);
             tree.each_mut(&mut |incoming| incoming.outcome = None);
-            area.stage.fill(self.context.source, &mut [tree]);
+            area.stage.fill(self.context.root, self.context.source, &mut [tree]);
         }
         match &tree.top.outcome {
             Some(Ok(signature)) => Ok(*signature),

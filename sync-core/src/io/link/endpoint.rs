@@ -1,6 +1,7 @@
 //! Sockets, threads, listening and dialling. The threads belong to a [`Network`]; whoever calls it just waits, up to a deadline.
 
 use super::identity::Identity;
+use super::pipe::{self, Pipe};
 use super::quic::{Quic, describe, peer_key};
 use super::tls::{self, Admits, Purpose, Seen, Trust};
 use super::{Attempt, CloseCode, Connection, LinkError};
@@ -9,6 +10,7 @@ use quinn::{ConnectionError, Endpoint, EndpointConfig, Incoming, TokioRuntime, T
 use socket2::SockRef;
 use std::collections::BTreeSet;
 use std::fmt;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -53,6 +55,8 @@ struct Inner {
     runtime: Option<Runtime>,
     /// Sockets to dial from, of IPv4 and IPv6, made when first needed.
     dialling: Mutex<[Option<Endpoint>; 2]>,
+    /// What runs through pipes.
+    piped: Mutex<Vec<Endpoint>>,
 }
 
 impl fmt::Debug for Inner {
@@ -66,7 +70,8 @@ impl Drop for Inner {
     fn drop(&mut self) {
         let Some(runtime) = self.runtime.take() else { return };
         let dialling = std::mem::take(self.dialling.get_mut().unwrap_or_else(PoisonError::into_inner));
-        dialling.into_iter().flatten().for_each(|endpoint| end(&runtime, &endpoint));
+        let piped = std::mem::take(self.piped.get_mut().unwrap_or_else(PoisonError::into_inner));
+        dialling.into_iter().flatten().chain(piped).for_each(|endpoint| end(&runtime, &endpoint));
         runtime.shutdown_background();
     }
 }
@@ -87,7 +92,7 @@ impl Network {
     pub fn new(identity: Identity) -> Result<Network, LinkError> {
         let runtime = Builder::new_multi_thread().worker_threads(THREADS).thread_name("link").enable_all().build();
         let runtime = Some(runtime.map_err(failed("start the threads of the network"))?);
-        Ok(Network(Arc::new(Inner { identity, runtime, dialling: Mutex::default() })))
+        Ok(Network(Arc::new(Inner { identity, runtime, dialling: Mutex::default(), piped: Mutex::default() })))
     }
 
     /// Who this machine is.
@@ -109,6 +114,67 @@ impl Network {
     /// answers and lets this machine in is taken.
     pub fn dial(&self, peer: Id, addresses: &[Address], wait: Duration) -> Result<Connection, LinkError> {
         self.dial_for(addresses, Trust::Only([peer].into()), Purpose::Sync, wait)
+    }
+
+    /// Reaches the one machine at the other end of a pipe that both have already, such as ssh's, which ends with the connection.
+    pub fn call_through(
+        &self,
+        peer: Id,
+        reader: Box<dyn Read + Send>,
+        writer: Box<dyn Write + Send>,
+        wait: Duration,
+    ) -> Result<Connection, LinkError> {
+        let endpoint = self.piped(reader, writer, None)?;
+        let (mut config, seen) = tls::client(&self.0.identity, Trust::Only([peer].into()), Purpose::Sync)?;
+        config.transport_config(Arc::new(tls::through_pipe()));
+        let reached = self.within(wait, async {
+            let connection = endpoint.connect_with(config, pipe::PLACE, NAME).map_err(|error| error.to_string())?.await;
+            let connection = connection.map_err(|error| explain(&error, &seen, Purpose::Sync))?;
+            greeted(&connection).await.map_err(|error| explain(&error, &seen, Purpose::Sync))?;
+            greet(&connection).await.map_err(|error| describe(&error))?;
+            Ok(connection)
+        });
+        let connection = reached.ok_or(LinkError::TooLong("reaching the other end of the pipe"))?;
+        Quic::connection(connection.map_err(LinkError::Ended)?, self.clone())
+    }
+
+    /// Waits for the one machine at the other end of a pipe.
+    pub fn answer_through(
+        &self,
+        peer: Id,
+        reader: Box<dyn Read + Send>,
+        writer: Box<dyn Write + Send>,
+        wait: Duration,
+    ) -> Result<Connection, LinkError> {
+        let mut config = tls::server(&self.0.identity, Trust::Only([peer].into()), Purpose::Sync)?;
+        config.transport_config(Arc::new(tls::through_pipe()));
+        let endpoint = self.piped(reader, writer, Some(config))?;
+        let came = self.within(wait, async {
+            let incoming = endpoint.accept().await.ok_or_else(|| "the pipe has ended".to_owned())?;
+            let connection = incoming.await.map_err(|error| describe(&error))?;
+            greet(&connection).await.map_err(|error| describe(&error))?;
+            greeted(&connection).await.map_err(|error| describe(&error))?;
+            Ok(connection)
+        });
+        let connection = came.ok_or(LinkError::TooLong("waiting for the other end of the pipe"))?;
+        Quic::connection(connection.map_err(LinkError::Ended)?, self.clone())
+    }
+
+    fn piped(
+        &self,
+        reader: Box<dyn Read + Send>,
+        writer: Box<dyn Write + Send>,
+        server: Option<quinn::ServerConfig>,
+    ) -> Result<Endpoint, LinkError> {
+        let what = "use the pipe";
+        let socket = Arc::new(Pipe::new(reader, writer).map_err(failed(what))?);
+        let mut config = EndpointConfig::default();
+        // It is within the limits of QUIC.
+        let _ = config.max_udp_payload_size(pipe::PACKET);
+        let _context = self.runtime().enter();
+        let endpoint = Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(TokioRuntime)).map_err(failed(what))?;
+        lock(&self.0.piped).push(endpoint.clone());
+        Ok(endpoint)
     }
 
     pub(super) fn listen_for(&self, address: SocketAddr, trust: Trust, purpose: Purpose) -> Result<Listener, LinkError> {
@@ -260,24 +326,25 @@ impl Plan {
             greeted(&connection).await?;
             Ok(connection)
         };
-        greeted.await.map_err(|error| failed(self.explain(&error, &seen)))
+        greeted.await.map_err(|error| failed(explain(&error, &seen, self.purpose)))
     }
+}
 
-    fn explain(&self, error: &ConnectionError, seen: &Seen) -> String {
-        let alert = |alert| TransportErrorCode::crypto(alert);
-        match error {
-            ConnectionError::TransportError(error) if error.code == alert(ACCESS_DENIED) => match *lock(seen) {
-                Some(key) => format!("another machine answers there, with the id {}", key.id()),
-                None => describe(&ConnectionError::TransportError(error.clone())),
-            },
-            ConnectionError::ConnectionClosed(close) if close.error_code == alert(ACCESS_DENIED) => {
-                "that machine does not know this one, and refused it".into()
-            }
-            ConnectionError::ConnectionClosed(close) if close.error_code == alert(NO_APPLICATION_PROTOCOL) => {
-                format!("what answers there does not speak {}", self.purpose.alpn())
-            }
-            error => describe(error),
+/// Why a connection did not come about, as far as the other side let it be known.
+fn explain(error: &ConnectionError, seen: &Seen, purpose: Purpose) -> String {
+    let alert = |alert| TransportErrorCode::crypto(alert);
+    match error {
+        ConnectionError::TransportError(error) if error.code == alert(ACCESS_DENIED) => match *lock(seen) {
+            Some(key) => format!("another machine answers there, with the id {}", key.id()),
+            None => describe(&ConnectionError::TransportError(error.clone())),
+        },
+        ConnectionError::ConnectionClosed(close) if close.error_code == alert(ACCESS_DENIED) => {
+            "that machine does not know this one, and refused it".into()
         }
+        ConnectionError::ConnectionClosed(close) if close.error_code == alert(NO_APPLICATION_PROTOCOL) => {
+            format!("what answers there does not speak {}", purpose.alpn())
+        }
+        error => describe(error),
     }
 }
 

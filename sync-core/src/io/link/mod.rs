@@ -6,6 +6,7 @@
 
 mod controller;
 mod identity;
+mod pipe;
 mod tls;
 mod quic;
 mod local;

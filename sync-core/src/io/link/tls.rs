@@ -1,6 +1,7 @@
 //! TLS 1.3 in which both sides are known by their keys: no authority, no names, no expiry, no resumption, nothing early.
 
 use super::identity::Identity;
+use super::pipe::PACKET;
 use super::{CONNECTION_WINDOW, IDLE, LinkError, Measuring, STREAM_WINDOW, STREAMS};
 use crate::peer::{Id, PublicKey};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
@@ -220,6 +221,13 @@ fn transport() -> TransportConfig {
         .keep_alive_interval(Some(KEEP_ALIVE))
         .max_idle_timeout(IDLE.try_into().ok())
         .congestion_controller_factory(Arc::new(Measuring));
+    transport
+}
+
+/// As for a network, in larger packets, whose size is known.
+pub(super) fn through_pipe() -> TransportConfig {
+    let mut transport = transport();
+    transport.initial_mtu(PACKET).min_mtu(PACKET).mtu_discovery_config(None);
     transport
 }
 

@@ -342,6 +342,14 @@ impl State {
         self.read(|conn| rows::entry(conn, &self.names, path))
     }
 
+    /// As [`State::entry`], for names in one directory: it is looked up once.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn entries(&self, dir: &RelPath, wanted: &[Name]) -> Result<Vec<Option<Entry>>> {
+        self.read(|conn| rows::entries(conn, &self.names, dir, wanted))
+    }
+
     /// The number of a live directory.
     ///
     /// # Errors

@@ -210,6 +210,19 @@ pub(super) fn entry(conn: &Connection, names: &RwLock<Names>, path: &RelPath) ->
     let Some((parent, name)) = slot(conn, path)? else {
         return Ok(None);
     };
+    entry_at(conn, names, parent, &name)
+}
+
+/// Live paths of one directory, in the order of the names asked for.
+pub(super) fn entries(conn: &Connection, names: &RwLock<Names>, dir: &RelPath, wanted: &[Name]) -> Result<Vec<Option<Entry>>> {
+    let _snapshot = conn.unchecked_transaction().attempt("begin to read")?;
+    match descend_to(conn, dir)? {
+        Some(parent) => wanted.iter().map(|name| entry_at(conn, names, parent, name.as_bytes())).collect(),
+        None => Ok(vec![None; wanted.len()]),
+    }
+}
+
+fn entry_at(conn: &Connection, names: &RwLock<Names>, parent: i64, name: &[u8]) -> Result<Option<Entry>> {
     let stored = conn
         .prepare_cached("SELECT kind, node, o, m, c, sig, content, attrs FROM entry WHERE parent = ?1 AND name = ?2")
         .and_then(|mut query| query.query_row(params![parent, name], |row| Ok(stored_of(row, &hold(names)))).optional())
@@ -239,6 +252,11 @@ fn slot(conn: &Connection, path: &RelPath) -> Result<Option<(i64, Box<[u8]>)>> {
     let Some((dir, name)) = path.split() else {
         return Ok(Some((ABOVE, Box::default())));
     };
+    Ok(descend_to(conn, &dir)?.map(|node| (node, name.as_bytes().into())))
+}
+
+/// The node of a directory.
+fn descend_to(conn: &Connection, dir: &RelPath) -> Result<Option<i64>> {
     let mut node = ROOT;
     for component in dir.components() {
         match child_node(conn, node, component.as_bytes())? {
@@ -246,5 +264,5 @@ fn slot(conn: &Connection, path: &RelPath) -> Result<Option<(i64, Box<[u8]>)>> {
             None => return Ok(None),
         }
     }
-    Ok(Some((node, name.as_bytes().into())))
+    Ok(Some(node))
 }

@@ -54,6 +54,8 @@ pub(super) struct Guest {
     /// What it was told last of this side.
     told: Option<Ready>,
     done: Numbers,
+    /// The other side has ended the run.
+    over: bool,
 }
 
 /// What a machine told of its progress last.
@@ -77,6 +79,7 @@ impl Guest {
         side: Side,
         (introduction, rules): (Introduction, &Rules),
         options: &Options,
+        monitor: &dyn Monitor,
     ) -> Result<Guest, SyncError> {
         let failed = |error: ChannelError| SyncError::of_remote(&remote.shown, error);
         let mut control = Channel::for_hello(remote.connection.open(WAIT).map_err(|error| failed(error.into()))?);
@@ -84,8 +87,14 @@ impl Guest {
         let open = open_message(&remote, side, (introduction, rules), options)?;
         control.send(&Message::Open(open)).map_err(failed)?;
         control.send(&Message::Scan(Nothing)).map_err(failed)?;
-        let opened = match wait(&mut control, None, &mut |_| {}).map_err(failed)? {
+        let mut each = |message| {
+            if let Message::Notice(Notice { text }) = message {
+                monitor.notice(&format!("{}: {text}", remote.shown));
+            }
+        };
+        let opened = match wait(&mut control, monitor, &mut each).map_err(failed)? {
             Message::Opened(opened) => opened,
+            Message::Refused(_) if monitor.cancelled() => return Err(SyncError::Cancelled),
             other => return Err(failed(ChannelError::unexpected(other, "the folder"))),
         };
         let rules = Rules::parse(&opened.rules).map_err(|source| SyncError::RuleFile {
@@ -98,7 +107,7 @@ impl Guest {
         })?;
         let facts = Facts { identity, passing: opened.passing, location: remote.location() };
         let there = Arc::new(RemoteThere::new(remote.connection.clone(), facts, 0));
-        Ok(Guest { remote, control, there, side, opened, rules, scanned: None, told: None, done: Numbers::default() })
+        Ok(Guest { remote, control, there, side, opened, rules, scanned: None, told: None, done: Numbers::default(), over: false })
     }
 
     /// The root as a source.
@@ -121,13 +130,27 @@ impl Guest {
 
     fn answer(&mut self, monitor: &dyn Monitor, item: &mut dyn FnMut(wire::Item)) -> Result<Message, SyncError> {
         let (shown, done) = (&self.remote.shown, &mut self.done);
-        let answer = wait(&mut self.control, Some(monitor), &mut |message| match message {
+        let answer = wait(&mut self.control, monitor, &mut |message| match message {
             Message::Progress(progress) => done.tell(&progress, monitor),
             Message::Notice(Notice { text }) => monitor.notice(&format!("{shown}: {text}")),
             Message::Item(told) => item(told),
             _ => {}
         });
-        answer.map_err(|error| SyncError::of_remote(shown, error))
+        let answer = match answer {
+            Ok(Message::Refused(_)) if monitor.cancelled() => return Err(self.ended(SyncError::Cancelled)),
+            Ok(Message::Refused(refused)) => Err(ChannelError::Refused(refused)),
+            answer => answer,
+        };
+        answer.map_err(|error| {
+            let error = SyncError::of_remote(&self.remote.shown, error);
+            self.ended(error)
+        })
+    }
+
+    /// The run is over on the other side too: nothing more is to be said there.
+    fn ended(&mut self, error: SyncError) -> SyncError {
+        self.over = true;
+        error
     }
 
     fn unexpected(&self, found: Message, expected: &'static str) -> SyncError {
@@ -242,13 +265,13 @@ fn open_message(
 /// Waits for the answer of a side that works, and tells it when the user wants to stop. `each` sees what comes on the way.
 fn wait(
     control: &mut Channel,
-    monitor: Option<&dyn Monitor>,
+    monitor: &dyn Monitor,
     each: &mut dyn FnMut(Message),
 ) -> Result<Message, ChannelError> {
     control.set_read_wait(GLANCE);
     let (mut heard, mut stopping) = (Instant::now(), false);
     loop {
-        if !stopping && monitor.is_some_and(Monitor::cancelled) {
+        if !stopping && monitor.cancelled() {
             control.send(&Message::Cancel(Nothing))?;
             stopping = true;
         }
@@ -386,7 +409,7 @@ impl Drop for Guest {
     /// Says goodbye: the other side need not find out by itself that the run is over.
     fn drop(&mut self) {
         // Where it cannot be said the connection has ended, which says the same.
-        if self.control.send(&Message::Bye(Nothing)).and_then(|()| self.control.flush()).is_ok() {
+        if !self.over && self.control.send(&Message::Bye(Nothing)).and_then(|()| self.control.flush()).is_ok() {
             let _ = self.remote.connection.wait_closed(FAREWELL);
         }
         self.remote.connection.close(CloseCode::Done);

@@ -166,6 +166,11 @@ impl Host {
         if asked.introduction.identity.is_some_and(|other| other.replica == opened.state.id()) {
             roots::same_identity(&opened, monitor)?;
         }
+        if rules.text().len() > wire::MAX_RULES {
+            let most = wire::MAX_RULES;
+            let what = format!("the ignore rules of {} have more than the {most} bytes that cross a link", path.display());
+            return Err(SyncError::Root(what));
+        }
         opened.state.settle()?;
         own.identity = Some(roots::identity(&opened.state)?);
         own.location = Vec::new();
@@ -254,6 +259,9 @@ impl Host {
     /// Waits until nobody else works on the root.
     fn turn(&self, path: &Path, holder: &Holder, monitor: &dyn Monitor) -> Result<Turn<'_>, SyncError> {
         let mut busy = lock(&self.busy);
+        if busy.contains_key(path) {
+            monitor.notice("another run has the folder: this one waits for its turn");
+        }
         while let Some(other) = busy.get(path) {
             if monitor.cancelled() {
                 return Err(SyncError::Cancelled);

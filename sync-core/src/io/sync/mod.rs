@@ -339,7 +339,7 @@ impl Sync {
         let introduction = candidate.introduce(&remote.location())?;
         let connection = remote.connection.clone();
         let location = remote.location();
-        let guest = Guest::open(remote, side.other(), (introduction, &candidate.rules), &options)?;
+        let guest = Guest::open(remote, side.other(), (introduction, &candidate.rules), &options, monitor)?;
         let mut introduced = guest.opened.introduction.clone();
         introduced.location = location;
         candidate.check(&introduced, &options)?;

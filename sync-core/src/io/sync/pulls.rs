@@ -177,7 +177,7 @@ impl<'a> OnePull<'a> {
         moves: Moves,
         monitor: &dyn Monitor,
     ) -> Result<(Outcome, Applied, BTreeSet<RelPath>), SyncError> {
-        let source = self.theirs.source();
+        let source = self.theirs.source()?;
         let context = Context {
             root: &self.ours.root,
             state: &self.ours.state,

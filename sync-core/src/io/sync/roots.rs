@@ -14,7 +14,7 @@ use crate::io::remote::Here;
 use crate::io::scan;
 use crate::io::source::{LocalSource, Source, SourceError};
 use crate::io::state::{Batch, NodeId, Peer, State, StateError};
-use crate::io::there::{Decided, Facts, There, decided, decided_on};
+use crate::io::there::{Decided, Facts, There, decided_on};
 use crate::knowledge::{ReplicaId, Vector};
 use crate::path::{RelPath, escape};
 use crate::report::Monitor;
@@ -633,15 +633,14 @@ impl Opened {
     }
 }
 
-/// A root of this machine as the source of a pull.
+/// A root of this machine as the source of a pull: read in place.
 impl There for Opened {
     fn facts(&self) -> Result<Facts, SourceError> {
-        let location = self.root.path().as_os_str().as_bytes().to_vec();
-        Ok(Facts { identity: identity(&self.state)?, passing: self.passing, location })
+        self.here(true).facts()
     }
 
     fn make_durable(&self) -> Result<(), SourceError> {
-        Ok(self.state.flush()?)
+        self.here(true).make_durable()
     }
 
     fn listing(&self, path: &RelPath, filter: &Filter) -> Result<Listing, SourceError> {
@@ -649,19 +648,18 @@ impl There for Opened {
     }
 
     fn digest(&self, dir: &RelPath) -> Result<Digest, SourceError> {
-        self.source().digest(dir)
+        self.here(true).digest(dir)
     }
 
     fn rehash(&self, paths: &[RelPath], monitor: &dyn Monitor) -> Result<(), SourceError> {
-        scan::rehash(&self.root, &self.state, paths, self.granularity_ns, monitor)?;
-        Ok(())
+        self.here(true).rehash(paths, monitor)
     }
 
     fn decided(&self, with: ReplicaId) -> Result<Vec<Decided>, SourceError> {
-        Ok(decided(&self.state, with)?)
+        self.here(true).decided(with)
     }
 
-    fn source(&self) -> Box<dyn Source + '_> {
-        Box::new(LocalSource::new(&self.root, &self.state))
+    fn source(&self) -> Result<Box<dyn Source + '_>, SourceError> {
+        Ok(Box::new(LocalSource::new(&self.root, &self.state)))
     }
 }

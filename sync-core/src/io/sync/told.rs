@@ -112,6 +112,7 @@ impl Told<'_> {
         match link.control.poll() {
             Ok(None) => {}
             Ok(Some(Message::Cancel(_))) => self.stop.store(true, Ordering::Release),
+            Ok(Some(Message::Bye(_))) => self.fail(&mut link, ChannelError::Ended),
             Ok(Some(other)) => {
                 let error = ChannelError::unexpected(other, "nothing but the wish to stop");
                 self.fail(&mut link, error);

@@ -94,6 +94,10 @@ fn listing_of_a_file_a_ghost_a_link_and_a_directory() {
 fn requests_and_content() {
     let request = ListRequest { path: path("a"), filter: Filter::Since(5), ahead: 1000 };
     golden(Message::ListRequest(request), "0b 01 61 01 05 e807");
+    golden(Message::DecidedRequest(DecidedRequest { with: ReplicaId([7; 16]) }), &format!("22 {}", "07".repeat(16)));
+    let decided = DecidedPath { path: path("a"), decision: Decision::Newer, about: event(1, 3).into() };
+    let expected = format!("23 01 01 61 02 01 {} 03 01", "01".repeat(16));
+    golden(Message::Decided(Decided { paths: vec![decided], last: true }), &expected);
     let base = crate::delta::Shape::of(1 << 30).unwrap().announced();
     let wanted = Wanted { path: path("a"), size: 2, hash: None, m: event(1, 3).into(), offset: 0, base: Some(base) };
     let expected = format!("13 01 {} 01 01 0003 01 01 61 02 00 00 00 01 8080808004 808001 08", "01".repeat(16));

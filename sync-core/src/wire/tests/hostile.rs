@@ -128,7 +128,7 @@ fn sizes_are_those_of_files() {
     for size in [1u64 << 63, (1 << 63) + 1, u64::MAX - 1, u64::MAX] {
         let large = Fault::Large { found: size, most: MAX_SIZE };
         assert_eq!(refused(&numbers(21, &[0, size, 0])).fault, large, "a file that begins");
-        assert_eq!(refused(&numbers(31, &[size])).fault, large, "a sequence number");
+        assert_eq!(refused(&numbers(28, &[size])).fault, large, "a number of paths");
         let mut row = vec![1, 2, 1, b'a'];
         put_number(&mut row, size);
         let error = refused(&listing_bytes(&ONE_VECTOR, &row));
@@ -193,6 +193,66 @@ fn rows_ascend_and_have_no_name_twice() {
 }
 
 #[test]
+fn decisions_ascend_by_path_and_come_to_an_end() {
+    assert_eq!(refused(&[35, 2, 1, b'b', 0, 0, 1, b'a', 0, 0, 1]).fault, Fault::Order);
+    assert_eq!(refused(&[35, 1, 1, b'b', 4, 0, 1]).fault, Fault::Unknown(4));
+    let decided = |name: &str, last| {
+        let one = DecidedPath { path: path(name), decision: Decision::Local, about: Vector::new() };
+        Decided { paths: vec![one], last }
+    };
+    let (mut all, mut bytes) = (Vec::new(), 0);
+    assert_eq!(decided("b", false).add_to(&mut all, &mut bytes), Ok(false));
+    assert_eq!(decided("b", true).add_to(&mut all, &mut bytes).unwrap_err().fault, Fault::Order);
+    let none = Decided { paths: vec![], last: false };
+    assert_eq!(none.add_to(&mut all, &mut bytes).unwrap_err().fault, Fault::Empty);
+    assert_eq!(decided("c", true).add_to(&mut all, &mut bytes), Ok(true));
+    all.clear();
+    let long = "x".repeat(250);
+    let most = loop {
+        let next = decided(&format!("{:012}/{}", all.len(), [&long[..]; 200].join("/")), false);
+        if let Err(error) = next.add_to(&mut all, &mut bytes) {
+            break error;
+        }
+    };
+    assert!(matches!(most.fault, Fault::Large { .. }) && all.len() < 10_000, "{most}, {}", all.len());
+}
+
+#[test]
+fn so_many_rows_ahead_are_not_asked_for() {
+    let mut request = vec![11, 0, 0];
+    put_number(&mut request, u64::from(MAX_AHEAD) + 1);
+    assert_eq!(refused(&request).field, "ListRequest.ahead");
+}
+
+#[test]
+fn a_directory_that_never_ends_is_refused() {
+    let piece = |children, last| Piece { listing: listing(children), last };
+    assert_eq!(Gather::default().add(piece(vec![], false)).unwrap_err().fault, Fault::Empty);
+    assert!(Gather::default().add(piece(vec![], true)).is_ok());
+    let mut gather = Gather::default();
+    let wide: Vector = (0..MAX_REPLICAS as u32)
+        .map(|n| {
+            let mut id = [0; 16];
+            id[..4].copy_from_slice(&n.to_be_bytes());
+            Event { replica: ReplicaId(id), counter: 1 }
+        })
+        .collect();
+    let wide = Arc::new(wide);
+    let mut sent = 0;
+    let error = loop {
+        let children = (0..8u32).map(|n| {
+            let name = Name::parse(format!("{:09}", sent * 8 + n).as_bytes()).unwrap();
+            Child { name, row: None, own: Some(wide.clone()), tree: None }
+        });
+        match gather.add(piece(children.collect(), false)) {
+            Ok(_) => sent += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error.fault, Fault::Large { .. }) && sent < 10_000, "{error}, {sent}");
+}
+
+#[test]
 fn attributes_are_bounded() {
     // A file of 0 bytes without a hash: mode, uid, gid, time, m; c as m.
     let row = |attrs: &[u64]| {
@@ -223,7 +283,7 @@ fn flags_of_a_row_fit_its_kind() {
 fn enumerations_have_no_other_values() {
     let cases: [(&[u8], u64); 12] = [
         (&[0], 0),
-        (&[34], 34),
+        (&[36], 36),
         (&[255], 255),
         (&[3, 0, 0], 0),
         (&[3, 11, 0], 11),

@@ -235,6 +235,23 @@ fn paths_asked_for_by_name_are_told_once_in_as_many_messages_as_it_takes() {
 }
 
 #[test]
+fn decisions_are_told_in_as_many_messages_as_it_takes() {
+    let decided =
+        |n: u64| DecidedPath { path: path(&format!("{n:06}")), decision: Decision::Both, about: event(1, n + 1).into() };
+    let all: Vec<_> = (0..20_000).map(decided).collect();
+    let messages = Decided::messages(all.clone());
+    assert!(messages.len() > 1);
+    let (mut back, mut bytes, mut last) = (Vec::new(), 0, false);
+    for decided in messages {
+        assert!(!last);
+        put_frame(&Message::Decided(decided.clone()), &mut Vec::new()).unwrap();
+        last = decided.add_to(&mut back, &mut bytes).unwrap();
+    }
+    assert!(last && back == all);
+    assert_eq!(Decided::messages(vec![]), [Decided { paths: vec![], last: true }]);
+}
+
+#[test]
 fn filters_become_those_of_the_store() {
     use crate::store;
     let also: Arc<BTreeSet<RelPath>> = Arc::new(BTreeSet::from([path("a/b")]));

@@ -139,7 +139,7 @@ fn opened() -> impl Strategy<Value = Opened> {
 fn list_request() -> impl Strategy<Value = ListRequest> {
     let names = btree_set(name(), 0..5).prop_map(|names| Filter::Only(names.into_iter().collect()));
     let filter = prop_oneof![Just(Filter::All), size().prop_map(Filter::Since), names];
-    (rel_path(), filter, any::<u32>()).prop_map(|(path, filter, ahead)| ListRequest { path, filter, ahead })
+    (rel_path(), filter, 0..=MAX_AHEAD).prop_map(|(path, filter, ahead)| ListRequest { path, filter, ahead })
 }
 
 fn problems() -> impl Strategy<Value = Vec<Problem>> {
@@ -241,6 +241,18 @@ fn looking() -> impl Strategy<Value = Message> {
     ]
 }
 
+fn decided() -> impl Strategy<Value = Message> {
+    let decisions = [Decision::Local, Decision::Remote, Decision::Newer, Decision::Both];
+    let one = (prop::sample::select(decisions.to_vec()), vector(0));
+    prop_oneof![
+        replica().prop_map(|with| Message::DecidedRequest(DecidedRequest { with })),
+        (btree_map(rel_path(), one, 0..5), any::<bool>()).prop_map(|(paths, last)| {
+            let paths = paths.into_iter().map(|(path, (decision, about))| DecidedPath { path, decision, about }).collect();
+            Message::Decided(Decided { paths, last })
+        }),
+    ]
+}
+
 fn content() -> impl Strategy<Value = Message> {
     let result = prop_oneof![hash().prop_map(HashResult::Hash), failure().prop_map(HashResult::Failed)];
     let encodings = [Encoding::Raw, Encoding::Zstd, Encoding::Delta, Encoding::DeltaZstd];
@@ -288,6 +300,7 @@ pub(super) fn message() -> impl Strategy<Value = Message> {
         1 => open().prop_map(Message::Open),
         1 => opened().prop_map(Message::Opened),
         6 => looking(),
+        1 => decided(),
         5 => content(),
         4 => work(),
     ]

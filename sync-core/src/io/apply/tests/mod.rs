@@ -10,7 +10,7 @@ mod versions;
 use super::*;
 use crate::entry::{Attrs, Digest, Hash, Kind, Object};
 use crate::io::kill::hook;
-use crate::io::source::{Fetched, unchanged};
+use crate::io::source::{Feed, Fetched, Wanted, unchanged};
 use crate::io::state::{Batch, Entry};
 use crate::knowledge::{Creation, Event, ReplicaId};
 use crate::plan::{Displaced, Item, Stamp};
@@ -38,19 +38,29 @@ struct There {
     room: Option<usize>,
 }
 
-impl Source for There {
-    fn fetch(&self, path: &RelPath, _: &Object, target: &mut fs::File) -> Result<Fetched, SourceError> {
+struct ThereFeed<'a>(&'a There, Vec<Wanted>);
+
+impl Feed for ThereFeed<'_> {
+    fn fetch(&mut self, number: usize, target: &mut fs::File) -> Result<Fetched, SourceError> {
         use std::io::Write;
-        self.fetched.lock().unwrap().push(path.clone());
-        let files = self.files.lock().unwrap();
+        let ThereFeed(there, wanted) = self;
+        let path = &wanted[number].path;
+        there.fetched.lock().unwrap().push(path.clone());
+        let files = there.files.lock().unwrap();
         let bytes = files.get(path).ok_or_else(|| SourceError::Stale(path.clone()))?;
-        if let Some(room) = self.room.filter(|room| bytes.len() > *room) {
+        if let Some(room) = there.room.filter(|room| bytes.len() > *room) {
             target.write_all(&bytes[..room]).unwrap();
             let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
             return Err(SourceError::Copy { path: path.clone(), source });
         }
         target.write_all(bytes).unwrap();
         Ok(Fetched { size: bytes.len() as u64, hash: hash_of(bytes) })
+    }
+}
+
+impl Source for There {
+    fn feed<'s>(&'s self, _: &'s Root, wanted: Vec<Wanted>) -> Box<dyn Feed + 's> {
+        Box::new(ThereFeed(self, wanted))
     }
 
     fn digest(&self, dir: &RelPath) -> Result<Digest, SourceError> {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::io::link::{CloseCode, LinkError};
+use std::io::{Read as _, Write as _};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Instant;
@@ -166,4 +167,54 @@ fn a_port_that_is_taken_is_told() {
     let listener = listen(&far, &[]);
     let error = far.listen(listener.address(), BTreeSet::new()).unwrap_err().to_string();
     assert!(error.starts_with(&format!("cannot listen on {}", listener.address())), "{error}");
+}
+
+/// Two machines, and two pipes between them.
+fn through_pipes() -> (Network, Network, Connection, Connection) {
+    let (near, far) = (machine(), machine());
+    let ((read_near, write_far), (read_far, write_near)) = (std::io::pipe().unwrap(), std::io::pipe().unwrap());
+    let (near_id, far_id) = (near.identity().id(), far.identity().id());
+    let (called, answered) = thread::scope(|scope| {
+        let answered = scope.spawn(|| far.answer_through(near_id, Box::new(read_far), Box::new(write_far), PATIENCE));
+        let called = near.call_through(far_id, Box::new(read_near), Box::new(write_near), PATIENCE);
+        (called.unwrap(), answered.join().unwrap().unwrap())
+    });
+    (near, far, called, answered)
+}
+
+#[test]
+fn a_pipe_carries_a_connection_as_a_network_does() {
+    let (_near, _far, called, answered) = through_pipes();
+    assert_eq!(called.export(b"x").unwrap(), answered.export(b"x").unwrap());
+    let content: Vec<u8> = (0..8u32 << 20).map(|n| (n.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
+    thread::scope(|scope| {
+        let sent = &content;
+        scope.spawn(|| {
+            let mut stream = answered.accept(PATIENCE).unwrap();
+            let mut question = [0; 3];
+            stream.reader.read_exact(&mut question).unwrap();
+            stream.writer.write_all(sent).unwrap();
+            stream.writer.finish().unwrap();
+            // The connection stays until all has arrived.
+            answered.wait_closed(PATIENCE).unwrap();
+        });
+        let mut stream = called.open(PATIENCE).unwrap();
+        stream.writer.write_all(b"all").unwrap();
+        let mut arrived = Vec::new();
+        stream.reader.read_to_end(&mut arrived).unwrap();
+        assert!(arrived == content);
+        called.close(CloseCode::Done);
+    });
+}
+
+#[test]
+fn the_end_of_a_pipe_is_the_end_of_its_connection() {
+    let (near, far) = (machine(), machine());
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(writer);
+    let (_kept, sink) = std::io::pipe().unwrap();
+    let began = Instant::now();
+    let refused = near.call_through(far.identity().id(), Box::new(reader), Box::new(sink), PATIENCE);
+    assert!(matches!(refused, Err(LinkError::Ended(_))), "{refused:?}");
+    assert!(began.elapsed() < PATIENCE);
 }
