@@ -145,7 +145,7 @@ mod tests {
     #[test]
     fn an_exported_root_is_a_name_and_a_path() {
         let path = OsString::from_vec(b"/srv/caf\xe9=x".to_vec());
-        let given = [OsStr::new("hot="), &path].concat();
+        let given = OsString::from_vec([b"hot=", path.as_bytes()].concat());
         assert_eq!(named_root(given), Ok(NamedRoot { name: "hot".parse().unwrap(), path: path.into() }));
         for (wrong, word) in [("hot", "NAME=PATH"), ("hot=", "NAME=PATH"), ("=/x", "no name"), ("a b=/x", "no name")] {
             assert!(named_root(wrong.into()).unwrap_err().contains(word), "{wrong:?}");
