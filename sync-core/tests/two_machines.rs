@@ -5,11 +5,13 @@ use anyhow::{Context as _, Result, ensure};
 use fixtures::tree::{Tree, diff};
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
-use sync_core::io::link::{Connection, Identity, Network, local_pair};
+use sync_core::io::link::{Connection, Identity, LinkError, Network, local_pair};
 use sync_core::io::sync::{Export, Host, HostOptions, Options, Place, Policy, Remote, Report, Side, Sync, SyncError};
 use sync_core::path::RelPath;
 use sync_core::peer::{Mode, PublicKey};
@@ -293,5 +295,97 @@ fn two_roots_on_other_machines_meet_through_this_one() -> Result<()> {
     assert_eq!(lab.read("a/z")?, "edited at two");
     let (report, bytes) = round()?;
     assert!(report.in_sync && bytes < 4096, "{bytes} bytes");
+    Ok(())
+}
+
+/// A number that looks random, from one that counts.
+fn scattered(number: u64) -> u64 {
+    let mixed = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 33
+}
+
+/// What comes through a pipe, up to where it is cut.
+struct Cut {
+    pipe: std::io::PipeReader,
+    /// Bytes that may still come, both ways together.
+    left: Arc<AtomicU64>,
+}
+
+impl Read for Cut {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let most = usize::try_from(self.left.load(Ordering::Relaxed)).unwrap_or(usize::MAX).min(buffer.len());
+        let count = self.pipe.read(&mut buffer[..most])?;
+        let _ = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| Some(left.saturating_sub(count as u64)));
+        Ok(count)
+    }
+}
+
+/// A connection through pipes that are cut after so many bytes, both ways together.
+fn through_pipes(machines: &[Network; 2], cut: u64) -> Result<[Connection; 2], LinkError> {
+    const WAIT: Duration = Duration::from_secs(20);
+    let [near, far] = machines;
+    let pipe = || std::io::pipe().expect("there are pipes");
+    let ((at_near, from_far), (at_far, from_near)) = (pipe(), pipe());
+    let left = Arc::new(AtomicU64::new(cut));
+    let (at_near, at_far) = (Cut { pipe: at_near, left: left.clone() }, Cut { pipe: at_far, left });
+    thread::scope(|scope| {
+        let id = near.identity().id();
+        let answered = scope.spawn(move || far.answer_through(id, Box::new(at_far), Box::new(from_far), WAIT));
+        let called = near.call_through(far.identity().id(), Box::new(at_near), Box::new(from_near), WAIT);
+        let answered = answered.join().expect("no panic");
+        Ok([called?, answered?])
+    })
+}
+
+#[test]
+fn a_connection_cut_anywhere_loses_nothing_and_the_next_run_goes_on() -> Result<()> {
+    let lab = Lab::new("", "")?;
+    let machines = [Network::new(Identity::generate()?)?, Network::new(Identity::generate()?)?];
+    let mut expected = std::collections::BTreeMap::new();
+    let mut broken = 0;
+    for round in 0..340 {
+        // Each side writes files of its own, so that nothing is a conflict.
+        for (side, root) in ["a", "b"].into_iter().enumerate() {
+            for file in 0..3 {
+                let number = scattered(round * 6 + side as u64 * 3 + file);
+                let name = format!("{root}{}/{}", number % 4, number / 4 % 5);
+                // What packs badly: the connection is to carry it.
+                let text: String = (0..number % 3000).map(|at| format!("{:x}", scattered(number * 4096 + at))).collect();
+                let path = lab.root(root).join(&name);
+                fs::create_dir_all(path.parent().context("it has one")?)?;
+                fs::write(&path, &text)?;
+                expected.insert(name, text);
+            }
+        }
+        let whole = round % 10 == 9;
+        let cut = if whole { u64::MAX } else { 3_000 + scattered(1_000_000 + round) % 90_000 };
+        let began = std::time::Instant::now();
+        let (asked, served) = match through_pipes(&machines, cut) {
+            Ok([near, far]) => lab.run_over(near, far, Wish::default()),
+            Err(_) if !whole => {
+                broken += 1;
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if began.elapsed() > Duration::from_secs(3) {
+            println!("SLOW round {round} cut {cut} {:?}: {:?} / {served:?}", began.elapsed(), asked.as_ref().err());
+        }
+        match asked {
+            Ok((report, _)) => assert!(report.in_sync, "round {round}: {report:?}"),
+            Err(error) if whole => return Err(error).with_context(|| format!("round {round}, {served:?}")),
+            Err(_) => broken += 1,
+        }
+        if whole {
+            lab.equal().with_context(|| format!("round {round}"))?;
+            for (name, text) in &expected {
+                ensure!(&lab.read(&format!("a/{name}"))? == text, "round {round}: {name} is another");
+            }
+            let tree = Tree::read(&lab.root("a"))?;
+            assert_eq!(tree.iter().filter(|(_, node)| matches!(node.content, fixtures::tree::Content::File(_))).count(), expected.len());
+        }
+    }
+    println!("{broken} of 306 runs were broken off");
+    ensure!(broken >= 300, "{broken} of 306 runs were broken off");
     Ok(())
 }

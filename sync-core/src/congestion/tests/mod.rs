@@ -208,3 +208,14 @@ fn nonsense_from_below_does_not_panic_or_stop_the_sender() {
     }
     assert!(ours.window() > 0 && ours.initial_window() > 0);
 }
+
+#[test]
+fn a_batch_may_bear_an_earlier_time_than_a_packet_that_left_since() {
+    let mut congestion = Congestion::new(MTU);
+    for (now, sent) in [(1_000, 0), (1_500, 2_000), (2_900, 3_000)] {
+        congestion.on_sent(sent, u64::from(MTU));
+        congestion.on_ack(now, sent, u64::from(MTU));
+        congestion.on_batch(now, 0, true);
+        assert!(congestion.window() >= u64::from(MTU));
+    }
+}

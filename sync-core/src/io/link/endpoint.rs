@@ -173,7 +173,9 @@ impl Network {
         let _ = config.max_udp_payload_size(pipe::PACKET);
         let _context = self.runtime().enter();
         let endpoint = Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(TokioRuntime)).map_err(failed(what))?;
-        lock(&self.0.piped).push(endpoint.clone());
+        let mut piped = lock(&self.0.piped);
+        piped.retain(|endpoint| endpoint.open_connections() > 0);
+        piped.push(endpoint.clone());
         Ok(endpoint)
     }
 

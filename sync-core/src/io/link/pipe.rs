@@ -109,15 +109,20 @@ impl Pipe {
     /// Takes the pipe over. Its threads end when it ends; one that waits for a reader that never ends ends with the process.
     pub(super) fn new(reader: Box<dyn Read + Send>, writer: Box<dyn Write + Send>) -> io::Result<Pipe> {
         let (out, came) = (Arc::new(Queue::default()), Arc::new(Queue::default()));
-        let (to_write, to_read) = (Arc::clone(&out), Arc::clone(&came));
+        // What cannot be written or read is the end of the pipe both ways, and the connection finds out by it.
+        let ends = |out: &Arc<Queue>, came: &Arc<Queue>| {
+            let ends = [Arc::clone(out), Arc::clone(came)];
+            move || ends.iter().for_each(|queue| queue.end())
+        };
+        let (to_write, end) = (Arc::clone(&out), ends(&out, &came));
         thread::Builder::new().name("pipe-out".into()).spawn(move || {
-            // What cannot be written is the end of the pipe, and the connection finds out by it.
             let _ = write_all(&to_write, writer);
-            to_write.end();
+            end();
         })?;
+        let (to_read, end) = (Arc::clone(&came), ends(&out, &came));
         thread::Builder::new().name("pipe-in".into()).spawn(move || {
             let _ = read_all(&to_read, reader);
-            to_read.end();
+            end();
         })?;
         Ok(Pipe { out, came })
     }
@@ -169,7 +174,9 @@ impl AsyncUdpSocket for Pipe {
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
         self.out.change(|state| {
             if state.ended {
-                return Err(ErrorKind::BrokenPipe.into());
+                // An error here would end the task that drives the connection, and whoever waits for it would hear nothing. That
+                // the pipe has ended is told by what receives.
+                return Ok(());
             }
             if state.bytes >= HELD {
                 return Err(ErrorKind::WouldBlock.into());
