@@ -147,10 +147,8 @@ impl Source for RemoteSource {
     }
 
     fn settle(&self) -> Result<(), SourceError> {
-        match lock(&self.lost).error.take() {
-            Some(error) => Err(error.into()),
-            None => self.alive(),
-        }
+        let first = lock(&self.lost).error.take();
+        first.map_or_else(|| self.alive(), |error| Err(error.into()))
     }
 }
 
