@@ -1,4 +1,5 @@
-//! A root behind ssh: driftless is started over there for one session, and called over QUIC.
+//! A root behind ssh: driftless is started over there for one session, and called over QUIC; where UDP does not pass, QUIC's packets
+//! go through ssh.
 //!
 //! Both sides make a key for this session alone. ssh carries their fingerprints, this side's as an argument and the other one's
 //! in an [`Offer`], so that each knows the other one by what ssh has vouched for. As long as ssh's pipe is open the other side
@@ -28,6 +29,8 @@ const OFFER: Duration = Duration::from_secs(120);
 const NOISE: u64 = 64 << 10;
 /// How long UDP is tried.
 const CALL: Duration = Duration::from_secs(5);
+/// How long a handshake through ssh may take.
+const THROUGH: Duration = Duration::from_secs(20);
 /// How long the other side, and ssh with it, may take to end.
 const LEAVE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(20);
@@ -38,22 +41,31 @@ const LAST: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Bridge {
     child: Child,
-    /// The other side stays while this is open.
+    /// The other side stays while this is open. `None` once packets go through it.
     stdin: Option<ChildStdin>,
 }
 
+/// Tells a user what is worth knowing.
+pub(crate) type Tell<'a> = dyn Fn(&str) + 'a;
+
 impl Bridge {
     /// Starts the other side and connects to it.
-    pub(crate) fn open(behind: &Behind, args: &ReachArgs) -> Result<(Bridge, Arc<Connection>)> {
+    pub(crate) fn open(behind: &Behind, args: &ReachArgs, tell: &Tell<'_>) -> Result<(Bridge, Arc<Connection>)> {
         let network = Network::new(Identity::generate()?)?;
         let mut bridge = Bridge::start(behind, args, network.identity().id())?;
         let (offer, rest) = bridge.offer()?;
-        // Where UDP is blocked, the same session can run through `bridge.stdin` and `rest`: this is the place.
-        let connection = network.dial(offer.id, &offer.addresses(&behind.host), CALL).context(
-            "driftless was started there, and cannot be called over UDP: a firewall on the way may let UDP pass to a port of it",
-        )?;
-        let connection = Arc::new(connection);
-        end_with(rest, Arc::downgrade(&connection));
+        let connection = match network.dial(offer.id, &offer.addresses(&behind.host), CALL) {
+            Ok(connection) => {
+                let connection = Arc::new(connection);
+                end_with(rest, Arc::downgrade(&connection));
+                connection
+            }
+            Err(blocked) => {
+                tell(&format!("note: {} does not answer over UDP, and all data goes through ssh: {blocked}", behind.host));
+                let stdin = bridge.stdin.take().context("ssh has no input")?;
+                Arc::new(network.call_through(offer.id, Box::new(rest), Box::new(stdin), THROUGH)?)
+            }
+        };
         Ok((bridge, connection))
     }
 

@@ -1,4 +1,4 @@
-//! What lies between the command and the second root: `DRIFTLESS_TEST_LINK` is `local` (the default), `quic` or `ssh`.
+//! What lies between the command and the second root: `DRIFTLESS_TEST_LINK` is `local` (the default), `quic`, `ssh` or `pipe`.
 
 use crate::lab::driftless;
 use crate::serving::Serving;
@@ -21,6 +21,8 @@ pub(crate) enum Kind {
     Quic,
     /// Through a program that does what ssh does, without another machine.
     Ssh,
+    /// The same where UDP does not pass.
+    Pipe,
 }
 
 /// The link of this run of the tests.
@@ -29,7 +31,8 @@ pub(crate) fn kind() -> Kind {
         Err(_) | Ok("" | "local") => Kind::Local,
         Ok("quic") => Kind::Quic,
         Ok("ssh") => Kind::Ssh,
-        Ok(other) => panic!("DRIFTLESS_TEST_LINK={other}: local, quic and ssh are known"),
+        Ok("pipe") => Kind::Pipe,
+        Ok(other) => panic!("DRIFTLESS_TEST_LINK={other}: local, quic, ssh and pipe are known"),
     }
 }
 
@@ -64,9 +67,11 @@ impl Link {
                 command.env("DRIFTLESS_HOME", self.homes.path().join("a"));
                 command.arg(format!("quic://{}/root", serving.address)).args(["--peer", "b"]);
             }
-            Kind::Ssh => {
+            Kind::Ssh | Kind::Pipe => {
                 let rsh = self.rsh(state_dir);
-                command.arg(format!("127.0.0.1:{}", root.display())).arg("--rsh").arg(rsh);
+                // No host can have such a name, and nobody has to be asked for it.
+                let host = if kind() == Kind::Ssh { "127.0.0.1".to_owned() } else { "x".repeat(64) };
+                command.arg(format!("{host}:{}", root.display())).arg("--rsh").arg(rsh);
                 command.args(["--remote-command", env!("CARGO_BIN_EXE_driftless")]);
             }
         }
