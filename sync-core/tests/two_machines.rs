@@ -247,7 +247,7 @@ fn over_quic_it_is_the_same() -> Result<()> {
         })?;
         served.context("the host")?;
         let (report, bytes) = asked?;
-        assert!(report.in_sync && (round == 0 || bytes < 8192), "{bytes} bytes, {report:?}");
+        assert!(report.in_sync && (round == 0 || bytes < 4096), "{bytes} bytes, {report:?}");
         lab.equal()?;
     }
     Ok(())

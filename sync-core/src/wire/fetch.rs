@@ -2,6 +2,7 @@
 
 use super::code::{Code, MAX_LIST, MAX_SIZE, Reader, fields, numbers, put_number, size};
 use super::error::{Fault, WireError};
+use super::pack::Data;
 use super::rows::{Tables, Writer};
 use crate::delta::{Announced, MAX_BASE, Shape};
 use crate::entry::Hash;
@@ -63,6 +64,8 @@ pub enum FailureCode {
 /// Asks for files. The signatures of those with a base follow, in order, as [`SignaturePart`]s.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FetchRequest {
+    /// Content may be packed.
+    pub pack: bool,
     /// Which files.
     pub files: Vec<Wanted>,
 }
@@ -98,12 +101,8 @@ pub struct SignaturePart {
 pub enum Encoding {
     /// As it is, from the offset on.
     Raw,
-    /// The same, compressed.
-    Zstd,
     /// Ops of a delta.
     Delta,
-    /// The same, compressed.
-    DeltaZstd,
 }
 
 /// A file begins.
@@ -120,8 +119,8 @@ pub struct FileBegin {
 /// The next bytes of the file that began last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileData {
-    /// The bytes.
-    pub bytes: Box<[u8]>,
+    /// The bytes: some, and at most [`MAX_DATA`].
+    pub data: Data,
 }
 
 /// The file that began last is over.
@@ -131,15 +130,24 @@ pub struct FileEnd {
     pub hash: Hash,
 }
 
-/// A whole file in one message.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Whole files that follow each other in the request, in one message.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SmallFiles {
+    /// Number of the first one in the request.
+    pub first: u32,
+    /// What they are: one at least, [`MAX_DATA`] in all.
+    pub files: Vec<SmallFile>,
+    /// Their bytes, one after the other.
+    pub data: Data,
+}
+
+/// One of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SmallFile {
-    /// Its number in the request.
-    pub file: u32,
+    /// Its size.
+    pub size: u64,
     /// Of its bytes.
     pub hash: Hash,
-    /// Its bytes, which may be none.
-    pub bytes: Vec<u8>,
 }
 
 /// A file does not come, or does not go on.
@@ -154,6 +162,7 @@ pub struct FileFailed {
 impl FetchRequest {
     pub(super) fn put(&self, out: &mut Vec<u8>) {
         let mut writer = Writer::default();
+        self.pack.put(&mut writer.body);
         put_number(&mut writer.body, self.files.len() as u64);
         for wanted in &self.files {
             wanted.path.put(&mut writer.body);
@@ -168,6 +177,8 @@ impl FetchRequest {
 
     pub(super) fn get(reader: &mut Reader<'_>) -> Result<FetchRequest, WireError> {
         let mut tables = Tables::get(reader)?;
+        reader.field = "FetchRequest.pack";
+        let pack = bool::get(reader)?;
         reader.field = "FetchRequest.files";
         let count = reader.count(MAX_LIST)?;
         let mut files = Vec::new();
@@ -192,7 +203,7 @@ impl FetchRequest {
             reader.check(signatures <= MAX_SIGNATURES, large)?;
             files.push(Wanted { path, size, hash, m, offset, base });
         }
-        Ok(FetchRequest { files })
+        Ok(FetchRequest { pack, files })
     }
 }
 
@@ -233,27 +244,57 @@ impl Code for HashResult {
     }
 }
 
-/// Content that may be empty, up to the end of the message.
-mod content {
-    use super::{Reader, WireError};
-
-    pub(super) fn put(bytes: &[u8], out: &mut Vec<u8>) {
-        out.extend_from_slice(bytes);
+impl Code for FileData {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.data.put(out);
     }
+    fn get(reader: &mut Reader<'_>) -> Result<FileData, WireError> {
+        reader.field = "FileData.data";
+        let data = Data::get(reader)?;
+        reader.check(!data.is_empty(), Fault::Empty)?;
+        let (found, most) = (data.len() as u64, MAX_DATA as u64);
+        reader.check(found <= most, Fault::Large { found, most })?;
+        Ok(FileData { data })
+    }
+}
 
-    pub(super) fn get(reader: &mut Reader<'_>) -> Result<Vec<u8>, WireError> {
-        reader.take(reader.left()).map(<[u8]>::to_vec)
+impl SmallFiles {
+    /// Bytes of all files.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.files.iter().fold(0, |sum: u64, file| sum.saturating_add(file.size))
+    }
+}
+
+impl Code for SmallFiles {
+    fn put(&self, out: &mut Vec<u8>) {
+        self.first.put(out);
+        self.files.put(out);
+        self.data.put(out);
+    }
+    fn get(reader: &mut Reader<'_>) -> Result<SmallFiles, WireError> {
+        reader.field = "SmallFiles.first";
+        let first = u32::get(reader)?;
+        reader.field = "SmallFiles.files";
+        let files: Vec<SmallFile> = Vec::get(reader)?;
+        reader.check(!files.is_empty(), Fault::Empty)?;
+        reader.field = "SmallFiles.data";
+        let small = SmallFiles { first, files, data: Data::get(reader)? };
+        let (found, most) = (small.size(), MAX_DATA as u64);
+        reader.check(found <= most, Fault::Large { found, most })?;
+        let fits = matches!(small.data, Data::Packed(_)) || small.data.len() as u64 == found;
+        reader.check(fits, Fault::Contradiction("other content than the files have"))?;
+        Ok(small)
     }
 }
 
 numbers!(FailureCode { Stale = 1, Changes = 2, Unreadable = 3, Base = 4 });
-numbers!(Encoding { Raw = 0, Zstd = 1, Delta = 2, DeltaZstd = 3 });
+numbers!(Encoding { Raw = 0, Delta = 1 });
 fields!(Failure { code, text });
 fields!(HashRequest { paths });
 fields!(Hashed { first, results });
 fields!(SignaturePart { file, bytes });
 fields!(FileBegin { file, size as size, encoding });
-fields!(FileData { bytes });
 fields!(FileEnd { hash });
-fields!(SmallFile { file, hash, bytes as content });
+fields!(SmallFile { size as size, hash });
 fields!(FileFailed { file, failure });

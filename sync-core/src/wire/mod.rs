@@ -14,6 +14,7 @@ mod hello;
 mod list;
 mod open;
 mod ops;
+mod pack;
 mod rows;
 mod work;
 
@@ -21,7 +22,7 @@ pub use code::{MAX_LIST, MAX_SIZE, MAX_TEXT, cut};
 pub use error::{Fault, Oversized, WireError};
 pub use fetch::{
     Encoding, Failure, FailureCode, FetchRequest, FileBegin, FileData, FileEnd, FileFailed, HashRequest, HashResult, Hashed,
-    MAX_DATA, MAX_SIGNATURES, SignaturePart, SmallFile, Wanted,
+    MAX_DATA, MAX_SIGNATURES, SignaturePart, SmallFile, SmallFiles, Wanted,
 };
 pub use frame::{FrameReader, MAX_FRAME, MAX_HELLO, put_frame};
 pub use hello::{Hello, HelloAnswer, MAX_TOKEN, PROTOCOL, Refusal, Refused, Versions};
@@ -33,6 +34,7 @@ pub use open::{
     Identity, Introduction, MAX_LOCATION, MAX_RULES, MaxDelete, Open, Opened, Policy, Ready, Remembered, Side,
 };
 pub use ops::{OpReader, put_op};
+pub use pack::{Data, MAX_RATIO, Packer, Unpacker};
 pub use rows::{MAX_REPLICAS, MAX_TARGET};
 pub use work::{
     Applied, Apply, Finished, Item, Notice, Outcome, Phase, Problem, Progress, Reason, RulesNow, Scanned, Survey, Surveyed, Totals,
@@ -137,8 +139,8 @@ messages! {
     22 = FileData(FileData),
     /// Content ends.
     23 = FileEnd(FileEnd),
-    /// A whole file.
-    24 = SmallFile(SmallFile),
+    /// Whole files.
+    24 = SmallFiles(SmallFiles),
     /// No content.
     25 = FileFailed(FileFailed),
     /// Asks what a pull would do.

@@ -5,7 +5,7 @@ use super::pipe::PACKET;
 use super::{CONNECTION_WINDOW, IDLE, LinkError, Measuring, STREAM_WINDOW, STREAMS};
 use crate::peer::{Id, PublicKey};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{ClientConfig, ServerConfig, TransportConfig, VarInt};
+use quinn::{ClientConfig, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt};
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls13_signature};
@@ -27,6 +27,9 @@ const INCOMING_BYTES: u64 = 16 << 10;
 const INCOMING_BYTES_TOTAL: u64 = 512 << 10;
 /// Streams of one way that the other side may have open: the greeting.
 const ONE_WAY_STREAMS: u32 = 1;
+
+/// Larger packets are looked for in steps of so many bytes: each step costs a packet each way, also when there is nothing to say.
+const MTU_STEP: u16 = 128;
 
 /// What is spoken on a connection, told by its ALPN.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -210,7 +213,10 @@ fn failed(error: impl std::fmt::Display) -> LinkError {
 
 fn transport() -> TransportConfig {
     let mut transport = TransportConfig::default();
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.minimum_change(MTU_STEP);
     transport
+        .mtu_discovery_config(Some(mtu))
         .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS))
         .max_concurrent_uni_streams(VarInt::from_u32(ONE_WAY_STREAMS))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW))

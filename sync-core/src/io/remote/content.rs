@@ -1,5 +1,7 @@
 //! Answers requests for content: only what the rows tell of, as they tell of it, is read, and only what stood still is vouched for.
 
+use super::base::{receive_signatures, send_delta};
+use crate::delta::Signature;
 use crate::entry::{Content, Hash};
 use crate::io::channel::{Channel, ChannelError};
 use crate::io::fs::{Dir, FsError, Root};
@@ -8,8 +10,8 @@ use crate::io::state::{Batch, Entry, State};
 use crate::path::{Name, RelPath};
 use crate::store::Change;
 use crate::wire::{
-    Encoding, Failure, FailureCode, FetchRequest, FileBegin, FileData, FileEnd, FileFailed, MAX_DATA, Message, Refusal,
-    SmallFile, Wanted, cut,
+    Data, Encoding, Failure, FailureCode, FetchRequest, FileBegin, FileData, FileEnd, FileFailed, MAX_DATA, Message, Packer,
+    Refusal, SmallFile, SmallFiles, Wanted, cut,
 };
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _};
@@ -19,18 +21,21 @@ use std::io::{self, ErrorKind, Read as _};
 /// # Errors
 /// The conversation is over. A file that cannot be sent is told, and the others go on.
 pub(super) fn answer(root: &Root, state: &State, request: FetchRequest, channel: &mut Channel) -> Result<(), ChannelError> {
-    let mut answering = Answering { root, state, channel, learned: Vec::new() };
+    // All of them before anything is answered, so that the two sides never wait for each other to read.
+    let bases = receive_signatures(&request.files, channel)?;
+    let sending = Sending { channel, packer: request.pack.then(Packer::new), small: SmallFiles::default(), bytes: Vec::new() };
+    let mut answering = Answering { root, state, sending, bases, learned: Vec::new() };
     let mut first = 0;
     for files in request.files.chunk_by(|one, next| one.path.parent() == next.path.parent()) {
         answering.directory(first, files)?;
         first += files.len() as u32;
     }
-    let changes = answering.learned;
-    channel.flush()?;
+    let Answering { mut sending, learned: changes, .. } = answering;
+    sending.flush()?;
     if !changes.is_empty()
         && let Err(error) = state.commit(Batch { changes, ..Batch::default() }, false)
     {
-        channel.refuse(Refusal::Failed, error.to_string())?;
+        sending.channel.refuse(Refusal::Failed, error.to_string())?;
     }
     Ok(())
 }
@@ -38,13 +43,15 @@ pub(super) fn answer(root: &Root, state: &State, request: FetchRequest, channel:
 struct Answering<'a> {
     root: &'a Root,
     state: &'a State,
-    channel: &'a mut Channel,
+    sending: Sending<'a>,
+    /// What the other side has of each file.
+    bases: Vec<Option<Signature>>,
     /// Hashes that nobody knew.
     learned: Vec<Change>,
 }
 
 /// Why a file is not sent to its end.
-enum Stop {
+pub(super) enum Stop {
     /// The file is to blame: the other side is told, and the next one follows.
     File(SourceError),
     /// Nothing more can be sent.
@@ -72,7 +79,7 @@ impl Answering<'_> {
                 Ok((dir, entries)) => self.file(number, wanted, dir, entries.get(at).and_then(Option::as_ref)),
                 Err(failure) => {
                     let failed = FileFailed { file: number, failure: failure.clone() };
-                    self.channel.send(&Message::FileFailed(failed))?;
+                    self.sending.send(&Message::FileFailed(failed))?;
                     continue;
                 }
             };
@@ -80,7 +87,7 @@ impl Answering<'_> {
                 Ok(learned) => self.learned.extend(learned),
                 Err(Stop::File(error)) => {
                     let failed = FileFailed { file: number, failure: failure(&error) };
-                    self.channel.send(&Message::FileFailed(failed))?;
+                    self.sending.send(&Message::FileFailed(failed))?;
                 }
                 Err(Stop::Channel(error)) => return Err(error),
             }
@@ -111,40 +118,113 @@ impl Answering<'_> {
             return Err(stale().into());
         }
         let recorded = Recorded { path, signature, hash };
-        match size <= MAX_DATA as u64 && wanted.offset == 0 {
-            true => self.small(number, dir, &recorded),
-            false => self.large(number, wanted, dir, &recorded),
+        // Dropped when it was used: one index at a time.
+        let base = self.bases.get_mut(number as usize).and_then(Option::take);
+        match base {
+            None if size <= MAX_DATA as u64 && wanted.offset == 0 => self.small(number, dir, &recorded),
+            base => self.large((number, wanted), dir, &recorded, base.as_ref()),
         }
     }
 
-    /// Reads a file as a whole, then sends it.
+    /// Reads a file as a whole, to be sent together with its neighbours.
     fn small(&mut self, number: u32, dir: &Dir, recorded: &Recorded<'_>) -> Result<Option<Change>, Stop> {
-        let mut bytes = Vec::new();
-        let (Fetched { hash, .. }, learned) = read_steady(dir, recorded, |file| {
-            let size = recorded.signature.size;
-            bytes.reserve_exact(size as usize);
-            file.take(size).read_to_end(&mut bytes).map_err(|source| unread(recorded.path, source))?;
-            Ok::<_, Stop>(Fetched { size: bytes.len() as u64, hash: Hash(*blake3::hash(&bytes).as_bytes()) })
-        })?;
-        self.channel.send(&Message::SmallFile(SmallFile { file: number, hash, bytes }))?;
-        Ok(learned)
+        let size = recorded.signature.size;
+        let bytes = self.sending.room_for(number, size as usize)?;
+        let held = bytes.len();
+        let read = read_steady(dir, recorded, |file| {
+            file.take(size).read_to_end(bytes).map_err(|source| unread(recorded.path, source))?;
+            let read = &bytes[held..];
+            Ok::<_, Stop>(Fetched { size: read.len() as u64, hash: Hash(*blake3::hash(read).as_bytes()) })
+        });
+        match read {
+            Ok((Fetched { size, hash }, learned)) => {
+                self.sending.small.files.push(SmallFile { size, hash });
+                Ok(learned)
+            }
+            Err(stop) => {
+                self.sending.bytes.truncate(held);
+                Err(stop)
+            }
+        }
     }
 
     /// Sends a file while it is read: what becomes of it is told at its end.
-    fn large(&mut self, number: u32, wanted: &Wanted, dir: &Dir, recorded: &Recorded<'_>) -> Result<Option<Change>, Stop> {
-        let channel = &mut *self.channel;
+    fn large(
+        &mut self,
+        (number, wanted): (u32, &Wanted),
+        dir: &Dir,
+        recorded: &Recorded<'_>,
+        base: Option<&Signature>,
+    ) -> Result<Option<Change>, Stop> {
+        let sending = &mut self.sending;
         let (Fetched { hash, .. }, learned) = read_steady(dir, recorded, |file| {
-            let begin = FileBegin { file: number, size: wanted.size, encoding: Encoding::Raw };
-            channel.send(&Message::FileBegin(begin))?;
-            with_buffer(|buffer| send(file, wanted, buffer, channel))
+            let encoding = if base.is_some() { Encoding::Delta } else { Encoding::Raw };
+            sending.send(&Message::FileBegin(FileBegin { file: number, size: wanted.size, encoding }))?;
+            sending.packer.iter_mut().for_each(Packer::begin);
+            match base {
+                Some(base) => send_delta(file, wanted, base, sending),
+                None => with_buffer(|buffer| send(file, wanted, buffer, sending)),
+            }
         })?;
-        self.channel.send(&Message::FileEnd(FileEnd { hash }))?;
+        self.sending.send(&Message::FileEnd(FileEnd { hash }))?;
         Ok(learned)
     }
 }
 
+/// Messages on their way, in the order of the request.
+pub(super) struct Sending<'a> {
+    channel: &'a mut Channel,
+    packer: Option<Packer>,
+    /// Small files that wait for more.
+    small: SmallFiles,
+    /// Their bytes.
+    bytes: Vec<u8>,
+}
+
+impl Sending<'_> {
+    /// Where the bytes of the next small file go.
+    fn room_for(&mut self, number: u32, size: usize) -> Result<&mut Vec<u8>, ChannelError> {
+        if self.bytes.len() + size > MAX_DATA {
+            self.send_small()?;
+        }
+        if self.small.files.is_empty() {
+            self.small.first = number;
+        }
+        Ok(&mut self.bytes)
+    }
+
+    fn send_small(&mut self) -> Result<(), ChannelError> {
+        let mut small = std::mem::take(&mut self.small);
+        if small.files.is_empty() {
+            return Ok(());
+        }
+        self.packer.iter_mut().for_each(Packer::begin_mixed);
+        small.data = Data::of(&self.bytes, self.packer.as_mut());
+        self.bytes.clear();
+        self.channel.send(&Message::SmallFiles(small))
+    }
+
+    /// Sends a message after the small files that wait.
+    fn send(&mut self, message: &Message) -> Result<(), ChannelError> {
+        self.send_small()?;
+        self.channel.send(message)
+    }
+
+    /// Sends content of the file that began last.
+    pub(super) fn data(&mut self, bytes: &[u8]) -> Result<(), ChannelError> {
+        let data = Data::of(bytes, self.packer.as_mut());
+        self.send(&Message::FileData(FileData { data }))
+    }
+
+    /// Sends all that waits to be sent.
+    pub(super) fn flush(&mut self) -> Result<(), ChannelError> {
+        self.send_small()?;
+        self.channel.flush()
+    }
+}
+
 /// Sends the bytes from the offset on; hashes all of them.
-fn send(file: &File, wanted: &Wanted, buffer: &mut [u8], channel: &mut Channel) -> Result<Fetched, Stop> {
+fn send(file: &File, wanted: &Wanted, buffer: &mut [u8], sending: &mut Sending<'_>) -> Result<Fetched, Stop> {
     let mut hasher = blake3::Hasher::new();
     let mut size = 0;
     let mut rest = file.take(wanted.size);
@@ -160,12 +240,12 @@ fn send(file: &File, wanted: &Wanted, buffer: &mut [u8], channel: &mut Channel) 
         let known = wanted.offset.saturating_sub(size).min(read.len() as u64);
         size += read.len() as u64;
         if let news @ [_, ..] = &read[known as usize..] {
-            channel.send(&Message::FileData(FileData { bytes: news.into() }))?;
+            sending.data(news)?;
         }
     }
 }
 
-fn unread(path: &RelPath, source: io::Error) -> SourceError {
+pub(super) fn unread(path: &RelPath, source: io::Error) -> SourceError {
     SourceError::Copy { path: path.clone(), source }
 }
 

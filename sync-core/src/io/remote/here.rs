@@ -11,6 +11,7 @@ use crate::path::RelPath;
 use crate::report::Monitor;
 use crate::store::{Filter, Listing};
 use crate::wire::Identity;
+use std::sync::Arc;
 
 /// A root of this machine.
 pub struct Here<'a> {
@@ -45,7 +46,7 @@ impl There for Here<'_> {
 
     fn digest(&self, dir: &RelPath) -> Result<Digest, SourceError> {
         // No names: the listing carries the digest and no rows.
-        Ok(self.state.listing(dir, &Filter::Only(std::sync::Arc::default()))?.digest)
+        Ok(self.state.listing(dir, &Filter::Only(Arc::default()))?.digest)
     }
 
     fn rehash(&self, paths: &[RelPath], monitor: &dyn Monitor) -> Result<(), SourceError> {

@@ -3,6 +3,7 @@
 //! [`Here`] is a root of this machine, read in place. [`RemoteThere`] is one on another machine, whose agent [`respond`]s
 //! from a `Here` of its own: so a pull learns the same from both.
 
+mod base;
 mod content;
 mod fetch;
 mod follow;
@@ -14,6 +15,8 @@ mod shelf;
 mod tests;
 #[cfg(test)]
 mod tests_content;
+#[cfg(test)]
+mod tests_delta;
 
 pub use fetch::{CONTENT_WAIT, REQUESTS, RemoteSource};
 pub use here::Here;

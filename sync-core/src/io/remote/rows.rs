@@ -88,6 +88,17 @@ impl RemoteThere {
     }
 }
 
+impl Drop for RemoteThere {
+    /// The other side reads an end, and not that the stream was given up, unless it is still in the midst of an answer.
+    fn drop(&mut self) {
+        let talk = self.talk.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if let Some(channel) = talk.channel.take() {
+            // Nobody is left to hear of a connection that failed meanwhile.
+            let _ = channel.finish();
+        }
+    }
+}
+
 impl There for RemoteThere {
     fn facts(&self) -> Result<Facts, SourceError> {
         Ok(lock(&self.facts).0.clone())

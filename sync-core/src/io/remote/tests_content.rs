@@ -13,8 +13,8 @@ use crate::path::RelPath;
 use crate::peer::PublicKey;
 use crate::report::Silent;
 use crate::wire::{
-    DigestAnswer, Encoding, Failure, FailureCode, FileBegin, FileData, FileEnd, FileFailed, MAX_DATA, Message, Nothing, Refusal,
-    SmallFile,
+    Data, DigestAnswer, Encoding, Failure, FailureCode, FileBegin, FileData, FileEnd, FileFailed, MAX_DATA, Message, Nothing,
+    Refusal, SmallFile, SmallFiles,
 };
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _};
@@ -126,7 +126,7 @@ pub(super) fn fetched(bytes: &[u8]) -> Fetched {
     Fetched { size: bytes.len() as u64, hash: Hash(*blake3::hash(bytes).as_bytes()) }
 }
 
-fn noise(seed: u8, len: usize) -> Vec<u8> {
+pub(super) fn noise(seed: u8, len: usize) -> Vec<u8> {
     let mut bytes = vec![0; len];
     blake3::Hasher::new_keyed(&[seed; 32]).finalize_xof().fill(&mut bytes);
     bytes
@@ -174,7 +174,6 @@ fn files_may_be_passed_over_and_streams_are_used_again() {
                 assert_brought(&mut *feed, number, bytes);
             }
         }
-        assert!(source.feed(&world.root, Vec::new()).fetch(0, &mut tempfile::tempfile().unwrap()).is_err());
         near.close(CloseCode::Done);
     });
 }
@@ -330,7 +329,15 @@ fn told(answers: Vec<Message>) -> (Vec<Result<Fetched, SourceError>>, u64, Resul
 }
 
 fn small(file: u32, bytes: &[u8]) -> Message {
-    Message::SmallFile(SmallFile { file, hash: fetched(bytes).hash, bytes: bytes.into() })
+    let files = vec![SmallFile { size: bytes.len() as u64, hash: fetched(bytes).hash }];
+    Message::SmallFiles(SmallFiles { first: file, files, data: Data::Plain(bytes.into()) })
+}
+
+/// Files of 3, 4, … bytes in one message.
+fn both(count: u64, data: Data) -> Message {
+    let hash = [b"one", &b"four"[..], b"more"].map(|bytes| fetched(bytes).hash);
+    let files = (0..count).map(|number| SmallFile { size: (3 + number).min(4), hash: hash[number as usize] }).collect();
+    Message::SmallFiles(SmallFiles { first: 0, files, data })
 }
 
 fn begin(file: u32, size: u64) -> Message {
@@ -338,7 +345,7 @@ fn begin(file: u32, size: u64) -> Message {
 }
 
 fn data(bytes: &[u8]) -> Message {
-    Message::FileData(FileData { bytes: bytes.into() })
+    Message::FileData(FileData { data: Data::Plain(bytes.into()) })
 }
 
 fn end(bytes: &[u8]) -> Message {
@@ -354,6 +361,11 @@ fn answers_by_the_rules_are_taken_in_any_form() {
     let (files, _, settled) = told(vec![begin(0, 3), data(b"o"), data(b"ne"), end(b"one"), small(1, b"four")]);
     assert_eq!(files.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [fetched(b"one"), fetched(b"four")]);
     settled.unwrap();
+    for data in [Data::Plain(b"onefour"[..].into()), Data::Packed(zstd::bulk::compress(b"onefour", 1).unwrap().into())] {
+        let (files, _, settled) = told(vec![both(2, data)]);
+        assert_eq!(files.into_iter().map(Result::unwrap).collect::<Vec<_>>(), [fetched(b"one"), fetched(b"four")]);
+        settled.unwrap();
+    }
     let (files, _, settled) = told(vec![begin(0, 3), data(b"o"), failed(0), failed(1)]);
     assert!(files.iter().all(|file| matches!(file, Err(SourceError::There { .. }))), "{files:?}");
     assert!(!files[0].as_ref().unwrap_err().to_string().contains('\x1b'));
@@ -362,8 +374,9 @@ fn answers_by_the_rules_are_taken_in_any_form() {
 
 #[test]
 fn other_bytes_than_were_announced_fail_the_file_alone() {
-    let wrong = SmallFile { file: 0, hash: fetched(b"two").hash, bytes: b"one".into() };
-    for first in [vec![Message::SmallFile(wrong)], vec![begin(0, 3), data(b"one"), end(b"two")]] {
+    let files = vec![SmallFile { size: 3, hash: fetched(b"two").hash }];
+    let wrong = SmallFiles { first: 0, files, data: Data::Plain(b"one"[..].into()) };
+    for first in [vec![Message::SmallFiles(wrong)], vec![begin(0, 3), data(b"one"), end(b"two")]] {
         let (files, _, settled) = told(first.into_iter().chain([small(1, b"four")]).collect());
         assert!(matches!(files[0], Err(SourceError::Damaged(_))), "{files:?}");
         assert_eq!(*files[1].as_ref().unwrap(), fetched(b"four"));
@@ -394,6 +407,15 @@ fn answers_against_the_rules_end_the_run_and_no_more_is_written_than_was_listed(
         vec![end(b"one")],
         vec![Message::Bye(Nothing)],
         vec![refused],
+        // More files than were asked for; packed content that is none, that is too short, and that is too long.
+        vec![both(3, Data::Plain(b"onefourmore"[..].into()))],
+        vec![both(2, Data::Packed(b"onefour"[..].into()))],
+        vec![both(2, Data::Packed(zstd::bulk::compress(b"onefou", 1).unwrap().into()))],
+        vec![both(2, Data::Packed(zstd::bulk::compress(b"onefours", 1).unwrap().into()))],
+        vec![
+            begin(0, 3),
+            Message::FileData(FileData { data: Data::Packed(zstd::bulk::compress(&[0; 5000], 1).unwrap().into()) }),
+        ],
         // It never ends.
         vec![begin(0, 3), data(b"on")],
         vec![],

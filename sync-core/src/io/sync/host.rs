@@ -150,7 +150,7 @@ impl Host {
             connection: Arc::downgrade(connection),
         };
         let (turn, told) = while_told(control, monitor, false, |monitor| self.turn(&path, &holder, monitor));
-        told.map_err(|error| SyncError::of_remote(&peer, error))?;
+        let early = told.map_err(|error| SyncError::of_remote(&peer, error))?;
         let _turn = turn?;
         let candidate = patiently(|| {
             let found = roots::find(&path, self.options.state_dir.as_deref())?;
@@ -189,7 +189,7 @@ impl Host {
             let answering = scope.spawn(|| answer_all(connection, &opened, mode != Mode::ReceiveOnly));
             let end = LocalEnd::new(opened.clone(), rules.clone(), Side::B);
             let (rules, unavailable) = ([asked.rules.clone(), rules], [Vec::new(), Vec::new()]);
-            let serving = Serving { connection, control, peer: &peer, opened: &opened, asked: &asked, rules, unavailable, end, there: None };
+            let serving = Serving { connection, control, peer: &peer, opened: &opened, asked: &asked, rules, unavailable, end, there: None, early };
             let ended = serving.run(monitor);
             if let Err(error) = &ended {
                 tell(connection, control, error);
@@ -371,11 +371,20 @@ struct Serving<'a> {
     unavailable: [Vec<RelPath>; 2],
     end: LocalEnd,
     there: Option<Arc<RemoteThere>>,
+    /// Asked for while something else was done.
+    early: Option<Message>,
 }
 
 impl Serving<'_> {
     fn run(mut self, monitor: &dyn Monitor) -> Result<(), SyncError> {
-        while let Some(message) = next(self.control, self.peer, monitor)? {
+        loop {
+            let message = match self.early.take() {
+                Some(message) => message,
+                None => match next(self.control, self.peer, monitor)? {
+                    Some(message) => message,
+                    None => return Ok(()),
+                },
+            };
             match message {
                 Message::Scan(_) => self.scan(monitor)?,
                 Message::Ready(ready) => self.learn(ready)?,
@@ -388,7 +397,6 @@ impl Serving<'_> {
                 other => return Err(self.failed(ChannelError::unexpected(other, "something to do"))),
             }
         }
-        Ok(())
     }
 
     fn failed(&self, error: ChannelError) -> SyncError {
@@ -404,7 +412,7 @@ impl Serving<'_> {
         let Serving { control, end, asked, rules, .. } = self;
         let terms = ScanTerms { options: &asked.options, rules, run_rules: &asked.run_rules };
         let (scanned, told) = while_told(control, monitor, false, |monitor| end.scan(&terms, monitor));
-        told.map_err(|error| self.failed(error))?;
+        self.early = told.map_err(|error| self.failed(error))?;
         let scanned = scanned?;
         let state = &self.opened.state;
         // What is told of this side must be true after a power cut too.
@@ -468,7 +476,7 @@ impl Serving<'_> {
             let each = items.then_some(&mut each as &mut dyn FnMut(&Item));
             end.survey(&*there, &terms, each, monitor)
         });
-        told.map_err(|error| self.failed(error))?;
+        self.early = told.map_err(|error| self.failed(error))?;
         let Surveyed { totals, stopped } = surveyed?;
         let changes = totals.created + totals.updated + totals.deleted + totals.moved + (totals.conflicts - totals.skipped.min(totals.conflicts));
         if changes > 0 && !self.asked.options.dry_run {
@@ -490,7 +498,7 @@ impl Serving<'_> {
         let terms = Terms { options: &asked.options, rules, run_rules: &asked.run_rules, unavailable: &unavailable };
         let (pulled, told) =
             while_told(control, monitor, apply.items, |monitor| end.pull(&*there, &terms, apply.number, monitor));
-        told.map_err(|error| self.failed(error))?;
+        self.early = told.map_err(|error| self.failed(error))?;
         let Pulled { totals, problems, whole, cancelled, again, news, stopped } = pulled?;
         let state = &self.opened.state;
         state.settle()?;
@@ -515,7 +523,7 @@ impl Serving<'_> {
         let there = self.there()?;
         let Serving { control, end, asked, .. } = self;
         let (rules, told) = while_told(control, monitor, false, |monitor| end.finish(&*there, &asked.options, monitor));
-        told.map_err(|error| self.failed(error))?;
+        self.early = told.map_err(|error| self.failed(error))?;
         let rules = match rules? {
             RulesNow::Same => wire::RulesNow::Same,
             RulesNow::Other(rules) if rules.text().len() <= wire::MAX_RULES => wire::RulesNow::Other(rules.text().into()),

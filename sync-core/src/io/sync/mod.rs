@@ -285,7 +285,8 @@ pub struct Sync {
     quiet: bool,
     /// Answers what the other machine asks.
     _answering: Option<Answering>,
-    connection: Option<Arc<Connection>>,
+    /// And what had crossed it before the run: the handshake.
+    connection: Option<(Arc<Connection>, Traffic)>,
     started: Instant,
     scan_time: Duration,
 }
@@ -337,7 +338,7 @@ impl Sync {
     ) -> Result<Sync, SyncError> {
         let candidate = Candidate::of(roots::find(path, options.state_dir.as_deref())?, &options)?;
         let introduction = candidate.introduce(&remote.location())?;
-        let connection = remote.connection.clone();
+        let connection = (remote.connection.clone(), remote.connection.traffic());
         let location = remote.location();
         let guest = Guest::open(remote, side.other(), (introduction, &candidate.rules), &options, monitor)?;
         let mut introduced = guest.opened.introduction.clone();
@@ -350,7 +351,7 @@ impl Sync {
         opened.follow(&guest.there().facts()?)?;
         options.mask.owner &= guest.opened.sets_owner;
         let opened = Arc::new(opened);
-        let answering = Answering::begin(connection.clone(), opened.clone(), true);
+        let answering = Answering::begin(connection.0.clone(), opened.clone(), true);
         let here = local_half(opened, &rules, side);
         let there_rules = guest.rules.clone();
         let there = Half { there: guest.there(), reads: guest.opened.mode != Mode::ReceiveOnly, remote: true, end: Box::new(guest) };
@@ -365,7 +366,7 @@ impl Sync {
         mut halves: [Half; 2],
         rules: [Rules; 2],
         (options, run_rules): (Options, Rules),
-        (across, started): (Option<(Answering, Arc<Connection>)>, Instant),
+        (across, started): (Option<(Answering, (Arc<Connection>, Traffic))>, Instant),
         monitor: &dyn Monitor,
     ) -> Result<Sync, SyncError> {
         monitor.phase(Phase::Scan, None, None);
@@ -393,11 +394,12 @@ impl Sync {
         })
     }
 
-    /// What crossed the link so far, as seen from A's side; nothing between two roots of this machine.
+    /// What crossed the link so far for this run, as seen from A's side; nothing between two roots of this machine.
     #[must_use]
     pub fn traffic(&self) -> Traffic {
-        let Some(connection) = &self.connection else { return Traffic::default() };
-        let Traffic { sent, received } = connection.traffic();
+        let Some((connection, before)) = &self.connection else { return Traffic::default() };
+        let now = connection.traffic();
+        let (sent, received) = (now.sent - before.sent, now.received - before.received);
         if self.halves[0].remote { Traffic { sent: received, received: sent } } else { Traffic { sent, received } }
     }
 

@@ -31,19 +31,21 @@ pub(super) struct Told<'a> {
 
 struct Link<'a> {
     control: &'a mut Channel,
+    /// The other side's next wish, said before this one was fulfilled.
+    early: Option<Message>,
     failed: Option<ChannelError>,
 }
 
-/// Does some work while the other machine is told of it. The connection's failure, if it failed meanwhile.
+/// Does some work while the other machine is told of it. What it asked for meanwhile, unless the connection failed.
 pub(super) fn while_told<T>(
     control: &mut Channel,
     own: &dyn Monitor,
     items: bool,
     work: impl FnOnce(&dyn Monitor) -> T,
-) -> (T, Result<(), ChannelError>) {
+) -> (T, Result<Option<Message>, ChannelError>) {
     control.set_read_wait(GLANCE);
     let told = Told {
-        link: Mutex::new(Link { control, failed: None }),
+        link: Mutex::new(Link { control, early: None, failed: None }),
         own,
         items,
         phase: Mutex::new(wire::Phase::Scan),
@@ -60,9 +62,9 @@ pub(super) fn while_told<T>(
         drop(end);
         result
     });
-    let Link { control, failed } = told.link.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let Link { control, early, failed } = told.link.into_inner().unwrap_or_else(PoisonError::into_inner);
     control.set_read_wait(crate::io::link::WAIT);
-    (result, failed.map_or(Ok(()), Err))
+    (result, failed.map_or(Ok(early), Err))
 }
 
 struct EndOf<'a> {
@@ -113,6 +115,7 @@ impl Told<'_> {
             Ok(None) => {}
             Ok(Some(Message::Cancel(_))) => self.stop.store(true, Ordering::Release),
             Ok(Some(Message::Bye(_))) => self.fail(&mut link, ChannelError::Ended),
+            Ok(Some(other)) if link.early.is_none() => link.early = Some(other),
             Ok(Some(other)) => {
                 let error = ChannelError::unexpected(other, "nothing but the wish to stop");
                 self.fail(&mut link, error);

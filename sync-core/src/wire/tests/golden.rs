@@ -100,10 +100,15 @@ fn requests_and_content() {
     golden(Message::Decided(Decided { paths: vec![decided], last: true }), &expected);
     let base = crate::delta::Shape::of(1 << 30).unwrap().announced();
     let wanted = Wanted { path: path("a"), size: 2, hash: None, m: event(1, 3).into(), offset: 0, base: Some(base) };
-    let expected = format!("13 01 {} 01 01 0003 01 01 61 02 00 00 00 01 8080808004 808001 08", "01".repeat(16));
-    golden(Message::FetchRequest(FetchRequest { files: vec![wanted] }), &expected);
-    golden(Message::FileBegin(FileBegin { file: 3, size: 128, encoding: Encoding::DeltaZstd }), "15 03 8001 03");
-    golden(Message::FileData(FileData { bytes: b"abc"[..].into() }), "16 616263");
+    let expected = format!("13 01 {} 01 01 0003 01 01 01 61 02 00 00 00 01 8080808004 808001 08", "01".repeat(16));
+    golden(Message::FetchRequest(FetchRequest { pack: true, files: vec![wanted] }), &expected);
+    golden(Message::FileBegin(FileBegin { file: 3, size: 128, encoding: Encoding::Delta }), "15 03 8001 01");
+    golden(Message::FileData(FileData { data: Data::Plain(b"abc"[..].into()) }), "16 00 616263");
+    golden(Message::FileData(FileData { data: Data::Packed(b"abc"[..].into()) }), "16 01 616263");
+    let files = vec![SmallFile { size: 3, hash: Hash([2; 32]) }, SmallFile { size: 0, hash: Hash([3; 32]) }];
+    let small = SmallFiles { first: 7, files, data: Data::Plain(b"abc"[..].into()) };
+    let hashes = ["02", "03"].map(|byte| byte.repeat(32));
+    golden(Message::SmallFiles(small), &format!("18 07 02 03 {} 00 {} 00 616263", hashes[0], hashes[1]));
     golden(Message::FileEnd(FileEnd { hash: Hash([1; 32]) }), &format!("17 {}", "01".repeat(32)));
     golden(Message::Bye(Nothing), "21");
 }

@@ -327,7 +327,8 @@ fn lists_of_a_million_are_refused_before_anything_is_held() {
         (&[11, 0, 2], "ListRequest.filter"),
         (&[13], "table of replicas"),
         (&[13, 0], "table of vectors"),
-        (&[19, 0, 0], "FetchRequest.files"),
+        (&[19, 0, 0, 0], "FetchRequest.files"),
+        (&[24, 0], "SmallFiles.files"),
     ] {
         let mut bytes = start.to_vec();
         put_number(&mut bytes, 1_000_000);
@@ -420,7 +421,7 @@ fn bases_are_cut_as_we_cut_them_and_signatures_are_bounded() {
     let request = |bases: &[Announced]| {
         let wanted = |base| Wanted { path: path("a"), size: 1, hash: None, m: m.clone(), offset: 0, base: Some(base) };
         let files = bases.iter().copied().map(wanted).collect();
-        Message::decode(&bytes_of(&Message::FetchRequest(FetchRequest { files })))
+        Message::decode(&bytes_of(&Message::FetchRequest(FetchRequest { pack: false, files })))
     };
     let right = Shape::of(1 << 30).unwrap().announced();
     assert!(request(&[right]).is_ok());
@@ -443,11 +444,36 @@ fn bases_are_cut_as_we_cut_them_and_signatures_are_bounded() {
 #[test]
 fn resumption_stays_within_the_file() {
     let wanted = |offset, base| Wanted { path: path("a"), size: 10, hash: None, m: event(1, 1).into(), offset, base };
-    let decoded = |wanted| Message::decode(&bytes_of(&Message::FetchRequest(FetchRequest { files: vec![wanted] })));
+    let decoded = |wanted| Message::decode(&bytes_of(&Message::FetchRequest(FetchRequest { pack: false, files: vec![wanted] })));
     assert!(decoded(wanted(10, None)).is_ok());
     assert_eq!(decoded(wanted(11, None)).unwrap_err().field, "Wanted.offset");
     let base = crate::delta::Shape::of(10).unwrap().announced();
     assert!(matches!(decoded(wanted(1, Some(base))).unwrap_err().fault, Fault::Contradiction(_)));
+}
+
+#[test]
+fn small_files_have_the_bytes_that_their_sizes_tell_and_are_small() {
+    let decoded = |sizes: &[u64], data: Data| {
+        let files = sizes.iter().map(|size| SmallFile { size: *size, hash: Hash([1; 32]) }).collect();
+        Message::decode(&bytes_of(&Message::SmallFiles(SmallFiles { first: 0, files, data })))
+    };
+    let plain = |len: usize| Data::Plain(vec![1; len].into());
+    assert!(
+        decoded(&[2, 0, 1], plain(3)).is_ok()
+            && decoded(&[0], plain(0)).is_ok()
+            && decoded(&[9], Data::Packed([1].into())).is_ok()
+    );
+    assert!(matches!(decoded(&[2, 1], plain(2)).unwrap_err().fault, Fault::Contradiction(_)));
+    assert!(matches!(decoded(&[2, 1], plain(4)).unwrap_err().fault, Fault::Contradiction(_)));
+    assert_eq!(decoded(&[], plain(0)).unwrap_err().fault, Fault::Empty);
+    assert_eq!(decoded(&[1], Data::Packed([].into())).unwrap_err().fault, Fault::Empty);
+    for sizes in [vec![MAX_DATA as u64 + 1], vec![MAX_SIZE; 5]] {
+        assert!(matches!(decoded(&sizes, Data::Packed([1].into())).unwrap_err().fault, Fault::Large { .. }));
+    }
+    let data = |data| Message::decode(&bytes_of(&Message::FileData(FileData { data })));
+    assert!(data(plain(MAX_DATA)).is_ok());
+    assert_eq!(data(plain(0)).unwrap_err().fault, Fault::Empty);
+    assert!(matches!(data(plain(MAX_DATA + 1)).unwrap_err().fault, Fault::Large { .. }));
 }
 
 #[test]
@@ -480,10 +506,10 @@ fn frames_have_a_length_within_their_limit() {
     assert_eq!(reader.next_message(), Ok(None));
     assert!(reader.is_inside());
     let mut out = vec![1, 2];
-    let large = Message::FileData(FileData { bytes: vec![0; MAX_FRAME].into() });
+    let large = Message::SignaturePart(SignaturePart { file: 0, bytes: vec![0; MAX_FRAME - 1].into() });
     assert_eq!(put_frame(&large, &mut out), Err(Oversized(MAX_FRAME + 1)));
     assert_eq!(out, [1, 2]);
-    let most = Message::FileData(FileData { bytes: vec![0; MAX_FRAME - 1].into() });
+    let most = Message::SignaturePart(SignaturePart { file: 0, bytes: vec![0; MAX_FRAME - 2].into() });
     assert_eq!(put_frame(&most, &mut out), Ok(()));
 }
 

@@ -60,7 +60,7 @@ proptest! {
             match Message::decode(&bytes[..cut]) {
                 Err(_) => {}
                 // Content goes on to the end of its message.
-                Ok(Message::FileData(_) | Message::SmallFile(_) | Message::SignaturePart(_)) => {}
+                Ok(Message::FileData(_) | Message::SmallFiles(_) | Message::SignaturePart(_)) => {}
                 Ok(other) => prop_assert!(false, "{cut} of {} bytes: {other:?}", bytes.len()),
             }
         }

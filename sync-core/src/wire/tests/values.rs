@@ -160,6 +160,23 @@ fn wanted() -> impl Strategy<Value = Wanted> {
     })
 }
 
+fn bytes() -> impl Strategy<Value = Box<[u8]>> {
+    vec(any::<u8>(), 1..50).prop_map(Into::into)
+}
+
+fn data() -> impl Strategy<Value = Data> {
+    prop_oneof![bytes().prop_map(Data::Plain), bytes().prop_map(Data::Packed)]
+}
+
+fn small_files() -> impl Strategy<Value = SmallFiles> {
+    let one = (vec(any::<u8>(), 0..50), hash());
+    (any::<u32>(), vec(one, 1..5), of(bytes())).prop_map(|(first, files, packed)| {
+        let plain = Data::Plain(files.iter().flat_map(|(bytes, _)| bytes.clone()).collect());
+        let files = files.iter().map(|(bytes, hash)| SmallFile { size: bytes.len() as u64, hash: *hash }).collect();
+        SmallFiles { first, files, data: packed.map_or(plain, Data::Packed) }
+    })
+}
+
 pub(super) fn item() -> impl Strategy<Value = Item> {
     let verbs = [Verb::Create, Verb::Update, Verb::Delete, Verb::Move, Verb::Meta, Verb::Conflict];
     let outcomes = [Outcome::Done, Outcome::Skipped, Outcome::Failed];
@@ -255,22 +272,17 @@ fn decided() -> impl Strategy<Value = Message> {
 
 fn content() -> impl Strategy<Value = Message> {
     let result = prop_oneof![hash().prop_map(HashResult::Hash), failure().prop_map(HashResult::Failed)];
-    let encodings = [Encoding::Raw, Encoding::Zstd, Encoding::Delta, Encoding::DeltaZstd];
-    let bytes = || vec(any::<u8>(), 1..50).prop_map(Vec::into_boxed_slice);
+    let encodings = [Encoding::Raw, Encoding::Delta];
     prop_oneof![
         vec(rel_path(), 0..5).prop_map(|paths| Message::HashRequest(HashRequest { paths })),
         (any::<u32>(), vec(result, 0..5)).prop_map(|(first, results)| Message::Hashed(Hashed { first, results })),
-        vec(wanted(), 0..5).prop_map(|files| Message::FetchRequest(FetchRequest { files })),
+        (any::<bool>(), vec(wanted(), 0..5)).prop_map(|(pack, files)| Message::FetchRequest(FetchRequest { pack, files })),
         (any::<u32>(), bytes()).prop_map(|(file, bytes)| Message::SignaturePart(SignaturePart { file, bytes })),
         (any::<u32>(), size(), prop::sample::select(encodings.to_vec()))
             .prop_map(|(file, size, encoding)| Message::FileBegin(FileBegin { file, size, encoding })),
-        bytes().prop_map(|bytes| Message::FileData(FileData { bytes })),
+        data().prop_map(|data| Message::FileData(FileData { data })),
         hash().prop_map(|hash| Message::FileEnd(FileEnd { hash })),
-        (any::<u32>(), hash(), vec(any::<u8>(), 0..50)).prop_map(|(file, hash, bytes)| Message::SmallFile(SmallFile {
-            file,
-            hash,
-            bytes
-        })),
+        small_files().prop_map(Message::SmallFiles),
         (any::<u32>(), failure()).prop_map(|(file, failure)| Message::FileFailed(FileFailed { file, failure })),
     ]
 }

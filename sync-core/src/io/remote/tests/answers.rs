@@ -166,17 +166,21 @@ fn who_may_not_read_is_told_nothing() {
     site.add(["a"]);
     let here = Here { may_read: false, ..site.here() };
     let since = Filter::Since { after: 0, also: Arc::new(BTreeSet::from([path("a")])) };
-    remotely(&here, Limits::STANDARD, |there| {
-        let all: [Result<(), SourceError>; 5] = [
-            there.listing(&RelPath::root(), &Filter::All).map(|_| ()),
-            there.listing(&RelPath::root(), &since).map(|_| ()),
-            there.digest(&RelPath::root()).map(|_| ()),
-            there.rehash(&[path("a")], &Silent),
-            there.decided(ReplicaId([1; 16])).map(|_| ()),
-        ];
-        for refused in all {
-            let Err(SourceError::Remote(ChannelError::Refused(refused))) = refused else { panic!("{refused:?}") };
-            assert_eq!(refused.code, Refusal::NotGranted);
-        }
-    });
+    let (quic, _listener) = quic_ends();
+    for ends in [ends(), quic] {
+        serving_over(ends, &here, &Ended::default(), |near| {
+            let there = RemoteThere::new(near.clone(), here.facts().unwrap(), 0);
+            let all: [Result<(), SourceError>; 5] = [
+                there.listing(&RelPath::root(), &Filter::All).map(|_| ()),
+                there.listing(&RelPath::root(), &since).map(|_| ()),
+                there.digest(&RelPath::root()).map(|_| ()),
+                there.rehash(&[path("a")], &Silent),
+                there.decided(ReplicaId([1; 16])).map(|_| ()),
+            ];
+            for refused in all {
+                let Err(SourceError::Remote(ChannelError::Refused(refused))) = refused else { panic!("{refused:?}") };
+                assert_eq!(refused.code, Refusal::NotGranted);
+            }
+        });
+    }
 }

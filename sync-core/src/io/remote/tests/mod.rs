@@ -9,7 +9,7 @@ use super::{Here, RemoteThere, respond};
 use crate::entry::{AttrMask, Attrs, Content, Hash, Object, Signature};
 use crate::io::channel::ChannelError;
 use crate::io::fs::Root;
-use crate::io::link::{CloseCode, Connection, local_pair};
+use crate::io::link::{CloseCode, Connection, Identity, Listener, Network, local_pair};
 use crate::io::state::{Batch, State};
 use crate::io::there::{Facts, There};
 use crate::knowledge::Row;
@@ -19,6 +19,7 @@ use crate::plan::Step;
 use crate::reconcile::End;
 use crate::session::{Outcome, Poll, Pull, Terms};
 use crate::store::{Change, Filter, Listing};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -91,6 +92,16 @@ fn ends() -> (Arc<Connection>, Connection) {
     (Arc::new(near), far)
 }
 
+/// The same over QUIC. The listener has to live as long as they.
+fn quic_ends() -> ((Arc<Connection>, Connection), Listener) {
+    let [near, far] = [(); 2].map(|()| Network::new(Identity::generate().unwrap()).unwrap());
+    let loopback: SocketAddr = (Ipv4Addr::LOCALHOST, 0).into();
+    let listener = far.listen(loopback, [near.identity().id()].into()).unwrap();
+    let address = listener.address().to_string().parse().unwrap();
+    let dialled = near.dial(far.identity().id(), &[address], PATIENCE).unwrap();
+    ((Arc::new(dialled), listener.accept(PATIENCE).unwrap()), listener)
+}
+
 /// Ends the connection however a test ends, so that nobody waits for it.
 struct Closing(Arc<Connection>);
 
@@ -105,7 +116,15 @@ type Ended = Mutex<Vec<Result<(), ChannelError>>>;
 
 /// Runs a test against the root of another machine.
 fn serving<T>(here: &Here<'_>, ended: &Ended, test: impl FnOnce(&Arc<Connection>) -> T) -> T {
-    let (near, far) = ends();
+    serving_over(ends(), here, ended, test)
+}
+
+fn serving_over<T>(
+    (near, far): (Arc<Connection>, Connection),
+    here: &Here<'_>,
+    ended: &Ended,
+    test: impl FnOnce(&Arc<Connection>) -> T,
+) -> T {
     thread::scope(|scope| {
         scope.spawn(|| {
             while let Ok(stream) = far.accept(PATIENCE) {
@@ -129,6 +148,15 @@ fn remotely<T>(here: &Here<'_>, limits: Limits, test: impl FnOnce(&RemoteThere) 
 
 fn facts(site: &Site) -> Facts {
     site.here().facts().unwrap()
+}
+
+/// Bytes that a test has received, once nothing more can come.
+fn received(here: &Here<'_>, test: impl FnOnce(&RemoteThere)) -> u64 {
+    let near = serving(here, &Ended::default(), |near| {
+        test(&RemoteThere::new(near.clone(), here.facts().unwrap(), here.state.seq()));
+        near.clone()
+    });
+    near.traffic().received
 }
 
 /// Holds a pull's conversation.
