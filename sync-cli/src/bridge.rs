@@ -5,7 +5,7 @@
 //! in an [`Offer`], so that each knows the other one by what ssh has vouched for. As long as ssh's pipe is open the other side
 //! stays, and when ssh ends the connection is given up.
 
-use crate::cli::ReachArgs;
+use crate::cli::RunArgs;
 use crate::location::Behind;
 use crate::offer::Offer;
 use anyhow::{Context, Result, bail};
@@ -50,7 +50,7 @@ pub(crate) type Tell<'a> = dyn Fn(&str) + 'a;
 
 impl Bridge {
     /// Starts the other side and connects to it.
-    pub(crate) fn open(behind: &Behind, args: &ReachArgs, tell: &Tell<'_>) -> Result<(Bridge, Arc<Connection>)> {
+    pub(crate) fn open(behind: &Behind, args: &RunArgs, tell: &Tell<'_>) -> Result<(Bridge, Arc<Connection>)> {
         let network = Network::new(Identity::generate()?)?;
         let mut bridge = Bridge::start(behind, args, network.identity().id())?;
         let (offer, rest) = bridge.offer()?;
@@ -69,14 +69,14 @@ impl Bridge {
         Ok((bridge, connection))
     }
 
-    fn start(behind: &Behind, args: &ReachArgs, own: Id) -> Result<Bridge> {
-        let (program, options) = args.rsh.0.split_first().context("--rsh names no program")?;
+    fn start(behind: &Behind, args: &RunArgs, own: Id) -> Result<Bridge> {
+        let (program, options) = args.reach.rsh.0.split_first().context("--rsh names no program")?;
         let mut command = Command::new(program);
         command.args(options);
         if let Some(port) = behind.port {
             command.arg("-p").arg(port.to_string());
         }
-        command.arg(&behind.destination).arg(there(&args.remote_command, own, &behind.path));
+        command.arg(&behind.destination).arg(there(args, own, &behind.path));
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("cannot start {}", escape(program.as_bytes())))?;
         let stdin = child.stdin.take();
@@ -118,19 +118,21 @@ impl Drop for Bridge {
     }
 }
 
-/// The command line over there, for its shell.
-fn there(program: &str, own: Id, path: &OsStr) -> OsString {
-    let mut line = format!("{program} serve --once {own} --root ").into_bytes();
-    let root = [format!("{FOLDER}=").as_bytes(), path.as_bytes()].concat();
-    line.push(b'\'');
-    for byte in root {
-        match byte {
-            b'\'' => line.extend_from_slice(b"'\\''"),
-            byte => line.push(byte),
-        }
-    }
-    line.push(b'\'');
+/// The command line over there.
+fn there(args: &RunArgs, own: Id, path: &OsStr) -> OsString {
+    let program = &args.reach.remote_command;
+    let mut line = format!("{program} serve --once {own} --keep-versions {} --root ", args.keep_versions).into_bytes();
+    line.extend(for_shell(&[format!("{FOLDER}=").as_bytes(), path.as_bytes()].concat()));
     OsString::from_vec(line)
+}
+
+/// One word of a shell.
+fn for_shell(word: &[u8]) -> Vec<u8> {
+    let quoted = word.iter().flat_map(|byte| match byte {
+        b'\'' => b"'\\''".as_slice(),
+        byte => std::slice::from_ref(byte),
+    });
+    [b"'".as_slice(), &quoted.copied().collect::<Vec<u8>>(), b"'"].concat()
 }
 
 /// Passes over what a shell writes of its own accord. `None` if the offer does not come.
@@ -179,11 +181,10 @@ mod tests {
 
     #[test]
     fn a_path_reaches_the_other_side_as_it_is() {
-        let id = PublicKey::from_bytes([1; 32]).id();
         for path in ["/srv/a b", "it's", "$(x) `y` \"z\" \\", "a\nb", "-", "*"] {
-            let line = there("printf '%s|'", id, OsStr::new(path));
-            let out = Command::new("sh").arg("-c").arg(line).output().unwrap();
-            assert_eq!(String::from_utf8(out.stdout).unwrap(), format!("serve|--once|{id}|--root|root={path}|"));
+            let line = [b"printf '%s|' ".as_slice(), &for_shell(path.as_bytes())].concat();
+            let out = Command::new("sh").arg("-c").arg(OsStr::from_bytes(&line)).output().unwrap();
+            assert_eq!(String::from_utf8(out.stdout).unwrap(), format!("{path}|"));
         }
     }
 

@@ -40,7 +40,7 @@ pub(crate) fn reach(args: &RunArgs, interrupt: &Interrupt, tell: &Tell<'_>) -> R
                 Location::Local(path) => return Ok(Place::Local(path.clone())),
                 Location::Quic(exported) => (call(exported, names.next())?, exported.folder.clone(), exported.sub.clone()),
                 Location::Ssh(behind) => {
-                    let opened = Bridge::open(behind, &args.reach, tell);
+                    let opened = Bridge::open(behind, args, tell);
                     let (bridge, connection) = opened.with_context(|| format!("cannot reach {root}"))?;
                     bridges.push(bridge);
                     (connection, bridge::FOLDER.parse()?, RelPath::root())
