@@ -1,11 +1,13 @@
 //! A root behind ssh: driftless is started over there for one session, and called over QUIC; where UDP does not pass, QUIC's packets
 //! go through ssh.
 //!
-//! Both sides make a key for this session alone. ssh carries their fingerprints, this side's as an argument and the other one's
-//! in an [`Offer`], so that each knows the other one by what ssh has vouched for. As long as ssh's pipe is open the other side
-//! stays, and when ssh ends the connection is given up.
+//! The other side makes a key for this session alone. ssh carries the fingerprints of both, this side's as an argument and the other
+//! one's in an [`Offer`], so that each knows the other one by what ssh has vouched for. This side comes with the key that it always
+//! has: by that a root over there recognises the one here, also when its disk is not mounted. As long as ssh's pipe is open the other
+//! side stays, and when ssh ends the connection is given up.
 
 use crate::cli::RunArgs;
+use crate::home;
 use crate::location::Behind;
 use crate::offer::Offer;
 use anyhow::{Context, Result, bail};
@@ -51,7 +53,7 @@ pub(crate) type Tell<'a> = dyn Fn(&str) + 'a;
 impl Bridge {
     /// Starts the other side and connects to it.
     pub(crate) fn open(behind: &Behind, args: &RunArgs, tell: &Tell<'_>) -> Result<(Bridge, Arc<Connection>)> {
-        let network = Network::new(Identity::generate()?)?;
+        let network = Network::new(Identity::open(&home::open()?)?)?;
         let mut bridge = Bridge::start(behind, args, network.identity().id())?;
         let (offer, rest) = bridge.offer()?;
         let connection = match network.dial(offer.id, &offer.addresses(&behind.host), CALL) {

@@ -58,12 +58,12 @@ impl Link {
     /// Adds a second root to a command with these arguments; what has to serve it stays until the link goes.
     pub(crate) fn add(&self, command: &mut Command, root: &Path, args: &[&str]) {
         let own = decided_there(args);
+        command.env("DRIFTLESS_HOME", self.homes.path().join("a"));
         match kind() {
             Kind::Local => drop(command.arg(root)),
             Kind::Quic => {
                 let mut all = self.serving.lock().unwrap();
                 let serving = all.entry((root.to_path_buf(), own.clone())).or_insert_with(|| self.serve(root, &own));
-                command.env("DRIFTLESS_HOME", self.homes.path().join("a"));
                 command.arg(format!("quic://{}/root", serving.address)).args(["--peer", "b"]);
             }
             Kind::Ssh | Kind::Pipe => {

@@ -116,7 +116,6 @@ fn a_part_of_a_folder_is_a_root_of_its_own() {
 }
 
 #[test]
-#[ignore = "the engine takes at most one root on another machine so far"]
 fn both_roots_may_be_on_other_machines() {
     let (first, second, laptop) = (Machine::new(), Machine::new(), Machine::new());
     let mut serving = Vec::new();

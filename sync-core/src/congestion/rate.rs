@@ -84,7 +84,8 @@ impl Sampler {
         while self.sent.front().is_some_and(|oldest| oldest.at + HISTORY < newest.at) {
             self.sent.pop_front();
         }
-        let interval = (newest.at - newest.first_sent).max(now - newest.delivered_at);
+        // Times are taken on several threads, and need not come in their order.
+        let interval = newest.at.saturating_sub(newest.first_sent).max(now.saturating_sub(newest.delivered_at));
         let bytes = self.delivered - newest.delivered;
         let rate = (interval > 0 && interval >= shortest).then(|| ratio(bytes, interval));
         Some(Sample { rate, delivered_before: newest.delivered, limited: newest.limited || limited })
