@@ -252,3 +252,46 @@ fn over_quic_it_is_the_same() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn two_roots_on_other_machines_meet_through_this_one() -> Result<()> {
+    let lab = Lab::new("d/x = one\ny = two\n", "z = three\n")?;
+    let other = {
+        let export = Export { name: "folder".parse()?, path: lab.root("a") };
+        Host::new(vec![export], HostOptions { state_dir: None, keep_versions: None })
+    };
+    let round = || -> Result<(Report, u64)> {
+        let keys = [1, 2, 3].map(|key| PublicKey::from_bytes([key; 32]));
+        let ([to_a, at_a], [to_b, at_b]) = (local_pair([keys[0], keys[1]], [7; 32]), local_pair([keys[0], keys[2]], [8; 32]));
+        let remote = |connection, shown: &str| {
+            let (connection, folder, shown) = (Arc::new(connection), "folder".parse().expect("a name"), shown.to_owned());
+            Place::Remote(Remote { connection, folder, sub: RelPath::root(), shown })
+        };
+        thread::scope(|scope| {
+            let served = [
+                scope.spawn(|| other.serve(at_a, &|_| Some(Mode::TwoWay), &Silent)),
+                scope.spawn(|| lab.host.serve(at_b, &|_| Some(Mode::TwoWay), &Silent)),
+            ];
+            let run = || {
+                let mut sync = Sync::open_with(remote(to_a, "one"), remote(to_b, "two"), Options::standard(), &Silent)?;
+                let report = sync.apply(&Silent)?;
+                Ok::<_, SyncError>((report, sync.traffic().sent + sync.traffic().received))
+            };
+            let done = run();
+            for served in served {
+                served.join().expect("no panic").context("a host")?;
+            }
+            Ok(done?)
+        })
+    };
+    assert!(round()?.0.in_sync);
+    lab.equal()?;
+    lab.write("a/y", "edited at one")?;
+    lab.write("b/z", "edited at two")?;
+    assert!(round()?.0.in_sync);
+    lab.equal()?;
+    assert_eq!(lab.read("a/z")?, "edited at two");
+    let (report, bytes) = round()?;
+    assert!(report.in_sync && bytes < 4096, "{bytes} bytes");
+    Ok(())
+}

@@ -31,7 +31,7 @@ pub use list::{
     MAX_AHEAD, MAX_ALSO, MAX_DECIDED, MAX_ROWS, Piece,
 };
 pub use open::{
-    Identity, Introduction, MAX_LOCATION, MAX_RULES, MaxDelete, Open, Opened, Policy, Ready, Remembered, Side,
+    Identity, Introduce, Introduced, Introduction, MAX_LOCATION, MAX_RULES, MaxDelete, Open, Opened, Policy, Ready, Remembered, Side,
 };
 pub use ops::{OpReader, put_op};
 pub use pack::{Data, MAX_RATIO, Packer, Unpacker};
@@ -165,6 +165,10 @@ messages! {
     35 = Decided(Decided),
     /// Who asks, as it is now.
     36 = Ready(Ready),
+    /// Asks who a folder's replica is.
+    37 = Introduce(Introduce),
+    /// Who it is.
+    38 = Introduced(Introduced),
 }
 
 /// The content of a message that has none.

@@ -90,6 +90,30 @@ pub struct Introduction {
     pub expects: bool,
 }
 
+/// Asks who a folder's replica is, for a run in which the asker is in the middle: neither root is its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Introduce {
+    /// The folder's name, as granted.
+    pub folder: String,
+    /// The part of it that is the root.
+    pub sub: RelPath,
+    /// Where the other root is.
+    pub location: Vec<u8>,
+    /// Accept a replica that lost its state.
+    pub rejoin: bool,
+}
+
+/// Who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Introduced {
+    /// As the other root's machine is to hear it.
+    pub introduction: Introduction,
+    /// The folder's ignore rules as they stand there.
+    pub rules: String,
+    /// Owners can be set there.
+    pub sets_owner: bool,
+}
+
 /// Opens a folder for one run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Open {
@@ -259,6 +283,8 @@ fields!(Open {
     max_delete,
 });
 fields!(Opened { mode, introduction, root, rules as rules, sets_owner, passing });
+fields!(Introduce { folder, sub, location as location, rejoin });
+fields!(Introduced { introduction, rules as rules, sets_owner });
 fields!(Ready { identity, seq as size, passing, unavailable });
 
 pub(super) mod maybe_size {

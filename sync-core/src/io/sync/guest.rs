@@ -1,14 +1,15 @@
 //! A root on another machine as one end of a run: a [`LocalEnd`](super::end::LocalEnd) there is asked by messages, and what it asks
 //! meanwhile of the root here is answered.
 
+use super::drive::Half;
 use super::end::{End, Pulled, RulesNow, ScanTerms, Surveyed};
 use super::pulls::Terms;
 use super::roots::Opened;
 use super::{MaxDelete, Options, Policy, Side, SyncError};
 use crate::ignore::Rules;
 use crate::io::channel::{Channel, ChannelError};
-use crate::io::link::{CloseCode, Connection, WAIT};
-use crate::io::remote::{RemoteThere, respond};
+use crate::io::link::{CloseCode, Connection, LinkError, Reader, Stream, WAIT, Writer};
+use crate::io::remote::{CONTENT_WAIT, RemoteThere, respond};
 use crate::io::scan::Scanned;
 use crate::io::there::{Facts, There};
 use crate::path::RelPath;
@@ -16,7 +17,7 @@ use crate::peer::{Mode, Name};
 use crate::plan::Item;
 use crate::report::Monitor;
 use crate::store::Listing;
-use crate::wire::{self, Apply, Hello, Introduction, Message, Notice, Nothing, Open, Progress, Ready, Refusal, Survey, Versions};
+use crate::wire::{self, Apply, Hello, Introduce, Introduction, Message, Notice, Nothing, Open, Progress, Ready, Refusal, Survey, Versions};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -66,24 +67,63 @@ struct Numbers {
     bytes: u64,
 }
 
-/// Answers the other side's questions about the root here, until the connection ends.
+/// Answers the other side's questions, until the connection ends.
 pub(super) struct Answering {
     connection: Arc<Connection>,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Guest {
-    /// Says hello, opens the folder, and asks for its scan at once.
+/// A machine that was greeted, and has opened nothing yet.
+pub(super) struct Greeted {
+    remote: Remote,
+    control: Channel,
+}
+
+/// Who a folder's replica is.
+pub(super) struct Introduced {
+    pub(super) introduction: Introduction,
+    pub(super) rules: Rules,
+    pub(super) sets_owner: bool,
+}
+
+impl Greeted {
+    /// Says hello.
+    pub(super) fn greet(remote: Remote) -> Result<Greeted, SyncError> {
+        let said = || {
+            let mut control = Channel::for_hello(remote.connection.open(WAIT)?);
+            hello(&mut control)?;
+            Ok(control)
+        };
+        match said() {
+            Ok(control) => Ok(Greeted { remote, control }),
+            Err(error) => Err(SyncError::of_remote(&remote.shown, error)),
+        }
+    }
+
+    /// Asks who the folder's replica is, for a run with a root at `other`, which is no root of this machine either.
+    pub(super) fn introduce(&mut self, other: &Remote, rejoin: bool) -> Result<Introduced, SyncError> {
+        let Remote { folder, sub, shown, .. } = &self.remote;
+        let asked = Introduce { folder: folder.as_str().into(), sub: sub.clone(), location: other.location(), rejoin };
+        let answer = self.control.send(&Message::Introduce(asked)).and_then(|()| self.control.receive());
+        match answer.map_err(|error| SyncError::of_remote(shown, error))? {
+            Message::Introduced(wire::Introduced { introduction, rules, sets_owner }) => {
+                let introduction = Introduction { location: self.remote.location(), ..introduction };
+                Ok(Introduced { introduction, rules: parsed(&rules, shown)?, sets_owner })
+            }
+            found => Err(SyncError::of_remote(shown, ChannelError::unexpected(found, "an introduction"))),
+        }
+    }
+
+    /// Opens the folder, and asks for its scan at once.
     pub(super) fn open(
-        remote: Remote,
+        self,
         side: Side,
         (introduction, rules): (Introduction, &Rules),
         options: &Options,
         monitor: &dyn Monitor,
     ) -> Result<Guest, SyncError> {
+        let Greeted { remote, mut control } = self;
         let failed = |error: ChannelError| SyncError::of_remote(&remote.shown, error);
-        let mut control = Channel::for_hello(remote.connection.open(WAIT).map_err(|error| failed(error.into()))?);
-        hello(&mut control).map_err(failed)?;
         let open = open_message(&remote, side, (introduction, rules), options)?;
         control.send(&Message::Open(open)).map_err(failed)?;
         control.send(&Message::Scan(Nothing)).map_err(failed)?;
@@ -97,10 +137,7 @@ impl Guest {
             Message::Refused(_) if monitor.cancelled() => return Err(SyncError::Cancelled),
             other => return Err(failed(ChannelError::unexpected(other, "the folder"))),
         };
-        let rules = Rules::parse(&opened.rules).map_err(|source| SyncError::RuleFile {
-            path: format!("{}/{}", remote.shown, crate::ignore::FILE).into(),
-            source,
-        })?;
+        let rules = parsed(&opened.rules, &remote.shown)?;
         let identity = opened.introduction.identity;
         let identity = identity.ok_or_else(|| {
             failed(ChannelError::Unexpected { found: "a folder without a replica", expected: "its replica" })
@@ -108,6 +145,18 @@ impl Guest {
         let facts = Facts { identity, passing: opened.passing, location: remote.location() };
         let there = Arc::new(RemoteThere::new(remote.connection.clone(), facts, 0));
         Ok(Guest { remote, control, there, side, opened, rules, scanned: None, told: None, done: Numbers::default(), over: false })
+    }
+}
+
+/// The ignore rules of a folder there.
+fn parsed(rules: &str, shown: &str) -> Result<Rules, SyncError> {
+    Rules::parse(rules).map_err(|source| SyncError::RuleFile { path: format!("{shown}/{}", crate::ignore::FILE).into(), source })
+}
+
+impl Guest {
+    /// As one side of a run.
+    pub(super) fn half(self) -> Half {
+        Half { there: self.there(), reads: self.opened.mode != Mode::ReceiveOnly, remote: true, end: Box::new(self) }
     }
 
     /// The root as a source.
@@ -417,10 +466,17 @@ impl Drop for Guest {
 }
 
 impl Answering {
-    /// Begins to answer.
+    /// About the root here.
     pub(super) fn begin(connection: Arc<Connection>, opened: Arc<Opened>, may_read: bool) -> Answering {
         let link = connection.clone();
         let thread = std::thread::spawn(move || answer_all(&link, &opened, may_read));
+        Answering { connection, thread: Some(thread) }
+    }
+
+    /// By passing them on to the machine that can answer.
+    pub(super) fn relay(connection: Arc<Connection>, to: Arc<Connection>) -> Answering {
+        let link = connection.clone();
+        let thread = std::thread::spawn(move || accept_all(&link, &|stream| pass_on(stream, &to)));
         Answering { connection, thread: Some(thread) }
     }
 }
@@ -435,18 +491,44 @@ impl Drop for Answering {
     }
 }
 
-/// Answers every stream that the other side opens, each by a thread of its own; there are no more than the link allows.
+/// Answers the questions of every stream that the other side opens.
 pub(super) fn answer_all(connection: &Connection, opened: &Opened, may_read: bool) {
+    accept_all(connection, &|stream| {
+        // What goes wrong is told to the side that asks, and ends its run.
+        let _ = respond(stream, &opened.here(may_read));
+    });
+}
+
+/// Takes every stream, each in a thread of its own; there are no more than the link allows.
+fn accept_all(connection: &Connection, each: &(dyn Fn(Stream) + Sync)) {
     std::thread::scope(|scope| {
         loop {
             match connection.accept(SILENCE) {
                 Ok(stream) => {
-                    // What goes wrong is told to the side that asks, and ends its run.
-                    scope.spawn(move || respond(stream, &opened.here(may_read)));
+                    scope.spawn(move || each(stream));
                 }
-                Err(crate::io::link::LinkError::TooLong(_)) => {}
+                Err(LinkError::TooLong(_)) => {}
                 Err(_) => return,
             }
         }
     });
+}
+
+/// Carries a stream's bytes to another machine, and the answers back, until both ways have ended.
+fn pass_on(from: Stream, to: &Connection) {
+    // Whoever asked finds out that its stream was given up.
+    let Ok(to) = to.open(WAIT) else { return };
+    std::thread::scope(|scope| {
+        scope.spawn(|| copy(from.reader, to.writer));
+        copy(to.reader, from.writer);
+    });
+}
+
+/// The end that was made is made here too; a stream that was given up is given up.
+fn copy(mut from: Reader, mut to: Writer) {
+    from.set_wait(CONTENT_WAIT);
+    to.set_wait(CONTENT_WAIT);
+    if std::io::copy(&mut from, &mut to).is_ok() {
+        let _ = to.finish();
+    }
 }

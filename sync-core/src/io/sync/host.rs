@@ -136,10 +136,17 @@ impl Host {
         control.set_wait(HELLO);
         greet(control).map_err(|error| SyncError::of_remote(&peer, error))?;
         control.set_wait(WAIT);
-        let open = match next(control, &peer, monitor)? {
-            None => return Ok(()),
-            Some(Message::Open(open)) => open,
-            Some(other) => return Err(SyncError::of_remote(&peer, ChannelError::unexpected(other, "a folder"))),
+        let open = loop {
+            match next(control, &peer, monitor)? {
+                None => return Ok(()),
+                Some(Message::Open(open)) => break open,
+                Some(Message::Introduce(asked)) => {
+                    let answer = self.introduced(asked, &peer, grants)?;
+                    let sent = control.send(&Message::Introduced(answer)).and_then(|()| control.flush());
+                    sent.map_err(|error| SyncError::of_remote(&peer, error))?;
+                }
+                Some(other) => return Err(SyncError::of_remote(&peer, ChannelError::unexpected(other, "a folder"))),
+            }
         };
         let (export, mode) = self.granted(&open.folder, grants)?;
         let (path, seen) = resolve(export, &open.sub)?;
@@ -152,25 +159,14 @@ impl Host {
         let (turn, told) = while_told(control, monitor, false, |monitor| self.turn(&path, &holder, monitor));
         let early = told.map_err(|error| SyncError::of_remote(&peer, error))?;
         let _turn = turn?;
-        let candidate = patiently(|| {
-            let found = roots::find(&path, self.options.state_dir.as_deref())?;
-            let now = found.root.signature()?;
-            if (now.dev, now.ino) != seen {
-                return Err(SyncError::Root(format!("{} is another folder than it was a moment ago", path.display())));
-            }
-            Candidate::of(found, &asked.options)
-        })?;
+        let candidate = patiently(|| self.candidate(&path, seen, &asked.options))?;
         let mut own = candidate.introduce(&asked.introduction.location)?;
         candidate.check(&asked.introduction, &asked.options)?;
         let (opened, rules) = candidate.open(&asked.introduction, &asked.options, monitor)?;
         if asked.introduction.identity.is_some_and(|other| other.replica == opened.state.id()) {
             roots::same_identity(&opened, monitor)?;
         }
-        if rules.text().len() > wire::MAX_RULES {
-            let most = wire::MAX_RULES;
-            let what = format!("the ignore rules of {} have more than the {most} bytes that cross a link", path.display());
-            return Err(SyncError::Root(what));
-        }
+        let sent_rules = sendable(&rules, &path)?;
         opened.state.settle()?;
         own.identity = Some(roots::identity(&opened.state)?);
         own.location = Vec::new();
@@ -178,7 +174,7 @@ impl Host {
             mode,
             introduction: own,
             root: path.display().to_string(),
-            rules: rules.text().into(),
+            rules: sent_rules,
             sets_owner: asked.options.mask.owner,
             passing: opened.passing,
         };
@@ -199,6 +195,32 @@ impl Host {
             answering.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             ended
         })
+    }
+
+    /// Who a folder's replica is. Nothing stays open or locked.
+    fn introduced(
+        &self,
+        asked: wire::Introduce,
+        peer: &str,
+        grants: &dyn Fn(&Name) -> Option<Mode>,
+    ) -> Result<wire::Introduced, SyncError> {
+        let (export, _) = self.granted(&asked.folder, grants)?;
+        let (path, seen) = resolve(export, &asked.sub)?;
+        let options = Options { rejoin: asked.rejoin, dry_run: true, state_dir: self.options.state_dir.clone(), ..Options::standard() };
+        let candidate = patiently(|| self.candidate(&path, seen, &options))?;
+        let location = located(peer, &asked.location);
+        let introduction = Introduction { location: Vec::new(), ..candidate.introduce(&location)? };
+        let sets_owner = AttrMask::standard(rustix::process::geteuid().is_root()).owner;
+        Ok(wire::Introduced { introduction, rules: sendable(&candidate.rules, &path)?, sets_owner })
+    }
+
+    fn candidate(&self, path: &Path, seen: (u64, u64), options: &Options) -> Result<Candidate, SyncError> {
+        let found = roots::find(path, self.options.state_dir.as_deref())?;
+        let now = found.root.signature()?;
+        if (now.dev, now.ino) != seen {
+            return Err(SyncError::Root(format!("{} is another folder than it was a moment ago", path.display())));
+        }
+        Candidate::of(found, options)
     }
 
     fn granted(&self, folder: &str, grants: &dyn Fn(&Name) -> Option<Mode>) -> Result<(&Export, Mode), SyncError> {
@@ -251,8 +273,7 @@ impl Host {
             dry_run: open.dry_run,
         };
         let mut introduction = open.introduction;
-        // Whose location it is makes it one of its own: no peer can pass for another.
-        introduction.location = [peer.as_bytes(), b":", &introduction.location].concat();
+        introduction.location = located(peer, &introduction.location);
         Ok(Asked { options, rules: rules(&open.rules)?, run_rules: rules(&open.run_rules)?, mode, introduction })
     }
 
@@ -282,6 +303,20 @@ impl Host {
 /// Each entry is inserted and removed at once: also after a panic the map is whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A place of another machine's, by a name that no other machine can give to one of its own.
+fn located(peer: &str, location: &[u8]) -> Vec<u8> {
+    [peer.as_bytes(), b":", location].concat()
+}
+
+fn sendable(rules: &Rules, path: &Path) -> Result<String, SyncError> {
+    if rules.text().len() > wire::MAX_RULES {
+        let most = wire::MAX_RULES;
+        let what = format!("the ignore rules of {} have more than the {most} bytes that cross a link", path.display());
+        return Err(SyncError::Root(what));
+    }
+    Ok(rules.text().into())
 }
 
 /// The folder that was asked for: its path, and device and inode of what stands there without a link on the way. Whoever may

@@ -29,14 +29,13 @@ use crate::io::scan::{self, ScanError, Scanned};
 use crate::io::source::SourceError;
 use crate::io::state::StateError;
 use crate::path::{RelPath, escape};
-use crate::peer::Mode;
 use crate::plan::Item;
 use crate::reconcile::{self, End};
 use crate::report::{Monitor, Phase, Problem};
 use crate::wire::{Refusal, Refused};
 use drive::{Achieved, Half};
 use end::{LocalEnd, ScanTerms};
-use guest::{Answering, Guest};
+use guest::{Answering, Greeted};
 use roots::{Candidate, Opened};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
@@ -284,7 +283,7 @@ pub struct Sync {
     /// Neither root has anything that the other does not know.
     quiet: bool,
     /// Answers what the other machine asks.
-    _answering: Option<Answering>,
+    _answering: Vec<Answering>,
     /// And what had crossed it before the run: the handshake.
     connection: Option<(Arc<Connection>, Traffic)>,
     started: Instant,
@@ -320,12 +319,29 @@ impl Sync {
             (Place::Remote(there), Place::Local(here)) => {
                 Sync::open_across((&here, Side::B), there, (options, run_rules), started, monitor)
             }
-            (Place::Remote(a), Place::Remote(b)) => Err(SyncError::Root(format!(
-                "{} and {} are both on other machines: run driftless on one of them",
-                escape(a.shown.as_bytes()),
-                escape(b.shown.as_bytes())
-            ))),
+            (Place::Remote(a), Place::Remote(b)) => Sync::open_between(a, b, (options, run_rules), started, monitor),
         }
+    }
+
+    /// Two roots on other machines: what one asks of the other passes through this one.
+    fn open_between(
+        a: Remote,
+        b: Remote,
+        (mut options, run_rules): (Options, Rules),
+        started: Instant,
+        monitor: &dyn Monitor,
+    ) -> Result<Sync, SyncError> {
+        let before = a.connection.traffic();
+        let (link_a, link_b) = (a.connection.clone(), b.connection.clone());
+        let (mut greeted_a, mut greeted_b) = (Greeted::greet(a.clone())?, Greeted::greet(b.clone())?);
+        let (of_a, of_b) = (greeted_a.introduce(&b, options.rejoin)?, greeted_b.introduce(&a, options.rejoin)?);
+        options.mask.owner &= of_a.sets_owner && of_b.sets_owner;
+        let a = greeted_a.open(Side::A, (of_b.introduction, &of_b.rules), &options, monitor)?;
+        let b = greeted_b.open(Side::B, (of_a.introduction, &of_a.rules), &options, monitor)?;
+        let answering = vec![Answering::relay(link_a.clone(), link_b.clone()), Answering::relay(link_b, link_a.clone())];
+        let rules = [a.rules.clone(), b.rules.clone()];
+        let halves = [a.half(), b.half()];
+        Sync::begin(halves, rules, (options, run_rules), (Some((answering, (link_a, before))), started), monitor)
     }
 
     /// A root here, and one on another machine.
@@ -340,7 +356,7 @@ impl Sync {
         let introduction = candidate.introduce(&remote.location())?;
         let connection = (remote.connection.clone(), remote.connection.traffic());
         let location = remote.location();
-        let guest = Guest::open(remote, side.other(), (introduction, &candidate.rules), &options, monitor)?;
+        let guest = Greeted::greet(remote)?.open(side.other(), (introduction, &candidate.rules), &options, monitor)?;
         let mut introduced = guest.opened.introduction.clone();
         introduced.location = location;
         candidate.check(&introduced, &options)?;
@@ -351,10 +367,10 @@ impl Sync {
         opened.follow(&guest.there().facts()?)?;
         options.mask.owner &= guest.opened.sets_owner;
         let opened = Arc::new(opened);
-        let answering = Answering::begin(connection.0.clone(), opened.clone(), true);
+        let answering = vec![Answering::begin(connection.0.clone(), opened.clone(), true)];
         let here = local_half(opened, &rules, side);
         let there_rules = guest.rules.clone();
-        let there = Half { there: guest.there(), reads: guest.opened.mode != Mode::ReceiveOnly, remote: true, end: Box::new(guest) };
+        let there = guest.half();
         let (halves, rules) = match side {
             Side::A => ([here, there], [rules, there_rules]),
             Side::B => ([there, here], [there_rules, rules]),
@@ -366,7 +382,7 @@ impl Sync {
         mut halves: [Half; 2],
         rules: [Rules; 2],
         (options, run_rules): (Options, Rules),
-        (across, started): (Option<(Answering, (Arc<Connection>, Traffic))>, Instant),
+        (across, started): (Option<(Vec<Answering>, (Arc<Connection>, Traffic))>, Instant),
         monitor: &dyn Monitor,
     ) -> Result<Sync, SyncError> {
         monitor.phase(Phase::Scan, None, None);
@@ -377,6 +393,7 @@ impl Sync {
         // Between two roots of this machine nothing is saved by finding out before.
         let quiet = across.is_some() && drive::quiet(&halves, &options)?;
         let (answering, connection) = across.unzip();
+        let answering = answering.unwrap_or_default();
         let planned = quiet.then(Default::default);
         Ok(Sync {
             halves,

@@ -240,6 +240,12 @@ fn looking() -> impl Strategy<Value = Message> {
                 Message::Scanned(numbers)
             }
         ),
+        (text(), rel_path(), vec(any::<u8>(), 0..40), any::<bool>()).prop_map(|(folder, sub, location, rejoin)| {
+            Message::Introduce(Introduce { folder, sub, location, rejoin })
+        }),
+        (introduction(), text(), any::<bool>()).prop_map(|(introduction, rules, sets_owner)| {
+            Message::Introduced(Introduced { introduction, rules, sets_owner })
+        }),
         (identity(), size(), any::<bool>(), paths())
             .prop_map(|(identity, seq, passing, unavailable)| Message::Ready(Ready { identity, seq, passing, unavailable })),
         (prop::sample::select(phases.to_vec()), size(), of(size()), size(), of(size())).prop_map(
