@@ -1,10 +1,13 @@
-//! A root behind ssh: driftless is started over there for one session, and called over QUIC.
+//! A root behind ssh: driftless is started over there for one session, and called over QUIC; where UDP does not pass, QUIC's packets
+//! go through ssh.
 //!
-//! Both sides make a key for this session alone. ssh carries their fingerprints, this side's as an argument and the other one's
-//! in an [`Offer`], so that each knows the other one by what ssh has vouched for. As long as ssh's pipe is open the other side
-//! stays, and when ssh ends the connection is given up.
+//! The other side makes a key for this session alone. ssh carries the fingerprints of both, this side's as an argument and the other
+//! one's in an [`Offer`], so that each knows the other one by what ssh has vouched for. This side comes with the key that it always
+//! has: by that a root over there recognises the one here, also when its disk is not mounted. As long as ssh's pipe is open the other
+//! side stays, and when ssh ends the connection is given up.
 
-use crate::cli::ReachArgs;
+use crate::cli::RunArgs;
+use crate::home;
 use crate::location::Behind;
 use crate::offer::Offer;
 use anyhow::{Context, Result, bail};
@@ -28,6 +31,8 @@ const OFFER: Duration = Duration::from_secs(120);
 const NOISE: u64 = 64 << 10;
 /// How long UDP is tried.
 const CALL: Duration = Duration::from_secs(5);
+/// How long a handshake through ssh may take.
+const THROUGH: Duration = Duration::from_secs(20);
 /// How long the other side, and ssh with it, may take to end.
 const LEAVE: Duration = Duration::from_secs(5);
 const POLL: Duration = Duration::from_millis(20);
@@ -38,33 +43,42 @@ const LAST: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(crate) struct Bridge {
     child: Child,
-    /// The other side stays while this is open.
+    /// The other side stays while this is open. `None` once packets go through it.
     stdin: Option<ChildStdin>,
 }
 
+/// Tells a user what is worth knowing.
+pub(crate) type Tell<'a> = dyn Fn(&str) + 'a;
+
 impl Bridge {
     /// Starts the other side and connects to it.
-    pub(crate) fn open(behind: &Behind, args: &ReachArgs) -> Result<(Bridge, Arc<Connection>)> {
-        let network = Network::new(Identity::generate()?)?;
+    pub(crate) fn open(behind: &Behind, args: &RunArgs, tell: &Tell<'_>) -> Result<(Bridge, Arc<Connection>)> {
+        let network = Network::new(Identity::open(&home::open()?)?)?;
         let mut bridge = Bridge::start(behind, args, network.identity().id())?;
         let (offer, rest) = bridge.offer()?;
-        // Where UDP is blocked, the same session can run through `bridge.stdin` and `rest`: this is the place.
-        let connection = network.dial(offer.id, &offer.addresses(&behind.host), CALL).context(
-            "driftless was started there, and cannot be called over UDP: a firewall on the way may let UDP pass to a port of it",
-        )?;
-        let connection = Arc::new(connection);
-        end_with(rest, Arc::downgrade(&connection));
+        let connection = match network.dial(offer.id, &offer.addresses(&behind.host), CALL) {
+            Ok(connection) => {
+                let connection = Arc::new(connection);
+                end_with(rest, Arc::downgrade(&connection));
+                connection
+            }
+            Err(blocked) => {
+                tell(&format!("note: {} does not answer over UDP, and all data goes through ssh: {blocked}", behind.host));
+                let stdin = bridge.stdin.take().context("ssh has no input")?;
+                Arc::new(network.call_through(offer.id, Box::new(rest), Box::new(stdin), THROUGH)?)
+            }
+        };
         Ok((bridge, connection))
     }
 
-    fn start(behind: &Behind, args: &ReachArgs, own: Id) -> Result<Bridge> {
-        let (program, options) = args.rsh.0.split_first().context("--rsh names no program")?;
+    fn start(behind: &Behind, args: &RunArgs, own: Id) -> Result<Bridge> {
+        let (program, options) = args.reach.rsh.0.split_first().context("--rsh names no program")?;
         let mut command = Command::new(program);
         command.args(options);
         if let Some(port) = behind.port {
             command.arg("-p").arg(port.to_string());
         }
-        command.arg(&behind.destination).arg(there(&args.remote_command, own, &behind.path));
+        command.arg(&behind.destination).arg(there(args, own, &behind.path));
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("cannot start {}", escape(program.as_bytes())))?;
         let stdin = child.stdin.take();
@@ -106,19 +120,21 @@ impl Drop for Bridge {
     }
 }
 
-/// The command line over there, for its shell.
-fn there(program: &str, own: Id, path: &OsStr) -> OsString {
-    let mut line = format!("{program} serve --once {own} --root ").into_bytes();
-    let root = [format!("{FOLDER}=").as_bytes(), path.as_bytes()].concat();
-    line.push(b'\'');
-    for byte in root {
-        match byte {
-            b'\'' => line.extend_from_slice(b"'\\''"),
-            byte => line.push(byte),
-        }
-    }
-    line.push(b'\'');
+/// The command line over there.
+fn there(args: &RunArgs, own: Id, path: &OsStr) -> OsString {
+    let program = &args.reach.remote_command;
+    let mut line = format!("{program} serve --once {own} --keep-versions {} --root ", args.keep_versions).into_bytes();
+    line.extend(for_shell(&[format!("{FOLDER}=").as_bytes(), path.as_bytes()].concat()));
     OsString::from_vec(line)
+}
+
+/// One word of a shell.
+fn for_shell(word: &[u8]) -> Vec<u8> {
+    let quoted = word.iter().flat_map(|byte| match byte {
+        b'\'' => b"'\\''".as_slice(),
+        byte => std::slice::from_ref(byte),
+    });
+    [b"'".as_slice(), &quoted.copied().collect::<Vec<u8>>(), b"'"].concat()
 }
 
 /// Passes over what a shell writes of its own accord. `None` if the offer does not come.
@@ -167,11 +183,10 @@ mod tests {
 
     #[test]
     fn a_path_reaches_the_other_side_as_it_is() {
-        let id = PublicKey::from_bytes([1; 32]).id();
         for path in ["/srv/a b", "it's", "$(x) `y` \"z\" \\", "a\nb", "-", "*"] {
-            let line = there("printf '%s|'", id, OsStr::new(path));
-            let out = Command::new("sh").arg("-c").arg(line).output().unwrap();
-            assert_eq!(String::from_utf8(out.stdout).unwrap(), format!("serve|--once|{id}|--root|root={path}|"));
+            let line = [b"printf '%s|' ".as_slice(), &for_shell(path.as_bytes())].concat();
+            let out = Command::new("sh").arg("-c").arg(OsStr::from_bytes(&line)).output().unwrap();
+            assert_eq!(String::from_utf8(out.stdout).unwrap(), format!("{path}|"));
         }
     }
 

@@ -1,6 +1,6 @@
 //! Reaches the roots of a run: what the user wrote becomes what the engine opens.
 
-use crate::bridge::{self, Bridge};
+use crate::bridge::{self, Bridge, Tell};
 use crate::cli::RunArgs;
 use crate::exit::Usage;
 use crate::home;
@@ -24,7 +24,7 @@ pub(crate) struct Reached {
 }
 
 /// Reaches both roots, the first one first. A signal meanwhile ends the process: nothing was begun.
-pub(crate) fn reach(args: &RunArgs, interrupt: &Interrupt) -> Result<Reached> {
+pub(crate) fn reach(args: &RunArgs, interrupt: &Interrupt, tell: &Tell<'_>) -> Result<Reached> {
     let roots = [&args.a, &args.b];
     let exported = roots.iter().filter(|root| matches!(root, Location::Quic(_))).count();
     let named = args.reach.peers.len();
@@ -40,7 +40,7 @@ pub(crate) fn reach(args: &RunArgs, interrupt: &Interrupt) -> Result<Reached> {
                 Location::Local(path) => return Ok(Place::Local(path.clone())),
                 Location::Quic(exported) => (call(exported, names.next())?, exported.folder.clone(), exported.sub.clone()),
                 Location::Ssh(behind) => {
-                    let opened = Bridge::open(behind, &args.reach);
+                    let opened = Bridge::open(behind, args, tell);
                     let (bridge, connection) = opened.with_context(|| format!("cannot reach {root}"))?;
                     bridges.push(bridge);
                     (connection, bridge::FOLDER.parse()?, RelPath::root())

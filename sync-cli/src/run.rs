@@ -67,7 +67,8 @@ impl<'a> Run<'a> {
 
     /// Reaches, opens and scans both roots.
     pub(crate) fn open(&self, dry_run: bool) -> Result<Sync> {
-        let Reached { places: [a, b], bridges } = reach(self.args, &self.listener.interrupt)?;
+        let tell = |text: &str| self.output().talk_safely(text);
+        let Reached { places: [a, b], bridges } = reach(self.args, &self.listener.interrupt, &tell)?;
         *self.bridges.borrow_mut() = bridges;
         let sync = Sync::open_with(a, b, options(self.args, dry_run), &self.listener)?;
         self.traffic.set(sync.traffic());

@@ -1,4 +1,4 @@
-//! Ctrl-C and TERM: a flag that the run looks at, and an immediate end while a question waits.
+//! Ctrl-C and TERM: a flag that the run looks at, and an immediate end while a question waits, or when they come twice.
 
 use anyhow::Context;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -24,6 +24,8 @@ impl Interrupt {
             let code = Exit::Interrupted as i32;
             flag::register_conditional_shutdown(signal, code, Arc::clone(&interrupt.waiting))
                 .and_then(|_| flag::register_usize(signal, Arc::clone(&interrupt.asked), signal as usize))
+                // Whoever asks again does not want to wait any more for what was begun; the next run mends it.
+                .and_then(|_| flag::register(signal, Arc::clone(&interrupt.waiting)))
                 .context("cannot take over Ctrl-C")?;
         }
         Ok(interrupt)
@@ -37,11 +39,6 @@ impl Interrupt {
     /// Was it TERM that asked, as whoever manages services does?
     pub(crate) fn is_term(&self) -> bool {
         self.asked.load(Ordering::Relaxed) == SIGTERM as usize
-    }
-
-    /// A further signal ends the process at once: its user does not want to wait for what was begun.
-    pub(crate) fn end_at_once_from_now_on(&self) {
-        self.waiting.store(true, Ordering::SeqCst);
     }
 
     /// Runs `question`, during which a signal ends the process at once: a read from a terminal would not

@@ -2,6 +2,7 @@
 
 use crate::location::Location;
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -69,6 +70,16 @@ pub(crate) fn below(text: OsString) -> Result<RelPath, String> {
 /// A retention: `7d`, `12h`, `30m`, `90s`, or `off`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Retention(pub(crate) Option<Duration>);
+
+/// As it is written.
+impl fmt::Display for Retention {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(kept) => write!(f, "{}s", kept.as_secs()),
+            None => f.write_str("off"),
+        }
+    }
+}
 
 /// Parses a [`Retention`].
 pub(crate) fn retention(text: &str) -> Result<Retention, String> {
@@ -190,6 +201,9 @@ mod tests {
             assert_eq!(retention(given), Ok(Retention(Some(Duration::from_secs(seconds)))));
         }
         assert_eq!(retention("off"), Ok(Retention(None)));
+        for kept in ["7d", "90s", "off"].map(|text| retention(text).unwrap()) {
+            assert_eq!(retention(&kept.to_string()), Ok(kept));
+        }
         for wrong in ["", "7", "d", "-1d", "+1d", "1.5h", "7 d", "7w", "0s", "99999999999999999999d", "40000d", "7é"] {
             assert!(retention(wrong).is_err(), "{wrong:?}");
         }

@@ -6,9 +6,13 @@ use crate::offer::{self, Offer};
 use crate::output::Output;
 use crate::signals::Interrupt;
 use anyhow::{Context, Result};
+use std::fs::File;
+use std::io::{Cursor, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 use std::time::Duration;
 use sync_core::io::link::{Connection, Identity, LinkError, Listener, Network};
@@ -19,6 +23,8 @@ use sync_core::report::Monitor;
 /// How long the caller may take to call.
 const CALL: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(100);
+/// Bytes of a first look at the pipe.
+const FIRST: usize = 4 << 10;
 
 /// Offers one session on standard output, and ends with it, or when standard input does.
 pub(super) fn serve(host: &Host, caller: Id, listen: Option<SocketAddr>, interrupt: &Interrupt, output: &Output) -> Result<Exit> {
@@ -30,18 +36,42 @@ pub(super) fn serve(host: &Host, caller: Id, listen: Option<SocketAddr>, interru
     output.bytes(format!("{line}\n").as_bytes());
     output.flush();
     let gone = Arc::new(AtomicBool::new(false));
-    watch_pipe(Arc::clone(&gone), Arc::clone(&listener));
+    let through_ssh = watch_pipe(Arc::clone(&gone), Arc::clone(&listener));
     let monitor = Attendant { gone: &gone, interrupt, output };
-    match wait(&listener, &monitor)? {
-        Some(connection) => {
-            // ssh let it in: the user's own account bounds what it may do.
-            let served = host.serve(connection, &|_| Some(Mode::TwoWay), &monitor);
-            // The caller hears of errors over the connection. If it is gone, stderr leads nowhere either.
-            Ok(if served.is_ok() { Exit::InSync } else { Exit::CouldNotRun })
+    match wait(&listener, &through_ssh, &monitor)? {
+        Came::Nobody if interrupt.asked() && !interrupt.is_term() => Ok(Exit::Interrupted),
+        Came::Nobody => Ok(Exit::InSync),
+        Came::OverUdp(connection) => answer(host, connection, &monitor),
+        Came::ThroughSsh(first) => {
+            let (reader, writer) = pipe(first).context("cannot use the pipe of ssh")?;
+            let connection = network.answer_through(caller, reader, writer, CALL)?;
+            answer(host, connection, &monitor)
         }
-        None if interrupt.asked() && !interrupt.is_term() => Ok(Exit::Interrupted),
-        None => Ok(Exit::InSync),
     }
+}
+
+/// ssh let the caller in: the account that it came to bounds what it may do.
+fn answer(host: &Host, connection: Connection, monitor: &Attendant<'_>) -> Result<Exit> {
+    // The caller hears of errors over the connection. If that is gone, stderr leads nowhere either.
+    let served = host.serve(connection, &|_| Some(Mode::TwoWay), monitor);
+    Ok(if served.is_ok() { Exit::InSync } else { Exit::CouldNotRun })
+}
+
+/// How the caller came.
+enum Came {
+    OverUdp(Connection),
+    /// With these first bytes.
+    ThroughSsh(Vec<u8>),
+    Nobody,
+}
+
+type Ends = (Box<dyn Read + Send>, Box<dyn Write + Send>);
+
+/// Both ways of ssh's pipe, unbuffered: each packet is waited for.
+fn pipe(first: Vec<u8>) -> std::io::Result<Ends> {
+    let reader = File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    let writer = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
+    Ok((Box::new(Cursor::new(first).chain(reader)), Box::new(writer)))
 }
 
 /// Where the caller is to call: where ssh came to, if sshd says so, and everywhere otherwise.
@@ -61,31 +91,45 @@ fn reached_at() -> Option<IpAddr> {
     offer::reached_at(&std::env::var("SSH_CONNECTION").ok()?)
 }
 
-/// When ssh's pipe ends, nobody waits for this session any more: it stops, and if it does not, its connection ends.
-fn watch_pipe(gone: Arc<AtomicBool>, listener: Arc<Listener>) {
+/// Looks at ssh's pipe. Bytes come if the caller uses it, and are handed on once. If it ends instead, nobody waits for this session
+/// any more: it stops, and if it does not, its connection ends.
+fn watch_pipe(gone: Arc<AtomicBool>, listener: Arc<Listener>) -> Receiver<Vec<u8>> {
+    let (sender, first) = sync_channel(1);
     thread::spawn(move || {
-        // Nothing is said through the pipe; a session that runs through it would begin here.
-        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
-        gone.store(true, Ordering::Relaxed);
-        thread::sleep(GRACE);
-        listener.close();
+        let mut bytes = vec![0; FIRST];
+        match std::io::stdin().as_fd().try_clone_to_owned().and_then(|stdin| File::from(stdin).read(&mut bytes)) {
+            Ok(read) if read > 0 => {
+                bytes.truncate(read);
+                // If nobody takes them, the process ends.
+                let _ = sender.send(bytes);
+            }
+            _ => {
+                gone.store(true, Ordering::Relaxed);
+                thread::sleep(GRACE);
+                listener.close();
+            }
+        }
     });
+    first
 }
 
-/// The caller; `None` if it does not come, or nobody waits for it.
-fn wait(listener: &Listener, monitor: &Attendant<'_>) -> Result<Option<Connection>> {
+/// Waits for the caller, by either way.
+fn wait(listener: &Listener, through_ssh: &Receiver<Vec<u8>>, monitor: &Attendant<'_>) -> Result<Came> {
     for _ in 0..CALL.as_millis() / TICK.as_millis() {
         if monitor.cancelled() {
-            return Ok(None);
+            return Ok(Came::Nobody);
+        }
+        if let Ok(first) = through_ssh.try_recv() {
+            return Ok(Came::ThroughSsh(first));
         }
         match listener.accept(TICK) {
-            Ok(connection) => return Ok(Some(connection)),
+            Ok(connection) => return Ok(Came::OverUdp(connection)),
             Err(LinkError::TooLong(_)) => {}
             Err(error) => return Err(error.into()),
         }
     }
-    monitor.output.talk("nobody called over UDP");
-    Ok(None)
+    monitor.output.talk("nobody called in time");
+    Ok(Came::Nobody)
 }
 
 /// Listens to the session. What is said on stderr, ssh carries to the caller's user.

@@ -164,7 +164,6 @@ impl Floor<'_> {
                 }
             };
             listener.stop();
-            self.interrupt.end_at_once_from_now_on();
             self.sessions.wait_for_none(GRACE);
             listener.close();
             ended

@@ -122,19 +122,18 @@ impl Lab {
 
     /// `sync --batch --json` of two roots by name.
     pub(crate) fn sync_roots(&self, first: &str, second: &str, args: &[&str]) -> Ran {
-        let state_dir = args.iter().position(|arg| *arg == "--state-dir").map(|at| args[at + 1]);
-        run(self.command_with(first, second, state_dir).args(args))
+        run(self.command_with(first, second, args).args(args))
     }
 
     /// The command that `sync_roots` runs.
     pub(crate) fn command(&self, first: &str, second: &str) -> Command {
-        self.command_with(first, second, None)
+        self.command_with(first, second, &[])
     }
 
-    fn command_with(&self, first: &str, second: &str, state_dir: Option<&str>) -> Command {
+    fn command_with(&self, first: &str, second: &str, args: &[&str]) -> Command {
         let mut command = driftless();
         command.args(["sync", "--batch", "--json"]).arg(self.root(first));
-        self.link.add(&mut command, &self.root(second), state_dir);
+        self.link.add(&mut command, &self.root(second), args);
         command
     }
 

@@ -1,4 +1,4 @@
-//! What lies between the command and the second root: `DRIFTLESS_TEST_LINK` is `local` (the default), `quic` or `ssh`.
+//! What lies between the command and the second root: `DRIFTLESS_TEST_LINK` is `local` (the default), `quic`, `ssh` or `pipe`.
 
 use crate::lab::driftless;
 use crate::serving::Serving;
@@ -21,6 +21,8 @@ pub(crate) enum Kind {
     Quic,
     /// Through a program that does what ssh does, without another machine.
     Ssh,
+    /// The same where UDP does not pass.
+    Pipe,
 }
 
 /// The link of this run of the tests.
@@ -29,7 +31,8 @@ pub(crate) fn kind() -> Kind {
         Err(_) | Ok("" | "local") => Kind::Local,
         Ok("quic") => Kind::Quic,
         Ok("ssh") => Kind::Ssh,
-        Ok(other) => panic!("DRIFTLESS_TEST_LINK={other}: local, quic and ssh are known"),
+        Ok("pipe") => Kind::Pipe,
+        Ok(other) => panic!("DRIFTLESS_TEST_LINK={other}: local, quic, ssh and pipe are known"),
     }
 }
 
@@ -44,7 +47,7 @@ pub(crate) fn is_local(why: &str) -> bool {
 /// Servers of second roots, and the identities of both sides.
 pub(crate) struct Link {
     homes: TempDir,
-    serving: Mutex<BTreeMap<(PathBuf, Option<String>), Serving>>,
+    serving: Mutex<BTreeMap<(PathBuf, Vec<String>), Serving>>,
 }
 
 impl Link {
@@ -52,21 +55,22 @@ impl Link {
         Link { homes: tempfile::tempdir().unwrap(), serving: Mutex::default() }
     }
 
-    /// Adds a second root to a command; what has to serve it stays until the link goes.
-    pub(crate) fn add(&self, command: &mut Command, root: &Path, state_dir: Option<&str>) {
+    /// Adds a second root to a command with these arguments; what has to serve it stays until the link goes.
+    pub(crate) fn add(&self, command: &mut Command, root: &Path, args: &[&str]) {
+        let own = decided_there(args);
+        command.env("DRIFTLESS_HOME", self.homes.path().join("a"));
         match kind() {
             Kind::Local => drop(command.arg(root)),
             Kind::Quic => {
                 let mut all = self.serving.lock().unwrap();
-                let key = (root.to_path_buf(), state_dir.map(str::to_owned));
-                let count = all.len();
-                let serving = all.entry(key).or_insert_with(|| self.serve(root, state_dir, count));
-                command.env("DRIFTLESS_HOME", self.homes.path().join("a"));
+                let serving = all.entry((root.to_path_buf(), own.clone())).or_insert_with(|| self.serve(root, &own));
                 command.arg(format!("quic://{}/root", serving.address)).args(["--peer", "b"]);
             }
-            Kind::Ssh => {
-                let rsh = self.rsh(state_dir);
-                command.arg(format!("127.0.0.1:{}", root.display())).arg("--rsh").arg(rsh);
+            Kind::Ssh | Kind::Pipe => {
+                let rsh = self.rsh(&own);
+                // No host can have such a name, and nobody has to be asked for it.
+                let host = if kind() == Kind::Ssh { "127.0.0.1".to_owned() } else { "x".repeat(64) };
+                command.arg(format!("{host}:{}", root.display())).arg("--rsh").arg(rsh);
                 command.args(["--remote-command", env!("CARGO_BIN_EXE_driftless")]);
             }
         }
@@ -85,32 +89,37 @@ impl Link {
         }
     }
 
-    fn serve(&self, root: &Path, state_dir: Option<&str>, count: usize) -> Serving {
+    fn serve(&self, root: &Path, own: &[String]) -> Serving {
         let (here, there) = (self.homes.path().join("a"), self.homes.path().join("b"));
-        if count == 0 && !here.exists() {
+        if !here.exists() {
             add_peer(&there, "a", &id(&here), &["--grant", "root=two-way"]);
             add_peer(&here, "b", &id(&there), &[]);
         }
-        let mut args = vec!["--root".into(), format!("root={}", root.display())];
-        if let Some(folder) = state_dir {
-            args.extend(["--state-dir".into(), folder.into()]);
-        }
+        let args = [&["--root".into(), format!("root={}", root.display())], own].concat();
         Serving::start(&there, &args)
     }
 
     /// Runs the command for the other machine on this one.
-    fn rsh(&self, state_dir: Option<&str>) -> PathBuf {
-        let more = state_dir.map_or_else(String::new, |folder| format!(" --state-dir '{folder}'"));
-        let script = self.homes.path().join(format!("rsh{}", more.len()));
+    fn rsh(&self, own: &[String]) -> PathBuf {
+        let script = self.homes.path().join(format!("rsh{}", own.concat().replace('/', "_")));
         if !script.exists() {
-            let new = script.with_extension("new");
+            let (new, more) = (script.with_extension("new"), own.join(" "));
             // What it becomes keeps its id, and can be killed by it.
-            fs::write(&new, format!("#!/bin/sh\necho $$ > \"$0.$$.pid\"\nexec sh -c \"exec $2{more}\"\n")).unwrap();
+            fs::write(&new, format!("#!/bin/sh\necho $$ > \"$0.$$.pid\"\nexec sh -c \"exec $2 {more}\"\n")).unwrap();
             fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
             fs::rename(new, &script).unwrap();
         }
         script
     }
+}
+
+/// Of the arguments of a command those that a server decides itself.
+fn decided_there(args: &[&str]) -> Vec<String> {
+    let decided = ["--state-dir", "--keep-versions"];
+    // ssh hands the second one on.
+    let decided = if kind() == Kind::Quic { &decided[..] } else { &decided[..1] };
+    let pairs = args.windows(2).filter(|pair| decided.contains(&pair[0]));
+    pairs.flatten().map(|word| (*word).to_owned()).collect()
 }
 
 impl Drop for Link {

@@ -1,6 +1,7 @@
 //! Three roots, synchronised pairwise in any order.
 
 use crate::lab::{Lab, setting};
+use crate::link::is_local;
 use fixtures::bytes::Stream;
 use std::collections::BTreeMap;
 use std::fs;
@@ -157,6 +158,9 @@ fn the_same_conflict_decided_by_two_pairs_alike_makes_no_further_copies() {
 
 #[test]
 fn a_lost_state_stops_the_run_and_rejoining_loses_nothing() {
+    if !is_local("a root that was reached from two machines is not known by its place where its state is lost") {
+        return;
+    }
     for lost in ROOTS {
         let lab = three();
         for at in 0..6 {

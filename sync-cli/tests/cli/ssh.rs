@@ -38,7 +38,24 @@ fn a_path_on_another_machine_is_a_root() {
     assert!(done["created"] == 2 && done["bytes_sent"].as_u64().unwrap() > 0, "{done}");
     assert_eq!((far.read("it's $HOME", "from here").unwrap(), near.read("hot", "from there").unwrap()), ("1".into(), "2".into()));
     assert_eq!(summary(&near.sync("hot", &root, &args).code(0))["created"], 0);
-    assert!(!near.home().exists(), "no identity is needed on either side");
+}
+
+#[test]
+fn where_udp_does_not_pass_the_session_goes_through_ssh() {
+    let (near, far) = (Machine::new(), Machine::new());
+    // It listens where nobody calls.
+    let rsh = rsh(&near, "exec sh -c \"exec $2 --listen 127.0.0.77:0\"");
+    near.write("hot", "from here", "1");
+    for at in 0..300 {
+        far.write("hot", &format!("d/{at}"), &"x".repeat(at * 20));
+    }
+    let root = format!("127.0.0.1:{}", far.folder("hot").display());
+    let args = ["--json", "--rsh", &rsh, "--remote-command", DRIFTLESS];
+    let done = near.sync("hot", &root, &args);
+    assert_eq!(summary(&done.success())["created"], 302);
+    let again = near.sync("hot", &root, &args).code(0);
+    assert!(summary(&again)["created"] == 0 && stderr(&again).contains("all data goes through ssh"), "{}", stderr(&again));
+    assert_eq!((far.read("hot", "from here").unwrap(), near.read("hot", "d/3").unwrap().len()), ("1".into(), 60));
 }
 
 #[test]
