@@ -4,11 +4,14 @@
 mod base;
 mod content;
 mod fetch;
+mod receive;
 mod respond;
 mod rows;
 #[cfg(test)]
 mod tests_content;
 #[cfg(test)]
 mod tests_delta;
+#[cfg(test)]
+mod tests_resume;
 
 pub use fetch::{CONTENT_WAIT, REQUESTS, RemoteSource};

@@ -322,7 +322,7 @@ fn a_local_source_hashes_late_and_records_it_there() {
     world.assert_no_local_edit(false);
     // An edit that no scan has seen is not sent.
     write_file(&there.at("d/f"), "edited");
-    let wanted = crate::io::source::Wanted { path: rel("d/f"), size: 5, hash: None, m: row.m, base: None };
+    let wanted = crate::io::source::Wanted { path: rel("d/f"), size: 5, hash: None, m: row.m, base: None, held: 0 };
     let error = source.feed(&world.root, vec![wanted]).fetch(0, &mut tempfile::tempfile().unwrap()).unwrap_err();
     assert!(matches!(error, SourceError::Stale(_)), "{error}");
 }
