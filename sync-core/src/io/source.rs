@@ -107,6 +107,14 @@ pub trait Source: Sync {
         None
     }
 
+    /// Can more come? After a connection has failed, nothing does.
+    ///
+    /// # Errors
+    /// How it failed.
+    fn alive(&self) -> Result<(), SourceError> {
+        Ok(())
+    }
+
     /// Is what has come of a file kept when it fails, so that it goes on from there another time?
     fn resumes(&self) -> bool {
         false
@@ -133,6 +141,10 @@ impl<S: Source + ?Sized> Source for &S {
 
     fn threads(&self) -> Option<&rayon::ThreadPool> {
         (**self).threads()
+    }
+
+    fn alive(&self) -> Result<(), SourceError> {
+        (**self).alive()
     }
 
     fn resumes(&self) -> bool {

@@ -84,14 +84,6 @@ impl RemoteSource {
         self.connection.traffic()
     }
 
-    /// Fails if the connection has failed before.
-    fn alive(&self) -> Result<(), SourceError> {
-        match &lock(&self.lost).text {
-            Some(text) => Err(ChannelError::from(LinkError::Ended(text.clone())).into()),
-            None => Ok(()),
-        }
-    }
-
     /// Nothing comes any more.
     fn lose(&self, error: ChannelError) {
         let mut lost = lock(&self.lost);
@@ -143,6 +135,13 @@ impl Source for RemoteSource {
 
     fn threads(&self) -> Option<&rayon::ThreadPool> {
         Some(&self.threads)
+    }
+
+    fn alive(&self) -> Result<(), SourceError> {
+        match &lock(&self.lost).text {
+            Some(text) => Err(ChannelError::from(LinkError::Ended(text.clone())).into()),
+            None => Ok(()),
+        }
     }
 
     fn resumes(&self) -> bool {

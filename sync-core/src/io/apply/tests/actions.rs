@@ -328,6 +328,31 @@ fn a_local_source_hashes_late_and_records_it_there() {
 }
 
 #[test]
+fn where_the_connection_is_lost_all_before_is_recorded_and_no_path_is_to_blame() {
+    for fails_at in ["second", "third", "fourth"] {
+        let mut world = World::new();
+        world.there.fails_at = Some(rel(fails_at));
+        let mut apply = Apply::new(world.context(), Moves::new()).unwrap();
+        let mut ended = Ok(());
+        let mut done = Vec::new();
+        for path in ["first", "second", "third", "fourth"] {
+            if ended.is_ok() {
+                done.extend((path != fails_at).then_some(path));
+                apply.push(world.create(path, "x")).unwrap();
+                ended = apply.turn();
+            }
+        }
+        assert!(matches!(ended, Err(ApplyError::Source(SourceError::Remote(_)))), "{ended:?}");
+        drop(apply);
+        done.sort_unstable();
+        assert_eq!(world.disk().keys().collect::<Vec<_>>(), done);
+        assert!(world.state().intents().unwrap().is_empty());
+        assert!(world.watcher.items.lock().unwrap().iter().all(|(_, done)| *done == Done::Done));
+        world.assert_no_local_edit(false);
+    }
+}
+
+#[test]
 fn a_full_disk_fails_the_large_file_and_leaves_room_for_the_small_ones() {
     let mut world = World::new();
     world.there.room = Some(3);
