@@ -62,6 +62,13 @@ pub enum SourceError {
     Remote(#[from] ChannelError),
 }
 
+impl SourceError {
+    /// May the same file come another time, from where it stopped?
+    pub(crate) fn is_lost_connection(&self) -> bool {
+        matches!(self, SourceError::Remote(_))
+    }
+}
+
 /// What was brought.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fetched {
@@ -84,6 +91,8 @@ pub struct Wanted {
     pub m: Vector,
     /// A file here that it may have much in common with: the one that it replaces.
     pub base: Option<RelPath>,
+    /// So many bytes of it stand in its target already, if they are right.
+    pub held: u64,
 }
 
 /// The other side of a pull: a root on this machine, or a peer.
@@ -96,6 +105,19 @@ pub trait Source: Sync {
     /// machine's cores.
     fn threads(&self) -> Option<&rayon::ThreadPool> {
         None
+    }
+
+    /// Can more come? After a connection has failed, nothing does.
+    ///
+    /// # Errors
+    /// How it failed.
+    fn alive(&self) -> Result<(), SourceError> {
+        Ok(())
+    }
+
+    /// Is what has come of a file kept when it fails, so that it goes on from there another time?
+    fn resumes(&self) -> bool {
+        false
     }
 
     /// D of a directory there: equal digests are equal trees, wherever they lie.
@@ -121,6 +143,14 @@ impl<S: Source + ?Sized> Source for &S {
         (**self).threads()
     }
 
+    fn alive(&self) -> Result<(), SourceError> {
+        (**self).alive()
+    }
+
+    fn resumes(&self) -> bool {
+        (**self).resumes()
+    }
+
     fn digest(&self, dir: &RelPath) -> Result<Digest, SourceError> {
         (**self).digest(dir)
     }
@@ -132,8 +162,8 @@ impl<S: Source + ?Sized> Source for &S {
 
 /// The files of one chunk.
 pub trait Feed {
-    /// Writes the bytes of the file with this number in the chunk into the empty `target`. Numbers ascend; files that
-    /// are passed over are not wanted any more.
+    /// Writes the bytes of the file with this number in the chunk into `target`, which is empty but for what was said to be
+    /// held. Numbers ascend; files that are passed over are not wanted any more.
     ///
     /// # Errors
     /// The file is not the listed one, before or after the read; it cannot be read; `target` cannot be written.
@@ -362,7 +392,7 @@ mod tests {
             }
         });
         let mut target = tempfile::tempfile().unwrap();
-        let wanted = Wanted { path, size: 3, hash: None, m: event.into(), base: None };
+        let wanted = Wanted { path, size: 3, hash: None, m: event.into(), base: None, held: 0 };
         let fetched = LocalSource::new(&root, &state).feed(&root, vec![wanted]).fetch(0, &mut target);
         hook::clear();
         let mut bytes = vec![0; 3];

@@ -318,13 +318,22 @@ impl<'a> Apply<'a> {
         let mut jobs = job::group(steps, &mut self.swapper.moves, moving);
         let stage = self.swapper.areas.main.stage.clone();
         let Context { root, source, .. } = self.context;
+        let mut failed = None;
         match self.staged.take() {
             None => fill(&stage, root, source, &mut jobs),
             Some(before) => {
                 let swapper = &mut self.swapper;
                 thread::scope(|scope| {
                     let filling = scope.spawn(|| fill(&stage, root, source, &mut jobs));
-                    let swapped = source.settle().map_err(ApplyError::from).and_then(|()| swapper.run(before));
+                    let settled = match source.settle() {
+                        // Perhaps while this batch was staged: the one before is whole.
+                        Err(error) if error.is_lost_connection() => {
+                            failed = Some(error);
+                            Ok(())
+                        }
+                        settled => settled,
+                    };
+                    let swapped = settled.map_err(ApplyError::from).and_then(|()| swapper.run(before));
                     // A panic in staging is a defect: it goes on in the caller's thread.
                     filling.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
                     swapped
@@ -332,6 +341,11 @@ impl<'a> Apply<'a> {
             }
         }
         kill_point("batch-staged");
+        if let Err(lost) = source.alive() {
+            // What this batch holds is incomplete; all before it is done, and does not wait for a recovery to be recorded.
+            self.swapper.save()?;
+            return Err(failed.or_else(|| source.settle().err()).unwrap_or(lost).into());
+        }
         self.staged = Some(jobs);
         self.cancelled = self.context.monitor.cancelled();
         Ok(())

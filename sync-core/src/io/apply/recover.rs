@@ -8,10 +8,10 @@ use super::areas::{Area, Areas, leaf};
 use super::swap::set_signature;
 use super::{ApplyError, Stop, late, versions};
 use crate::entry::{AttrMask, Attrs, Kind, Signature};
-use crate::io::fs::{Dir, FsError, Replace, Root, ctime_granularity};
+use crate::io::fs::{Dir, FsError, Replace, Root, coarse_now_ns, ctime_granularity};
 use crate::io::kill::kill_point;
 use crate::io::source::{kind_of, same_object};
-use crate::io::stage::{Owned, owner_of, remove_all};
+use crate::io::stage::{Owned, outdated, owner_of, remove_all};
 use crate::io::state::{Batch, Intent, NewVersion, State};
 use crate::path::{Name, RelPath};
 use crate::report::Problem;
@@ -459,12 +459,19 @@ impl Recovery<'_> {
     fn sweep(&self, state: &State) -> Result<(), ApplyError> {
         for area in self.areas.all() {
             let stage = area.stage.dir();
+            let (mut rubbish, mut parts) = (Vec::new(), Vec::new());
             for name in stage.names()? {
-                if stage.stat(&name)?.is_some_and(|now| is_ours(&name, &now)) {
-                    state.settle()?;
-                    kill_point("recover-settled");
-                    remove_all(stage, &name)?;
+                match stage.stat(&name)?.filter(|now| is_ours(&name, now)) {
+                    Some(now) if owner_of(&name) == Owned::Part => parts.push((now.mtime_ns, name)),
+                    Some(_) => rubbish.push(name),
+                    None => {}
                 }
+            }
+            rubbish.append(&mut outdated(parts, coarse_now_ns()));
+            for name in rubbish {
+                state.settle()?;
+                kill_point("recover-settled");
+                remove_all(stage, &name)?;
             }
         }
         Ok(())
@@ -498,7 +505,7 @@ fn is_expected(there: &Signature, expect: &Signature) -> bool {
 
 fn is_ours(name: &[u8], now: &Signature) -> bool {
     match owner_of(name) {
-        Owned::Ours => true,
+        Owned::Ours | Owned::Part => true,
         Owned::OursIf(ino) => now.ino == ino,
         Owned::Foreign => false,
     }

@@ -129,6 +129,14 @@ impl<'a> Swapper<'a> {
         Ok(self.ledger.close())
     }
 
+    /// Records durably what was done, where the run ends in the middle. What it would allow to raise is not raised.
+    pub(super) fn save(&mut self) -> Result<(), ApplyError> {
+        self.sync(false)?;
+        self.record()?;
+        self.context.state.settle()?;
+        self.clear_rubbish()
+    }
+
     /// Makes durable what was staged, intended, swapped and recorded, if there is any; `true` if it did.
     fn sync(&mut self, staged: bool) -> Result<bool, ApplyError> {
         let needed = staged || self.pending.on_disk;

@@ -267,12 +267,7 @@ impl Dir {
     pub fn open_file_seen(&self, name: &[u8]) -> Result<(File, Signature), FsError> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
         let fd = self.open_leaf(name, flags, Mode::empty()).map_err(self.failed("open", name))?;
-        let signature = attrs::signature_of(&fd).map_err(self.failed("look at", name))?;
-        if FileType::from_raw_mode(signature.mode) != FileType::RegularFile {
-            let source = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
-            return Err(FsError { action: "read", path: self.locate(name), source });
-        }
-        Ok((File::from(fd), signature))
+        self.regular(fd, name)
     }
 
     /// Creates a file (O_EXCL | O_NOFOLLOW, mode 0600) for writing and reading back.
@@ -292,6 +287,17 @@ impl Dir {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = self.open_leaf(name, flags, mode).map_err(self.failed("create", name))?;
         Ok(File::from(fd))
+    }
+
+    /// Opens a regular file for reading and writing, making it (mode 0600) if it is missing. Only for names inside the private
+    /// folder.
+    ///
+    /// # Errors
+    /// The name is no regular file, or cannot be made.
+    pub fn open_or_create_file(&self, name: &[u8]) -> Result<File, FsError> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let fd = self.open_leaf(name, flags, Mode::RUSR | Mode::WUSR).map_err(self.failed("open", name))?;
+        self.regular(fd, name).map(|(file, _)| file)
     }
 
     /// Creates a directory (mode 0700) and opens it.
@@ -421,6 +427,16 @@ impl Dir {
 
     fn open_leaf(&self, name: &[u8], flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
         retry_on_intr(|| rustix::fs::openat(&self.fd, name, flags, mode))
+    }
+
+    /// Refuses what is no regular file.
+    fn regular(&self, fd: OwnedFd, name: &[u8]) -> Result<(File, Signature), FsError> {
+        let signature = attrs::signature_of(&fd).map_err(self.failed("look at", name))?;
+        if FileType::from_raw_mode(signature.mode) != FileType::RegularFile {
+            let source = io::Error::new(io::ErrorKind::InvalidInput, "not a regular file");
+            return Err(FsError { action: "read", path: self.locate(name), source });
+        }
+        Ok((File::from(fd), signature))
     }
 
     /// Where a leaf of the directory lies, for messages.

@@ -1,23 +1,19 @@
 //! The source of a pull on another machine: asks for content chunk by chunk, on a few streams that are used again and again.
 //!
-//! The answers come in the order of the request, and nothing in them is trusted: never is more written than was listed, and what
-//! is written is hashed on the way. What breaks the rules, and a connection that fails, ends the run: all that is asked for
-//! afterwards fails at once, and [`Source::settle`] tells why.
+//! What breaks the rules, and a connection that fails, ends the run: all that is asked for afterwards fails at once, and
+//! [`Source::settle`] tells why.
 
-use super::base::{Base, DELTA_MIN, Patched, receive_delta, send_signature};
-use crate::entry::{Digest, Hash};
+use super::base::{Base, DELTA_MIN, send_signature};
+use super::receive::{Answer, Asked};
+use crate::entry::Digest;
 use crate::io::channel::{Channel, ChannelError};
 use crate::io::fs::Root;
-use crate::io::link::{Connection, LinkError};
+use crate::io::link::{Connection, LinkError, Traffic};
 use crate::io::source::{Feed, Fetched, Source, SourceError, Wanted};
 use crate::path::RelPath;
-use crate::wire::{
-    self, DigestRequest, Encoding, Failure, FailureCode, FetchRequest, FileBegin, FileData, FileEnd, FileFailed, MAX_DATA,
-    Message, SmallFile, SmallFiles, Unpacker,
-};
-use std::collections::VecDeque;
+use crate::wire::{self, DigestRequest, FetchRequest, Message};
 use std::fs::File;
-use std::io::{Seek as _, Write as _};
+use std::io::Seek as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -36,8 +32,6 @@ const EVENT_BYTES: usize = 32;
 const BASES: usize = 16;
 /// Bytes of all bases of a request but the first: their signatures are made before it is sent.
 const BASE_BYTES: u64 = 16 << 20;
-/// Content that is passed over is read up to here; beyond, the stream is given up.
-const PASSED_OVER: u64 = 1 << 20;
 
 /// A root on another machine. One connection has one of these at a time.
 pub struct RemoteSource {
@@ -84,12 +78,10 @@ impl RemoteSource {
         RemoteSource { pack, ..self }
     }
 
-    /// Fails if the connection has failed before.
-    fn alive(&self) -> Result<(), SourceError> {
-        match &lock(&self.lost).text {
-            Some(text) => Err(ChannelError::from(LinkError::Ended(text.clone())).into()),
-            None => Ok(()),
-        }
+    /// What crossed the connection so far.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        self.connection.traffic()
     }
 
     /// Nothing comes any more.
@@ -145,6 +137,17 @@ impl Source for RemoteSource {
         Some(&self.threads)
     }
 
+    fn alive(&self) -> Result<(), SourceError> {
+        match &lock(&self.lost).text {
+            Some(text) => Err(ChannelError::from(LinkError::Ended(text.clone())).into()),
+            None => Ok(()),
+        }
+    }
+
+    fn resumes(&self) -> bool {
+        true
+    }
+
     fn digest(&self, dir: &RelPath) -> Result<Digest, SourceError> {
         self.attempt(|| {
             let mut channel = self.channel()?;
@@ -174,48 +177,6 @@ struct RemoteFeed<'s> {
     asked: Option<Asked>,
 }
 
-/// A request under way.
-struct Asked {
-    channel: Channel,
-    /// Number in the chunk of its first file.
-    first: usize,
-    /// Number of the file whose answer comes next.
-    next: usize,
-    /// Its files, by what each may be made of.
-    bases: Vec<Option<Base>>,
-    unpacker: Unpacker,
-    /// Files that came together.
-    small: Small,
-}
-
-/// What is left of a message that holds several files.
-#[derive(Default)]
-struct Small {
-    files: VecDeque<SmallFile>,
-    /// Bytes of all its files, and how many of them were taken.
-    bytes: Vec<u8>,
-    taken: usize,
-}
-
-impl Small {
-    fn next(&mut self) -> Option<(&[u8], Hash)> {
-        let SmallFile { size, hash } = self.files.pop_front()?;
-        let start = self.taken;
-        self.taken += size as usize;
-        Some((&self.bytes[start..self.taken], hash))
-    }
-}
-
-/// What came of a file.
-enum Answer {
-    Brought(Fetched),
-    Failed(SourceError),
-    /// Its base does not help; the rest of it may still be to come.
-    Unfit,
-    /// It cannot be written here, and the rest of it is still to come.
-    Unwritten(SourceError),
-}
-
 impl Feed for RemoteFeed<'_> {
     fn fetch(&mut self, number: usize, target: &mut File) -> Result<Fetched, SourceError> {
         let source = self.source;
@@ -224,9 +185,9 @@ impl Feed for RemoteFeed<'_> {
                 Answer::Brought(fetched) => return Ok(fetched),
                 Answer::Failed(error) | Answer::Unwritten(error) => return Err(error),
                 Answer::Unfit => {
-                    // Once: without a base there is nothing that does not fit.
+                    // Once: without base and beginning there is nothing that does not fit.
                     let wanted = &mut self.wanted[number];
-                    wanted.base = None;
+                    (wanted.base, wanted.held) = (None, 0);
                     let emptied = target.set_len(0).and_then(|()| target.rewind());
                     emptied.map_err(|source| SourceError::Copy { path: wanted.path.clone(), source })?;
                 }
@@ -257,7 +218,7 @@ impl RemoteFeed<'_> {
                 size: wanted.size,
                 hash: wanted.hash,
                 m: wanted.m.clone(),
-                offset: 0,
+                offset: wanted.held,
                 base: base.as_ref().and_then(Base::announced),
             });
             signatures.extend(signature.map(|signature| (bases.len() as u32, signature)));
@@ -267,13 +228,13 @@ impl RemoteFeed<'_> {
         channel.send(&Message::FetchRequest(FetchRequest { pack: self.source.pack, files }))?;
         signatures.iter().try_for_each(|(file, signature)| send_signature(*file, signature, &mut channel))?;
         channel.flush()?;
-        self.asked = Some(Asked { channel, first, next: first, bases, unpacker: Unpacker::new(), small: Small::default() });
+        self.asked = Some(Asked::new(channel, first, bases));
         Ok(())
     }
 
     /// What a file may be made of.
     fn base(&self, wanted: &Wanted) -> Option<Base> {
-        let path = wanted.base.as_ref().filter(|_| wanted.size >= DELTA_MIN)?;
+        let path = wanted.base.as_ref().filter(|_| wanted.size >= DELTA_MIN && wanted.held == 0)?;
         Base::open(self.here, path)
     }
 
@@ -282,164 +243,18 @@ impl RemoteFeed<'_> {
             self.ask(number)?;
         }
         let Some(mut asked) = self.asked.take() else { return Err(ChannelError::Ended) };
-        while asked.next < number {
-            let dropped = &self.wanted[asked.next];
+        while asked.next() < number {
+            let dropped = &self.wanted[asked.next()];
             asked.answer(dropped, None)?;
         }
         let answer = asked.answer(&self.wanted[number], Some(target))?;
         match answer {
             // What may follow of it is given up with its stream.
             Answer::Unfit | Answer::Unwritten(_) => {}
-            Answer::Brought(_) | Answer::Failed(_) if asked.next == asked.until() => self.source.give_back(asked.channel),
+            Answer::Brought(_) | Answer::Failed(_) if asked.is_over() => self.source.give_back(asked.into_channel()),
             Answer::Brought(_) | Answer::Failed(_) => self.asked = Some(asked),
         }
         Ok(answer)
-    }
-}
-
-impl Asked {
-    /// Number after its last file.
-    fn until(&self) -> usize {
-        self.first + self.bases.len()
-    }
-
-    /// Can this file be come to by reading over what is before it?
-    fn is_near(&self, wanted: &[Wanted], number: usize) -> bool {
-        let Some(passed) = wanted.get(self.next..number) else { return false };
-        let plain = self.bases.iter().skip(self.next - self.first).take(passed.len()).all(Option::is_none);
-        let bytes = passed.iter().fold(0, |sum: u64, wanted| sum.saturating_add(wanted.size));
-        number < self.until() && plain && bytes <= PASSED_OVER
-    }
-
-    /// Reads the answer for the next file; without `target` it is dropped.
-    fn answer(&mut self, wanted: &Wanted, target: Option<&mut File>) -> Result<Answer, ChannelError> {
-        let at = self.next - self.first;
-        let file = at as u32;
-        self.next += 1;
-        let base = self.bases.get_mut(at).and_then(Option::take);
-        if !self.small.files.is_empty() {
-            return self.small(wanted, target);
-        }
-        match self.channel.receive()? {
-            Message::SmallFiles(small) if small.first == file && small.files.len() <= self.bases.len() - at => {
-                self.unpack(small)?;
-                self.small(wanted, target)
-            }
-            Message::FileBegin(FileBegin { file: found, size, encoding: Encoding::Raw })
-                if (found, size) == (file, wanted.size) =>
-            {
-                self.content(Writing::new(wanted, target), file)
-            }
-            Message::FileBegin(FileBegin { file: found, size, encoding: Encoding::Delta })
-                if (found, size) == (file, wanted.size) =>
-            {
-                let (Some(base), Some(target)) = (base, target) else {
-                    return Err(ChannelError::Unexpected { found: "a delta", expected: "a file without a base" });
-                };
-                Ok(match receive_delta((&mut self.channel, &mut self.unpacker), file, wanted, &base, target)? {
-                    Patched::Whole(fetched) => Answer::Brought(fetched),
-                    Patched::Unfit => Answer::Unfit,
-                    Patched::Unwritten(source) => Answer::Unwritten(SourceError::Copy { path: wanted.path.clone(), source }),
-                    Patched::Failed(failure) => Answer::Failed(failed(wanted, failure)),
-                })
-            }
-            Message::FileFailed(FileFailed { file: found, failure }) if found == file => Ok(match failure.code {
-                FailureCode::Base if base.is_some() => Answer::Unfit,
-                _ => Answer::Failed(failed(wanted, failure)),
-            }),
-            other => Err(ChannelError::unexpected(other, "the answer for the next file, as it was listed,")),
-        }
-    }
-
-    fn unpack(&mut self, small: SmallFiles) -> Result<(), ChannelError> {
-        let size = small.size() as usize;
-        let bytes = small.data.open(size, &mut self.unpacker)?;
-        if bytes.len() < size {
-            return Err(ChannelError::Unexpected { found: "less content than announced", expected: "all of it" });
-        }
-        self.small = Small { files: small.files.into(), bytes: bytes.to_vec(), taken: 0 };
-        Ok(())
-    }
-
-    /// The next of the files that came together.
-    fn small(&mut self, wanted: &Wanted, target: Option<&mut File>) -> Result<Answer, ChannelError> {
-        let Some((bytes, hash)) = self.small.next() else { return Err(ChannelError::Ended) };
-        let mut writing = Writing::new(wanted, target);
-        writing.write(bytes)?;
-        writing.finish(hash)
-    }
-
-    fn content(&mut self, mut writing: Writing<'_>, file: u32) -> Result<Answer, ChannelError> {
-        loop {
-            match self.channel.receive()? {
-                Message::FileData(FileData { data }) => {
-                    writing.write(data.open(MAX_DATA, &mut self.unpacker)?)?;
-                    if let Some(error) = writing.failed.take() {
-                        return Ok(Answer::Unwritten(error));
-                    }
-                }
-                Message::FileEnd(FileEnd { hash }) => return writing.finish(hash),
-                Message::FileFailed(FileFailed { file: found, failure }) if found == file => {
-                    return Ok(Answer::Failed(failed(writing.wanted, failure)));
-                }
-                other => return Err(ChannelError::unexpected(other, "more of a file, or its end,")),
-            }
-        }
-    }
-}
-
-/// Content on its way to a file.
-struct Writing<'a> {
-    wanted: &'a Wanted,
-    target: Option<&'a mut File>,
-    hasher: blake3::Hasher,
-    written: u64,
-    /// It cannot be written.
-    failed: Option<SourceError>,
-}
-
-impl<'a> Writing<'a> {
-    fn new(wanted: &'a Wanted, target: Option<&'a mut File>) -> Writing<'a> {
-        Writing { wanted, target, hasher: blake3::Hasher::new(), written: 0, failed: None }
-    }
-
-    /// Never writes more than was listed.
-    fn write(&mut self, bytes: &[u8]) -> Result<(), ChannelError> {
-        let len = bytes.len() as u64;
-        if len > self.wanted.size - self.written {
-            return Err(ChannelError::Unexpected { found: "more of a file than was listed", expected: "its end" });
-        }
-        self.written += len;
-        if let (Some(target), None) = (&mut self.target, &self.failed) {
-            self.hasher.update(bytes);
-            if let Err(source) = target.write_all(bytes) {
-                self.failed = Some(SourceError::Copy { path: self.wanted.path.clone(), source });
-            }
-        }
-        Ok(())
-    }
-
-    /// The other side says that this is all, and what its hash is.
-    fn finish(self, announced: Hash) -> Result<Answer, ChannelError> {
-        if self.written != self.wanted.size {
-            return Err(ChannelError::Unexpected { found: "the end of a file", expected: "the rest of it" });
-        }
-        let hash = Hash(*self.hasher.finalize().as_bytes());
-        Ok(match self.failed {
-            Some(error) => Answer::Failed(error),
-            None if self.target.is_some() && hash != announced => Answer::Failed(SourceError::Damaged(self.wanted.path.clone())),
-            None => Answer::Brought(Fetched { size: self.written, hash }),
-        })
-    }
-}
-
-/// What the other side says of a file that does not come.
-fn failed(wanted: &Wanted, failure: Failure) -> SourceError {
-    let path = wanted.path.clone();
-    match failure.code {
-        FailureCode::Stale => SourceError::Stale(path),
-        FailureCode::Changes => SourceError::Changes(path),
-        FailureCode::Unreadable | FailureCode::Base => SourceError::There { path, text: failure.text },
     }
 }
 

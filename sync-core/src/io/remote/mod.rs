@@ -8,6 +8,7 @@ mod content;
 mod fetch;
 mod follow;
 mod here;
+mod receive;
 mod respond;
 mod rows;
 mod shelf;
@@ -17,6 +18,8 @@ mod tests;
 mod tests_content;
 #[cfg(test)]
 mod tests_delta;
+#[cfg(test)]
+mod tests_resume;
 
 pub use fetch::{CONTENT_WAIT, REQUESTS, RemoteSource};
 pub use here::Here;

@@ -53,17 +53,25 @@ impl World {
     }
 
     pub(super) fn scan(&self) {
+        self.scan_by(false);
+    }
+
+    /// From now on all hashes are known.
+    pub(super) fn read_all(&self) {
+        self.scan_by(true);
+    }
+
+    fn scan_by(&self, checksum: bool) {
         let granularity_ns = ctime_granularity(&self.root).unwrap();
         let (root, state) = (&self.root, &self.state);
-        scan(&Scan { root, state, ignore: None, only: &[], checksum: false, mask: MASK, granularity_ns, monitor: &Silent })
-            .unwrap();
+        scan(&Scan { root, state, ignore: None, only: &[], checksum, mask: MASK, granularity_ns, monitor: &Silent }).unwrap();
     }
 
     pub(super) fn wanted(&self, path: &str) -> Wanted {
         let path = RelPath::parse(path.as_bytes()).unwrap();
         let row = self.state.entry(&path).unwrap().unwrap().row;
         let Content::File { size, hash } = row.object.content else { panic!("{path} is no file") };
-        Wanted { path, size, hash, m: row.m, base: None }
+        Wanted { path, size, hash, m: row.m, base: None, held: 0 }
     }
 
     fn hash(&self, path: &str) -> Option<Hash> {
@@ -318,6 +326,7 @@ fn told(answers: Vec<Message>) -> (Vec<Result<Fetched, SourceError>>, u64, Resul
             hash: None,
             m: m.clone(),
             base: None,
+            held: 0,
         };
         let mut feed = source.feed(&here.root, vec![wanted("a", 3), wanted("b", 4)]);
         let (first, bytes) = take(&mut *feed, 0);

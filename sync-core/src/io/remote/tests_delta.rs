@@ -153,7 +153,7 @@ fn told(answers: &[Message]) -> (Result<Fetched, SourceError>, Result<(), Source
         let source = RemoteSource::new(near.clone()).unwrap().with_wait(Duration::from_secs(2));
         let m = here.wanted("f").m;
         let path = RelPath::parse(b"f").unwrap();
-        let wanted = Wanted { path: path.clone(), size: 300_000, hash: None, m, base: Some(path) };
+        let wanted = Wanted { path: path.clone(), size: 300_000, hash: None, m, base: Some(path), held: 0 };
         let (found, _) = take(&mut *source.feed(&here.root, vec![wanted]), 0);
         let settled = source.settle();
         near.close(CloseCode::Done);

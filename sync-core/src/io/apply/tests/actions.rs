@@ -322,9 +322,34 @@ fn a_local_source_hashes_late_and_records_it_there() {
     world.assert_no_local_edit(false);
     // An edit that no scan has seen is not sent.
     write_file(&there.at("d/f"), "edited");
-    let wanted = crate::io::source::Wanted { path: rel("d/f"), size: 5, hash: None, m: row.m, base: None };
+    let wanted = crate::io::source::Wanted { path: rel("d/f"), size: 5, hash: None, m: row.m, base: None, held: 0 };
     let error = source.feed(&world.root, vec![wanted]).fetch(0, &mut tempfile::tempfile().unwrap()).unwrap_err();
     assert!(matches!(error, SourceError::Stale(_)), "{error}");
+}
+
+#[test]
+fn where_the_connection_is_lost_all_before_is_recorded_and_no_path_is_to_blame() {
+    for fails_at in ["second", "third", "fourth"] {
+        let mut world = World::new();
+        world.there.fails_at = Some(rel(fails_at));
+        let mut apply = Apply::new(world.context(), Moves::new()).unwrap();
+        let mut ended = Ok(());
+        let mut done = Vec::new();
+        for path in ["first", "second", "third", "fourth"] {
+            if ended.is_ok() {
+                done.extend((path != fails_at).then_some(path));
+                apply.push(world.create(path, "x")).unwrap();
+                ended = apply.turn();
+            }
+        }
+        assert!(matches!(ended, Err(ApplyError::Source(SourceError::Remote(_)))), "{ended:?}");
+        drop(apply);
+        done.sort_unstable();
+        assert_eq!(world.disk().keys().collect::<Vec<_>>(), done);
+        assert!(world.state().intents().unwrap().is_empty());
+        assert!(world.watcher.items.lock().unwrap().iter().all(|(_, done)| *done == Done::Done));
+        world.assert_no_local_edit(false);
+    }
 }
 
 #[test]

@@ -36,6 +36,13 @@ struct There {
     fetched: Mutex<Vec<RelPath>>,
     /// Bytes that find room here, per file.
     room: Option<usize>,
+    /// With this file the connection fails.
+    fails_at: Option<RelPath>,
+    lost: std::sync::atomic::AtomicBool,
+}
+
+fn lost() -> SourceError {
+    crate::io::channel::ChannelError::Ended.into()
 }
 
 struct ThereFeed<'a>(&'a There, Vec<Wanted>);
@@ -45,6 +52,10 @@ impl Feed for ThereFeed<'_> {
         use std::io::Write;
         let ThereFeed(there, wanted) = self;
         let path = &wanted[number].path;
+        if there.fails_at.as_ref() == Some(path) {
+            there.lost.store(true, std::sync::atomic::Ordering::SeqCst);
+        }
+        there.alive()?;
         there.fetched.lock().unwrap().push(path.clone());
         let files = there.files.lock().unwrap();
         let bytes = files.get(path).ok_or_else(|| SourceError::Stale(path.clone()))?;
@@ -63,12 +74,16 @@ impl Source for There {
         Box::new(ThereFeed(self, wanted))
     }
 
+    fn alive(&self) -> Result<(), SourceError> {
+        if self.lost.load(std::sync::atomic::Ordering::SeqCst) { Err(lost()) } else { Ok(()) }
+    }
+
     fn digest(&self, dir: &RelPath) -> Result<Digest, SourceError> {
         Ok(self.digests.lock().unwrap().get(dir).copied().unwrap_or_default())
     }
 
     fn settle(&self) -> Result<(), SourceError> {
-        Ok(())
+        self.alive()
     }
 }
 

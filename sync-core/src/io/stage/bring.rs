@@ -1,24 +1,18 @@
-//! Incoming content on the root's own file system: brought, verified, given its attributes, ready to be renamed
-//! into place. A new directory is staged with everything below it and renamed once.
-//!
-//! What stands in the staging folder under a name of ours is ours to delete, with one exception: a name that is
-//! exchanged with a user's object holds that object afterwards. Such names carry the inode of what was staged,
-//! so that the two can be told apart whenever the process ends.
+//! Trees are brought chunk by chunk: a chunk is what one thread asks the source for at once, and then stages, one file after the other.
 
-use crate::entry::{AttrMask, Attrs, Content, Hash, Kind, Object, Signature};
+use super::parts::{PART_MIN, Part};
+use super::{FILLING, Failure, Incoming, Stage, Tree, remove_all};
+use crate::entry::{AttrMask, Attrs, Content, Hash, Kind, Signature};
 use crate::io::fs::{Dir, FsError, Replace, Root, finish_file};
 use crate::io::kill::kill_point;
-use crate::io::source::{Feed, Source, TYPE_BITS, Wanted};
-use crate::knowledge::Row;
+use crate::io::source::{Feed, Source, SourceError, Wanted};
 use crate::path::RelPath;
-use crate::plan::{Displaced, Item, Stamp};
 use rayon::prelude::*;
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::io;
+use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Objects of a chunk: what one thread asks the source for at once and then stages, one after the other. Fewer of one
 /// directory are not handed to another thread: two that create in one directory wait for each other in the kernel, two
@@ -26,252 +20,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const CHUNK_OBJECTS: usize = 256;
 /// Content of a chunk; a larger file is one by itself.
 const CHUNK_BYTES: u64 = 8 << 20;
-/// Bytes that stay free: the state has to record what was done.
-const SPARE_BYTES: u64 = 1 << 20;
-/// Files take whole blocks.
-const BLOCK_BYTES: u64 = 4_096;
-/// What a directory must allow its owner while it is being filled and renamed.
-const FILLING: u32 = 0o700;
-
-/// Why one path failed. The rest goes on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Failure {
-    /// What was attempted.
-    pub(crate) step: &'static str,
-    /// What went wrong.
-    pub(crate) reason: String,
-}
-
-impl Failure {
-    pub(crate) fn new(step: &'static str, reason: impl Into<String>) -> Failure {
-        Failure { step, reason: reason.into() }
-    }
-
-    /// A system's or a source's refusal, in its own words.
-    pub(crate) fn of(step: &'static str) -> impl Fn(&dyn std::error::Error) -> Failure {
-        move |error| Failure { step, reason: error.to_string() }
-    }
-}
-
-/// An object to be brought, and what became of it.
-#[derive(Debug)]
-pub(crate) struct Incoming {
-    /// Ticket of its step.
-    pub(crate) ticket: u64,
-    /// Where it goes.
-    pub(crate) path: RelPath,
-    /// Where its bytes stand at the source.
-    pub(crate) from: RelPath,
-    /// What it is. The hash is filled in when the bytes were read.
-    pub(crate) object: Object,
-    /// What is expected to stand here.
-    pub(crate) expect: Option<Row>,
-    /// Its version.
-    pub(crate) stamp: Stamp,
-    /// Knowledge that comes with it.
-    pub(crate) learn: Option<Arc<crate::knowledge::Vector>>,
-    /// Where goes what it displaces.
-    pub(crate) displaced: Displaced,
-    /// What a user sees of it.
-    pub(crate) item: Option<Item>,
-    /// Its row at the source, for the list of what is left open.
-    pub(crate) theirs: Option<Row>,
-    /// What became of it: its signature in the staging folder, or why it is not there.
-    pub(crate) outcome: Option<Result<Signature, Failure>>,
-}
-
-/// The time that a directory gets once it is filled.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Finish {
-    /// Ticket of the step.
-    pub(crate) ticket: u64,
-    /// The time.
-    pub(crate) mtime_ns: i64,
-}
-
-/// An incoming object with everything incoming below it; a lone file is a tree without branches.
-#[derive(Debug)]
-pub(crate) struct Tree {
-    /// The object itself.
-    pub(crate) top: Incoming,
-    /// Files and links in it.
-    pub(crate) leaves: Vec<Incoming>,
-    /// Directories in it.
-    pub(crate) trees: Vec<Tree>,
-    /// Given if nothing follows below the directory after this batch.
-    pub(crate) finish: Option<Finish>,
-    /// Name of the whole in the staging folder.
-    pub(crate) staged: Vec<u8>,
-}
-
-impl Tree {
-    pub(crate) fn of(top: Incoming) -> Tree {
-        Tree { top, leaves: Vec::new(), trees: Vec::new(), finish: None, staged: Vec::new() }
-    }
-
-    /// Every object of the tree, directories before what is in them.
-    pub(crate) fn each<'t>(&'t self, see: &mut dyn FnMut(&'t Incoming)) {
-        see(&self.top);
-        self.leaves.iter().for_each(&mut *see);
-        self.trees.iter().for_each(|tree| tree.each(see));
-    }
-
-    /// Every object of the tree, to be changed.
-    pub(crate) fn each_mut(&mut self, see: &mut dyn FnMut(&mut Incoming)) {
-        see(&mut self.top);
-        self.leaves.iter_mut().for_each(&mut *see);
-        self.trees.iter_mut().for_each(|tree| tree.each_mut(see));
-    }
-
-    /// Every `Finish` of the tree, with its directory.
-    pub(crate) fn each_finish<'t>(&'t self, see: &mut dyn FnMut(&'t Incoming, Finish)) {
-        self.trees.iter().for_each(|tree| tree.each_finish(see));
-        if let Some(finish) = self.finish {
-            see(&self.top, finish);
-        }
-    }
-
-    fn fail(&mut self, failure: &Failure) {
-        self.each_mut(&mut |incoming| incoming.outcome = Some(Err(failure.clone())));
-    }
-}
-
-/// Whose object stands in the staging folder under a name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Owned {
-    /// Ours to delete.
-    Ours,
-    /// Ours if it still has this inode; else a user's, displaced by an exchange.
-    OursIf(u64),
-    /// Not named by us.
-    Foreign,
-}
-
-/// Whose is what stands under this name of the staging folder?
-pub(crate) fn owner_of(name: &[u8]) -> Owned {
-    let parts: Vec<&[u8]> = name.split(|b| *b == b'-').collect();
-    let number = |hex: &[u8]| u64::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok();
-    match parts[..] {
-        [b"new" | b"part", run, seq] if number(run).is_some() && number(seq).is_some() => Owned::Ours,
-        [b"swap", ino, run, seq] if number(run).is_some() && number(seq).is_some() => {
-            number(ino).map_or(Owned::Foreign, Owned::OursIf)
-        }
-        _ => Owned::Foreign,
-    }
-}
-
-/// How many bytes are missing for `needed` more, if any.
-///
-/// # Errors
-/// The file system cannot be asked.
-pub fn shortfall(root: &Root, needed: u64) -> Result<Option<u64>, FsError> {
-    let (free, _) = root.space()?;
-    Ok(needed.checked_sub(free).filter(|missing| *missing > 0))
-}
-
-/// The staging folder of a root, for one run.
-pub(crate) struct Stage {
-    dir: Dir,
-    mask: AttrMask,
-    run: u64,
-    next: AtomicU64,
-}
-
-impl Stage {
-    /// A staging folder for this run.
-    pub(crate) fn open(dir: Dir, mask: AttrMask) -> Result<Stage, FsError> {
-        let run = getrandom::u64().map_err(|error| FsError {
-            action: "draw a random name for",
-            path: dir.path().to_owned(),
-            source: io::Error::other(error),
-        })?;
-        // Permissions that are not replicated are still those a new object starts with.
-        let mask = AttrMask { perms: true, ..mask };
-        Ok(Stage { dir, mask, run, next: AtomicU64::new(0) })
-    }
-
-    /// The folder itself.
-    pub(crate) fn dir(&self) -> &Dir {
-        &self.dir
-    }
-
-    /// Brings trees, in parallel. What fails says so in its outcome and leaves nothing behind. A file that finds no room
-    /// is not begun. `here` is the root that they are for.
-    pub(crate) fn fill(&self, here: &Root, source: &dyn Source, trees: &mut [&mut Tree]) {
-        self.refuse_what_finds_no_room(trees);
-        let bringing = Bringing { stage: self, here, source };
-        let mut all = || bringing.all(trees, &|tree, asked| self.bring(&bringing, tree, asked));
-        match source.threads() {
-            Some(pool) => pool.install(all),
-            None => all(),
-        }
-    }
-
-    fn refuse_what_finds_no_room(&self, trees: &mut [&mut Tree]) {
-        // Where it cannot be asked, the copy will tell.
-        let Ok((free, _)) = self.dir.space() else { return };
-        let mut left = free.saturating_sub(SPARE_BYTES);
-        let mut refuse = |incoming: &mut Incoming| {
-            let Content::File { size: size @ 1.., .. } = incoming.object.content else { return };
-            match left.checked_sub(size.checked_next_multiple_of(BLOCK_BYTES).unwrap_or(u64::MAX)) {
-                Some(rest) => left = rest,
-                None => {
-                    let what = format!("no room for its {size} bytes: {left} are free; make room and run again");
-                    incoming.outcome = Some(Err(Failure::new("copy", what)));
-                }
-            }
-        };
-        trees.iter_mut().for_each(|tree| tree.each_mut(&mut refuse));
-    }
-
-    /// Brings one tree.
-    fn bring(&self, bringing: &Bringing<'_>, tree: &mut Tree, asked: Option<&mut Asked<'_>>) {
-        let seq = self.next.fetch_add(1, Ordering::Relaxed);
-        let replaces = tree.top.expect.is_some();
-        let kind = if replaces { "part" } else { "new" };
-        let name = format!("{kind}-{:x}-{seq:x}", self.run).into_bytes();
-        bringing.tree((&self.dir, &name), tree, true, asked);
-        if let (true, Some(Ok(signature))) = (replaces, &tree.top.outcome) {
-            let final_name = format!("swap-{:x}-{:x}-{seq:x}", signature.ino, self.run).into_bytes();
-            match self.dir.rename(&name, &self.dir, &final_name, Replace::Never) {
-                Ok(()) => tree.staged = final_name,
-                Err(error) => tree.fail(&Failure::of("stage")(&error)),
-            }
-            kill_point("stage-renamed");
-        } else {
-            tree.staged = name.clone();
-        }
-        if let Some(Err(_)) = tree.top.outcome {
-            self.discard(&name, tree);
-        }
-        kill_point("stage-done");
-    }
-
-    /// Removes what a failed staging left; a failure of that is told with the path's own.
-    fn discard(&self, name: &[u8], tree: &mut Tree) {
-        if let (Err(error), Some(Err(failure))) = (remove_all(&self.dir, name), &mut tree.top.outcome) {
-            failure.reason.push_str(&format!("; {error}"));
-        }
-    }
-}
-
-/// Removes a file, link or whole tree that is ours; a missing one is fine.
-pub(crate) fn remove_all(dir: &Dir, name: &[u8]) -> Result<(), FsError> {
-    let Some(signature) = dir.stat(name)? else { return Ok(()) };
-    if signature.mode & TYPE_BITS != 0o040_000 {
-        return dir.unlink(name);
-    }
-    let below = dir.open_dir(name)?;
-    if signature.mode & FILLING != FILLING {
-        let attrs = Attrs { mode: FILLING, ..Attrs::default() };
-        let mask = AttrMask { perms: true, owner: false, times: false };
-        below.set_attrs_self(&attrs, mask)?;
-    }
-    for child in below.names()? {
-        remove_all(&below, &child)?;
-    }
-    dir.rmdir(name)
-}
 
 /// What a chunk holds.
 #[derive(Debug, Clone, Copy, Default)]
@@ -325,10 +73,12 @@ fn chunks<T>(mut items: &mut [T], objects: usize, load: impl Fn(&T) -> Load) -> 
 }
 
 /// A chunk that the source was asked for: its files are taken in the order in which they are staged.
-struct Asked<'a> {
+pub(super) struct Asked<'a> {
     feed: Box<dyn Feed + 'a>,
     /// Number of the next file.
     next: usize,
+    /// What has come of some of them already, by number.
+    parts: BTreeMap<usize, Part>,
 }
 
 /// Is its content asked for? Not if it was refused already.
@@ -336,15 +86,16 @@ fn is_asked_for(incoming: &Incoming) -> bool {
     !matches!(incoming.outcome, Some(Err(_))) && matches!(incoming.object.content, Content::File { .. })
 }
 
-struct Bringing<'a> {
-    stage: &'a Stage,
-    here: &'a Root,
-    source: &'a dyn Source,
+/// Brings trees into a staging folder.
+pub(super) struct Bringing<'a> {
+    pub(super) stage: &'a Stage,
+    pub(super) here: &'a Root,
+    pub(super) source: &'a dyn Source,
 }
 
 impl Bringing<'_> {
     /// Hands trees to threads, chunk by chunk. A directory that is larger than a chunk is cut up itself: `one` gets none for it.
-    fn all(&self, trees: &mut [&mut Tree], one: &(impl Fn(&mut Tree, Option<&mut Asked<'_>>) + Sync)) {
+    pub(super) fn all(&self, trees: &mut [&mut Tree], one: &(impl Fn(&mut Tree, Option<&mut Asked<'_>>) + Sync)) {
         let each = |chunk: &mut [&mut Tree]| {
             if let [tree] = chunk
                 && tree.top.object.content == Content::Dir
@@ -354,6 +105,7 @@ impl Bringing<'_> {
             }
             let mut asked = self.ask(|see| chunk.iter().for_each(|tree| tree.each(see)));
             chunk.iter_mut().for_each(|tree| one(tree, Some(&mut asked)));
+            self.leave(asked);
         };
         match &mut chunks(trees, CHUNK_OBJECTS, |tree| Load::of_tree(tree))[..] {
             [chunk] => each(chunk),
@@ -363,22 +115,36 @@ impl Bringing<'_> {
 
     /// Asks for the files among what `each` shows.
     fn ask<'t>(&self, each: impl FnOnce(&mut dyn FnMut(&'t Incoming))) -> Asked<'_> {
-        let mut wanted = Vec::new();
+        let (mut wanted, mut parts) = (Vec::new(), BTreeMap::new());
         each(&mut |incoming| {
             if let (true, Content::File { size, hash }) = (is_asked_for(incoming), &incoming.object.content) {
                 // Only directories come without a row.
                 let m = incoming.theirs.as_ref().map(|row| row.m.clone()).unwrap_or_default();
                 let replaces_file = incoming.expect.as_ref().is_some_and(|row| row.object.kind() == Kind::File);
                 let base = replaces_file.then(|| incoming.path.clone());
-                wanted.push(Wanted { path: incoming.from.clone(), size: *size, hash: *hash, m, base });
+                let part = hash.and_then(|hash| self.part(&hash, *size));
+                let held = part.as_ref().map_or(0, |part| part.held);
+                parts.extend(part.map(|part| (wanted.len(), part)));
+                wanted.push(Wanted { path: incoming.from.clone(), size: *size, hash: *hash, m, base, held });
             }
         });
-        Asked { feed: self.source.feed(self.here, wanted), next: 0 }
+        Asked { feed: self.source.feed(self.here, wanted), next: 0, parts }
+    }
+
+    /// What has come of a content already. Where that cannot be told, it comes from its beginning.
+    fn part(&self, hash: &Hash, size: u64) -> Option<Part> {
+        let resumes = self.source.resumes() && size >= PART_MIN;
+        resumes.then(|| self.stage.parts.take(&self.stage.dir, hash, size).ok()).flatten().flatten()
+    }
+
+    /// Files of a chunk that were not begun after all leave what there is of them.
+    fn leave(&self, asked: Asked<'_>) {
+        asked.parts.into_values().for_each(|part| self.stage.parts.let_go(&part.name));
     }
 
     /// Stages a tree under a name in a directory; `top` tells the whole from a branch in it. Without `asked` its content is
     /// asked for part by part.
-    fn tree(&self, at: (&Dir, &[u8]), tree: &mut Tree, top: bool, asked: Option<&mut Asked<'_>>) {
+    pub(super) fn tree(&self, at: (&Dir, &[u8]), tree: &mut Tree, top: bool, asked: Option<&mut Asked<'_>>) {
         let Some(asked) = asked else { return self.tree_of(at, tree, top, |dir, tree| self.fill_large(dir, tree)) };
         // Whatever fails in it, what follows it is numbered from here on.
         let mut files = 0;
@@ -432,6 +198,7 @@ impl Bringing<'_> {
         chunks(&mut tree.leaves, objects, Load::of).par_iter_mut().for_each(|chunk| {
             let mut asked = self.ask(|see| chunk.iter().for_each(see));
             chunk.iter_mut().for_each(|leaf| self.leaf_of(dir, leaf, &mut asked));
+            self.leave(asked);
         });
         let mut branches: Vec<&mut Tree> = tree.trees.iter_mut().collect();
         self.all(&mut branches, &|branch, asked| self.branch(dir, branch, asked));
@@ -503,11 +270,15 @@ impl Bringing<'_> {
         let number = asked.next;
         asked.next += 1;
         let failed = |error: FsError| Failure::of("create")(&error);
-        let mut file = dir.create_file_for(name, leaf.object.attrs.mode).map_err(failed)?;
+        let mut target = match asked.parts.remove(&number) {
+            Some(part) => Target::Part(part),
+            None => Target::New(dir.create_file_for(name, leaf.object.attrs.mode).map_err(failed)?),
+        };
         kill_point("stage-file-created");
-        let fetched = asked.feed.fetch(number, &mut file).map_err(|error| Failure::of("copy")(&error))?;
+        let fetched = asked.feed.fetch(number, target.file()).map_err(|error| self.give_up(&target, &error))?;
         kill_point("stage-file-written");
-        verify(&mut leaf.object.content, fetched.size, fetched.hash)?;
+        verify(&mut leaf.object.content, fetched.size, fetched.hash).inspect_err(|_| self.drop_part(&target))?;
+        let file = self.arrive(target, dir, name).map_err(failed)?;
         let shown = Path::new(OsStr::from_bytes(leaf.path.as_bytes()));
         let signature = finish_file(&file, shown, &leaf.object.attrs, self.stage.mask).map_err(failed)?;
         kill_point("stage-file-ready");
@@ -515,6 +286,50 @@ impl Bringing<'_> {
             return Err(Failure::new("copy", "the staged file has another size than was written"));
         }
         Ok(signature)
+    }
+
+    /// What has come of a file stays if it was the connection that failed.
+    fn give_up(&self, target: &Target, error: &SourceError) -> Failure {
+        match target {
+            Target::Part(part) if error.is_lost_connection() => self.stage.parts.let_go(&part.name),
+            target => self.drop_part(target),
+        }
+        Failure::of("copy")(error)
+    }
+
+    fn drop_part(&self, target: &Target) {
+        if let Target::Part(part) = target {
+            // What cannot be removed is thrown away when it is met again.
+            let _left = self.stage.dir.unlink(&part.name);
+            self.stage.parts.let_go(&part.name);
+        }
+    }
+
+    /// A file that is whole goes to its own name.
+    fn arrive(&self, target: Target, dir: &Dir, name: &[u8]) -> Result<File, FsError> {
+        let part = match target {
+            Target::New(file) => return Ok(file),
+            Target::Part(part) => part,
+        };
+        let moved = self.stage.dir.rename(&part.name, dir, name, Replace::Never);
+        self.stage.parts.let_go(&part.name);
+        moved.map(|()| part.file)
+    }
+}
+
+/// Where the bytes of a file go.
+enum Target {
+    /// To a file under its own name.
+    New(File),
+    /// To what has come of it.
+    Part(Part),
+}
+
+impl Target {
+    fn file(&mut self) -> &mut File {
+        match self {
+            Target::New(file) | Target::Part(Part { file, .. }) => file,
+        }
     }
 }
 

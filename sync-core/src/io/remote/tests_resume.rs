@@ -1,0 +1,136 @@
+//! Large files whose connection is lost in the middle.
+
+use super::fetch::RemoteSource;
+use super::tests_content::{World, ends, fetched, noise, respond, take, with_source};
+use crate::entry::{AttrMask, Content};
+use crate::io::apply::{Applied, Apply, ApplyError, Context, Moves, recover};
+use crate::io::channel::Channel;
+use crate::io::link::{CloseCode, Connection};
+use crate::io::source::{Source as _, SourceError, Wanted};
+use crate::path::RelPath;
+use crate::plan::{Action, Displaced, Stamp, Step};
+use crate::report::Silent;
+use crate::wire::{Data, Encoding, FileBegin, FileData, MAX_DATA, Message};
+use std::fs;
+use std::io::{Seek as _, Write as _};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+const MASK: AttrMask = AttrMask { perms: true, owner: false, times: true };
+const SIZE: usize = 6 << 20;
+const LONG: Duration = Duration::from_secs(30);
+
+#[test]
+fn a_file_goes_on_behind_what_is_held_and_begins_anew_where_that_is_wrong() {
+    let large = noise(1, SIZE);
+    let world = World::new(&[("f", &large), ("g", b"next")]);
+    let wrong = [&noise(2, 10)[..], &large[10..5 << 20]].concat();
+    for (held, whole) in [(&large[..5 << 20], false), (&large[..], false), (&large[..1], false), (&wrong[..], true)] {
+        let (near, far) = ends();
+        thread::scope(|scope| {
+            scope.spawn(|| respond(&world, &far));
+            let source = RemoteSource::new(near.clone()).unwrap().with_packing(false);
+            let wanted = Wanted { held: held.len() as u64, ..world.wanted("f") };
+            let mut feed = source.feed(&world.root, vec![wanted, world.wanted("g")]);
+            let mut target = tempfile::tempfile().unwrap();
+            target.write_all(held).unwrap();
+            target.rewind().unwrap();
+            assert_eq!(feed.fetch(0, &mut target).unwrap(), fetched(&large));
+            assert_eq!(target.metadata().unwrap().len(), SIZE as u64);
+            assert_eq!(take(&mut *feed, 1).0.unwrap(), fetched(b"next"));
+            let received = near.traffic().received;
+            let most = if whole { 2 * SIZE - held.len() } else { SIZE - held.len() } as u64 + 5000;
+            assert!(received <= most, "{received}, {} held", held.len());
+            near.close(CloseCode::Done);
+        });
+    }
+}
+
+/// Creates `f` of `there` at `here`.
+fn create(here: &World, there: &World, source: &RemoteSource) -> Result<Applied, ApplyError> {
+    let path = RelPath::parse(b"f").unwrap();
+    let row = there.state.entry(&path).unwrap().unwrap().row;
+    let context = Context {
+        root: &here.root,
+        state: &here.state,
+        source,
+        mask: MASK,
+        keep_versions: None,
+        monitor: &Silent,
+        side: 0,
+        state_elsewhere: false,
+    };
+    let mut apply = Apply::new(context, Moves::new()).unwrap();
+    let stamp = Stamp::Given { m: row.m.clone(), c: row.c.clone() };
+    let learn = Some(Arc::new(row.m.clone()));
+    let action = Action::Write { row, from: path.clone(), expect: None, stamp, learn, displaced: Displaced::Versions };
+    apply.push(Step { ticket: 1, path, action })?;
+    apply.finish()
+}
+
+fn staged(world: &World) -> Vec<(String, u64)> {
+    let names = fs::read_dir(world.folder.path().join(".driftless/stage")).unwrap().map(Result::unwrap);
+    names.map(|entry| (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().len())).collect()
+}
+
+/// Sends the first bytes of a file and ends the connection.
+fn cut(connection: &Connection, bytes: &[u8], size: u64) {
+    let mut channel = Channel::new(connection.accept(LONG).unwrap());
+    assert!(matches!(channel.receive().unwrap(), Message::FetchRequest(_)));
+    channel.send(&Message::FileBegin(FileBegin { file: 0, size, encoding: Encoding::Raw })).unwrap();
+    for piece in bytes.chunks(MAX_DATA) {
+        channel.send(&Message::FileData(FileData { data: Data::Plain(piece.into()) })).unwrap();
+    }
+    channel.flush().unwrap();
+    while connection.traffic().received < 1 {
+        thread::yield_now();
+    }
+    // All that was sent is read: the next read of the other side waits.
+    thread::sleep(Duration::from_millis(300));
+    connection.close(CloseCode::Failed);
+}
+
+#[test]
+fn what_came_before_the_connection_was_lost_is_not_sent_again() {
+    let large = noise(1, SIZE);
+    let (here, there) = (World::new(&[]), World::new(&[("f", &large)]));
+    there.read_all();
+    assert!(matches!(there.wanted("f"), Wanted { hash: Some(_), .. }));
+    let held = 5 << 20;
+    let (near, far) = ends();
+    thread::scope(|scope| {
+        scope.spawn(|| cut(&far, &large[..held], SIZE as u64));
+        let source = RemoteSource::new(near.clone()).unwrap();
+        let stopped = create(&here, &there, &source);
+        assert!(matches!(stopped, Err(ApplyError::Source(SourceError::Remote(_)))), "{stopped:?}");
+    });
+    let [(name, len)] = &staged(&here)[..] else { panic!("{:?}", staged(&here)) };
+    assert!(name.starts_with("half-") && *len == held as u64, "{name} {len}");
+    recover(&here.root, &here.state, MASK).unwrap();
+    assert_eq!(staged(&here).len(), 1);
+    let received = with_source(&there, |source| {
+        let applied = create(&here, &there, source).unwrap();
+        assert!(applied.complete, "{:?}", applied.problems);
+        source.traffic().received
+    });
+    assert!(received < (SIZE - held) as u64 + 5000, "{received}");
+    assert!(fs::read(here.folder.path().join("f")).unwrap() == large);
+    assert_eq!(staged(&here), []);
+    let path = RelPath::parse(b"f").unwrap();
+    let row = here.state.entry(&path).unwrap().unwrap().row;
+    assert_eq!(row.object.content, Content::File { size: SIZE as u64, hash: Some(fetched(&large).hash) });
+}
+
+#[test]
+fn what_fails_for_another_reason_leaves_nothing() {
+    let large = noise(1, SIZE);
+    let (here, there) = (World::new(&[]), World::new(&[("f", &large)]));
+    there.read_all();
+    there.write("f", b"edited");
+    with_source(&there, |source| {
+        let applied = create(&here, &there, source).unwrap();
+        assert_eq!((applied.complete, applied.problems.len()), (false, 1));
+    });
+    assert_eq!(staged(&here), []);
+}

@@ -1,0 +1,278 @@
+//! Incoming content on the root's own file system: brought, verified, given its attributes, ready to be renamed
+//! into place. A new directory is staged with everything below it and renamed once.
+//!
+//! What stands in the staging folder under a name of ours is ours to delete, with one exception: a name that is
+//! exchanged with a user's object holds that object afterwards. Such names carry the inode of what was staged,
+//! so that the two can be told apart whenever the process ends. Beginnings of large files from another machine stay
+//! for some time (`parts`).
+
+mod bring;
+mod parts;
+
+pub(crate) use parts::outdated;
+
+use crate::entry::{AttrMask, Attrs, Content, Object, Signature};
+use crate::io::fs::{Dir, FsError, Replace, Root};
+use crate::io::kill::kill_point;
+use crate::io::source::{Source, TYPE_BITS};
+use crate::knowledge::Row;
+use crate::path::RelPath;
+use crate::plan::{Displaced, Item, Stamp};
+use bring::{Asked, Bringing};
+use parts::{Parts, is_part};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Bytes that stay free: the state has to record what was done.
+const SPARE_BYTES: u64 = 1 << 20;
+/// Files take whole blocks.
+const BLOCK_BYTES: u64 = 4_096;
+/// What a directory must allow its owner while it is being filled and renamed.
+const FILLING: u32 = 0o700;
+
+/// Why one path failed. The rest goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// What was attempted.
+    pub(crate) step: &'static str,
+    /// What went wrong.
+    pub(crate) reason: String,
+}
+
+impl Failure {
+    pub(crate) fn new(step: &'static str, reason: impl Into<String>) -> Failure {
+        Failure { step, reason: reason.into() }
+    }
+
+    /// A system's or a source's refusal, in its own words.
+    pub(crate) fn of(step: &'static str) -> impl Fn(&dyn std::error::Error) -> Failure {
+        move |error| Failure { step, reason: error.to_string() }
+    }
+}
+
+/// An object to be brought, and what became of it.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    /// Ticket of its step.
+    pub(crate) ticket: u64,
+    /// Where it goes.
+    pub(crate) path: RelPath,
+    /// Where its bytes stand at the source.
+    pub(crate) from: RelPath,
+    /// What it is. The hash is filled in when the bytes were read.
+    pub(crate) object: Object,
+    /// What is expected to stand here.
+    pub(crate) expect: Option<Row>,
+    /// Its version.
+    pub(crate) stamp: Stamp,
+    /// Knowledge that comes with it.
+    pub(crate) learn: Option<Arc<crate::knowledge::Vector>>,
+    /// Where goes what it displaces.
+    pub(crate) displaced: Displaced,
+    /// What a user sees of it.
+    pub(crate) item: Option<Item>,
+    /// Its row at the source, for the list of what is left open.
+    pub(crate) theirs: Option<Row>,
+    /// What became of it: its signature in the staging folder, or why it is not there.
+    pub(crate) outcome: Option<Result<Signature, Failure>>,
+}
+
+/// The time that a directory gets once it is filled.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Finish {
+    /// Ticket of the step.
+    pub(crate) ticket: u64,
+    /// The time.
+    pub(crate) mtime_ns: i64,
+}
+
+/// An incoming object with everything incoming below it; a lone file is a tree without branches.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    /// The object itself.
+    pub(crate) top: Incoming,
+    /// Files and links in it.
+    pub(crate) leaves: Vec<Incoming>,
+    /// Directories in it.
+    pub(crate) trees: Vec<Tree>,
+    /// Given if nothing follows below the directory after this batch.
+    pub(crate) finish: Option<Finish>,
+    /// Name of the whole in the staging folder.
+    pub(crate) staged: Vec<u8>,
+}
+
+impl Tree {
+    pub(crate) fn of(top: Incoming) -> Tree {
+        Tree { top, leaves: Vec::new(), trees: Vec::new(), finish: None, staged: Vec::new() }
+    }
+
+    /// Every object of the tree, directories before what is in them.
+    pub(crate) fn each<'t>(&'t self, see: &mut dyn FnMut(&'t Incoming)) {
+        see(&self.top);
+        self.leaves.iter().for_each(&mut *see);
+        self.trees.iter().for_each(|tree| tree.each(see));
+    }
+
+    /// Every object of the tree, to be changed.
+    pub(crate) fn each_mut(&mut self, see: &mut dyn FnMut(&mut Incoming)) {
+        see(&mut self.top);
+        self.leaves.iter_mut().for_each(&mut *see);
+        self.trees.iter_mut().for_each(|tree| tree.each_mut(see));
+    }
+
+    /// Every `Finish` of the tree, with its directory.
+    pub(crate) fn each_finish<'t>(&'t self, see: &mut dyn FnMut(&'t Incoming, Finish)) {
+        self.trees.iter().for_each(|tree| tree.each_finish(see));
+        if let Some(finish) = self.finish {
+            see(&self.top, finish);
+        }
+    }
+
+    fn fail(&mut self, failure: &Failure) {
+        self.each_mut(&mut |incoming| incoming.outcome = Some(Err(failure.clone())));
+    }
+}
+
+/// Whose object stands in the staging folder under a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owned {
+    /// Ours to delete.
+    Ours,
+    /// Ours if it still has this inode; else a user's, displaced by an exchange.
+    OursIf(u64),
+    /// Ours: the beginning of a large file, which is kept for some time.
+    Part,
+    /// Not named by us.
+    Foreign,
+}
+
+/// Whose is what stands under this name of the staging folder?
+pub(crate) fn owner_of(name: &[u8]) -> Owned {
+    if is_part(name) {
+        return Owned::Part;
+    }
+    let parts: Vec<&[u8]> = name.split(|b| *b == b'-').collect();
+    let number = |hex: &[u8]| u64::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok();
+    match parts[..] {
+        [b"new" | b"part", run, seq] if number(run).is_some() && number(seq).is_some() => Owned::Ours,
+        [b"swap", ino, run, seq] if number(run).is_some() && number(seq).is_some() => {
+            number(ino).map_or(Owned::Foreign, Owned::OursIf)
+        }
+        _ => Owned::Foreign,
+    }
+}
+
+/// How many bytes are missing for `needed` more, if any.
+///
+/// # Errors
+/// The file system cannot be asked.
+pub fn shortfall(root: &Root, needed: u64) -> Result<Option<u64>, FsError> {
+    let (free, _) = root.space()?;
+    Ok(needed.checked_sub(free).filter(|missing| *missing > 0))
+}
+
+/// The staging folder of a root, for one run.
+pub(crate) struct Stage {
+    dir: Dir,
+    mask: AttrMask,
+    run: u64,
+    next: AtomicU64,
+    parts: Parts,
+}
+
+impl Stage {
+    /// A staging folder for this run.
+    pub(crate) fn open(dir: Dir, mask: AttrMask) -> Result<Stage, FsError> {
+        let run = getrandom::u64().map_err(|error| FsError {
+            action: "draw a random name for",
+            path: dir.path().to_owned(),
+            source: io::Error::other(error),
+        })?;
+        // Permissions that are not replicated are still those a new object starts with.
+        let mask = AttrMask { perms: true, ..mask };
+        Ok(Stage { dir, mask, run, next: AtomicU64::new(0), parts: Parts::default() })
+    }
+
+    /// The folder itself.
+    pub(crate) fn dir(&self) -> &Dir {
+        &self.dir
+    }
+
+    /// Brings trees, in parallel. What fails says so in its outcome and leaves nothing behind. A file that finds no room
+    /// is not begun. `here` is the root that they are for.
+    pub(crate) fn fill(&self, here: &Root, source: &dyn Source, trees: &mut [&mut Tree]) {
+        self.refuse_what_finds_no_room(trees);
+        let bringing = Bringing { stage: self, here, source };
+        let mut all = || bringing.all(trees, &|tree, asked| self.bring(&bringing, tree, asked));
+        match source.threads() {
+            Some(pool) => pool.install(all),
+            None => all(),
+        }
+    }
+
+    fn refuse_what_finds_no_room(&self, trees: &mut [&mut Tree]) {
+        // Where it cannot be asked, the copy will tell.
+        let Ok((free, _)) = self.dir.space() else { return };
+        let mut left = free.saturating_sub(SPARE_BYTES);
+        let mut refuse = |incoming: &mut Incoming| {
+            let Content::File { size: size @ 1.., .. } = incoming.object.content else { return };
+            match left.checked_sub(size.checked_next_multiple_of(BLOCK_BYTES).unwrap_or(u64::MAX)) {
+                Some(rest) => left = rest,
+                None => {
+                    let what = format!("no room for its {size} bytes: {left} are free; make room and run again");
+                    incoming.outcome = Some(Err(Failure::new("copy", what)));
+                }
+            }
+        };
+        trees.iter_mut().for_each(|tree| tree.each_mut(&mut refuse));
+    }
+
+    /// Brings one tree.
+    fn bring(&self, bringing: &Bringing<'_>, tree: &mut Tree, asked: Option<&mut Asked<'_>>) {
+        let seq = self.next.fetch_add(1, Ordering::Relaxed);
+        let replaces = tree.top.expect.is_some();
+        let kind = if replaces { "part" } else { "new" };
+        let name = format!("{kind}-{:x}-{seq:x}", self.run).into_bytes();
+        bringing.tree((&self.dir, &name), tree, true, asked);
+        if let (true, Some(Ok(signature))) = (replaces, &tree.top.outcome) {
+            let final_name = format!("swap-{:x}-{:x}-{seq:x}", signature.ino, self.run).into_bytes();
+            match self.dir.rename(&name, &self.dir, &final_name, Replace::Never) {
+                Ok(()) => tree.staged = final_name,
+                Err(error) => tree.fail(&Failure::of("stage")(&error)),
+            }
+            kill_point("stage-renamed");
+        } else {
+            tree.staged = name.clone();
+        }
+        if let Some(Err(_)) = tree.top.outcome {
+            self.discard(&name, tree);
+        }
+        kill_point("stage-done");
+    }
+
+    /// Removes what a failed staging left; a failure of that is told with the path's own.
+    fn discard(&self, name: &[u8], tree: &mut Tree) {
+        if let (Err(error), Some(Err(failure))) = (remove_all(&self.dir, name), &mut tree.top.outcome) {
+            failure.reason.push_str(&format!("; {error}"));
+        }
+    }
+}
+
+/// Removes a file, link or whole tree that is ours; a missing one is fine.
+pub(crate) fn remove_all(dir: &Dir, name: &[u8]) -> Result<(), FsError> {
+    let Some(signature) = dir.stat(name)? else { return Ok(()) };
+    if signature.mode & TYPE_BITS != 0o040_000 {
+        return dir.unlink(name);
+    }
+    let below = dir.open_dir(name)?;
+    if signature.mode & FILLING != FILLING {
+        let attrs = Attrs { mode: FILLING, ..Attrs::default() };
+        let mask = AttrMask { perms: true, owner: false, times: false };
+        below.set_attrs_self(&attrs, mask)?;
+    }
+    for child in below.names()? {
+        remove_all(&below, &child)?;
+    }
+    dir.rmdir(name)
+}
