@@ -316,13 +316,15 @@ impl<'a> Apply<'a> {
         let steps = std::mem::take(&mut self.steps);
         let moving = std::mem::take(&mut self.moving);
         let mut jobs = job::group(steps, &mut self.swapper.moves, moving);
-        let (stage, source) = (self.swapper.areas.main.stage.clone(), self.context.source);
+        // Without a folder to stage in, each step that needs one says so when it is prepared.
+        let stage = self.swapper.areas.main().ok().map(|main| main.stage.clone());
+        let source = self.context.source;
         match self.staged.take() {
-            None => fill(&stage, source, &mut jobs),
+            None => fill(stage.as_deref(), source, &mut jobs),
             Some(before) => {
                 let swapper = &mut self.swapper;
                 thread::scope(|scope| {
-                    let filling = scope.spawn(|| fill(&stage, source, &mut jobs));
+                    let filling = scope.spawn(|| fill(stage.as_deref(), source, &mut jobs));
                     let swapped = source.settle().map_err(ApplyError::from).and_then(|()| swapper.run(before));
                     // A panic in staging is a defect: it goes on in the caller's thread.
                     filling.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -337,7 +339,8 @@ impl<'a> Apply<'a> {
     }
 }
 
-fn fill(stage: &Stage, source: &dyn Source, jobs: &mut [Job]) {
+fn fill(stage: Option<&Stage>, source: &dyn Source, jobs: &mut [Job]) {
+    let Some(stage) = stage else { return };
     let mut trees: Vec<&mut Tree> = jobs
         .iter_mut()
         .filter_map(|job| match job {

@@ -3,7 +3,7 @@
 //! A root that was synchronised before carries a marker; where it is missing, the disk is not mounted, or the state
 //! was lost: both stop the run until the user says `rejoin`. Nothing is created in either root before both passed.
 
-use super::marker::{self, Marker};
+use super::marker::{self, Marker, Unmarked};
 use super::pulls::decided_on;
 use super::{Options, SyncError};
 use crate::ignore::{self, Rules};
@@ -197,11 +197,19 @@ pub(super) fn check_marker(found: &Found, rejoin: bool) -> Result<(), SyncError>
 }
 
 /// A state without its marker, unless a first run died before the marker was written: that state tells of nothing yet.
+/// Where no marker could be written, the directory must be the one that it was.
 pub(super) fn check_unmarked(found: &Found, state: Option<&State>) -> Result<(), SyncError> {
     match state {
         Some(state) if found.marker.is_none() && (state.seq() > 0 || !state.peers()?.is_empty()) => {
+            let why = match marker::unmarked(&found.root, state)? {
+                Unmarked::Same => return Ok(()),
+                Unmarked::Missing => "has no marker, although its state exists",
+                Unmarked::Other => {
+                    "is another directory than it was (file system or inode), and has no marker since it could never be written"
+                }
+            };
             Err(SyncError::Guard(format!(
-                "the root {} has no marker, although its state exists: is its disk mounted? Nothing was changed. \
+                "the root {} {why}: is its disk mounted? Nothing was changed. \
                  If the folder is meant to be a new one, synchronise with --rejoin",
                 found.root.path().display()
             )))
@@ -224,10 +232,13 @@ fn refuse_forgotten(other: &State, path: &Path) -> Result<(), SyncError> {
 }
 
 fn existing(found: &Found, options: &Options) -> Result<Option<State>, SyncError> {
-    if !found.has_state || (options.rejoin && found.marker.is_none()) {
+    let doubtful = options.rejoin && found.marker.is_none();
+    if !found.has_state || (doubtful && options.state_dir.is_none()) {
         return Ok(None);
     }
-    Ok(Some(State::open(&found.state_dir, options.mask)?))
+    let state = State::open(&found.state_dir, options.mask)?;
+    let goes_on = !doubtful || marker::unmarked(&found.root, &state)? == Unmarked::Same;
+    Ok(goes_on.then_some(state))
 }
 
 /// Does the state belong to the tree that it was found with?
@@ -372,7 +383,16 @@ fn recover(opened: &Opened, options: &Options, monitor: &dyn Monitor) -> Result<
 }
 
 fn make_state_dir(root: &Root, dir: &Path, options: &Options) -> Result<(), SyncError> {
-    root.private(&[])?;
+    match root.private(&[]) {
+        Err(error) if error.is_refusal() && options.state_dir.is_none() => {
+            return Err(SyncError::Root(format!(
+                "{error}; a root that is only to be read needs a folder for its state: --state-dir"
+            )));
+        }
+        // It can be read all the same, and each change of it will say why it cannot be made.
+        Err(error) if error.is_refusal() => {}
+        made => drop(made?),
+    }
     if options.state_dir.is_some() {
         std::fs::create_dir_all(dir).map_err(|source| FsError { action: "create", path: dir.into(), source })?;
     }
