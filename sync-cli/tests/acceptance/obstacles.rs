@@ -143,7 +143,7 @@ fn a_read_only_target_is_told_and_changes_nothing_until_it_can_be_written() {
 fn a_root_whose_marker_cannot_be_written_any_more_is_still_a_source() {
     let lab = Lab::new();
     lab.write("a", "x", "x");
-    let states = lab.root("states").display().to_string();
+    let states = lab.states();
     lab.sync(&["--state-dir", &states]).code(0);
     let Some(immutable) = Immutable::new(lab.root("a").join(".driftless")) else { return };
     for text in ["edited", "edited again"] {
@@ -177,7 +177,7 @@ fn a_root_that_may_only_be_read_is_a_source_from_its_first_run() {
     }
     lab.write("b", "own", "from b");
     let Some(disk) = Disk::to_read(&lab.root("disk"), lab.root("a")) else { return };
-    let states = lab.root("states").display().to_string();
+    let states = lab.states();
     let args = ["--state-dir", states.as_str()];
     lab.sync(&[&args[..], &["--dry-run"]].concat()).code(1);
     let ran = lab.sync(&args);
@@ -231,7 +231,7 @@ fn the_bare_mount_point_of_a_root_without_a_marker_stops_the_run() {
         lab.write("disk", path, path);
     }
     let Some(disk) = Disk::to_read(&lab.root("disk"), lab.root("a")) else { return };
-    let states = lab.root("states").display().to_string();
+    let states = lab.states();
     let args = ["--state-dir", states.as_str()];
     lab.sync(&args).code(0);
     drop(disk);
@@ -391,11 +391,10 @@ fn a_root_of_somebody_else_is_a_source_from_its_first_run() {
     for path in ["x", "d/y"] {
         lab.write("a", path, path);
     }
-    lab.mkdir("states", "");
+    let states = lab.states();
     for root in ["b", "states"] {
         give_to_nobody(&lab.root(root));
     }
-    let states = lab.root("states").display().to_string();
     let args = ["--state-dir", states.as_str()];
     assert!(sync_as_nobody(&lab, &[]).code(3).stderr().contains("--state-dir"));
     sync_as_nobody(&lab, &args).code(0);
