@@ -73,7 +73,7 @@ impl<'a> OnePull<'a> {
     pub(super) fn new(pair: &'a Pair, here: Side, asked: &Terms<'_>) -> Result<OnePull<'a>, SyncError> {
         let (ours, theirs) = (&pair.sides[here.index()], &pair.sides[here.other().index()]);
         let options = asked.options;
-        let mut terms = session::Terms::everything(options.conflicts.for_pull(here), options.mask);
+        let mut terms = session::Terms::everything(options.conflicts.naming(|side| side.end(here)), options.mask);
         terms.force = options.force.map(|side| side.end(here));
         terms.scope = options.paths.clone();
         terms.ignored = ignored(pair, asked);
