@@ -6,6 +6,7 @@
 use super::marker::{self, Marker, Unmarked};
 use super::pulls::decided_on;
 use super::{Options, SyncError};
+use crate::entry::AttrMask;
 use crate::ignore::{self, Rules};
 use crate::io::apply::{self, Inherited, LATE_AGE, PRUNE_OBJECTS};
 use crate::io::fs::{Dir, FsError, Root, coarse_now_ns, ctime_granularity};
@@ -56,6 +57,16 @@ pub(super) struct Found {
     pub(super) has_state: bool,
 }
 
+impl Found {
+    /// Opens and locks the state, and looks at the marker again: another run may have ended since the first look, and its
+    /// marker is newer. From here on nobody else writes one.
+    pub(super) fn open_state(&mut self, mask: AttrMask) -> Result<State, SyncError> {
+        let state = State::open(&self.state_dir, mask)?;
+        self.marker = Marker::read(&self.root)?;
+        Ok(state)
+    }
+}
+
 pub(super) fn open(a: &Path, b: &Path, options: &Options, monitor: &dyn Monitor) -> Result<Pair, SyncError> {
     let found = [find(a, options.state_dir.as_deref())?, find(b, options.state_dir.as_deref())?];
     refuse_nested(&found)?;
@@ -63,8 +74,8 @@ pub(super) fn open(a: &Path, b: &Path, options: &Options, monitor: &dyn Monitor)
         check_marker(found, options.rejoin)?;
     }
     // Everything that may stop the run comes before anything is made, recovered or renamed on either side.
-    let [first, second] = found;
-    let states = [existing(&first, options)?, existing(&second, options)?];
+    let [mut first, mut second] = found;
+    let states = [existing(&mut first, options)?, existing(&mut second, options)?];
     check_unmarked(&first, states[0].as_ref())?;
     check_unmarked(&second, states[1].as_ref())?;
     let paths = [first.root.path().to_path_buf(), second.root.path().to_path_buf()];
@@ -231,12 +242,12 @@ fn refuse_forgotten(other: &State, path: &Path) -> Result<(), SyncError> {
     Ok(())
 }
 
-fn existing(found: &Found, options: &Options) -> Result<Option<State>, SyncError> {
+fn existing(found: &mut Found, options: &Options) -> Result<Option<State>, SyncError> {
     let doubtful = options.rejoin && found.marker.is_none();
     if !found.has_state || (doubtful && options.state_dir.is_none()) {
         return Ok(None);
     }
-    let state = State::open(&found.state_dir, options.mask)?;
+    let state = found.open_state(options.mask)?;
     let goes_on = !doubtful || marker::unmarked(&found.root, &state)? == Unmarked::Same;
     Ok(goes_on.then_some(state))
 }
