@@ -226,8 +226,8 @@ pub(crate) fn policy(args: &RunArgs) -> Policy {
         Some(ConflictChoice::KeepBoth) => Policy::KeepBoth,
         Some(ConflictChoice::Newer) => Policy::Newer,
         Some(ConflictChoice::Older) => Policy::Older,
-        Some(ConflictChoice::A) => Policy::Side(Side::A),
-        Some(ConflictChoice::B) => Policy::Side(Side::B),
+        Some(ConflictChoice::A) => Policy::Wins(Side::A),
+        Some(ConflictChoice::B) => Policy::Wins(Side::B),
     }
 }
 

@@ -17,9 +17,9 @@ pub enum End {
     There,
 }
 
-/// How a conflict is decided.
+/// How a conflict is decided. Who wins is named as an end of a pull, or as a root (`W`), of which a pull knows nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Policy {
+pub enum Policy<W = End> {
     /// Left as it is on both sides.
     #[default]
     Skip,
@@ -30,7 +30,21 @@ pub enum Policy {
     /// The older modification time wins.
     Older,
     /// This side wins.
-    Wins(End),
+    Wins(W),
+}
+
+impl<W> Policy<W> {
+    /// The same, with another name for who wins.
+    #[must_use]
+    pub fn naming<V>(self, name: impl FnOnce(W) -> V) -> Policy<V> {
+        match self {
+            Policy::Skip => Policy::Skip,
+            Policy::KeepBoth => Policy::KeepBoth,
+            Policy::Newer => Policy::Newer,
+            Policy::Older => Policy::Older,
+            Policy::Wins(side) => Policy::Wins(name(side)),
+        }
+    }
 }
 
 /// Everything a decision depends on.

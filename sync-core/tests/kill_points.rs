@@ -127,12 +127,42 @@ fn child() {
     match work {
         "keep" => drop(synchronise(folder, true)),
         "drop" => drop(synchronise(folder, false)),
-        "restore" => {
-            let mut replica = Replica::open(&folder.join("b"), None).unwrap();
-            replica.restore(&RelPath::parse(b"replaced").unwrap(), None).unwrap();
-        }
+        "restore" => restore(folder, "replaced"),
+        "restore tree" => restore(folder, "tree"),
         _ => panic!("unknown work {work}"),
     }
+}
+
+fn restore(folder: &Path, path: &str) {
+    let mut replica = Replica::open(&folder.join("b"), None).unwrap();
+    replica.restore(&RelPath::parse(path.as_bytes()).unwrap(), None).unwrap();
+}
+
+/// Two equal roots with a folder; another one, which stood at its path before, is among the kept versions of b. Returns
+/// what the roots showed then, and what they show now.
+fn prepare_versions_of_a_folder(folder: &Path) -> [Tree; 2] {
+    let [a, b] = ["a", "b"].map(|side| folder.join(side));
+    for root in [&a, &b] {
+        fs::create_dir(root).unwrap();
+    }
+    for path in ["tree/x", "tree/sub/y", "stays"] {
+        write(&a, path, &format!("first {path}"));
+    }
+    assert!(synchronise(folder, true));
+    let older = tree(&b);
+    fs::remove_dir_all(a.join("tree")).unwrap();
+    assert!(synchronise(folder, true));
+    for path in ["tree/x", "tree/z"] {
+        write(&a, path, &format!("second {path}"));
+    }
+    assert!(synchronise(folder, true));
+    [older, tree(&b)]
+}
+
+/// When the kept versions of the folder were displaced.
+fn kept_at_ns(folder: &Path) -> Vec<i64> {
+    let versions = Replica::open(&folder.join("b"), None).unwrap().versions(&RelPath::parse(b"tree").unwrap()).unwrap();
+    versions.iter().map(|version| version.kept_at_ns).collect()
 }
 
 fn undisturbed() -> Tree {
@@ -213,5 +243,45 @@ fn a_kill_while_versions_are_dropped_or_restored_leaves_the_roots_whole() {
         for bytes in ["first replaced", "second replaced"] {
             assert!(all.iter().any(|found| found == bytes), "{place}: {bytes:?} is lost");
         }
+    }
+}
+
+#[test]
+fn a_killed_restore_of_a_folder_is_done_whole_or_not_at_all() {
+    let restored = ["restore-exchanged", "restore-renamed", "restore-forgotten"];
+    for (first, second) in [
+        ("restore-intended", None),
+        ("restore-recorded", None),
+        ("restore-exchanged", None),
+        ("restore-exchanged", Some("recover-restored")),
+        ("restore-renamed", None),
+        ("restore-forgotten", None),
+    ] {
+        let what = format!("{first}, then {second:?}");
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path();
+        let [older, newer] = prepare_versions_of_a_folder(folder);
+        let (a, b) = (folder.join("a"), folder.join("b"));
+        let before = kept_at_ns(folder);
+        assert_eq!(before.len(), 1, "{what}");
+        assert!(killed("restore tree", folder, first, 1), "{what}");
+        if let Some(second) = second {
+            assert!(killed("keep", folder, second, 1), "{what}");
+        }
+        assert!(synchronise(folder, true), "{what}");
+        let after = kept_at_ns(folder);
+        assert_eq!(after.len(), 1, "{what}: {after:?}");
+        if restored.contains(&first) {
+            assert_eq!(tree(&b), older, "{what}");
+            assert!(after > before, "{what}: what was displaced bears the age of what returned");
+        } else {
+            assert_eq!((tree(&b), &after), (newer, &before), "{what}");
+        }
+        assert_eq!(tree(&a), tree(&b), "{what}");
+        restore(folder, "tree");
+        let wanted = if restored.contains(&first) { "second" } else { "first" };
+        assert_eq!(fs::read_to_string(b.join("tree/x")).unwrap(), format!("{wanted} tree/x"), "{what}: restored once more");
+        assert!(synchronise(folder, true), "{what}");
+        assert_eq!(tree(&a), tree(&b), "{what}");
     }
 }

@@ -146,7 +146,7 @@ fn a_conflict_stays_open_and_is_resolved_by_policy_on_both_sides() -> Result<()>
         assert!(!report.in_sync && report.totals.iter().any(|totals| totals.conflicts == 1), "{report:?}");
         assert_eq!((lab.read("a/x")?, lab.read("b/x")?), ("ours".into(), "theirs".into()));
     }
-    let options = Options { conflicts: Policy::Side(Side::B), ..Options::standard() };
+    let options = Options { conflicts: Policy::Wins(Side::B), ..Options::standard() };
     let (report, _) = lab.well(Wish { options, ..Wish::default() })?;
     assert!(report.in_sync, "{report:?}");
     assert_eq!((lab.read("a/x")?, lab.read("b/x")?), ("theirs".into(), "theirs".into()));
@@ -382,7 +382,10 @@ fn a_connection_cut_anywhere_loses_nothing_and_the_next_run_goes_on() -> Result<
                 ensure!(&lab.read(&format!("a/{name}"))? == text, "round {round}: {name} is another");
             }
             let tree = Tree::read(&lab.root("a"))?;
-            assert_eq!(tree.iter().filter(|(_, node)| matches!(node.content, fixtures::tree::Content::File(_))).count(), expected.len());
+            assert_eq!(
+                tree.iter().filter(|(_, node)| matches!(node.content, fixtures::tree::Content::File(_))).count(),
+                expected.len()
+            );
         }
     }
     println!("{broken} of 306 runs were broken off");

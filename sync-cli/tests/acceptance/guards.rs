@@ -156,8 +156,7 @@ fn a_tree_brought_back_alone_is_no_new_work() {
     for path in TEN {
         lab.write("a", path, path);
     }
-    fs::create_dir(lab.root("states")).unwrap();
-    let elsewhere = lab.root("states").to_string_lossy().into_owned();
+    let elsewhere = lab.states();
     let args = ["--state-dir", elsewhere.as_str()];
     lab.sync(&args).code(0);
     copy(&lab.root("a"), &lab.root("snapshot"));
@@ -181,8 +180,7 @@ fn a_tree_brought_back_alone_is_no_new_work() {
 fn a_state_brought_back_alone_is_noticed() {
     let lab = Lab::new();
     lab.write("a", "x", "1");
-    fs::create_dir(lab.root("states")).unwrap();
-    let elsewhere = lab.root("states").to_string_lossy().into_owned();
+    let elsewhere = lab.states();
     let args = ["--state-dir", elsewhere.as_str()];
     lab.sync(&args).code(0);
     copy(&lab.root("states"), &lab.root("backup"));

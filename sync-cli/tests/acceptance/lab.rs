@@ -69,6 +69,12 @@ impl Lab {
         self.root(root).join(path.as_ref())
     }
 
+    /// The path of a new folder for states outside of the roots.
+    pub(crate) fn states(&self) -> String {
+        self.mkdir("states", "");
+        self.root("states").to_string_lossy().into_owned()
+    }
+
     /// Writes a file, and the folders above it.
     pub(crate) fn write(&self, root: &str, path: impl AsRef<OsStr>, content: impl AsRef<[u8]>) {
         let path = self.at(root, path);

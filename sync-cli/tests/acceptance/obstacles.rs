@@ -1,6 +1,6 @@
 //! Disks that are full or read-only, files and folders that refuse: the rest goes on, and a later run finishes.
 
-use crate::lab::{Lab, Ran, run, setting};
+use crate::lab::{Lab, Ran, run, setting, untouched};
 use crate::link::is_local;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
@@ -8,18 +8,29 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A mounted tmpfs; unmounted at the end.
+/// A mounted tmpfs, or a folder mounted elsewhere as well; unmounted at the end.
 struct Disk(PathBuf);
 
 impl Disk {
     /// `None`, said loudly, where mounting is not permitted.
     fn new(at: PathBuf, size: &str) -> Option<Disk> {
+        Disk::mount(at, Path::new("tmpfs"), &["-t", "tmpfs", "-o", &format!("size={size}")])
+    }
+
+    /// A folder that is mounted to be read only.
+    fn to_read(folder: &Path, at: PathBuf) -> Option<Disk> {
+        let disk = Disk::mount(at, folder, &["--bind"])?;
+        disk.remount("bind,ro");
+        Some(disk)
+    }
+
+    fn mount(at: PathBuf, what: &Path, how: &[&str]) -> Option<Disk> {
         fs::create_dir_all(&at).unwrap();
-        let done = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(&at).output();
+        let done = Command::new("mount").args(how).arg(what).arg(&at).output();
         if done.is_ok_and(|out| out.status.success()) {
             return Some(Disk(at));
         }
-        eprintln!("SKIPPED: mounting a tmpfs is not permitted here");
+        eprintln!("SKIPPED: mounting is not permitted here");
         None
     }
 
@@ -133,7 +144,7 @@ fn a_read_only_target_is_told_and_changes_nothing_until_it_can_be_written() {
 fn a_root_whose_marker_cannot_be_written_any_more_is_still_a_source() {
     let lab = Lab::new();
     lab.write("a", "x", "x");
-    let states = lab.root("states").display().to_string();
+    let states = lab.states();
     lab.sync(&["--state-dir", &states]).code(0);
     let Some(immutable) = Immutable::new(lab.root("a").join(".driftless")) else { return };
     for text in ["edited", "edited again"] {
@@ -156,6 +167,91 @@ fn a_root_that_could_never_be_written_is_told_as_such() {
     ran.code(3);
     assert!(ran.stderr().contains("Read-only file system"), "{}", ran.stderr());
     assert_eq!(ran.stderr().matches("os error").count(), 1, "{}", ran.stderr());
+    assert!(ran.stderr().contains("--state-dir"), "{}", ran.stderr());
+}
+
+#[test]
+fn a_root_that_may_only_be_read_is_a_source_from_its_first_run() {
+    let lab = Lab::new();
+    for path in ["x", "d/y", "m", "meta", "t/1", "t/2"] {
+        lab.write("disk", path, path);
+    }
+    lab.write("b", "own", "from b");
+    let Some(disk) = Disk::to_read(&lab.root("disk"), lab.root("a")) else { return };
+    let states = lab.states();
+    let args = ["--state-dir", states.as_str()];
+    lab.sync(&[&args[..], &["--dry-run"]].concat()).code(1);
+    let ran = lab.sync(&args);
+    assert_eq!(problems(ran.code(2)), ["own"], "{}", ran.stdout());
+    assert!(ran.stdout().contains("the root may not be written"), "{}", ran.stdout());
+    assert_eq!((lab.read("b", "x").unwrap(), lab.read("b", "d/y").unwrap()), ("x".into(), "d/y".into()));
+    // Its owner may write, elsewhere.
+    lab.write("disk", "x", "edited");
+    lab.remove("disk", "m");
+    lab.remove("b", "own");
+    lab.sync(&args).code(0).without_conflicts();
+    assert!(!lab.at("b", "m").exists());
+    lab.assert_equal();
+    lab.assert_quiet("a", "b", 0, &args);
+    lab.sync(&[&args[..], &["--rejoin"]].concat()).code(0).changed_nothing();
+    assert!(!lab.at("disk", ".driftless").exists());
+    // Every kind of change that it cannot take.
+    let before = untouched(&lab.root("a"));
+    lab.write("b", "x", "edited on b");
+    lab.write("b", "new/file", "new");
+    lab.rename("b", "d/y", "d/z");
+    lab.remove("b", "t");
+    chmod(lab.at("b", "meta"), 0o600);
+    lab.write("disk", "more", "more");
+    for _ in 0..2 {
+        let ran = lab.sync(&args);
+        let told = problems(ran.code(2).without_conflicts());
+        for path in ["x", "new", "d/y", "d/z", "t", "meta"] {
+            assert!(told.iter().any(|told| told == path), "{path} is not among {told:?}");
+        }
+        assert_eq!(lab.read("b", "more").unwrap(), "more");
+    }
+    lab.remove("disk", "more");
+    assert!(untouched(&lab.root("a")).iter().all(|(path, held)| path.as_os_str() == "" || before.get(path) == Some(held)));
+    drop(disk);
+    let disk = Disk::mount(lab.root("a"), &lab.root("disk"), &["--bind"]).unwrap();
+    lab.sync(&args).code(0).without_conflicts();
+    lab.assert_equal();
+    lab.assert_quiet("a", "b", 0, &args);
+    assert_eq!(lab.read("disk", "x").unwrap(), "edited on b");
+    // From now on the marker that could be made is asked for.
+    fs::remove_file(lab.at("disk", ".driftless/marker")).unwrap();
+    assert!(lab.sync(&args).code(3).stderr().contains("has no marker"));
+    drop(disk);
+}
+
+#[test]
+fn the_bare_mount_point_of_a_root_without_a_marker_stops_the_run() {
+    let lab = Lab::new();
+    for path in ["x", "d/y"] {
+        lab.write("disk", path, path);
+    }
+    let Some(disk) = Disk::to_read(&lab.root("disk"), lab.root("a")) else { return };
+    let states = lab.states();
+    let args = ["--state-dir", states.as_str()];
+    lab.sync(&args).code(0);
+    drop(disk);
+    for more in [&[][..], &["--allow-delete"], &["--dry-run"]] {
+        let ran = lab.sync(&[&args[..], more].concat());
+        assert!(ran.code(3).stderr().contains("is its disk mounted?"), "{}", ran.stderr());
+    }
+    let listed = run(crate::lab::driftless().args(["versions", "--state-dir", &states]).arg(lab.root("a")));
+    assert!(listed.code(3).stderr().contains("is its disk mounted?"), "{}", listed.stderr());
+    assert_eq!(fs::read_dir(lab.root("a")).unwrap().count(), 0, "something was made below the mount point");
+    assert_eq!(lab.read("b", "d/y").unwrap(), "d/y");
+    let disk = Disk::to_read(&lab.root("disk"), lab.root("a")).unwrap();
+    lab.assert_equal();
+    lab.assert_quiet("a", "b", 0, &args);
+    drop(disk);
+    // The folder is to be a new root: nothing of the other one is lost for it.
+    lab.sync(&[&args[..], &["--rejoin"]].concat()).code(0);
+    assert_eq!((lab.read("a", "x").unwrap(), lab.read("b", "x").unwrap()), ("x".into(), "x".into()));
+    lab.assert_equal();
 }
 
 #[test]
@@ -289,6 +385,34 @@ fn a_folder_that_cannot_be_written_is_told_and_the_rest_goes_on() {
     sync_as_nobody(&lab, &[]).code(0).without_conflicts();
     lab.assert_equal();
     sync_as_nobody(&lab, &[]).code(0).changed_nothing();
+}
+
+#[test]
+fn a_root_of_somebody_else_is_a_source_from_its_first_run() {
+    if !is_root() {
+        return;
+    }
+    let lab = Lab::new();
+    for path in ["x", "d/y"] {
+        lab.write("a", path, path);
+    }
+    let states = lab.states();
+    for root in ["b", "states"] {
+        give_to_nobody(&lab.root(root));
+    }
+    let args = ["--state-dir", states.as_str()];
+    assert!(sync_as_nobody(&lab, &[]).code(3).stderr().contains("--state-dir"));
+    sync_as_nobody(&lab, &args).code(0);
+    lab.write("a", "d/y", "edited");
+    lab.write("b", "from b", "b");
+    let ran = sync_as_nobody(&lab, &args);
+    assert_eq!(problems(ran.code(2)), ["from b"]);
+    assert_eq!(lab.read("b", "d/y").unwrap(), "edited");
+    assert!(!lab.at("a", ".driftless").exists());
+    give_to_nobody(&lab.root("a"));
+    sync_as_nobody(&lab, &args).code(0).without_conflicts();
+    assert!(lab.at("a", ".driftless/marker").exists());
+    assert_eq!(lab.read("a", "from b").unwrap(), "b");
 }
 
 #[test]

@@ -2,7 +2,6 @@
 
 use crate::lab::{Lab, run, snapshot, untouched};
 use rustix::process::{Pid, Signal, kill_process};
-use std::fs;
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
@@ -288,8 +287,7 @@ fn an_interrupted_run_ends_with_130_and_the_next_one_completes() {
 fn states_kept_elsewhere_leave_the_marker_alone_in_the_root() {
     let lab = Lab::new();
     lab.write("a", "x", "1");
-    fs::create_dir(lab.root("states")).unwrap();
-    let elsewhere = lab.root("states").to_string_lossy().into_owned();
+    let elsewhere = lab.states();
     let args = ["--state-dir", elsewhere.as_str()];
     lab.sync(&args).code(0);
     lab.write("b", "x", "edited");

@@ -31,14 +31,15 @@ pub use list::{
     MAX_AHEAD, MAX_ALSO, MAX_DECIDED, MAX_ROWS, Piece,
 };
 pub use open::{
-    Identity, Introduce, Introduced, Introduction, MAX_LOCATION, MAX_RULES, MaxDelete, Open, Opened, Policy, Ready, Remembered, Side,
+    Identity, Introduce, Introduced, Introduction, MAX_LOCATION, MAX_RULES, MaxDelete, Open, Opened, Policy, Ready, Remembered,
+    Side,
 };
 pub use ops::{OpReader, put_op};
 pub use pack::{Data, MAX_RATIO, Packer, Unpacker};
 pub use rows::{MAX_REPLICAS, MAX_TARGET};
 pub use work::{
-    Applied, Apply, Finished, Item, Notice, Outcome, Phase, Problem, Progress, Reason, RulesNow, Scanned, Survey, Surveyed, Totals,
-    Verb,
+    Applied, Apply, Finished, Item, Notice, Outcome, Phase, Problem, Progress, Reason, RulesNow, Scanned, Survey, Surveyed,
+    Totals, Verb,
 };
 
 use code::{Code, Reader};

@@ -1,4 +1,6 @@
 //! What the two sides do in a run beyond showing rows and content: scan, survey, apply, and what came of it.
+//!
+//! Some types look like those of `plan` and `report`, and are others on purpose: messages stay as they are when those change.
 
 use super::code::{Code, Reader, cut, fields, numbers, put_number, size};
 use super::error::{Fault, WireError};

@@ -2,10 +2,14 @@
 //! mounted below it, since a rename cannot leave its mount.
 //!
 //! An object of the root's own area is recorded by its name alone, one of another area by its path below the root.
+//!
+//! A root that may not be written, and never could, has no area of its own. That is no obstacle to reading it, and the
+//! reason why each change of it fails.
 
+use super::Stop;
 use crate::entry::AttrMask;
 use crate::io::fs::{Dir, FsError, Mount, Root};
-use crate::io::stage::Stage;
+use crate::io::stage::{Failure, Stage};
 use crate::io::state::{State, StateError};
 use crate::path::{RESERVED, RelPath};
 use std::io::ErrorKind;
@@ -32,7 +36,8 @@ pub(super) struct Area {
 pub(super) struct Areas<'a> {
     root: &'a Root,
     mask: AttrMask,
-    pub(super) main: Rc<Area>,
+    /// The root's own, or the refusal to make it.
+    main: Result<Rc<Area>, FsError>,
     others: Vec<Rc<Area>>,
 }
 
@@ -79,8 +84,17 @@ impl Area {
 impl<'a> Areas<'a> {
     /// Opens the root's own.
     pub(super) fn open(root: &'a Root, mask: AttrMask) -> Result<Areas<'a>, FsError> {
-        let main = Rc::new(Area::main(root, mask)?);
+        let main = match Area::main(root, mask) {
+            Err(error) if !error.is_refusal() => return Err(error),
+            opened => opened.map(Rc::new),
+        };
         Ok(Areas { root, mask, main, others: Vec::new() })
+    }
+
+    /// The root's own.
+    pub(super) fn main(&self) -> Result<&Rc<Area>, Failure> {
+        let refused = |error: &FsError| Failure::new("apply", format!("the root may not be written: {error}"));
+        self.main.as_ref().map_err(refused)
     }
 
     /// The root's own, and all others that the state remembers and that are mounted.
@@ -96,17 +110,19 @@ impl<'a> Areas<'a> {
 
     /// All areas that are open.
     pub(super) fn all(&self) -> impl Iterator<Item = &Rc<Area>> {
-        std::iter::once(&self.main).chain(&self.others)
+        self.main.iter().chain(&self.others)
     }
 
     /// The area of what stands, or shall stand, at a path, as far as it is known without looking: the root's own while no
     /// other was met.
-    pub(super) fn of(&self, path: &RelPath) -> Result<Rc<Area>, FsError> {
-        if self.others.is_empty() {
-            return Ok(self.main.clone());
+    pub(super) fn of(&self, path: &RelPath) -> Result<Rc<Area>, Stop> {
+        if !self.others.is_empty() {
+            let (_, mount) = self.nearest(path)?;
+            if let Some(area) = self.all().find(|area| area.mount == mount) {
+                return Ok(area.clone());
+            }
         }
-        let (_, mount) = self.nearest(path)?;
-        Ok(self.all().find(|area| area.mount == mount).unwrap_or(&self.main).clone())
+        Ok(self.main()?.clone())
     }
 
     /// Opens the area of a path on another mount, making it where there is none; `None` if the path is in an open one.
@@ -130,10 +146,11 @@ impl<'a> Areas<'a> {
         self.add(top).map(Some).map_err(Into::into)
     }
 
-    /// The area that a recorded address lies in, and the name there; `None` if its file system is not mounted.
+    /// The area that a recorded address lies in, and the name there; `None` if it is not there: its file system is not
+    /// mounted, or the root never had one.
     pub(super) fn find<'n>(&self, address: &'n [u8]) -> Option<(Rc<Area>, &'n [u8])> {
         let Some(at) = address.iter().rposition(|b| *b == b'/') else {
-            return Some((self.main.clone(), address));
+            return self.main.as_ref().ok().map(|main| (main.clone(), address));
         };
         let area = self.others.iter().find(|area| {
             let name = &address[at + 1..];
@@ -173,7 +190,9 @@ impl<'a> Areas<'a> {
                 Err(error) => return Err(error),
             }
         }
-        Ok((RelPath::root(), self.main.mount))
+        let top = RelPath::root();
+        let mount = self.root.dir(&top)?.mount()?;
+        Ok((top, mount))
     }
 }
 

@@ -316,15 +316,16 @@ impl<'a> Apply<'a> {
         let steps = std::mem::take(&mut self.steps);
         let moving = std::mem::take(&mut self.moving);
         let mut jobs = job::group(steps, &mut self.swapper.moves, moving);
-        let stage = self.swapper.areas.main.stage.clone();
+        // Without a folder to stage in, each step that needs one says so when it is prepared.
+        let stage = self.swapper.areas.main().ok().map(|main| main.stage.clone());
         let Context { root, source, .. } = self.context;
         let mut failed = None;
         match self.staged.take() {
-            None => fill(&stage, root, source, &mut jobs),
+            None => fill(stage.as_deref(), root, source, &mut jobs),
             Some(before) => {
                 let swapper = &mut self.swapper;
                 thread::scope(|scope| {
-                    let filling = scope.spawn(|| fill(&stage, root, source, &mut jobs));
+                    let filling = scope.spawn(|| fill(stage.as_deref(), root, source, &mut jobs));
                     let settled = match source.settle() {
                         // Perhaps while this batch was staged: the one before is whole.
                         Err(error) if error.is_lost_connection() => {
@@ -352,7 +353,8 @@ impl<'a> Apply<'a> {
     }
 }
 
-fn fill(stage: &Stage, here: &Root, source: &dyn Source, jobs: &mut [Job]) {
+fn fill(stage: Option<&Stage>, here: &Root, source: &dyn Source, jobs: &mut [Job]) {
+    let Some(stage) = stage else { return };
     let mut trees: Vec<&mut Tree> = jobs
         .iter_mut()
         .filter_map(|job| match job {

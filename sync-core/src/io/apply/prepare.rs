@@ -137,8 +137,9 @@ impl Swapper<'_> {
     /// whatever became of it in the root's own staging folder.
     fn staged(&mut self, tree: &mut Tree, area: &Rc<Area>) -> Result<Signature, Stop> {
         if tree.top.outcome.is_none() || !area.is_main() {
-            let main = self.areas.main.clone();
-            self.discard(&main, tree);
+            if let Ok(main) = self.areas.main().cloned() {
+                self.discard(&main, tree);
+            }
             tree.each_mut(&mut |incoming| incoming.outcome = None);
             area.stage.fill(self.context.root, self.context.source, &mut [tree]);
         }
@@ -190,7 +191,7 @@ impl Swapper<'_> {
         let (staged, version) = (Vec::new(), None);
         let (expect, staged_signature) = (Some(signature), Some(signature));
         let intent = Intent { path, staged, staged_signature, expect, changes, version };
-        Ok(Draft { intent, copy: None, area: self.areas.main.clone() })
+        Ok(Draft { intent, copy: None, area: self.areas.main()?.clone() })
     }
 
     fn draft_removal(&mut self, removal: &Removal) -> Result<Option<Draft>, Stop> {
@@ -249,7 +250,7 @@ impl Swapper<'_> {
         let (staged, version) = (Vec::new(), None);
         let staged_signature = Some(origin.signature);
         let intent = Intent { path, staged, staged_signature, expect, changes, version };
-        Ok(Some(Draft { intent, copy: None, area: self.areas.main.clone() }))
+        Ok(Some(Draft { intent, copy: None, area: self.areas.main()?.clone() }))
     }
 
     /// The object that a move takes, after a look at the disk.

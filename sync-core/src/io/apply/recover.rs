@@ -4,7 +4,7 @@
 //! Rows are recorded with the signatures of the staged objects. Where a rename moved a change time, or where a user
 //! wrote since, the next scan looks again, and tells the two apart by content.
 
-use super::areas::{Area, Areas, leaf};
+use super::areas::{Area, Areas, STAGE, leaf};
 use super::swap::set_signature;
 use super::{ApplyError, Stop, late, versions};
 use crate::entry::{AttrMask, Attrs, Kind, Signature};
@@ -82,9 +82,14 @@ impl Recovered {
 pub fn recover(root: &Root, state: &State, mask: AttrMask) -> Result<Recovered, ApplyError> {
     let areas = Areas::remembered(root, state, mask)?;
     let mut recovery = Recovery { root, mask, areas, held: BTreeSet::new(), recovered: Recovered::default() };
+    let intents = state.intents()?;
+    if !intents.is_empty() {
+        // Half of a swap may stand there: a folder that was there and refuses now keeps the root closed.
+        root.private(&[STAGE])?;
+    }
     versions::finish_restores(&recovery.areas, state)?;
     let mut batches = Vec::new();
-    for (id, intent) in state.intents()? {
+    for (id, intent) in intents {
         kill_point("recover-intent");
         if !recovery.reaches(&intent) {
             recovery.recovered.postponed += 1;

@@ -44,6 +44,12 @@ impl FsError {
     pub fn is_missing(&self) -> bool {
         self.source.kind() == io::ErrorKind::NotFound
     }
+
+    /// Was the call refused because the place may not be written, for this user or for anybody?
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self.source.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
+    }
 }
 
 /// What a rename does if the target exists.

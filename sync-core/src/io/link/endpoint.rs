@@ -172,7 +172,8 @@ impl Network {
         // It is within the limits of QUIC.
         let _ = config.max_udp_payload_size(pipe::PACKET);
         let _context = self.runtime().enter();
-        let endpoint = Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(TokioRuntime)).map_err(failed(what))?;
+        let endpoint =
+            Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(TokioRuntime)).map_err(failed(what))?;
         let mut piped = lock(&self.0.piped);
         piped.retain(|endpoint| endpoint.open_connections() > 0);
         piped.push(endpoint.clone());

@@ -7,7 +7,7 @@ use crate::io::channel::{Channel, ChannelError};
 use crate::io::fs::{Dir, FsError, Root};
 use crate::io::source::{Fetched, Recorded, SourceError, read_steady, with_buffer};
 use crate::io::state::{Batch, Entry, State};
-use crate::path::{Name, RelPath};
+use crate::path::RelPath;
 use crate::store::Change;
 use crate::wire::{
     Data, Encoding, Failure, FailureCode, FetchRequest, FileBegin, FileData, FileEnd, FileFailed, MAX_DATA, Message, Packer,
@@ -97,14 +97,13 @@ impl Answering<'_> {
 
     /// Their directory, and what the rows tell of each.
     fn open(&self, files: &[Wanted]) -> Result<(Dir, Vec<Option<Entry>>), Failure> {
-        let split: Option<Vec<(RelPath, Name)>> = files.iter().map(|wanted| wanted.path.split()).collect();
         // The root itself is no file.
-        let Some((parents, names)) = split.map(|split| split.into_iter().unzip::<_, _, Vec<_>, Vec<_>>()) else {
+        let Some(parent) = files.first().and_then(|wanted| wanted.path.parent()) else {
             return Err(failure(&SourceError::Stale(RelPath::root())));
         };
-        let parent = parents.into_iter().next().unwrap_or_default();
+        let paths: Vec<RelPath> = files.iter().map(|wanted| wanted.path.clone()).collect();
         let opened = self.root.dir(&parent).map_err(|error| missing(error, &parent));
-        let entries = self.state.entries(&parent, &names).map_err(SourceError::from);
+        let entries = self.state.entries(&paths).map_err(SourceError::from);
         opened.and_then(|dir| Ok((dir, entries?))).map_err(|error| failure(&error))
     }
 

@@ -4,7 +4,7 @@ use super::compare::same_signature;
 use super::{Problems, ScanError, workers};
 use crate::entry::{Content, Hash, Signature};
 use crate::io::fs::{COARSE_CLOCK_NS, Dir, FsError, Root, coarse_now_ns, ctime_granularity, file_signature, hash_file};
-use crate::io::state::{Batch, State};
+use crate::io::state::{Batch, Entry, State};
 use crate::path::RelPath;
 use crate::report::{Monitor, Problem};
 use crate::store::Change;
@@ -17,6 +17,8 @@ use std::thread;
 pub(super) const READ_BYTES: usize = 256 * 1024;
 /// Refreshed rows per transaction.
 const BATCH: usize = 4096;
+/// Files of one directory that a thread takes at a time, at the most.
+const RUN: usize = 64;
 /// Other file systems below the root may stamp in pairs of seconds.
 const FOREIGN_CLOCK_NS: i64 = 2_000_000_000;
 
@@ -91,9 +93,8 @@ pub(super) fn read_verified(
     clock: Clock,
     monitor: &dyn Monitor,
 ) -> Result<(Signature, Hash), Unread> {
-    let file = dir.open_file(name)?;
     let start = coarse_now_ns();
-    let before = file_signature(&file, dir.path())?;
+    let (file, before) = dir.open_file_seen(name)?;
     let mut watched = Watched { file, monitor };
     let (size, hash) = match hash_file(&mut watched, buffer) {
         Ok(read) => read,
@@ -154,12 +155,18 @@ pub fn rehash(
     let clock = Clock { root_dev: root.signature()?.dev, granularity_ns };
     let problems = Problems::new(monitor);
     let mut refreshed = Vec::new();
-    let job = |index: usize, buffer: &mut [u8]| hash_row(root, state, &paths[index], clock, buffer, monitor);
-    in_parallel(paths.len(), job, |(path, answer)| {
-        match answer {
-            Ok(change) => refreshed.extend(change),
-            Err(Unhashed::Scan(error)) => return Err(error),
-            Err(Unhashed::Path(error)) => problems.add(path, "read", error),
+    let siblings = paths.chunk_by(|a, b| a.parent() == b.parent());
+    // Few files may be large ones: they are for all threads.
+    let most = (paths.len() / (4 * workers())).clamp(1, RUN);
+    let runs: Vec<&[RelPath]> = siblings.flat_map(|siblings| siblings.chunks(most)).collect();
+    let job = |index: usize, buffer: &mut [u8]| hash_run((root, state), runs[index], clock, buffer, monitor);
+    in_parallel(runs.len(), job, |answers| {
+        for (path, answer) in answers? {
+            match answer {
+                Ok(change) => refreshed.extend(change),
+                Err(Unhashed::Stopped) => return Err(ScanError::Cancelled),
+                Err(Unhashed::Path(error)) => problems.add(path, "read", error),
+            }
         }
         if refreshed.len() >= BATCH { commit(state, &mut refreshed) } else { Ok(()) }
     })?;
@@ -168,45 +175,51 @@ pub fn rehash(
 }
 
 enum Unhashed {
-    Scan(ScanError),
+    Stopped,
     Path(String),
 }
 
-type HashedRow = (RelPath, Result<Option<Change>, Unhashed>);
+type Hashed = Result<Option<Change>, Unhashed>;
 
-fn hash_row(root: &Root, state: &State, path: &RelPath, clock: Clock, buffer: &mut [u8], monitor: &dyn Monitor) -> HashedRow {
-    let answer = hash_live(root, state, path, |dir, name| read_verified(dir, name, buffer, clock, monitor));
-    monitor.advance(1, 0);
-    (path.clone(), answer)
+/// Reads some files of one directory.
+fn hash_run(
+    (root, state): (&Root, &State),
+    paths: &[RelPath],
+    clock: Clock,
+    buffer: &mut [u8],
+    monitor: &dyn Monitor,
+) -> Result<Vec<(RelPath, Hashed)>, ScanError> {
+    let rows = state.entries(paths)?;
+    let parent = paths.first().and_then(RelPath::parent).unwrap_or_default();
+    let dir = root.dir(&parent).map_err(|error| error.to_string());
+    let hashed = paths.iter().zip(rows).map(|(path, row)| {
+        let answer = hash_live(dir.as_ref(), path, row, |dir, name| read_verified(dir, name, buffer, clock, monitor));
+        monitor.advance(1, 0);
+        (path.clone(), answer)
+    });
+    Ok(hashed.collect())
 }
 
 fn hash_live(
-    root: &Root,
-    state: &State,
+    dir: Result<&Dir, &String>,
     path: &RelPath,
+    row: Option<Entry>,
     read: impl FnOnce(&Dir, &[u8]) -> Result<(Signature, Hash), Unread>,
-) -> Result<Option<Change>, Unhashed> {
-    const OTHER: &str = "changed since it was looked at";
-    let entry = state.entry(path).map_err(|error| Unhashed::Scan(error.into()))?;
-    let (Some(entry), Some((parent, name))) = (entry, path.split()) else {
-        return Err(Unhashed::Path(OTHER.into()));
-    };
-    match entry.row.object.content {
-        Content::File { hash: Some(_), .. } if !entry.signature.racy => return Ok(None),
-        Content::File { .. } => {}
-        _ => return Err(Unhashed::Path(OTHER.into())),
+) -> Hashed {
+    let other = || Unhashed::Path("changed since it was looked at".into());
+    let (Some(Entry { row, signature: recorded, .. }), Some(name)) = (row, path.name()) else { return Err(other()) };
+    let Content::File { hash: known, .. } = row.object.content else { return Err(other()) };
+    if known.is_some() && !recorded.racy {
+        return Ok(None);
     }
-    let dir = root.dir(&parent).map_err(|error| Unhashed::Path(error.to_string()))?;
-    let (signature, hash) = read(&dir, name.as_bytes()).map_err(|error| match error {
-        Unread::Stopped => Unhashed::Scan(ScanError::Cancelled),
+    let dir = dir.map_err(|error| Unhashed::Path(error.clone()))?;
+    let (signature, hash) = read(dir, name.as_bytes()).map_err(|error| match error {
+        Unread::Stopped => Unhashed::Stopped,
         error => Unhashed::Path(error.to_string()),
     })?;
-    let Content::File { hash: recorded, .. } = entry.row.object.content else {
-        return Err(Unhashed::Path(OTHER.into()));
-    };
     // A racy row whose bytes are others is an edit: only a scan may give it an event.
-    if !same_signature(&signature, &entry.signature) || recorded.is_some_and(|recorded| recorded != hash) {
-        return Err(Unhashed::Path(OTHER.into()));
+    if !same_signature(&signature, &recorded) || known.is_some_and(|known| known != hash) {
+        return Err(other());
     }
     Ok(Some(Change::Refresh { path: path.clone(), signature, hash: Some(hash), mtime_ns: None }))
 }

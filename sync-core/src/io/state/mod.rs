@@ -53,7 +53,7 @@ const IDLE_READERS: usize = 8;
 pub struct State {
     writer: Mutex<Writer>,
     /// `None`: a state in memory, whose one connection reads too.
-    readers: Option<Mutex<Vec<Connection>>>,
+    readers: Option<Mutex<Vec<Reader>>>,
     file: Option<PathBuf>,
     names: RwLock<Names>,
     /// What the committed rows show.
@@ -66,6 +66,13 @@ pub struct State {
     created: bool,
     // Last, so that everything else is closed before another process gets in.
     _lock: Option<lock::Lock>,
+}
+
+/// A connection for reading, and the directory in which it looked for a path last.
+#[derive(Debug)]
+struct Reader {
+    conn: Connection,
+    nearby: rows::Nearby,
 }
 
 /// The writing connection and what it keeps beside the tables.
@@ -339,15 +346,15 @@ impl State {
     /// # Errors
     /// What SQLite reports.
     pub fn entry(&self, path: &RelPath) -> Result<Option<Entry>> {
-        self.read(|conn| rows::entry(conn, &self.names, path))
+        self.read_nearby(|conn, nearby| rows::entry(conn, &self.names, nearby, path))
     }
 
-    /// As [`State::entry`], for names in one directory: it is looked up once.
+    /// Several live paths as they are at one moment: as many answers as paths.
     ///
     /// # Errors
     /// What SQLite reports.
-    pub fn entries(&self, dir: &RelPath, wanted: &[Name]) -> Result<Vec<Option<Entry>>> {
-        self.read(|conn| rows::entries(conn, &self.names, dir, wanted))
+    pub fn entries(&self, paths: &[RelPath]) -> Result<Vec<Option<Entry>>> {
+        self.read_nearby(|conn, nearby| rows::entries(conn, &self.names, nearby, paths))
     }
 
     /// The number of a live directory.
@@ -364,18 +371,23 @@ impl State {
 
     /// Runs `body` on a connection for reading.
     fn read<T>(&self, body: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
+        self.read_nearby(|conn, _| body(conn))
+    }
+
+    /// As [`State::read`], for who looks for paths one by one.
+    fn read_nearby<T>(&self, body: impl FnOnce(&Connection, &mut rows::Nearby) -> Result<T>) -> Result<T> {
         let (Some(readers), Some(file)) = (&self.readers, &self.file) else {
-            return body(&self.writer.lock().expect("no panic while the state is held").conn);
+            return body(&self.writer.lock().expect("no panic while the state is held").conn, &mut None);
         };
         let idle = readers.lock().expect("no panic while readers are held").pop();
-        let conn = match idle {
-            Some(conn) => conn,
-            None => open::reader(file)?,
+        let mut reader = match idle {
+            Some(reader) => reader,
+            None => Reader { conn: open::reader(file)?, nearby: None },
         };
-        let result = body(&conn);
+        let result = body(&reader.conn, &mut reader.nearby);
         let mut idle = readers.lock().expect("no panic while readers are held");
         if idle.len() < IDLE_READERS {
-            idle.push(conn);
+            idle.push(reader);
         }
         result
     }

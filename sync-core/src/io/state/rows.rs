@@ -1,6 +1,6 @@
 //! Reading rows: listings for a pull, known paths for the scan.
 
-use super::entries::{live_of, stored_of};
+use super::entries::{Stored, live_of, stored_of};
 use super::error::{Attempt, Result, StateError};
 use super::names::Names;
 use super::nodes::{ABOVE, ROOT};
@@ -204,34 +204,70 @@ pub(super) fn known(conn: &Connection, dir: NodeId) -> Result<Vec<Known>> {
     Ok(known)
 }
 
+/// The directory of a path that was looked for, and its node. Remembering it needs no care: a number is never used twice,
+/// and its node never stands for another path.
+pub(super) type Nearby = Option<(RelPath, i64)>;
+
 /// A live path.
-pub(super) fn entry(conn: &Connection, names: &RwLock<Names>, path: &RelPath) -> Result<Option<Entry>> {
+pub(super) fn entry(conn: &Connection, names: &RwLock<Names>, nearby: &mut Nearby, path: &RelPath) -> Result<Option<Entry>> {
+    if let Some(found) = entry_nearby(conn, names, nearby, path)? {
+        return Ok(found);
+    }
     let _snapshot = conn.unchecked_transaction().attempt("begin to read")?;
+    entry_from_above(conn, names, nearby, path)
+}
+
+/// Several of them, as of one moment.
+pub(super) fn entries(
+    conn: &Connection,
+    names: &RwLock<Names>,
+    nearby: &mut Nearby,
+    paths: &[RelPath],
+) -> Result<Vec<Option<Entry>>> {
+    let _snapshot = conn.unchecked_transaction().attempt("begin to read")?;
+    let find = |path| match entry_nearby(conn, names, nearby, path)? {
+        Some(found) => Ok(found),
+        None => entry_from_above(conn, names, nearby, path),
+    };
+    paths.iter().map(find).collect()
+}
+
+/// Looks in the directory that was looked into before, if it is the path's; `None` if it is not, or is gone.
+fn entry_nearby(conn: &Connection, names: &RwLock<Names>, nearby: &Nearby, path: &RelPath) -> Result<Option<Option<Entry>>> {
+    let (Some((dir, node)), Some((parent, name))) = (nearby, path.split()) else { return Ok(None) };
+    if *dir != parent {
+        return Ok(None);
+    }
+    if let Some(found) = entry_at(conn, names, (*node, name.as_bytes()))? {
+        return Ok(Some(found));
+    }
+    // A node that is there now was there a moment ago: nothing was recorded of the path. (A join would be prepared anew for
+    // every path.)
+    let there = conn
+        .prepare_cached("SELECT 1 FROM node WHERE id = ?1")
+        .and_then(|mut query| query.query_row([node], |_| Ok(())).optional())
+        .attempt("read a directory")?;
+    Ok(there.map(|()| None))
+}
+
+/// Walks down to the path, and remembers its directory.
+fn entry_from_above(conn: &Connection, names: &RwLock<Names>, nearby: &mut Nearby, path: &RelPath) -> Result<Option<Entry>> {
     let Some((parent, name)) = slot(conn, path)? else {
         return Ok(None);
     };
-    entry_at(conn, names, parent, &name)
+    *nearby = path.parent().map(|dir| (dir, parent));
+    Ok(entry_at(conn, names, (parent, &name))?.flatten())
 }
 
-/// Live paths of one directory, in the order of the names asked for.
-pub(super) fn entries(conn: &Connection, names: &RwLock<Names>, dir: &RelPath, wanted: &[Name]) -> Result<Vec<Option<Entry>>> {
-    let _snapshot = conn.unchecked_transaction().attempt("begin to read")?;
-    match descend_to(conn, dir)? {
-        Some(parent) => wanted.iter().map(|name| entry_at(conn, names, parent, name.as_bytes())).collect(),
-        None => Ok(vec![None; wanted.len()]),
-    }
-}
-
-fn entry_at(conn: &Connection, names: &RwLock<Names>, parent: i64, name: &[u8]) -> Result<Option<Entry>> {
+/// What is live under a name of a directory; `None` if nothing was ever recorded of it.
+fn entry_at(conn: &Connection, names: &RwLock<Names>, (parent, name): (i64, &[u8])) -> Result<Option<Option<Entry>>> {
     let stored = conn
         .prepare_cached("SELECT kind, node, o, m, c, sig, content, attrs FROM entry WHERE parent = ?1 AND name = ?2")
         .and_then(|mut query| query.query_row(params![parent, name], |row| Ok(stored_of(row, &hold(names)))).optional())
         .attempt("read a path")?
         .transpose()?;
-    let Some((own, (row, signature))) = stored.and_then(|stored| Some((stored.own, stored.live?))) else {
-        return Ok(None);
-    };
-    Ok(Some(Entry { row, own: hold(names).knowledge(own).cloned(), signature }))
+    let Some(Stored { own, live, .. }) = stored else { return Ok(None) };
+    Ok(Some(live.map(|(row, signature)| Entry { row, own: hold(names).knowledge(own).cloned(), signature })))
 }
 
 /// The number of a live directory.

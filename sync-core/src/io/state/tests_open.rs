@@ -1,6 +1,6 @@
 //! Opening, locks, crashes, damage, identity, records; size on disk.
 
-use super::tests::{MASK, all, commit, dir, dir_row, file, file_row, id, know, memory, path, sig, vector};
+use super::tests::{MASK, all, commit, dir, dir_row, file, file_row, id, know, memory, path, remove, sig, vector};
 use super::*;
 use crate::knowledge::{Creation, Event};
 use proptest::prelude::*;
@@ -54,6 +54,33 @@ fn opening_and_closing_without_a_change_writes_nothing() {
     state.listing(&path("a"), &Filter::All).unwrap();
     state.close().unwrap();
     assert_eq!(std::fs::read(root.path().join("state.db")).unwrap(), before);
+}
+
+#[test]
+fn a_directory_that_goes_and_comes_back_is_looked_into_anew() {
+    let root = tempfile::tempdir().unwrap();
+    let state = open(root.path());
+    let paths = ["d", "d/x", "d/y", "e/x"].map(path);
+    let live = || {
+        let single: Vec<bool> = paths.iter().map(|path| state.entry(path).unwrap().is_some()).collect();
+        let together: Vec<bool> = state.entries(&paths).unwrap().iter().map(Option::is_some).collect();
+        assert_eq!(single, together);
+        // Of the directory that was looked into last, once more.
+        assert_eq!(state.entry(&paths[2]).unwrap().is_some(), single[2]);
+        assert_eq!(state.entry(&paths[1]).unwrap().is_some(), single[1]);
+        single
+    };
+    let event = state.tick().unwrap();
+    commit(&state, vec![dir("d", event), file("d/x", 1, event)]);
+    assert_eq!(live(), [true, true, false, false]);
+    commit(&state, vec![remove("d/x", state.tick().unwrap())]);
+    assert_eq!(live(), [true, false, false, false]);
+    // Its node goes, and another one comes.
+    commit(&state, vec![Change::Forget { path: path("d") }]);
+    assert_eq!(live(), [false; 4]);
+    let event = state.tick().unwrap();
+    commit(&state, vec![dir("d", event), file("d/y", 1, event)]);
+    assert_eq!(live(), [true, false, true, false]);
 }
 
 #[test]

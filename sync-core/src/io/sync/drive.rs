@@ -65,7 +65,7 @@ pub(super) fn quiet(halves: &[Half; 2], options: &Options) -> Result<bool, SyncE
 
 /// Does a pull end where the roots are compared?
 fn is_covered(here: Side, theirs: &Listing, ours: &Listing, options: &Options) -> bool {
-    let mut terms = session::Terms::everything(options.conflicts.for_pull(here), options.mask);
+    let mut terms = session::Terms::everything(options.conflicts.naming(|side| side.end(here)), options.mask);
     terms.force = options.force.map(|side| side.end(here));
     let mut pull = Pull::new(terms);
     for listing in [theirs, ours] {

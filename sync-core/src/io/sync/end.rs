@@ -127,9 +127,7 @@ impl LocalEnd {
 impl End for LocalEnd {
     fn scan(&mut self, terms: &ScanTerms<'_>, monitor: &dyn Monitor) -> Result<Scanned, SyncError> {
         let ScanTerms { options, rules, run_rules } = *terms;
-        let ignore = |path: &RelPath, dir: bool| {
-            rules.iter().chain([run_rules]).any(|rules| rules.ignores(path, dir))
-        };
+        let ignore = |path: &RelPath, dir: bool| rules.iter().chain([run_rules]).any(|rules| rules.ignores(path, dir));
         let ignores_any = rules.iter().chain([run_rules]).any(|rules| !rules.is_empty());
         let scanned = scan::scan(&Scan {
             root: &self.opened.root,

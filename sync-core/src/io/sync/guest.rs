@@ -17,7 +17,9 @@ use crate::peer::{Mode, Name};
 use crate::plan::Item;
 use crate::report::Monitor;
 use crate::store::Listing;
-use crate::wire::{self, Apply, Hello, Introduce, Introduction, Message, Notice, Nothing, Open, Progress, Ready, Refusal, Survey, Versions};
+use crate::wire::{
+    self, Apply, Hello, Introduce, Introduction, Message, Nothing, Notice, Open, Progress, Ready, Refusal, Survey, Versions,
+};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -139,12 +141,22 @@ impl Greeted {
         };
         let rules = parsed(&opened.rules, &remote.shown)?;
         let identity = opened.introduction.identity;
-        let identity = identity.ok_or_else(|| {
-            failed(ChannelError::Unexpected { found: "a folder without a replica", expected: "its replica" })
-        })?;
+        let identity = identity
+            .ok_or_else(|| failed(ChannelError::Unexpected { found: "a folder without a replica", expected: "its replica" }))?;
         let facts = Facts { identity, passing: opened.passing, location: remote.location() };
         let there = Arc::new(RemoteThere::new(remote.connection.clone(), facts, 0));
-        Ok(Guest { remote, control, there, side, opened, rules, scanned: None, told: None, done: Numbers::default(), over: false })
+        Ok(Guest {
+            remote,
+            control,
+            there,
+            side,
+            opened,
+            rules,
+            scanned: None,
+            told: None,
+            done: Numbers::default(),
+            over: false,
+        })
     }
 }
 
@@ -165,12 +177,7 @@ impl Guest {
     }
 
     /// Asks, and waits for the answer. `item` sees what is told on the way.
-    fn ask(
-        &mut self,
-        question: &Message,
-        monitor: &dyn Monitor,
-        item: &mut dyn FnMut(wire::Item),
-    ) -> Result<Message, SyncError> {
+    fn ask(&mut self, question: &Message, monitor: &dyn Monitor, item: &mut dyn FnMut(wire::Item)) -> Result<Message, SyncError> {
         let shown = self.remote.shown.clone();
         let failed = |error: ChannelError| SyncError::of_remote(&shown, error);
         self.control.send(question).map_err(failed)?;
@@ -296,8 +303,8 @@ fn open_message(
             Policy::KeepBoth => wire::Policy::KeepBoth,
             Policy::Newer => wire::Policy::Newer,
             Policy::Older => wire::Policy::Older,
-            Policy::Side(wanted) if wanted == side => wire::Policy::Asked,
-            Policy::Side(_) => wire::Policy::Asker,
+            Policy::Wins(wanted) if wanted == side => wire::Policy::Asked,
+            Policy::Wins(_) => wire::Policy::Asker,
         },
         force: options.force.map(end),
         mask: options.mask,
@@ -312,11 +319,7 @@ fn open_message(
 }
 
 /// Waits for the answer of a side that works, and tells it when the user wants to stop. `each` sees what comes on the way.
-fn wait(
-    control: &mut Channel,
-    monitor: &dyn Monitor,
-    each: &mut dyn FnMut(Message),
-) -> Result<Message, ChannelError> {
+fn wait(control: &mut Channel, monitor: &dyn Monitor, each: &mut dyn FnMut(Message)) -> Result<Message, ChannelError> {
     control.set_read_wait(GLANCE);
     let (mut heard, mut stopping) = (Instant::now(), false);
     loop {

@@ -185,7 +185,18 @@ impl Host {
             let answering = scope.spawn(|| answer_all(connection, &opened, mode != Mode::ReceiveOnly));
             let end = LocalEnd::new(opened.clone(), rules.clone(), Side::B);
             let (rules, unavailable) = ([asked.rules.clone(), rules], [Vec::new(), Vec::new()]);
-            let serving = Serving { connection, control, peer: &peer, opened: &opened, asked: &asked, rules, unavailable, end, there: None, early };
+            let serving = Serving {
+                connection,
+                control,
+                peer: &peer,
+                opened: &opened,
+                asked: &asked,
+                rules,
+                unavailable,
+                end,
+                there: None,
+                early,
+            };
             let ended = serving.run(monitor);
             if let Err(error) = &ended {
                 tell(connection, control, error);
@@ -206,7 +217,8 @@ impl Host {
     ) -> Result<wire::Introduced, SyncError> {
         let (export, _) = self.granted(&asked.folder, grants)?;
         let (path, seen) = resolve(export, &asked.sub)?;
-        let options = Options { rejoin: asked.rejoin, dry_run: true, state_dir: self.options.state_dir.clone(), ..Options::standard() };
+        let options =
+            Options { rejoin: asked.rejoin, dry_run: true, state_dir: self.options.state_dir.clone(), ..Options::standard() };
         let candidate = patiently(|| self.candidate(&path, seen, &options))?;
         let location = located(peer, &asked.location);
         let introduction = Introduction { location: Vec::new(), ..candidate.introduce(&location)? };
@@ -227,7 +239,9 @@ impl Host {
         let refused = |code, text: String| SyncError::Refuse { code, text };
         let name: Name = folder.parse().map_err(|error: crate::peer::PeerError| refused(Refusal::Folder, error.to_string()))?;
         let mode = grants(&name).ok_or_else(|| {
-            let what = format!("the folder {name} is not granted to this machine: grant it with `driftless peer add … --grant {name}=MODE`");
+            let what = format!(
+                "the folder {name} is not granted to this machine: grant it with `driftless peer add … --grant {name}=MODE`"
+            );
             refused(Refusal::NotGranted, what)
         })?;
         let export = self.exports.iter().find(|export| export.name == name);
@@ -253,8 +267,8 @@ impl Host {
                 wire::Policy::KeepBoth => Policy::KeepBoth,
                 wire::Policy::Newer => Policy::Newer,
                 wire::Policy::Older => Policy::Older,
-                wire::Policy::Asker => Policy::Side(Side::A),
-                wire::Policy::Asked => Policy::Side(Side::B),
+                wire::Policy::Asker => Policy::Wins(Side::A),
+                wire::Policy::Asked => Policy::Wins(Side::B),
             },
             force: open.force.map(side),
             paths: open.scope,
@@ -349,7 +363,8 @@ fn greet(control: &mut Channel) -> Result<(), ChannelError> {
     };
     let Some(version) = Versions::OURS.common(hello.versions) else {
         let Versions { oldest, newest } = Versions::OURS;
-        let text = format!("this side speaks the versions {oldest} to {newest} of the protocol: bring both sides to the same release");
+        let text =
+            format!("this side speaks the versions {oldest} to {newest} of the protocol: bring both sides to the same release");
         control.refuse(Refusal::Version, text.clone())?;
         return Err(ChannelError::Refused(wire::Refused { code: Refusal::Version, text }));
     };
@@ -472,7 +487,8 @@ impl Serving<'_> {
 
     /// The asker says what it is now.
     fn learn(&mut self, ready: wire::Ready) -> Result<(), SyncError> {
-        let facts = Facts { identity: ready.identity, passing: ready.passing, location: self.asked.introduction.location.clone() };
+        let facts =
+            Facts { identity: ready.identity, passing: ready.passing, location: self.asked.introduction.location.clone() };
         self.unavailable[0] = ready.unavailable;
         match &self.there {
             Some(there) => there.learn(facts, ready.seq),
@@ -513,7 +529,11 @@ impl Serving<'_> {
         });
         self.early = told.map_err(|error| self.failed(error))?;
         let Surveyed { totals, stopped } = surveyed?;
-        let changes = totals.created + totals.updated + totals.deleted + totals.moved + (totals.conflicts - totals.skipped.min(totals.conflicts));
+        let changes = totals.created
+            + totals.updated
+            + totals.deleted
+            + totals.moved
+            + (totals.conflicts - totals.skipped.min(totals.conflicts));
         if changes > 0 && !self.asked.options.dry_run {
             self.check_writable(&format!("{changes} paths would change on {}", self.opened.root.path().display()))?;
         }

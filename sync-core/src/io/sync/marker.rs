@@ -4,13 +4,16 @@
 //! of them may come back from a backup alone: then the two generations tell which is older. A new generation is begun in
 //! the state, written to the tree, and settled in the state, each step durable before the next: after a crash in between
 //! the marker is one of the two that the state accepts.
+//!
+//! A root that cannot be written, and whose state lies elsewhere, has no marker: then the state remembers which directory
+//! it was, so that a bare mount point is not taken for it. The marker is made as soon as it can be.
 
 use super::SyncError;
 use super::roots::{self, Opened};
 use crate::io::fs::{FsError, Replace, Root};
 use crate::io::state::{FORMER, State};
 use crate::path::{RESERVED, RelPath};
-use std::io::{ErrorKind, Write as _};
+use std::io::Write as _;
 
 const MARKER: &[u8] = b"marker";
 const NEW_MARKER: &[u8] = b"marker.new";
@@ -18,6 +21,8 @@ const NEW_MARKER: &[u8] = b"marker.new";
 const MARKER_BYTES: u64 = 1 << 16;
 /// Under this key a state remembers the generations that the marker may bear.
 const GENERATION: &str = "sync.generation";
+/// Under this key a state remembers the directory of a root that could not be given a marker; empty once it has one.
+const MARKERLESS: &str = "sync.markerless";
 
 /// What the marker file tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,6 +30,17 @@ pub(super) struct Marker {
     replica: String,
     /// 0 for one that was written before generations were.
     generation: u64,
+}
+
+/// What stands for the marker where there is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unmarked {
+    /// Nothing: the root had a marker.
+    Missing,
+    /// The root could not be given one, and is the directory that it was.
+    Same,
+    /// The root could not be given one, and now another directory stands there.
+    Other,
 }
 
 /// What a state knows of the generations of its root's marker.
@@ -100,6 +116,21 @@ impl Marker {
     }
 }
 
+/// What does the state say of a root in which no marker was found?
+pub(super) fn unmarked(root: &Root, state: &State) -> Result<Unmarked, SyncError> {
+    let remembered = state.meta(MARKERLESS)?.unwrap_or_default();
+    Ok(match remembered.is_empty() {
+        true => Unmarked::Missing,
+        false if remembered == place(root)? => Unmarked::Same,
+        false => Unmarked::Other,
+    })
+}
+
+/// The directory of a root: its file system and its inode there.
+fn place(root: &Root) -> Result<Vec<u8>, FsError> {
+    Ok([root.file_system()?, root.signature()?.ino].map(u64::to_le_bytes).concat())
+}
+
 /// Writes the marker of a root under a new generation, if the state changed since the last one.
 pub(super) fn advance(opened: &Opened) -> Result<(), SyncError> {
     if opened.passing || opened.looking {
@@ -117,19 +148,30 @@ pub(super) fn advance(opened: &Opened) -> Result<(), SyncError> {
 fn renew(opened: &Opened, known: Generations, marked: bool) -> Result<(), SyncError> {
     let state = &opened.state;
     let next = Generations { settled: known.settled, begun: known.settled + 1, seq: state.seq() };
-    next.record(state)?;
+    // Where it could not be written so far, nothing new is begun by trying again.
+    if next != known {
+        next.record(state)?;
+    }
     let marker = Marker { replica: state.id().to_string(), generation: next.begun };
     match write(&opened.root, &marker.text()) {
         Ok(()) => {
+            remember_unmarked(state, Vec::new())?;
             Generations { settled: next.begun, ..next }.record(state)?;
             Ok(state.put_meta(FORMER, b"")?)
         }
         // A tree that cannot be written keeps the marker that it has, which is the settled one.
-        Err(error) if marked && matches!(error.source.kind(), ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied) => {
-            Ok(())
-        }
+        Err(error) if marked && error.is_refusal() => Ok(()),
+        Err(error) if opened.state_elsewhere && error.is_refusal() => remember_unmarked(state, place(&opened.root)?),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Remembers the place of a root without a marker; nothing if it has one.
+fn remember_unmarked(state: &State, place: Vec<u8>) -> Result<(), SyncError> {
+    if state.meta(MARKERLESS)?.unwrap_or_default() != place {
+        state.put_meta(MARKERLESS, &place)?;
+    }
+    Ok(())
 }
 
 fn write(root: &Root, text: &str) -> Result<(), FsError> {

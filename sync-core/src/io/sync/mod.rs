@@ -42,21 +42,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How conflicts are decided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Policy {
-    /// Left as they are on both sides.
-    #[default]
-    Skip,
-    /// One stays under the name, the other as a conflict copy beside it.
-    KeepBoth,
-    /// The newer modification time wins; the other goes to the kept versions.
-    Newer,
-    /// The older one wins.
-    Older,
-    /// The given side wins.
-    Side(Side),
-}
+/// How conflicts are decided. What loses goes to the kept versions.
+pub type Policy = reconcile::Policy<Side>;
 
 /// One of the two roots.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -206,18 +193,6 @@ impl Side {
     /// This side as one of the two ends of a pull that changes `here`.
     fn end(self, here: Side) -> End {
         if self == here { End::Here } else { End::There }
-    }
-}
-
-impl Policy {
-    fn for_pull(self, here: Side) -> reconcile::Policy {
-        match self {
-            Policy::Skip => reconcile::Policy::Skip,
-            Policy::KeepBoth => reconcile::Policy::KeepBoth,
-            Policy::Newer => reconcile::Policy::Newer,
-            Policy::Older => reconcile::Policy::Older,
-            Policy::Side(side) => reconcile::Policy::Wins(side.end(here)),
-        }
     }
 }
 

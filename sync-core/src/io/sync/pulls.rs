@@ -61,16 +61,11 @@ pub(super) struct OnePull<'a> {
 }
 
 impl<'a> OnePull<'a> {
-    pub(super) fn new(
-        here: Side,
-        ours: &'a Opened,
-        theirs: &'a dyn There,
-        asked: &Terms<'_>,
-    ) -> Result<OnePull<'a>, SyncError> {
+    pub(super) fn new(here: Side, ours: &'a Opened, theirs: &'a dyn There, asked: &Terms<'_>) -> Result<OnePull<'a>, SyncError> {
         let options = asked.options;
         let facts = theirs.facts()?;
         let other = facts.identity;
-        let mut terms = session::Terms::everything(options.conflicts.for_pull(here), options.mask);
+        let mut terms = session::Terms::everything(options.conflicts.naming(|side| side.end(here)), options.mask);
         terms.force = options.force.map(|side| side.end(here));
         terms.scope = options.paths.clone();
         terms.ignored = ignored(asked);

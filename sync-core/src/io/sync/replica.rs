@@ -76,14 +76,14 @@ impl Replica {
     /// The root cannot be opened, was never synchronised, is held by another process, or its marker and its state do
     /// not belong together; nothing was changed then.
     pub fn open(root: &Path, state_dir: Option<&Path>) -> Result<Replica, SyncError> {
-        let found = roots::find(root, state_dir)?;
+        let mut found = roots::find(root, state_dir)?;
         if found.marker.is_none() && !found.has_state {
             let root = found.root.path().display();
             return Err(SyncError::Root(format!("the root {root} was never synchronised: it has no state")));
         }
         roots::check_marker(&found, false)?;
         let mask = AttrMask::standard(rustix::process::geteuid().is_root());
-        let state = State::open(&found.state_dir, mask)?;
+        let state = found.open_state(mask)?;
         roots::check_unmarked(&found, Some(&state))?;
         let strange = found.marker.as_ref().map(|marker| marker.strange(&state)).transpose()?.flatten();
         let root = found.root;

@@ -4,9 +4,9 @@
 //! was lost: both stop the run until the user says `rejoin`. A root is first looked at ([`Candidate`]), then both sides tell
 //! each other what they know of each other ([`Introduction`]), and only then is anything made.
 
-use super::marker::{self, Marker};
+use super::marker::{self, Marker, Unmarked};
 use super::{Options, SyncError};
-use crate::entry::Digest;
+use crate::entry::{AttrMask, Digest};
 use crate::ignore::{self, Rules};
 use crate::io::apply::{self, Inherited, LATE_AGE, PRUNE_OBJECTS};
 use crate::io::fs::{Dir, FsError, Root, coarse_now_ns, ctime_granularity};
@@ -62,6 +62,16 @@ pub(super) struct Candidate {
     pub(super) rules: Rules,
 }
 
+impl Found {
+    /// Opens and locks the state, and looks at the marker again: another run may have ended since the first look, and its
+    /// marker is newer. From here on nobody else writes one.
+    pub(super) fn open_state(&mut self, mask: AttrMask) -> Result<State, SyncError> {
+        let state = State::open(&self.state_dir, mask)?;
+        self.marker = Marker::read(&self.root)?;
+        Ok(state)
+    }
+}
+
 /// Opens two roots of this machine.
 pub(super) fn open(a: &Path, b: &Path, options: &Options, monitor: &dyn Monitor) -> Result<[(Opened, Rules); 2], SyncError> {
     let found = [find(a, options.state_dir.as_deref())?, find(b, options.state_dir.as_deref())?];
@@ -92,9 +102,9 @@ pub(super) fn same_identity(opened: &Opened, monitor: &dyn Monitor) -> Result<()
 
 impl Candidate {
     /// Looks at a root and its state.
-    pub(super) fn of(found: Found, options: &Options) -> Result<Candidate, SyncError> {
+    pub(super) fn of(mut found: Found, options: &Options) -> Result<Candidate, SyncError> {
         check_marker(&found, options.rejoin)?;
-        let state = existing(&found, options)?;
+        let state = existing(&mut found, options)?;
         check_unmarked(&found, state.as_ref())?;
         let standing = sorted_out(&found, state, options)?;
         let rules = rules(&found.root)?;
@@ -274,11 +284,19 @@ pub(super) fn check_marker(found: &Found, rejoin: bool) -> Result<(), SyncError>
 }
 
 /// A state without its marker, unless a first run died before the marker was written: that state tells of nothing yet.
+/// Where no marker could be written, the directory must be the one that it was.
 pub(super) fn check_unmarked(found: &Found, state: Option<&State>) -> Result<(), SyncError> {
     match state {
         Some(state) if found.marker.is_none() && (state.seq() > 0 || !state.peers()?.is_empty()) => {
+            let why = match marker::unmarked(&found.root, state)? {
+                Unmarked::Same => return Ok(()),
+                Unmarked::Missing => "has no marker, although its state exists",
+                Unmarked::Other => {
+                    "is another directory than it was (file system or inode), and has no marker since it could never be written"
+                }
+            };
             Err(SyncError::Guard(format!(
-                "the root {} has no marker, although its state exists: is its disk mounted? Nothing was changed. \
+                "the root {} {why}: is its disk mounted? Nothing was changed. \
                  If the folder is meant to be a new one, synchronise with --rejoin",
                 found.root.path().display()
             )))
@@ -296,11 +314,14 @@ fn forgotten(path: &Path) -> SyncError {
     ))
 }
 
-fn existing(found: &Found, options: &Options) -> Result<Option<State>, SyncError> {
-    if !found.has_state || (options.rejoin && found.marker.is_none()) {
+fn existing(found: &mut Found, options: &Options) -> Result<Option<State>, SyncError> {
+    let doubtful = options.rejoin && found.marker.is_none();
+    if !found.has_state || (doubtful && options.state_dir.is_none()) {
         return Ok(None);
     }
-    Ok(Some(State::open(&found.state_dir, options.mask)?))
+    let state = found.open_state(options.mask)?;
+    let goes_on = !doubtful || marker::unmarked(&found.root, &state)? == Unmarked::Same;
+    Ok(goes_on.then_some(state))
 }
 
 /// Does the state belong to the tree that it was found with?
@@ -445,7 +466,16 @@ fn recover(opened: &Opened, options: &Options, monitor: &dyn Monitor) -> Result<
 }
 
 fn make_state_dir(root: &Root, dir: &Path, options: &Options) -> Result<(), SyncError> {
-    root.private(&[])?;
+    match root.private(&[]) {
+        Err(error) if error.is_refusal() && options.state_dir.is_none() => {
+            return Err(SyncError::Root(format!(
+                "{error}; a root that is only to be read needs a folder for its state: --state-dir"
+            )));
+        }
+        // It can be read all the same, and each change of it will say why it cannot be made.
+        Err(error) if error.is_refusal() => {}
+        made => drop(made?),
+    }
     if options.state_dir.is_some() {
         std::fs::create_dir_all(dir).map_err(|source| FsError { action: "create", path: dir.into(), source })?;
     }

@@ -63,6 +63,19 @@ fn the_deletions_of_all_pulls_of_a_run_count_together() {
     assert!(guard.check(&b, 1, true).is_ok());
 }
 
+#[test]
+fn a_run_that_ends_between_two_looks_at_the_marker_is_no_older_tree() {
+    let home = synced(&TEN);
+    let root = home.path().join("a");
+    let mut found = roots::find(&root, None).unwrap();
+    std::fs::write(root.join("0"), "edited").unwrap();
+    assert!(open(&home).apply(&Silent).unwrap().in_sync);
+    let early = found.marker.clone().unwrap();
+    let state = found.open_state(Options::standard().mask).unwrap();
+    assert!(early.strange(&state).unwrap().is_some(), "the run began a new generation");
+    assert_eq!(found.marker.unwrap().strange(&state).unwrap(), None);
+}
+
 #[derive(Default)]
 struct Notices(Mutex<Vec<String>>);
 

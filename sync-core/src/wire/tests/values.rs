@@ -100,7 +100,8 @@ fn paths() -> impl Strategy<Value = Vec<RelPath>> {
 }
 
 fn introduction() -> impl Strategy<Value = Introduction> {
-    let remembered = (replica(), size(), any::<u64>()).prop_map(|(replica, counter, nonce)| Remembered { replica, counter, nonce });
+    let remembered =
+        (replica(), size(), any::<u64>()).prop_map(|(replica, counter, nonce)| Remembered { replica, counter, nonce });
     (of(identity()), vector(0), vec(remembered, 0..4), vec(any::<u8>(), 0..40), any::<bool>()).prop_map(
         |(identity, knows, remembers, location, expects)| Introduction { identity, knows, remembers, location, expects },
     )
@@ -132,7 +133,14 @@ fn open() -> impl Strategy<Value = Open> {
 fn opened() -> impl Strategy<Value = Opened> {
     let modes = [Mode::TwoWay, Mode::SendOnly, Mode::ReceiveOnly, Mode::NoDelete];
     (prop::sample::select(modes.to_vec()), introduction(), text(), text(), any::<[bool; 2]>()).prop_map(
-        |(mode, introduction, root, rules, [sets_owner, passing])| Opened { mode, introduction, root, rules, sets_owner, passing },
+        |(mode, introduction, root, rules, [sets_owner, passing])| Opened {
+            mode,
+            introduction,
+            root,
+            rules,
+            sets_owner,
+            passing,
+        },
     )
 }
 
@@ -236,18 +244,22 @@ fn looking() -> impl Strategy<Value = Message> {
         (vec(size(), 5), problems(), paths(), identity(), vector(0), vector(0), digest()).prop_map(
             |(n, problems, unavailable, identity, sub, bound, digest)| {
                 let (entries, changed, vanished, failed, seq) = (n[0], n[1], n[2], n[3], n[4]);
-                let numbers = Scanned { entries, changed, vanished, failed, problems, unavailable, seq, identity, sub, bound, digest };
+                let numbers =
+                    Scanned { entries, changed, vanished, failed, problems, unavailable, seq, identity, sub, bound, digest };
                 Message::Scanned(numbers)
             }
         ),
-        (text(), rel_path(), vec(any::<u8>(), 0..40), any::<bool>()).prop_map(|(folder, sub, location, rejoin)| {
-            Message::Introduce(Introduce { folder, sub, location, rejoin })
-        }),
+        (text(), rel_path(), vec(any::<u8>(), 0..40), any::<bool>())
+            .prop_map(|(folder, sub, location, rejoin)| { Message::Introduce(Introduce { folder, sub, location, rejoin }) }),
         (introduction(), text(), any::<bool>()).prop_map(|(introduction, rules, sets_owner)| {
             Message::Introduced(Introduced { introduction, rules, sets_owner })
         }),
-        (identity(), size(), any::<bool>(), paths())
-            .prop_map(|(identity, seq, passing, unavailable)| Message::Ready(Ready { identity, seq, passing, unavailable })),
+        (identity(), size(), any::<bool>(), paths()).prop_map(|(identity, seq, passing, unavailable)| Message::Ready(Ready {
+            identity,
+            seq,
+            passing,
+            unavailable
+        })),
         (prop::sample::select(phases.to_vec()), size(), of(size()), size(), of(size())).prop_map(
             |(phase, files, files_total, bytes, bytes_total)| {
                 Message::Progress(Progress { phase, files, files_total, bytes, bytes_total })
