@@ -16,6 +16,9 @@ use std::sync::Arc;
 /// Pulls into one root in a run, at the most: a pull that makes events needs one back.
 const PULLS: u32 = 4;
 
+/// Sees every item, with the side that would change.
+pub(super) type Tell<'a> = &'a mut dyn FnMut(Side, &Item);
+
 /// One side of a run.
 pub(super) struct Half {
     /// What changes.
@@ -79,7 +82,7 @@ fn is_covered(here: Side, theirs: &Listing, ours: &Listing, options: &Options) -
 pub(super) fn survey(
     halves: &mut [Half; 2],
     asked: &Terms<'_>,
-    mut each: Option<&mut dyn FnMut(Side, &Item)>,
+    mut each: Option<Tell<'_>>,
     monitor: &dyn Monitor,
 ) -> Result<[Surveyed; 2], SyncError> {
     let mut surveyed = [Surveyed::default(), Surveyed::default()];

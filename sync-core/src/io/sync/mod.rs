@@ -33,7 +33,7 @@ use crate::plan::Item;
 use crate::reconcile::{self, End};
 use crate::report::{Monitor, Phase, Problem};
 use crate::wire::{Refusal, Refused};
-use drive::{Achieved, Half};
+use drive::{Achieved, Half, Tell};
 use end::{LocalEnd, ScanTerms};
 use guest::{Answering, Greeted};
 use roots::{Candidate, Opened};
@@ -237,6 +237,16 @@ pub enum Place {
     Remote(Remote),
 }
 
+/// What a run with another machine needs besides.
+struct Across {
+    /// Answers what the other machine asks, as long as the run lasts.
+    _answering: Vec<Answering>,
+    /// That of A's machine, if neither root is here.
+    connection: Arc<Connection>,
+    /// What had crossed it before the run: the handshake.
+    before: Traffic,
+}
+
 /// Random bytes for a greeting.
 fn random_bytes() -> Result<[u8; 32], ChannelError> {
     let mut bytes = [0; 32];
@@ -257,10 +267,7 @@ pub struct Sync {
     unavailable: Vec<RelPath>,
     /// Neither root has anything that the other does not know.
     quiet: bool,
-    /// Answers what the other machine asks.
-    _answering: Vec<Answering>,
-    /// And what had crossed it before the run: the handshake.
-    connection: Option<(Arc<Connection>, Traffic)>,
+    across: Option<Across>,
     started: Instant,
     scan_time: Duration,
 }
@@ -314,9 +321,10 @@ impl Sync {
         let a = greeted_a.open(Side::A, (of_b.introduction, &of_b.rules), &options, monitor)?;
         let b = greeted_b.open(Side::B, (of_a.introduction, &of_a.rules), &options, monitor)?;
         let answering = vec![Answering::relay(link_a.clone(), link_b.clone()), Answering::relay(link_b, link_a.clone())];
+        let across = Across { _answering: answering, connection: link_a, before };
         let rules = [a.rules.clone(), b.rules.clone()];
         let halves = [a.half(), b.half()];
-        Sync::begin(halves, rules, (options, run_rules), (Some((answering, (link_a, before))), started), monitor)
+        Sync::begin(halves, rules, (options, run_rules), (Some(across), started), monitor)
     }
 
     /// A root here, and one on another machine.
@@ -329,7 +337,7 @@ impl Sync {
     ) -> Result<Sync, SyncError> {
         let candidate = Candidate::of(roots::find(path, options.state_dir.as_deref())?, &options)?;
         let introduction = candidate.introduce(&remote.location())?;
-        let connection = (remote.connection.clone(), remote.connection.traffic());
+        let (connection, before) = (remote.connection.clone(), remote.connection.traffic());
         let location = remote.location();
         let guest = Greeted::greet(remote)?.open(side.other(), (introduction, &candidate.rules), &options, monitor)?;
         let mut introduced = guest.opened.introduction.clone();
@@ -342,7 +350,8 @@ impl Sync {
         opened.follow(&guest.there().facts()?)?;
         options.mask.owner &= guest.opened.sets_owner;
         let opened = Arc::new(opened);
-        let answering = vec![Answering::begin(connection.0.clone(), opened.clone(), true)];
+        let answering = vec![Answering::begin(connection.clone(), opened.clone(), true)];
+        let across = Across { _answering: answering, connection, before };
         let here = local_half(opened, &rules, side);
         let there_rules = guest.rules.clone();
         let there = guest.half();
@@ -350,14 +359,14 @@ impl Sync {
             Side::A => ([here, there], [rules, there_rules]),
             Side::B => ([there, here], [there_rules, rules]),
         };
-        Sync::begin(halves, rules, (options, run_rules), (Some((answering, connection)), started), monitor)
+        Sync::begin(halves, rules, (options, run_rules), (Some(across), started), monitor)
     }
 
     fn begin(
         mut halves: [Half; 2],
         rules: [Rules; 2],
         (options, run_rules): (Options, Rules),
-        (across, started): (Option<(Vec<Answering>, (Arc<Connection>, Traffic))>, Instant),
+        (across, started): (Option<Across>, Instant),
         monitor: &dyn Monitor,
     ) -> Result<Sync, SyncError> {
         monitor.phase(Phase::Scan, None, None);
@@ -367,29 +376,14 @@ impl Sync {
         let scan_time = started.elapsed();
         // Between two roots of this machine nothing is saved by finding out before.
         let quiet = across.is_some() && drive::quiet(&halves, &options)?;
-        let (answering, connection) = across.unzip();
-        let answering = answering.unwrap_or_default();
         let planned = quiet.then(Default::default);
-        Ok(Sync {
-            halves,
-            rules,
-            options,
-            run_rules,
-            planned,
-            scanned,
-            unavailable,
-            quiet,
-            _answering: answering,
-            connection,
-            started,
-            scan_time,
-        })
+        Ok(Sync { halves, rules, options, run_rules, planned, scanned, unavailable, quiet, across, started, scan_time })
     }
 
     /// What crossed the link so far for this run, as seen from A's side; nothing between two roots of this machine.
     #[must_use]
     pub fn traffic(&self) -> Traffic {
-        let Some((connection, before)) = &self.connection else { return Traffic::default() };
+        let Some(Across { connection, before, .. }) = &self.across else { return Traffic::default() };
         let now = connection.traffic();
         let (sent, received) = (now.sent - before.sent, now.received - before.received);
         if self.halves[0].remote { Traffic { sent: received, received: sent } } else { Traffic { sent, received } }
@@ -464,7 +458,7 @@ impl Sync {
     }
 
     /// Deletions beyond the limit stop the run before anything was changed.
-    fn look(&mut self, monitor: &dyn Monitor, each: Option<&mut dyn FnMut(Side, &Item)>) -> Result<Plan, SyncError> {
+    fn look(&mut self, monitor: &dyn Monitor, each: Option<Tell<'_>>) -> Result<Plan, SyncError> {
         monitor.phase(Phase::Plan, None, None);
         if self.quiet {
             return Ok(Plan { totals: Default::default() });
