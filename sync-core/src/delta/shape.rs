@@ -12,6 +12,9 @@ pub const MAX_BASE: u64 = MAX_BLOCK as u64 * MAX_BLOCKS as u64;
 /// Bases up to this size have the short strong sum.
 const SHORT_HASH_BASE: u64 = 1 << 30;
 
+/// Bases up to this size have the smaller blocks.
+const FINE_BASE: u64 = 512 << 20;
+
 /// Bytes of a block's weak sum.
 pub(super) const WEAK: usize = 4;
 
@@ -38,8 +41,8 @@ impl Shape {
     /// The cut of a base of so many bytes; `None` where a signature makes no sense: empty, or beyond [`MAX_BASE`].
     ///
     /// The block is the smallest power of two from half the square root of the size on, which balances the signature
-    /// (twice the root in blocks) against what a changed byte costs (a block), and leaves 768 KiB of signature for
-    /// 1 GiB. From 4 GiB on it grows with the size, by [`MAX_BLOCKS`].
+    /// (twice the root in blocks) against what a changed byte costs (a block). Beyond 512 MiB it begins at the root itself, as
+    /// rsync's, so that the signature of 1 GiB takes 384 KiB. From 16 GiB on it grows with the size, by [`MAX_BLOCKS`].
     ///
     /// The strong sum has 8 bytes up to 1 GiB, 12 beyond. A false match needs a pair of an offset in the new version
     /// and a block whose weak and strong sums are equal although the bytes differ. For two versions of 1 GiB there are
@@ -52,7 +55,8 @@ impl Shape {
             return None;
         }
         let mut block = MIN_BLOCK;
-        while 4 * u64::from(block) * u64::from(block) < base {
+        let fine = if base <= FINE_BASE { 4 } else { 1 };
+        while fine * u64::from(block) * u64::from(block) < base {
             block *= 2;
         }
         while base.div_ceil(u64::from(block)) > u64::from(MAX_BLOCKS) {
@@ -118,7 +122,7 @@ mod tests {
 
     #[test]
     fn blocks_grow_with_the_root_of_the_size_and_their_number_is_bounded() {
-        let table = [(1, 512), (1 << 20, 512), ((1 << 20) + 1, 1024), (256 << 20, 8192), (1 << 30, 16384), (4 << 30, 32768)];
+        let table = [(1, 512), (1 << 20, 512), ((1 << 20) + 1, 1024), (256 << 20, 8192), (512 << 20, 16384), (1 << 30, 32768), (4 << 30, 65536)];
         for (base, block) in table {
             assert_eq!(Shape::of(base).unwrap().block(), block, "{base}");
         }
@@ -126,7 +130,7 @@ mod tests {
         assert_eq!(Shape::of(MAX_BASE).unwrap().block(), MAX_BLOCK);
         assert_eq!(Shape::of(MAX_BASE + 1), None);
         assert_eq!(Shape::of(0), None);
-        assert!(Shape::of(1 << 30).unwrap().signature_bytes() <= 1 << 20);
+        assert!(Shape::of(1 << 30).unwrap().signature_bytes() <= 512 << 10);
         for power in 0..=37 {
             for size in [(1u64 << power) - 1, 1 << power, (1 << power) + 1].into_iter().filter(|s| (1..=MAX_BASE).contains(s)) {
                 let shape = Shape::of(size).unwrap();

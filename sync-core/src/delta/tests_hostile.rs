@@ -62,8 +62,8 @@ fn weak_sums_forged_to_fit_everywhere_cost_a_bounded_number_of_strong_sums() {
 
 #[test]
 fn as_many_equal_weak_sums_as_there_can_be_cost_no_more() {
-    // Every block of a base of 4 GiB, and every offset of the new version, has the weak sum of ones.
-    let base = 4u64 << 30;
+    // Every block of a base of 16 GiB, and every offset of the new version, has the weak sum of ones.
+    let base = 16u64 << 30;
     let shape = Shape::of(base).unwrap();
     assert_eq!(shape.blocks(), u64::from(MAX_BLOCKS));
     let new = vec![1u8; 2 << 20];

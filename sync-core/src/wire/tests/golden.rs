@@ -100,7 +100,7 @@ fn requests_and_content() {
     golden(Message::Decided(Decided { paths: vec![decided], last: true }), &expected);
     let base = crate::delta::Shape::of(1 << 30).unwrap().announced();
     let wanted = Wanted { path: path("a"), size: 2, hash: None, m: event(1, 3).into(), offset: 0, base: Some(base) };
-    let expected = format!("13 01 {} 01 01 0003 01 01 01 61 02 00 00 00 01 8080808004 808001 08", "01".repeat(16));
+    let expected = format!("13 01 {} 01 01 0003 01 01 01 61 02 00 00 00 01 8080808004 808002 08", "01".repeat(16));
     golden(Message::FetchRequest(FetchRequest { pack: true, files: vec![wanted] }), &expected);
     golden(Message::FileBegin(FileBegin { file: 3, size: 128, encoding: Encoding::Delta }), "15 03 8001 01");
     golden(Message::FileData(FileData { data: Data::Plain(b"abc"[..].into()) }), "16 00 616263");
