@@ -166,6 +166,19 @@ fn equal_trees_meet_without_conflict_and_without_content_crossing() -> Result<()
 }
 
 #[test]
+fn of_a_copy_of_what_is_already_there_no_content_crosses() -> Result<()> {
+    let lab = Lab::new("", "")?;
+    let big: Vec<u8> = (0..1u64 << 18).flat_map(|number| scattered(number).to_le_bytes()).collect();
+    fs::write(lab.root("a").join("big"), &big)?;
+    lab.well(Wish::default())?;
+    fs::create_dir(lab.root("a").join("d"))?;
+    fs::write(lab.root("a").join("d/copy"), &big)?;
+    let (report, bytes) = lab.well(Wish::default())?;
+    assert!(report.in_sync && bytes < 64 << 10, "{bytes} bytes, {report:?}");
+    lab.equal()
+}
+
+#[test]
 fn what_is_not_granted_is_refused_and_nothing_is_made() -> Result<()> {
     let lab = Lab::new("x = one\n", "")?;
     for (wish, said) in [

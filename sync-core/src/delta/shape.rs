@@ -122,7 +122,15 @@ mod tests {
 
     #[test]
     fn blocks_grow_with_the_root_of_the_size_and_their_number_is_bounded() {
-        let table = [(1, 512), (1 << 20, 512), ((1 << 20) + 1, 1024), (256 << 20, 8192), (512 << 20, 16384), (1 << 30, 32768), (4 << 30, 65536)];
+        let table = [
+            (1, 512),
+            (1 << 20, 512),
+            ((1 << 20) + 1, 1024),
+            (256 << 20, 8192),
+            (512 << 20, 16384),
+            (1 << 30, 32768),
+            (4 << 30, 65536),
+        ];
         for (base, block) in table {
             assert_eq!(Shape::of(base).unwrap().block(), block, "{base}");
         }

@@ -256,6 +256,7 @@ fn incoming((ticket, path, item): (u64, RelPath, Option<Item>), object: Object) 
         path,
         object,
         expect: None,
+        alike: None,
         stamp: Stamp::Fresh { c: None },
         learn: None,
         displaced: Displaced::Versions,

@@ -7,6 +7,7 @@
 //! explained by an intent. While one batch is swapped and recorded, the next is staged.
 
 mod adopt;
+mod alike;
 mod amend;
 mod areas;
 mod check;
@@ -41,6 +42,7 @@ use crate::knowledge::{Row, Vector};
 use crate::path::RelPath;
 use crate::plan::{Action, Open, Step, Totals};
 use crate::report::{Monitor, Problem};
+use alike::Alike;
 use job::Job;
 use moves::Offer;
 use std::collections::HashMap;
@@ -211,6 +213,8 @@ pub struct Apply<'a> {
     /// The directory that moves as one, while its steps come in.
     moving_now: Option<RelPath>,
     staged: Option<Vec<Job>>,
+    /// Looked at when large content comes over a link for the first time.
+    alike: Option<Alike>,
     cancelled: bool,
 }
 
@@ -229,6 +233,7 @@ impl<'a> Apply<'a> {
             moving: HashMap::new(),
             moving_now: None,
             staged: None,
+            alike: None,
             cancelled: false,
         })
     }
@@ -308,6 +313,31 @@ impl<'a> Apply<'a> {
         Ok(())
     }
 
+    /// Content that crosses a link may stand here under another path.
+    fn look_for_alike(&mut self, jobs: &mut [Job]) -> Result<(), ApplyError> {
+        if !self.context.source.resumes() {
+            return Ok(());
+        }
+        let mut failed = None;
+        for job in jobs {
+            let Job::Place(tree) = job else { continue };
+            tree.each_mut(&mut |incoming| {
+                let Content::File { size, .. } = incoming.object.content else { return };
+                if incoming.expect.is_some() || !Alike::counts(size) || failed.is_some() {
+                    return;
+                }
+                match &self.alike {
+                    Some(alike) => incoming.alike = alike.find(size).cloned(),
+                    None => match Alike::of(self.context.state) {
+                        Ok(alike) => incoming.alike = self.alike.insert(alike).find(size).cloned(),
+                        Err(error) => failed = Some(error),
+                    },
+                }
+            });
+        }
+        failed.map_or(Ok(()), |error| Err(error.into()))
+    }
+
     /// Stages the steps at hand while the batch before them is put in place.
     fn turn(&mut self) -> Result<(), ApplyError> {
         self.bytes = 0;
@@ -316,6 +346,7 @@ impl<'a> Apply<'a> {
         let steps = std::mem::take(&mut self.steps);
         let moving = std::mem::take(&mut self.moving);
         let mut jobs = job::group(steps, &mut self.swapper.moves, moving);
+        self.look_for_alike(&mut jobs)?;
         // Without a folder to stage in, each step that needs one says so when it is prepared.
         let stage = self.swapper.areas.main().ok().map(|main| main.stage.clone());
         let Context { root, source, .. } = self.context;

@@ -121,7 +121,7 @@ impl Bringing<'_> {
                 // Only directories come without a row.
                 let m = incoming.theirs.as_ref().map(|row| row.m.clone()).unwrap_or_default();
                 let replaces_file = incoming.expect.as_ref().is_some_and(|row| row.object.kind() == Kind::File);
-                let base = replaces_file.then(|| incoming.path.clone());
+                let base = replaces_file.then(|| incoming.path.clone()).or_else(|| incoming.alike.clone());
                 let part = hash.and_then(|hash| self.part(&hash, *size));
                 let held = part.as_ref().map_or(0, |part| part.held);
                 parts.extend(part.map(|part| (wanted.len(), part)));

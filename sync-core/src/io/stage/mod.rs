@@ -64,6 +64,8 @@ pub(crate) struct Incoming {
     pub(crate) object: Object,
     /// What is expected to stand here.
     pub(crate) expect: Option<Row>,
+    /// A file here that may have its content, under another path.
+    pub(crate) alike: Option<RelPath>,
     /// Its version.
     pub(crate) stamp: Stamp,
     /// Knowledge that comes with it.
