@@ -107,6 +107,9 @@ fn watch_pipe(gone: Arc<AtomicBool>, listener: Arc<Listener>) -> Receiver<Vec<u8
                 gone.store(true, Ordering::Relaxed);
                 thread::sleep(GRACE);
                 listener.close();
+                thread::sleep(GRACE);
+                // Whatever it still waits for: nobody will ever ask it to end, and the next run mends what it leaves.
+                std::process::exit(Exit::CouldNotRun as i32);
             }
         }
     });

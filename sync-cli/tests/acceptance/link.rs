@@ -5,7 +5,6 @@ use crate::serving::Serving;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -70,7 +69,7 @@ impl Link {
                 let rsh = self.rsh(&own);
                 // No host can have such a name, and nobody has to be asked for it.
                 let host = if kind() == Kind::Ssh { "127.0.0.1".to_owned() } else { "x".repeat(64) };
-                command.arg(format!("{host}:{}", root.display())).arg("--rsh").arg(rsh);
+                command.arg(format!("{host}:{}", root.display())).args(["--rsh", &format!("sh {}", rsh.display())]);
                 command.args(["--remote-command", env!("CARGO_BIN_EXE_driftless")]);
             }
         }
@@ -106,7 +105,6 @@ impl Link {
             let (new, more) = (script.with_extension("new"), own.join(" "));
             // What it becomes keeps its id, and can be killed by it.
             fs::write(&new, format!("#!/bin/sh\necho $$ > \"$0.$$.pid\"\nexec sh -c \"exec $2 {more}\"\n")).unwrap();
-            fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
             fs::rename(new, &script).unwrap();
         }
         script

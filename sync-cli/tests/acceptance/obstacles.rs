@@ -298,8 +298,9 @@ fn give_to_nobody(path: &Path) {
 fn sync_as_nobody(lab: &Lab, args: &[&str]) -> Ran {
     let program = lab.root("driftless");
     if !program.exists() {
-        // The build's folder may be closed to others.
-        fs::copy(env!("CARGO_BIN_EXE_driftless"), &program).unwrap();
+        // The build's folder may be closed to others. What this process itself wrote could not be run while it starts another one.
+        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_driftless")).arg(&program).status().unwrap();
+        assert!(copied.success());
         fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
         let home = lab.root("a").parent().unwrap().to_path_buf();
         fs::set_permissions(&home, fs::Permissions::from_mode(0o755)).unwrap();

@@ -18,9 +18,8 @@ const DRIFTLESS: &str = env!("CARGO_BIN_EXE_driftless");
 /// A program in place of ssh: it gets a host and a command line.
 fn rsh(machine: &Machine, script: &str) -> String {
     let path = machine.folder("bin").join("rsh");
-    fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-    fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
-    path.display().to_string()
+    fs::write(&path, script).unwrap();
+    format!("sh {}", path.display())
 }
 
 /// A command line for its shell, as sshd would run it.
