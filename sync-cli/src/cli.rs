@@ -129,7 +129,8 @@ pub(crate) struct StatusArgs {
 /// What `sync` and `status` share.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// First root: a path, quic://HOST[:PORT]/FOLDER[/SUB], ssh://[USER@]HOST[:PORT]/PATH or [USER@]HOST:PATH
+    /// First root: a path, or a place on another machine
+    #[arg(help = "First root: a path, quic://HOST[:PORT]/FOLDER[/SUB], ssh://[USER@]HOST[:PORT]/PATH or [USER@]HOST:PATH")]
     #[arg(value_name = "A", value_hint = ValueHint::DirPath,
           value_parser = OsStringValueParser::new().try_map(Location::parse))]
     pub(crate) a: Location,
