@@ -132,6 +132,8 @@ fn there(args: &RunArgs, own: Id, path: &OsStr) -> OsString {
 fn for_shell(word: &[u8]) -> Vec<u8> {
     let quoted = word.iter().flat_map(|byte| match byte {
         b'\'' => b"'\\''".as_slice(),
+        // For fish it would escape within quotes too.
+        b'\\' => b"'\\\\'".as_slice(),
         byte => std::slice::from_ref(byte),
     });
     [b"'".as_slice(), &quoted.copied().collect::<Vec<u8>>(), b"'"].concat()

@@ -137,6 +137,13 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// A signal to the whole terminal ends ssh too: what fails for it is the end that the user wanted.
+    fn as_stopped(&self, error: anyhow::Error) -> anyhow::Error {
+        let broken_off =
+            matches!(error.downcast_ref(), Some(SyncError::Remote { .. } | SyncError::Source(_) | SyncError::Apply(_)));
+        if broken_off && self.listener.interrupt.asked() { SyncError::Cancelled.into() } else { error }
+    }
+
     /// Ends the run with its summary, or with the summary of an error, and passes the error on.
     pub(crate) fn end(self, ended: Result<Outcome>) -> Result<Exit> {
         self.listener.progress.clear();
@@ -146,6 +153,7 @@ impl<'a> Run<'a> {
                 Ok(Exit::of_run(outcome.in_sync, outcome.failed))
             }
             Err(error) => {
+                let error = self.as_stopped(error);
                 let done = self.so_far();
                 let error_text = Some(exit::words(&error));
                 self.output().event(&Event::Summary(SummaryLine { error: error_text, ..self.summary(&done) }));

@@ -250,20 +250,20 @@ impl Totals {
             Verb::Move => &mut self.moved,
             Verb::Conflict => &mut self.conflicts,
         } += 1;
-        self.bytes += item.bytes;
+        self.bytes = self.bytes.saturating_add(item.bytes);
     }
 
     /// Adds the numbers of another plan or run.
     pub fn add(&mut self, other: &Totals) {
         let Totals { created, updated, deleted, moved, conflicts, skipped, failed, bytes } = other;
-        self.created += created;
-        self.updated += updated;
-        self.deleted += deleted;
-        self.moved += moved;
-        self.conflicts += conflicts;
-        self.skipped += skipped;
-        self.failed += failed;
-        self.bytes += bytes;
+        self.created = self.created.saturating_add(*created);
+        self.updated = self.updated.saturating_add(*updated);
+        self.deleted = self.deleted.saturating_add(*deleted);
+        self.moved = self.moved.saturating_add(*moved);
+        self.conflicts = self.conflicts.saturating_add(*conflicts);
+        self.skipped = self.skipped.saturating_add(*skipped);
+        self.failed = self.failed.saturating_add(*failed);
+        self.bytes = self.bytes.saturating_add(*bytes);
     }
 }
 

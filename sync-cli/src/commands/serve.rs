@@ -8,7 +8,7 @@ use crate::output::Output;
 use crate::signals::Interrupt;
 use anyhow::{Context, Result};
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -25,6 +25,8 @@ use sync_core::report::Monitor;
 const TICK: Duration = Duration::from_millis(200);
 /// Connections at a time; who comes then is told that all are taken.
 const SESSIONS: usize = 64;
+/// And of one machine.
+const OF_ONE: usize = 8;
 /// How long sessions may take to finish what they have begun, once the server is to end.
 pub(super) const GRACE: Duration = Duration::from_secs(10);
 /// Strangers that are told of in the life of a process: each once, and no endless log for who makes up ids.
@@ -155,7 +157,7 @@ impl Floor<'_> {
                     break Ok(());
                 }
                 match listener.accept(TICK) {
-                    Ok(connection) => match self.sessions.enter() {
+                    Ok(connection) => match self.sessions.enter(connection.peer_id()) {
                         Some(seat) => drop(scope.spawn(move || self.session(connection, &seat))),
                         None => connection.close(CloseCode::Busy),
                     },
@@ -209,36 +211,43 @@ impl Monitor for Attendant<'_> {
 /// How many sessions there are.
 #[derive(Default)]
 struct Sessions {
-    open: Mutex<usize>,
+    open: Mutex<BTreeMap<Id, usize>>,
     changed: Condvar,
     all: AtomicU64,
 }
 
 /// A session's place among them.
-struct Seat<'a>(&'a Sessions);
+struct Seat<'a>(&'a Sessions, Id);
 
 impl Sessions {
-    /// `None`: all places are taken.
-    fn enter(&self) -> Option<Seat<'_>> {
+    /// `None`: all places are taken, or those of this machine.
+    fn enter(&self, id: Id) -> Option<Seat<'_>> {
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        if *open >= SESSIONS {
+        let all: usize = open.values().sum();
+        let own = open.entry(id).or_default();
+        if all >= SESSIONS || *own >= OF_ONE {
             return None;
         }
-        *open += 1;
+        *own += 1;
         self.all.fetch_add(1, Ordering::Relaxed);
-        Some(Seat(self))
+        Some(Seat(self, id))
     }
 
     fn wait_for_none(&self, wait: Duration) {
         let open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
         // Whether they have ended or not: the caller goes on.
-        let _ = self.changed.wait_timeout_while(open, wait, |open| *open > 0);
+        let _ = self.changed.wait_timeout_while(open, wait, |open| !open.is_empty());
     }
 }
 
 impl Drop for Seat<'_> {
     fn drop(&mut self) {
-        *self.0.open.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        let mut open = self.0.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = open.get_mut(&self.1) {
+            *own -= 1;
+        }
+        open.retain(|_, own| *own > 0);
+        drop(open);
         self.0.changed.notify_all();
     }
 }
@@ -251,13 +260,16 @@ mod tests {
     #[test]
     fn seats_are_taken_and_given_back() {
         let sessions = Sessions::default();
-        let seats: Vec<_> = (0..SESSIONS).map(|_| sessions.enter().unwrap()).collect();
-        assert!(sessions.enter().is_none());
+        let id = |number: usize| PublicKey::from_bytes([number as u8; 32]).id();
+        let seats: Vec<_> = (0..SESSIONS).map(|number| sessions.enter(id(number / OF_ONE)).unwrap()).collect();
+        assert!(sessions.enter(id(255)).is_none());
         sessions.wait_for_none(Duration::ZERO);
         drop(seats);
-        assert!(sessions.enter().is_some());
+        let own: Vec<_> = (0..OF_ONE).map(|_| sessions.enter(id(1))).collect();
+        assert!(own.iter().all(Option::is_some) && sessions.enter(id(1)).is_none() && sessions.enter(id(2)).is_some());
+        drop(own);
         sessions.wait_for_none(GRACE);
-        assert_eq!(sessions.all.load(Ordering::Relaxed), SESSIONS as u64 + 1);
+        assert_eq!(sessions.all.load(Ordering::Relaxed), (SESSIONS + OF_ONE) as u64 + 1);
     }
 
     #[test]

@@ -1,14 +1,19 @@
 //! Messages over one stream of a connection, in both directions: framed, bounded, and with a deadline on every wait.
 
-use crate::io::link::{LinkError, Stream};
+use crate::io::link::{LinkError, Stream, WAIT};
+use crate::path::escape;
 use crate::wire::{FrameReader, MAX_FRAME, MAX_HELLO, Message, Oversized, Refusal, Refused, WireError, put_frame};
 use std::io::{self, ErrorKind, Read as _, Write as _};
-use std::time::Duration;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// Bytes read at a time.
 const READ_BYTES: usize = 64 << 10;
 /// What is to be sent waits for more until there is so much of it, or until an answer is waited for.
 const HELD_BYTES: usize = 64 << 10;
+/// How often the wish to stop is looked for in a wait.
+const GLANCE: Duration = Duration::from_millis(200);
 
 /// What can go wrong between two sides.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +39,7 @@ pub enum ChannelError {
         expected: &'static str,
     },
     /// The other side does not do it.
-    #[error("the other side refused: {}", .0.text)]
+    #[error("the other side refused: {}", escape(.0.text.as_bytes()))]
     Refused(Refused),
     /// No more messages come.
     #[error("the other side ended the conversation")]
@@ -62,6 +67,10 @@ pub struct Channel {
     frames: FrameReader,
     out: Vec<u8>,
     read: Box<[u8]>,
+    /// How long a single wait for something to read may take.
+    wait: Duration,
+    /// Ends every wait when it is set.
+    stop: Option<Arc<AtomicBool>>,
 }
 
 impl Channel {
@@ -78,7 +87,8 @@ impl Channel {
     }
 
     fn with_limit(stream: Stream, limit: usize) -> Channel {
-        Channel { stream, frames: FrameReader::new(limit), out: Vec::new(), read: vec![0; READ_BYTES].into() }
+        let (frames, read) = (FrameReader::new(limit), vec![0; READ_BYTES].into());
+        Channel { stream, frames, out: Vec::new(), read, wait: WAIT, stop: None }
     }
 
     /// From now on messages may be as long as any.
@@ -88,13 +98,19 @@ impl Channel {
 
     /// How long a single wait may take, for reading and for writing.
     pub fn set_wait(&mut self, wait: Duration) {
-        self.stream.reader.set_wait(wait);
+        self.set_read_wait(wait);
         self.stream.writer.set_wait(wait);
     }
 
     /// How long a single wait for something to read may take.
     pub fn set_read_wait(&mut self, wait: Duration) {
+        self.wait = wait;
         self.stream.reader.set_wait(wait);
+    }
+
+    /// Every wait for something to read ends soon after this is set.
+    pub fn set_stop(&mut self, stop: Arc<AtomicBool>) {
+        self.stop = Some(stop);
     }
 
     /// Sends a message, soon: [`Channel::flush`] sends it now.
@@ -124,10 +140,26 @@ impl Channel {
             if let Some(message) = self.frames.next_message()? {
                 return Ok(Some(message));
             }
-            match self.stream.reader.read(&mut self.read)? {
+            match self.read()? {
                 0 if self.frames.is_inside() => return Err(io::Error::from(ErrorKind::UnexpectedEof).into()),
                 0 => return Ok(None),
                 count => self.frames.feed(&self.read[..count]),
+            }
+        }
+    }
+
+    fn read(&mut self) -> io::Result<usize> {
+        let Some(stop) = &self.stop else { return self.stream.reader.read(&mut self.read) };
+        let until = Instant::now() + self.wait;
+        loop {
+            if stop.load(Ordering::Acquire) {
+                return Err(io::Error::new(ErrorKind::ConnectionAborted, "the run was stopped"));
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            self.stream.reader.set_wait(left.min(GLANCE));
+            match self.stream.reader.read(&mut self.read) {
+                Err(error) if error.kind() == ErrorKind::TimedOut && left > GLANCE => {}
+                read => return read,
             }
         }
     }

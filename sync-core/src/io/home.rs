@@ -225,8 +225,15 @@ impl KnownPeers {
         let stamp = self.home.peers_stamp()?;
         if stamp != last.stamp {
             // Taken before the content: a change in between is noticed next time.
-            last.stamp = stamp;
-            last.book = Arc::new(self.home.book()?);
+            match self.home.book() {
+                Ok(book) => (last.book, last.stamp) = (Arc::new(book), stamp),
+                // It may be read the next time.
+                Err(error @ HomeError::Io { .. }) => return Err(error),
+                Err(error) => {
+                    last.stamp = stamp;
+                    return Err(error);
+                }
+            }
         }
         Ok(())
     }

@@ -107,6 +107,9 @@ pub trait Source: Sync {
         None
     }
 
+    /// Nothing more is wanted: whoever waits for content soon waits no more.
+    fn stop(&self) {}
+
     /// Can more come? After a connection has failed, nothing does.
     ///
     /// # Errors
@@ -141,6 +144,10 @@ impl<S: Source + ?Sized> Source for &S {
 
     fn threads(&self) -> Option<&rayon::ThreadPool> {
         (**self).threads()
+    }
+
+    fn stop(&self) {
+        (**self).stop();
     }
 
     fn alive(&self) -> Result<(), SourceError> {

@@ -14,6 +14,7 @@ use crate::path::RelPath;
 use crate::wire::{self, DigestRequest, FetchRequest, Message};
 use std::fs::File;
 use std::io::Seek as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -42,6 +43,7 @@ pub struct RemoteSource {
     /// Streams on which nothing is under way.
     idle: Mutex<Vec<Channel>>,
     lost: Mutex<Lost>,
+    stop: Arc<AtomicBool>,
 }
 
 /// Why nothing comes any more.
@@ -63,7 +65,15 @@ impl RemoteSource {
             |error: rayon::ThreadPoolBuildError| LinkError::Setup { what: "start threads".into(), why: error.to_string() };
         let named = rayon::ThreadPoolBuilder::new().num_threads(REQUESTS).thread_name(|number| format!("fetch-{number}"));
         let threads = named.build().map_err(setup)?;
-        Ok(RemoteSource { connection, wait: CONTENT_WAIT, pack: true, threads, idle: Mutex::default(), lost: Mutex::default() })
+        Ok(RemoteSource {
+            connection,
+            wait: CONTENT_WAIT,
+            pack: true,
+            threads,
+            idle: Mutex::default(),
+            lost: Mutex::default(),
+            stop: Arc::default(),
+        })
     }
 
     /// How long a single wait for the other side may take.
@@ -112,6 +122,7 @@ impl RemoteSource {
         }
         let mut channel = Channel::new(self.connection.open(self.wait)?);
         channel.set_wait(self.wait);
+        channel.set_stop(self.stop.clone());
         Ok(channel)
     }
 
@@ -135,6 +146,10 @@ impl Source for RemoteSource {
 
     fn threads(&self) -> Option<&rayon::ThreadPool> {
         Some(&self.threads)
+    }
+
+    fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
     }
 
     fn alive(&self) -> Result<(), SourceError> {

@@ -23,5 +23,5 @@ mod tests_resume;
 
 pub use fetch::{CONTENT_WAIT, REQUESTS, RemoteSource};
 pub use here::Here;
-pub use respond::respond;
+pub use respond::{PATIENCE, respond};
 pub use rows::RemoteThere;

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 /// How long the other side may be busy between two questions, or before it reads the answer to one: it may be bringing large
 /// files meanwhile. A connection whose other end is gone ends every wait long before.
-const PATIENCE: Duration = Duration::from_secs(24 * 3600);
+pub const PATIENCE: Duration = Duration::from_secs(24 * 3600);
 /// Files that are read before their hashes are told.
 const HASHES: usize = 256;
 /// While files are read, the other side hears of it as often.

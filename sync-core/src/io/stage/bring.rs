@@ -139,7 +139,13 @@ impl Bringing<'_> {
 
     /// Files of a chunk that were not begun after all leave what there is of them.
     fn leave(&self, asked: Asked<'_>) {
-        asked.parts.into_values().for_each(|part| self.stage.parts.let_go(&part.name));
+        for part in asked.parts.into_values() {
+            if part.held == 0 {
+                // What cannot be removed is thrown away when it is met again.
+                let _left = self.stage.dir.unlink(&part.name);
+            }
+            self.stage.parts.let_go(&part.name);
+        }
     }
 
     /// Stages a tree under a name in a directory; `top` tells the whole from a branch in it. Without `asked` its content is
@@ -291,7 +297,10 @@ impl Bringing<'_> {
     /// What has come of a file stays if it was the connection that failed.
     fn give_up(&self, target: &Target, error: &SourceError) -> Failure {
         match target {
-            Target::Part(part) if error.is_lost_connection() => self.stage.parts.let_go(&part.name),
+            // One without a byte would only push out others that have some.
+            Target::Part(part) if error.is_lost_connection() && part.file.metadata().is_ok_and(|part| part.len() > 0) => {
+                self.stage.parts.let_go(&part.name);
+            }
             target => self.drop_part(target),
         }
         Failure::of("copy")(error)

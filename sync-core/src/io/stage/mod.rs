@@ -218,8 +218,11 @@ impl Stage {
         let Ok((free, _)) = self.dir.space() else { return };
         let mut left = free.saturating_sub(SPARE_BYTES);
         let mut refuse = |incoming: &mut Incoming| {
-            let Content::File { size: size @ 1.., .. } = incoming.object.content else { return };
-            match left.checked_sub(size.checked_next_multiple_of(BLOCK_BYTES).unwrap_or(u64::MAX)) {
+            let Content::File { size: size @ 1.., hash } = incoming.object.content else { return };
+            // What has come of it already takes its room no second time.
+            let held = hash.map_or(0, |hash| Parts::held(&self.dir, &hash, size));
+            let needed = (size - held).checked_next_multiple_of(BLOCK_BYTES).unwrap_or(u64::MAX);
+            match left.checked_sub(needed) {
                 Some(rest) => left = rest,
                 None => {
                     let what = format!("no room for its {size} bytes: {left} are free; make room and run again");

@@ -45,6 +45,14 @@ impl Parts {
         open(stage, name.clone(), size).map(Some).inspect_err(|_| self.let_go(&name))
     }
 
+    /// How many bytes there are of this content; none where that cannot be told.
+    pub(crate) fn held(stage: &Dir, hash: &Hash, size: u64) -> u64 {
+        if size < PART_MIN {
+            return 0;
+        }
+        stage.stat(&name_of(hash, size)).ok().flatten().map_or(0, |seen| seen.size.min(size))
+    }
+
     /// It is used no more.
     pub(crate) fn let_go(&self, name: &[u8]) {
         self.used().remove(name);

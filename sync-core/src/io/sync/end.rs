@@ -82,6 +82,9 @@ pub(super) trait End: Send {
     /// Pulls from `there`. `number`: how many pulls the run has done before, into either root.
     fn pull(&mut self, there: &dyn There, asked: &Terms<'_>, number: u32, monitor: &dyn Monitor) -> Result<Pulled, SyncError>;
 
+    /// Old versions go, and what else is of no use any more.
+    fn tidy(&mut self, options: &Options, monitor: &dyn Monitor) -> Result<(), SyncError>;
+
     /// Remembers what is to be kept of the run.
     fn finish(&mut self, there: &dyn There, options: &Options, monitor: &dyn Monitor) -> Result<RulesNow, SyncError>;
 }
@@ -188,8 +191,8 @@ impl End for LocalEnd {
         let changed = number > 0;
         let guard = self.guard(asked.options)?;
         // A survey was made before anything was done: every pull but the first is measured as it is now.
-        let planned = match &surveyed {
-            Some(surveyed) if !changed => surveyed.totals().deleted,
+        let (planned, gone) = match &surveyed {
+            Some(surveyed) if !changed => (surveyed.totals().deleted, surveyed.gone()),
             _ => survey::deletions(&pull, |deleted| guard.check(&opened, deleted, changed).is_ok())?,
         };
         if let Err(stopped) = guard.check(&opened, planned, changed) {
@@ -199,7 +202,13 @@ impl End for LocalEnd {
             self.warn_of_space(&surveyed.totals(), monitor)?;
         }
         roots::note_seen(&opened, there)?;
-        let (outcome, applied) = pull.run(moves, monitor)?;
+        let (outcome, applied) = match pull.run(moves, gone, monitor) {
+            // Whatever was broken off for it: what was done before is recorded.
+            Err(SyncError::Source(_) | SyncError::Apply(_) | SyncError::Remote { .. }) if monitor.cancelled() => {
+                return Err(SyncError::Cancelled);
+            }
+            run => run?,
+        };
         pull.remember(&outcome, &applied)?;
         let created = applied.totals.created + applied.totals.conflicts;
         self.guard(asked.options)?.done(&opened, planned, created, live)?;
@@ -215,6 +224,10 @@ impl End for LocalEnd {
         }
         self.pulls += 1;
         Ok(Pulled { totals, problems, whole, cancelled: applied.cancelled, again, news, stopped: None })
+    }
+
+    fn tidy(&mut self, options: &Options, monitor: &dyn Monitor) -> Result<(), SyncError> {
+        if options.dry_run { Ok(()) } else { roots::tidy(&self.opened, options, monitor) }
     }
 
     fn finish(&mut self, there: &dyn There, options: &Options, monitor: &dyn Monitor) -> Result<RulesNow, SyncError> {

@@ -9,10 +9,10 @@ use super::{MaxDelete, Options, Policy, Side, SyncError};
 use crate::ignore::Rules;
 use crate::io::channel::{Channel, ChannelError};
 use crate::io::link::{CloseCode, Connection, LinkError, Reader, Stream, WAIT, Writer};
-use crate::io::remote::{CONTENT_WAIT, RemoteThere, respond};
+use crate::io::remote::{PATIENCE, RemoteThere, respond};
 use crate::io::scan::Scanned;
 use crate::io::there::{Facts, There};
-use crate::path::RelPath;
+use crate::path::{RelPath, escape};
 use crate::peer::{Mode, Name};
 use crate::plan::Item;
 use crate::report::Monitor;
@@ -131,7 +131,7 @@ impl Greeted {
         control.send(&Message::Scan(Nothing)).map_err(failed)?;
         let mut each = |message| {
             if let Message::Notice(Notice { text }) = message {
-                monitor.notice(&format!("{}: {text}", remote.shown));
+                monitor.notice(&format!("{}: {}", remote.shown, escape(text.as_bytes())));
             }
         };
         let opened = match wait(&mut control, monitor, &mut each).map_err(failed)? {
@@ -188,7 +188,7 @@ impl Guest {
         let (shown, done) = (&self.remote.shown, &mut self.done);
         let answer = wait(&mut self.control, monitor, &mut |message| match message {
             Message::Progress(progress) => done.tell(&progress, monitor),
-            Message::Notice(Notice { text }) => monitor.notice(&format!("{shown}: {text}")),
+            Message::Notice(Notice { text }) => monitor.notice(&format!("{shown}: {}", escape(text.as_bytes()))),
             Message::Item(told) => item(told),
             _ => {}
         });
@@ -217,6 +217,12 @@ impl Guest {
     fn tell(&mut self, here: &dyn There, unavailable: &[RelPath]) -> Result<(), SyncError> {
         let Facts { identity, passing, .. } = here.facts()?;
         let seq = here.listing(&RelPath::root(), &crate::store::Filter::Since { after: u64::MAX, also: Arc::default() })?.seq;
+        if unavailable.len() > wire::MAX_LIST {
+            let most = wire::MAX_LIST;
+            return Err(SyncError::Root(format!(
+                "more than {most} paths below the roots are unavailable: mount their file systems"
+            )));
+        }
         let ready = Ready { identity, seq, passing, unavailable: unavailable.to_vec() };
         if self.told.as_ref() == Some(&ready) {
             return Ok(());
@@ -406,7 +412,7 @@ impl End for Guest {
         })?;
         match answer {
             Message::Surveyed(wire::Surveyed { totals, stopped }) => {
-                let stopped = stopped.map(SyncError::Guard);
+                let stopped = stopped.map(|text| SyncError::Guard(escape(text.as_bytes())));
                 Ok(Surveyed { totals: totals.into(), stopped })
             }
             other => Err(self.unexpected(other, "what a pull would do")),
@@ -440,8 +446,13 @@ impl End for Guest {
             cancelled: applied.cancelled,
             again: applied.again,
             news: applied.news,
-            stopped: applied.stopped.map(SyncError::Guard),
+            stopped: applied.stopped.map(|text| SyncError::Guard(escape(text.as_bytes()))),
         })
+    }
+
+    /// The other side does it when the run is over.
+    fn tidy(&mut self, _: &Options, _: &dyn Monitor) -> Result<(), SyncError> {
+        Ok(())
     }
 
     fn finish(&mut self, there: &dyn There, _: &Options, monitor: &dyn Monitor) -> Result<RulesNow, SyncError> {
@@ -529,8 +540,8 @@ fn pass_on(from: Stream, to: &Connection) {
 
 /// The end that was made is made here too; a stream that was given up is given up.
 fn copy(mut from: Reader, mut to: Writer) {
-    from.set_wait(CONTENT_WAIT);
-    to.set_wait(CONTENT_WAIT);
+    from.set_wait(PATIENCE);
+    to.set_wait(PATIENCE);
     if std::io::copy(&mut from, &mut to).is_ok() {
         let _ = to.finish();
     }

@@ -13,7 +13,8 @@ use crate::io::fs::Root;
 use crate::io::link::{CloseCode, Connection, WAIT};
 use crate::io::remote::RemoteThere;
 use crate::io::state::StateError;
-use crate::io::there::Facts;
+use crate::io::there::{Facts, There};
+use crate::knowledge::Vector;
 use crate::path::RelPath;
 use crate::peer::{Id, Mode, Name};
 use crate::plan::Item;
@@ -31,6 +32,14 @@ use std::time::{Duration, Instant};
 const GLANCE: Duration = Duration::from_millis(200);
 /// How long whoever was let in may take to say what it wants.
 const HELLO: Duration = Duration::from_secs(10);
+/// How long it may take from there to the folder that it wants.
+const ASK: Duration = Duration::from_secs(30);
+/// How long a run may ask for nothing: somebody may be looking at its plan. Meanwhile others wait for the folder.
+const IDLE_RUN: Duration = Duration::from_secs(15 * 60);
+/// How long a run waits for others that have the folder.
+const TURN: Duration = Duration::from_secs(10 * 60);
+/// Introductions that one connection may ask for.
+const INTRODUCTIONS: usize = 4;
 /// How long another process may hold a root before a run is refused.
 const HELD: Duration = Duration::from_secs(5);
 /// How often it is tried again.
@@ -70,6 +79,8 @@ struct Holder {
     peer: Id,
     /// The root there.
     location: Vec<u8>,
+    /// Is that root the asker's own, so that no two runs have it at a time?
+    owns_root: bool,
     connection: Weak<Connection>,
 }
 
@@ -89,11 +100,22 @@ impl Drop for Turn<'_> {
 /// What a run was asked for, in the words of this side. A is the asker, B this side.
 struct Asked {
     options: Options,
+    /// The attributes that both sides can bear.
+    mask: AttrMask,
     /// The folder's rules as they stand at the asker.
     rules: Rules,
     run_rules: Rules,
     mode: Mode,
     introduction: Introduction,
+}
+
+/// A root that was opened for a run.
+struct Begun<'a> {
+    _turn: Turn<'a>,
+    introduction: Introduction,
+    opened: Opened,
+    rules: Rules,
+    sent_rules: String,
 }
 
 impl Host {
@@ -136,11 +158,13 @@ impl Host {
         control.set_wait(HELLO);
         greet(control).map_err(|error| SyncError::of_remote(&peer, error))?;
         control.set_wait(WAIT);
+        let mut introductions = 0;
         let open = loop {
-            match next(control, &peer, monitor)? {
+            match next(control, &peer, ASK, monitor)? {
                 None => return Ok(()),
                 Some(Message::Open(open)) => break open,
-                Some(Message::Introduce(asked)) => {
+                Some(Message::Introduce(asked)) if introductions < INTRODUCTIONS => {
+                    introductions += 1;
                     let answer = self.introduced(asked, &peer, grants)?;
                     let sent = control.send(&Message::Introduced(answer)).and_then(|()| control.flush());
                     sent.map_err(|error| SyncError::of_remote(&peer, error))?;
@@ -154,25 +178,15 @@ impl Host {
         let holder = Holder {
             peer: connection.peer_id(),
             location: asked.introduction.location.clone(),
+            owns_root: introductions == 0,
             connection: Arc::downgrade(connection),
         };
-        let (turn, told) = while_told(control, monitor, false, |monitor| self.turn(&path, &holder, monitor));
+        let (begun, told) = while_told(control, monitor, false, |monitor| self.begin(&path, seen, &holder, &asked, monitor));
         let early = told.map_err(|error| SyncError::of_remote(&peer, error))?;
-        let _turn = turn?;
-        let candidate = patiently(|| self.candidate(&path, seen, &asked.options))?;
-        let mut own = candidate.introduce(&asked.introduction.location)?;
-        candidate.check(&asked.introduction, &asked.options)?;
-        let (opened, rules) = candidate.open(&asked.introduction, &asked.options, monitor)?;
-        if asked.introduction.identity.is_some_and(|other| other.replica == opened.state.id()) {
-            roots::same_identity(&opened, monitor)?;
-        }
-        let sent_rules = sendable(&rules, &path)?;
-        opened.state.settle()?;
-        own.identity = Some(roots::identity(&opened.state)?);
-        own.location = Vec::new();
+        let Begun { _turn, introduction, opened, rules, sent_rules } = begun?;
         let answer = wire::Opened {
             mode,
-            introduction: own,
+            introduction,
             root: path.display().to_string(),
             rules: sent_rules,
             sets_owner: asked.options.mask.owner,
@@ -196,6 +210,7 @@ impl Host {
                 end,
                 there: None,
                 early,
+                tidied: false,
             };
             let ended = serving.run(monitor);
             if let Err(error) = &ended {
@@ -208,6 +223,30 @@ impl Host {
         })
     }
 
+    /// Waits for the root, and opens it.
+    fn begin(
+        &self,
+        path: &Path,
+        seen: (u64, u64),
+        holder: &Holder,
+        asked: &Asked,
+        monitor: &dyn Monitor,
+    ) -> Result<Begun<'_>, SyncError> {
+        let turn = self.turn(path, holder, monitor)?;
+        let candidate = patiently(|| self.candidate(path, seen, &asked.options))?;
+        let mut introduction = candidate.introduce(&asked.introduction.location)?;
+        candidate.check(&asked.introduction, &asked.options)?;
+        let (opened, rules) = candidate.open(&asked.introduction, &asked.options, monitor)?;
+        if asked.introduction.identity.is_some_and(|other| other.replica == opened.state.id()) {
+            roots::same_identity(&opened, monitor)?;
+        }
+        let sent_rules = sendable(&rules, path)?;
+        opened.state.settle()?;
+        introduction.identity = Some(roots::identity(&opened.state)?);
+        introduction.location = Vec::new();
+        Ok(Begun { _turn: turn, introduction, opened, rules, sent_rules })
+    }
+
     /// Who a folder's replica is. Nothing stays open or locked.
     fn introduced(
         &self,
@@ -215,10 +254,10 @@ impl Host {
         peer: &str,
         grants: &dyn Fn(&Name) -> Option<Mode>,
     ) -> Result<wire::Introduced, SyncError> {
-        let (export, _) = self.granted(&asked.folder, grants)?;
+        let (export, mode) = self.granted(&asked.folder, grants)?;
+        may_rejoin(asked.rejoin, mode)?;
         let (path, seen) = resolve(export, &asked.sub)?;
-        let options =
-            Options { rejoin: asked.rejoin, dry_run: true, state_dir: self.options.state_dir.clone(), ..Options::standard() };
+        let options = Options { rejoin: asked.rejoin, state_dir: self.options.state_dir.clone(), ..Options::standard() };
         let candidate = patiently(|| self.candidate(&path, seen, &options))?;
         let location = located(peer, &asked.location);
         let introduction = Introduction { location: Vec::new(), ..candidate.introduce(&location)? };
@@ -281,19 +320,30 @@ impl Host {
             },
             checksum: open.checksum,
             keep_versions: self.options.keep_versions,
-            mask,
+            mask: own,
             rejoin: open.rejoin,
             state_dir: self.options.state_dir.clone(),
             dry_run: open.dry_run,
         };
+        may_rejoin(open.rejoin, mode)?;
+        if !(open.mask.perms && open.mask.times) {
+            let text = "permissions and times are compared in every run: bring both sides to the same release".into();
+            return Err(SyncError::Refuse { code: Refusal::Request, text });
+        }
         let mut introduction = open.introduction;
+        if mode == Mode::SendOnly {
+            // What it says of this replica changes nothing here, its identity least of all.
+            let location = introduction.location;
+            introduction = Introduction { identity: None, knows: Vector::new(), remembers: Vec::new(), location, expects: false };
+        }
         introduction.location = located(peer, &introduction.location);
-        Ok(Asked { options, rules: rules(&open.rules)?, run_rules: rules(&open.run_rules)?, mode, introduction })
+        Ok(Asked { options, mask, rules: rules(&open.rules)?, run_rules: rules(&open.run_rules)?, mode, introduction })
     }
 
     /// Waits until nobody else works on the root.
     fn turn(&self, path: &Path, holder: &Holder, monitor: &dyn Monitor) -> Result<Turn<'_>, SyncError> {
         let mut busy = lock(&self.busy);
+        let until = Instant::now() + TURN;
         if busy.contains_key(path) {
             monitor.notice("another run has the folder: this one waits for its turn");
         }
@@ -301,8 +351,13 @@ impl Host {
             if monitor.cancelled() {
                 return Err(SyncError::Cancelled);
             }
+            if Instant::now() >= until {
+                let text = format!("another run has had the folder for {} minutes: try again later", TURN.as_secs() / 60);
+                return Err(SyncError::Refuse { code: Refusal::Busy, text });
+            }
             // The same root of the same machine is used by one run at a time: the other one has died there.
-            if (other.peer, &other.location) == (holder.peer, &holder.location)
+            if holder.owns_root
+                && (other.peer, &other.location) == (holder.peer, &holder.location)
                 && let Some(dead) = other.connection.upgrade()
             {
                 dead.close(CloseCode::Failed);
@@ -317,6 +372,15 @@ impl Host {
 /// Each entry is inserted and removed at once: also after a panic the map is whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// To begin anew is the decision of whoever may change the folder in every way.
+fn may_rejoin(rejoin: bool, mode: Mode) -> Result<(), SyncError> {
+    if !rejoin || mode == Mode::TwoWay {
+        return Ok(());
+    }
+    let text = format!("--rejoin begins the root there anew, which takes a two-way grant, and this one is {mode}");
+    Err(SyncError::Refuse { code: Refusal::NotGranted, text })
 }
 
 /// A place of another machine's, by a name that no other machine can give to one of its own.
@@ -376,11 +440,16 @@ fn greet(control: &mut Channel) -> Result<(), ChannelError> {
 }
 
 /// The next message; `None` once the other side has ended the conversation.
-fn next(control: &mut Channel, peer: &str, monitor: &dyn Monitor) -> Result<Option<Message>, SyncError> {
+fn next(control: &mut Channel, peer: &str, wait: Duration, monitor: &dyn Monitor) -> Result<Option<Message>, SyncError> {
     control.set_read_wait(GLANCE);
+    let until = Instant::now() + wait;
     loop {
         if monitor.cancelled() {
             return Err(SyncError::Cancelled);
+        }
+        if Instant::now() >= until {
+            let text = format!("nothing was asked for {} seconds: run again", wait.as_secs());
+            return Err(SyncError::Refuse { code: Refusal::Busy, text });
         }
         match control.poll() {
             Ok(None) => {}
@@ -423,6 +492,7 @@ struct Serving<'a> {
     there: Option<Arc<RemoteThere>>,
     /// Asked for while something else was done.
     early: Option<Message>,
+    tidied: bool,
 }
 
 impl Serving<'_> {
@@ -430,7 +500,7 @@ impl Serving<'_> {
         loop {
             let message = match self.early.take() {
                 Some(message) => message,
-                None => match next(self.control, self.peer, monitor)? {
+                None => match next(self.control, self.peer, IDLE_RUN, monitor)? {
                     Some(message) => message,
                     None => return Ok(()),
                 },
@@ -443,7 +513,12 @@ impl Serving<'_> {
                 Message::Finish(_) => self.finish(monitor)?,
                 // It came when the work was over.
                 Message::Cancel(_) => {}
-                Message::Bye(_) => return Ok(()),
+                Message::Bye(_) => {
+                    if !self.tidied && self.asked.mode != Mode::SendOnly {
+                        self.end.tidy(&self.asked.options, monitor)?;
+                    }
+                    return Ok(());
+                }
                 other => return Err(self.failed(ChannelError::unexpected(other, "something to do"))),
             }
         }
@@ -468,13 +543,19 @@ impl Serving<'_> {
         // What is told of this side must be true after a power cut too.
         state.settle()?;
         let root = state.listing(&RelPath::root(), &Filter::Since { after: u64::MAX, also: Arc::default() })?;
+        if scanned.unavailable.len() > wire::MAX_LIST {
+            let most = wire::MAX_LIST;
+            return Err(SyncError::Root(format!(
+                "more than {most} paths below the root are unavailable: mount their file systems"
+            )));
+        }
         let message = Scanned {
             entries: scanned.entries,
             changed: scanned.changed,
             vanished: scanned.vanished,
             failed: scanned.failed,
             problems: Problem::some(&scanned.problems),
-            unavailable: scanned.unavailable.iter().take(wire::MAX_LIST).cloned().collect(),
+            unavailable: scanned.unavailable.clone(),
             seq: root.seq,
             identity: roots::identity(state)?,
             sub: (*root.sub).clone(),
@@ -491,7 +572,14 @@ impl Serving<'_> {
             Facts { identity: ready.identity, passing: ready.passing, location: self.asked.introduction.location.clone() };
         self.unavailable[0] = ready.unavailable;
         match &self.there {
-            Some(there) => there.learn(facts, ready.seq),
+            Some(there) => {
+                let known = there.facts()?.identity;
+                if (known.replica, known.instance) != (facts.identity.replica, facts.identity.instance) {
+                    let error = ChannelError::Unexpected { found: "another replica", expected: "the one that opened the run" };
+                    return Err(self.failed(error));
+                }
+                there.learn(facts, ready.seq);
+            }
             None => {
                 self.opened.follow(&facts)?;
                 self.there = Some(Arc::new(RemoteThere::new(self.connection.clone(), facts, ready.seq)));
@@ -521,7 +609,8 @@ impl Serving<'_> {
         let there = self.there()?;
         let unavailable = self.unavailable.concat();
         let Serving { control, end, asked, rules, .. } = self;
-        let terms = Terms { options: &asked.options, rules, run_rules: &asked.run_rules, unavailable: &unavailable };
+        let terms =
+            Terms { options: &asked.options, mask: asked.mask, rules, run_rules: &asked.run_rules, unavailable: &unavailable };
         let (surveyed, told) = while_told(control, monitor, items, |monitor| {
             let mut each = |item: &Item| monitor.item(item, Side::B.index(), Done::Done);
             let each = items.then_some(&mut each as &mut dyn FnMut(&Item));
@@ -550,7 +639,8 @@ impl Serving<'_> {
         let there = self.there()?;
         let unavailable = self.unavailable.concat();
         let Serving { control, end, asked, rules, .. } = self;
-        let terms = Terms { options: &asked.options, rules, run_rules: &asked.run_rules, unavailable: &unavailable };
+        let terms =
+            Terms { options: &asked.options, mask: asked.mask, rules, run_rules: &asked.run_rules, unavailable: &unavailable };
         let (pulled, told) =
             while_told(control, monitor, apply.items, |monitor| end.pull(&*there, &terms, apply.number, monitor));
         self.early = told.map_err(|error| self.failed(error))?;
@@ -576,6 +666,7 @@ impl Serving<'_> {
             return self.send(&Message::Finished(Finished { rules: wire::RulesNow::Same }));
         }
         let there = self.there()?;
+        self.tidied = true;
         let Serving { control, end, asked, .. } = self;
         let (rules, told) = while_told(control, monitor, false, |monitor| end.finish(&*there, &asked.options, monitor));
         self.early = told.map_err(|error| self.failed(error))?;

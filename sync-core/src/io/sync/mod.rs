@@ -220,9 +220,11 @@ impl SyncError {
     /// What went wrong with another machine. What it stopped by itself, for a reason that is known here too, is told as here.
     fn of_remote(shown: &str, source: ChannelError) -> SyncError {
         match source {
-            ChannelError::Refused(Refused { code: Refusal::Guard, text }) => SyncError::Guard(format!("{shown}: {text}")),
+            ChannelError::Refused(Refused { code: Refusal::Guard, text }) => {
+                SyncError::Guard(format!("{shown}: {}", escape(text.as_bytes())))
+            }
             ChannelError::Refused(Refused { code: Refusal::Folder | Refusal::Busy, text }) => {
-                SyncError::Root(format!("{shown}: {text}"))
+                SyncError::Root(format!("{shown}: {}", escape(text.as_bytes())))
             }
             source => SyncError::Remote { shown: shown.to_owned(), source },
         }
@@ -260,6 +262,8 @@ pub struct Sync {
     /// The rules that stood in A and in B when the roots were opened.
     rules: [Rules; 2],
     options: Options,
+    /// The attributes that both roots can bear. What a root finds on its own disk it judges by all of its own.
+    mask: AttrMask,
     run_rules: Rules,
     planned: Option<[Totals; 2]>,
     scanned: [Scanned; 2],
@@ -293,7 +297,8 @@ impl Sync {
             (Place::Local(a), Place::Local(b)) => {
                 let [(a, rules_a), (b, rules_b)] = roots::open(&a, &b, &options, monitor)?;
                 let halves = [local_half(Arc::new(a), &rules_a, Side::A), local_half(Arc::new(b), &rules_b, Side::B)];
-                Sync::begin(halves, [rules_a, rules_b], (options, run_rules), (None, started), monitor)
+                let mask = options.mask;
+                Sync::begin(halves, [rules_a, rules_b], (options, run_rules, mask), (None, started), monitor)
             }
             (Place::Local(here), Place::Remote(there)) => {
                 Sync::open_across((&here, Side::A), there, (options, run_rules), started, monitor)
@@ -317,21 +322,23 @@ impl Sync {
         let (link_a, link_b) = (a.connection.clone(), b.connection.clone());
         let (mut greeted_a, mut greeted_b) = (Greeted::greet(a.clone())?, Greeted::greet(b.clone())?);
         let (of_a, of_b) = (greeted_a.introduce(&b, options.rejoin)?, greeted_b.introduce(&a, options.rejoin)?);
-        options.mask.owner &= of_a.sets_owner && of_b.sets_owner;
+        let mut mask = options.mask;
+        mask.owner &= of_a.sets_owner && of_b.sets_owner;
+        options.mask = mask;
         let a = greeted_a.open(Side::A, (of_b.introduction, &of_b.rules), &options, monitor)?;
         let b = greeted_b.open(Side::B, (of_a.introduction, &of_a.rules), &options, monitor)?;
         let answering = vec![Answering::relay(link_a.clone(), link_b.clone()), Answering::relay(link_b, link_a.clone())];
         let across = Across { _answering: answering, connection: link_a, before };
         let rules = [a.rules.clone(), b.rules.clone()];
         let halves = [a.half(), b.half()];
-        Sync::begin(halves, rules, (options, run_rules), (Some(across), started), monitor)
+        Sync::begin(halves, rules, (options, run_rules, mask), (Some(across), started), monitor)
     }
 
     /// A root here, and one on another machine.
     fn open_across(
         (path, side): (&Path, Side),
         remote: Remote,
-        (mut options, run_rules): (Options, Rules),
+        (options, run_rules): (Options, Rules),
         started: Instant,
         monitor: &dyn Monitor,
     ) -> Result<Sync, SyncError> {
@@ -348,7 +355,8 @@ impl Sync {
             roots::same_identity(&opened, monitor)?;
         }
         opened.follow(&guest.there().facts()?)?;
-        options.mask.owner &= guest.opened.sets_owner;
+        let mut mask = options.mask;
+        mask.owner &= guest.opened.sets_owner;
         let opened = Arc::new(opened);
         let answering = vec![Answering::begin(connection.clone(), opened.clone(), true)];
         let across = Across { _answering: answering, connection, before };
@@ -359,13 +367,13 @@ impl Sync {
             Side::A => ([here, there], [rules, there_rules]),
             Side::B => ([there, here], [there_rules, rules]),
         };
-        Sync::begin(halves, rules, (options, run_rules), (Some(across), started), monitor)
+        Sync::begin(halves, rules, (options, run_rules, mask), (Some(across), started), monitor)
     }
 
     fn begin(
         mut halves: [Half; 2],
         rules: [Rules; 2],
-        (options, run_rules): (Options, Rules),
+        (options, run_rules, mask): (Options, Rules, AttrMask),
         (across, started): (Option<Across>, Instant),
         monitor: &dyn Monitor,
     ) -> Result<Sync, SyncError> {
@@ -377,7 +385,7 @@ impl Sync {
         // Between two roots of this machine nothing is saved by finding out before.
         let quiet = across.is_some() && drive::quiet(&halves, &options)?;
         let planned = quiet.then(Default::default);
-        Ok(Sync { halves, rules, options, run_rules, planned, scanned, unavailable, quiet, across, started, scan_time })
+        Ok(Sync { halves, rules, options, mask, run_rules, planned, scanned, unavailable, quiet, across, started, scan_time })
     }
 
     /// What crossed the link so far for this run, as seen from A's side; nothing between two roots of this machine.
@@ -415,19 +423,25 @@ impl Sync {
             self.count(monitor)?;
         }
         let totals = self.planned.take().unwrap_or_default();
-        let files = totals.iter().map(|t| t.created + t.updated + t.deleted + t.moved).sum();
-        monitor.phase(Phase::Apply, Some(files), Some(totals.iter().map(|t| t.bytes).sum()));
+        let mut both = totals[0];
+        both.add(&totals[1]);
+        let files = [both.created, both.updated, both.deleted, both.moved].into_iter().fold(0, u64::saturating_add);
+        monitor.phase(Phase::Apply, Some(files), Some(both.bytes));
         if self.quiet {
+            for half in self.halves.iter_mut().filter(|half| !half.remote) {
+                half.end.tidy(&self.options, monitor)?;
+            }
             return Ok(self.report(&Achieved { complete: true, ..Achieved::default() }));
         }
         let (asked, halves) = self.split();
         let achieved = drive::pull(halves, &asked, monitor)?;
         let mut report = self.report(&achieved);
-        let rules = drive::finish(&mut self.halves, &self.rules, &self.options, monitor)?;
+        let finished = drive::finish(&mut self.halves, &self.rules, &self.options, monitor);
         match achieved.stopped {
             Some(stopped) => Err(stopped),
             None if achieved.cancelled => Err(SyncError::Cancelled),
             None => {
+                let rules = finished?;
                 // What was ignored when the roots were scanned may differ.
                 report.in_sync &= !self.ignores_less(rules.as_ref(), monitor);
                 Ok(report)
@@ -478,8 +492,8 @@ impl Sync {
 
     /// What the pulls are told, and the two sides.
     fn split(&mut self) -> (pulls::Terms<'_>, &mut [Half; 2]) {
-        let Sync { halves, rules, options, run_rules, unavailable, .. } = self;
-        (pulls::Terms { options, rules, run_rules, unavailable }, halves)
+        let Sync { halves, rules, options, mask, run_rules, unavailable, .. } = self;
+        (pulls::Terms { options, mask: *mask, rules, run_rules, unavailable }, halves)
     }
 
     fn report(&self, achieved: &Achieved) -> Report {
@@ -491,7 +505,7 @@ impl Sync {
         problems.truncate(scan::PROBLEMS);
         let mut totals = achieved.totals;
         for (totals, scanned) in totals.iter_mut().zip(&self.scanned) {
-            totals.failed += scanned.failed;
+            totals.failed = totals.failed.saturating_add(scanned.failed);
         }
         let in_sync = achieved.complete && totals.iter().all(|t| t.failed == 0 && t.skipped == 0);
         Report { in_sync, totals, problems, scan: self.scan_time, total: self.started.elapsed() }

@@ -2,31 +2,38 @@
 //! is, its steps handed to apply, and what is remembered of it afterwards.
 
 use super::roots::Opened;
+use super::survey;
 use super::{Options, Side, SyncError};
-use crate::entry::Kind;
+use crate::entry::{AttrMask, Kind};
 use crate::ignore::Rules;
 use crate::io::apply::{Applied, Apply, Context, Moves};
-use crate::io::source::kind_of;
+use crate::io::source::{Source, kind_of};
 use crate::io::state::{Decision, Pending};
 use crate::io::there::{Decided, Facts, There, decided};
-use crate::knowledge::{ReplicaId, Vector};
+use crate::knowledge::{ReplicaId, Row, Vector};
 use crate::path::{Name, RelPath, escape};
 use crate::plan::{Action, Open, Step};
 use crate::reconcile::{self, End};
 use crate::report::Monitor;
 use crate::session::{self, Outcome, Poll, Pull};
-use crate::store::{Filter, Listing};
+use crate::store::{Child, Filter, Listing};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
 /// Beyond so many open paths the next pull looks at everything instead of asking for them by name.
 const PENDING: usize = 10_000;
+/// How often the wish to stop is looked for while content crosses a link.
+const GLANCE: Duration = Duration::from_millis(200);
 
 /// What the user asked for, and what both roots ignore, as the pulls need it.
 #[derive(Clone, Copy)]
 pub(super) struct Terms<'a> {
     pub(super) options: &'a Options,
+    /// The attributes that both roots can bear.
+    pub(super) mask: AttrMask,
     /// The rules that stand in A and in B.
     pub(super) rules: &'a [Rules; 2],
     pub(super) run_rules: &'a Rules,
@@ -65,7 +72,7 @@ impl<'a> OnePull<'a> {
         let options = asked.options;
         let facts = theirs.facts()?;
         let other = facts.identity;
-        let mut terms = session::Terms::everything(options.conflicts.naming(|side| side.end(here)), options.mask);
+        let mut terms = session::Terms::everything(options.conflicts.naming(|side| side.end(here)), asked.mask);
         terms.force = options.force.map(|side| side.end(here));
         terms.scope = options.paths.clone();
         terms.ignored = ignored(asked);
@@ -114,7 +121,18 @@ impl<'a> OnePull<'a> {
     /// follows from it would hide the events to come.
     fn checked(&self, listing: Listing) -> Result<Listing, SyncError> {
         let state = &self.ours.state;
-        let claimed = listing.sub.get(state.id()).max(listing.bound.get(state.id()));
+        let id = state.id();
+        let of_row = |row: &Row| {
+            row.c.iter().filter(|event| event.replica == id).map(|event| event.counter).max().max(Some(row.m.get(id)))
+        };
+        let of_child = |child: &Child| {
+            let row = child.row.as_ref().and_then(of_row);
+            let own = child.own.as_ref().map(|own| own.get(id));
+            let tree = child.tree.as_ref().map(|tree| tree.s.get(id).max(tree.bound.get(id)));
+            row.max(own).max(tree).unwrap_or(0)
+        };
+        let of_children = listing.children.iter().map(of_child).max().unwrap_or(0);
+        let claimed = listing.sub.get(id).max(listing.bound.get(id)).max(of_children);
         if claimed <= state.counter() {
             return Ok(listing);
         }
@@ -170,6 +188,7 @@ impl<'a> OnePull<'a> {
         &self,
         terms: session::Terms,
         moves: Moves,
+        gone: u64,
         monitor: &dyn Monitor,
     ) -> Result<(Outcome, Applied, BTreeSet<RelPath>), SyncError> {
         let source = self.theirs.source()?;
@@ -183,11 +202,40 @@ impl<'a> OnePull<'a> {
             side: self.here.index(),
             state_elsewhere: self.ours.state_elsewhere,
         };
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let watching = source.resumes().then(|| scope.spawn(|| stop_when_cancelled(&*source, &over, monitor)));
+            let carried_out = self.carry_out_from(context, terms, moves, gone, monitor);
+            over.store(true, Ordering::Release);
+            if let Some(watching) = watching {
+                watching.thread().unpark();
+            }
+            carried_out
+        })
+    }
+
+    fn carry_out_from(
+        &self,
+        context: Context<'_>,
+        terms: session::Terms,
+        moves: Moves,
+        gone: u64,
+        monitor: &dyn Monitor,
+    ) -> Result<(Outcome, Applied, BTreeSet<RelPath>), SyncError> {
         let mut apply = None;
         let mut trees = BTreeSet::new();
         let mut moves = Some(moves);
         let mut staying = Vec::new();
+        let mut spent = 0;
         let outcome = self.converse(terms, |step| {
+            spent += survey::goes_with(self.ours, &step)?;
+            if spent > gone {
+                return Err(SyncError::Guard(format!(
+                    "{}: more would be deleted than was found out before ({gone} paths): the other root changed meanwhile, or does not \
+                     tell the truth. What was done before is recorded; run again",
+                    self.ours.root.path().display()
+                )));
+            }
             if let Action::RemoveTree { .. } = step.action {
                 trees.insert(step.path.clone());
             } else if self.stays(&step) {
@@ -218,15 +266,16 @@ impl<'a> OnePull<'a> {
     }
 
     /// Pulls, and pulls path by path what could not go as a whole directory.
-    pub(super) fn run(&self, moves: Moves, monitor: &dyn Monitor) -> Result<(Outcome, Applied), SyncError> {
-        let (outcome, mut applied, trees) = self.carry_out(self.terms.clone(), moves, monitor)?;
+    /// No more than `gone` paths may go: so many were measured, and whoever shows other rows now than then is not believed.
+    pub(super) fn run(&self, moves: Moves, gone: u64, monitor: &dyn Monitor) -> Result<(Outcome, Applied), SyncError> {
+        let (outcome, mut applied, trees) = self.carry_out(self.terms.clone(), moves, gone, monitor)?;
         let stuck = applied.incomplete.iter().any(|open| trees.contains(&open.path));
         if !stuck || applied.cancelled {
             return Ok((outcome, applied));
         }
         let mut terms = self.terms.clone();
         terms.whole_trees = false;
-        let (outcome, second, _) = self.carry_out(terms, Moves::new(), monitor)?;
+        let (outcome, second, _) = self.carry_out(terms, Moves::new(), gone, monitor)?;
         let first = applied.totals;
         applied = second;
         applied.totals.created += first.created;
@@ -287,6 +336,17 @@ impl<'a> OnePull<'a> {
 
 fn same_version(a: &Pending, b: &Pending) -> bool {
     a.theirs.as_ref().map(|row| &row.m) == b.theirs.as_ref().map(|row| &row.m)
+}
+
+/// Content that crosses a link may take long: the user's wish to stop does not wait for the file under way.
+fn stop_when_cancelled(source: &dyn Source, over: &AtomicBool, monitor: &dyn Monitor) {
+    while !over.load(Ordering::Acquire) {
+        if monitor.cancelled() {
+            source.stop();
+            return;
+        }
+        thread::park_timeout(GLANCE);
+    }
 }
 
 /// The union of the rules of both roots and of the run, and what is unavailable on either: what one side cannot or must

@@ -598,6 +598,11 @@ pub(super) fn note_seen(here: &Opened, there: &dyn There) -> Result<(), SyncErro
 /// What is kept beyond the run: where the other root was found, how far it was seen; old versions go.
 pub(super) fn remember(opened: &Opened, there: &dyn There, options: &Options, monitor: &dyn Monitor) -> Result<(), SyncError> {
     note_seen(opened, there)?;
+    tidy(opened, options, monitor)
+}
+
+/// Old versions go, and what else is of no use any more.
+pub(super) fn tidy(opened: &Opened, options: &Options, monitor: &dyn Monitor) -> Result<(), SyncError> {
     if opened.passing {
         return Ok(());
     }

@@ -23,6 +23,8 @@ const CREATIONS: usize = 8_192;
 #[derive(Default)]
 pub(super) struct OneSurvey {
     totals: Totals,
+    /// Paths that go from where they are, those that move included.
+    gone: u64,
     moves: Moves,
     /// What goes: content to paths, for the pairing of moves.
     files: HashMap<Hash, Vec<RelPath>>,
@@ -70,14 +72,16 @@ struct Pairs {
     inside: Option<RelPath>,
 }
 
-/// Paths that a pull would delete, as it stands now. Moves are looked for only if the number matters without them.
-pub(super) fn deletions(pull: &OnePull<'_>, enough: impl Fn(u64) -> bool) -> Result<u64, SyncError> {
+/// Paths that a pull would delete, as it stands now, and those that would go with the moved ones among them. Moves are looked for
+/// only if the number matters without them.
+pub(super) fn deletions(pull: &OnePull<'_>, enough: impl Fn(u64) -> bool) -> Result<(u64, u64), SyncError> {
     let mut survey = OneSurvey::new(OFFERS);
     pull.converse(pull.terms.clone(), |step| survey.count(pull, &step))?;
-    if !enough(survey.totals.deleted) {
+    let gone = survey.totals.deleted;
+    if !enough(gone) {
         survey.pair(pull)?;
     }
-    Ok(survey.totals.deleted)
+    Ok((survey.totals.deleted, gone))
 }
 
 /// The files that must be read before anything can be decided.
@@ -138,6 +142,7 @@ impl OneSurvey {
             survey = OneSurvey::new(limit);
             pull.converse(pull.terms.clone(), |step| survey.count(pull, &step))?;
         }
+        survey.gone = survey.totals.deleted;
         survey.pair(pull)?;
         survey.moves.pair();
         if survey.missed > 0 {
@@ -153,6 +158,10 @@ impl OneSurvey {
 
     pub(super) fn totals(&self) -> Totals {
         self.totals
+    }
+
+    pub(super) fn gone(&self) -> u64 {
+        self.gone
     }
 
     pub(super) fn take_moves(&mut self) -> Moves {
@@ -242,8 +251,9 @@ impl OneSurvey {
         }
         let bytes = step.item().map_or(0, |item| item.bytes);
         if self.pairs.inside.as_ref().is_some_and(|tree| tree.contains(&step.path)) {
-            self.totals.created -= 1;
-            self.totals.bytes -= bytes;
+            // The other side may show other rows than before: numbers only.
+            self.totals.created = self.totals.created.saturating_sub(1);
+            self.totals.bytes = self.totals.bytes.saturating_sub(bytes);
             return Ok(());
         }
         self.pairs.inside = None;
@@ -252,7 +262,7 @@ impl OneSurvey {
                 let origin = claim(&mut self.files, &hash, &step.path);
                 if origin.is_some() {
                     self.moves.want_file(hash);
-                    self.totals.deleted -= 1;
+                    self.totals.deleted = self.totals.deleted.saturating_sub(1);
                 }
                 origin
             }
@@ -261,7 +271,8 @@ impl OneSurvey {
                 let origin = claim(&mut self.trees, &digest, &step.path);
                 if let Some(origin) = &origin {
                     self.moves.want_tree(digest);
-                    self.totals.deleted -= 1 + live_below(pull.ours, origin)?;
+                    let below = live_below(pull.ours, origin)?;
+                    self.totals.deleted = self.totals.deleted.saturating_sub(1 + below);
                     self.pairs.inside = Some(step.path.clone());
                 }
                 origin
@@ -269,13 +280,25 @@ impl OneSurvey {
             _ => None,
         };
         if let Some(origin) = origin {
-            self.totals.created -= 1;
+            self.totals.created = self.totals.created.saturating_sub(1);
             self.totals.moved += 1;
-            self.totals.bytes -= bytes;
+            self.totals.bytes = self.totals.bytes.saturating_sub(bytes);
             self.pairs.from.insert(origin.clone());
             self.pairs.to.insert(step.path.clone(), origin);
         }
         Ok(())
+    }
+}
+
+/// Paths that go with a step from where they are.
+pub(super) fn goes_with(ours: &Opened, step: &Step) -> Result<u64, SyncError> {
+    match &step.action {
+        Action::Remove { .. } => Ok(1),
+        Action::RemoveTree { .. } => Ok(live_below(ours, &step.path)? + 1),
+        Action::Write { row, expect: Some(old), .. } if old.object.kind() == Kind::Dir && row.object.kind() != Kind::Dir => {
+            live_below(ours, &step.path)
+        }
+        _ => Ok(0),
     }
 }
 

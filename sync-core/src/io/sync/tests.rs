@@ -97,7 +97,7 @@ fn beyond_the_limit_moves_are_copies_and_deletions_and_that_is_told() {
     drop(open(&home));
     let [(ours, rules_a), (theirs, rules_b)] = roots(&home);
     let (options, rules, run_rules) = (Options::standard(), [rules_a, rules_b], Rules::parse("").unwrap());
-    let asked = pulls::Terms { options: &options, rules: &rules, run_rules: &run_rules, unavailable: &[] };
+    let asked = pulls::Terms { options: &options, mask: options.mask, rules: &rules, run_rules: &run_rules, unavailable: &[] };
     let pull = pulls::OnePull::new(Side::A, &ours, &theirs, &asked).unwrap();
     let notices = Notices::default();
     let all = OneSurvey::of(&pull, 5, &notices).unwrap().totals();
