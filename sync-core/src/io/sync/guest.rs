@@ -439,6 +439,10 @@ impl End for Guest {
         self.learn(applied.identity, applied.seq);
         let problems: Vec<_> = applied.problems.into_iter().map(Into::into).collect();
         problems.iter().for_each(|problem| monitor.problem(problem));
+        let by_itself = (applied.cancelled && !monitor.cancelled()).then(|| {
+            let shown = &self.remote.shown;
+            SyncError::Root(format!("{shown}: the other side was stopped; what was done is recorded. Run again"))
+        });
         Ok(Pulled {
             totals: applied.totals.into(),
             problems,
@@ -446,7 +450,7 @@ impl End for Guest {
             cancelled: applied.cancelled,
             again: applied.again,
             news: applied.news,
-            stopped: applied.stopped.map(|text| SyncError::Guard(escape(text.as_bytes()))),
+            stopped: applied.stopped.map(|text| SyncError::Guard(escape(text.as_bytes()))).or(by_itself),
         })
     }
 
