@@ -178,6 +178,51 @@ fn of_a_copy_of_what_is_already_there_no_content_crosses() -> Result<()> {
     lab.equal()
 }
 
+/// Hears which paths the other side tells of.
+#[derive(Default)]
+struct Ear(std::sync::Mutex<Vec<String>>);
+
+impl sync_core::report::Monitor for Ear {
+    fn item(&self, item: &sync_core::plan::Item, _: usize, _: sync_core::report::Done) {
+        self.0.lock().expect("no panic while it hears").push(item.path.to_string());
+    }
+}
+
+#[test]
+fn who_may_only_bring_hears_of_nothing_that_is_there() -> Result<()> {
+    let big: Vec<u8> = (0..1u64 << 15).flat_map(|number| scattered(number).to_le_bytes()).collect();
+    let lab = Lab::new("", "secret = one\n")?;
+    fs::write(lab.root("b").join("big"), &big)?;
+    fs::write(lab.root("a").join("copy"), &big)?;
+    let wish = || Wish { granted: Some(Mode::ReceiveOnly), ..Wish::default() };
+    let (report, bytes) = lab.well(wish())?;
+    // No signature of a file there comes back, so the copy crosses as a whole, packed to a little more than half.
+    assert!(report.totals[1].created == 1 && bytes > big.len() as u64 / 2, "{bytes} bytes, {report:?}");
+    fs::remove_file(lab.root("a").join("copy"))?;
+    let [near, far] = local_pair([1, 2].map(|key| PublicKey::from_bytes([key; 32])), [7; 32]);
+    let (planned, told) = thread::scope(|scope| {
+        let served = scope.spawn(|| lab.host.serve(far, &|_| Some(Mode::ReceiveOnly), &Silent));
+        let remote = Remote {
+            connection: Arc::new(near),
+            folder: "folder".parse()?,
+            sub: RelPath::root(),
+            shown: "quic://host/folder".into(),
+        };
+        let (a, b) = (Place::Local(lab.root("a")), Place::Remote(remote));
+        let (ear, mut planned) = (Ear::default(), Vec::new());
+        let options = Options { max_delete: None, ..Options::standard() };
+        let mut sync = Sync::open_with(a, b, options, &ear)?;
+        sync.plan(&ear, &mut |_, item| planned.push(item.path.to_string()))?;
+        sync.apply(&ear)?;
+        drop(sync);
+        served.join().expect("the host does not panic")?;
+        Ok::<_, anyhow::Error>((planned, ear.0.into_inner()?))
+    })?;
+    assert!(planned.is_empty() && told.is_empty(), "{planned:?} {told:?}");
+    assert!(!lab.root("b").join("copy").exists() && lab.read("b/secret")? == "one");
+    Ok(())
+}
+
 #[test]
 fn what_is_not_granted_is_refused_and_nothing_is_made() -> Result<()> {
     let lab = Lab::new("x = one\n", "")?;

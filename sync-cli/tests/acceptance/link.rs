@@ -142,6 +142,7 @@ fn kill_and_wait(pid: i32) {
     };
     while runs() {
         let _ = kill_process(process, Signal::KILL);
+        // Somebody else's child: nothing but its entry tells that it has gone.
         std::thread::sleep(Duration::from_millis(1));
     }
 }

@@ -278,6 +278,14 @@ impl<'a> Apply<'a> {
         Ok(applied)
     }
 
+    /// Records durably what was done, where no more steps come because something failed outside. What was staged since is left.
+    ///
+    /// # Errors
+    /// The run as a whole cannot go on.
+    pub fn break_off(mut self) -> Result<(), ApplyError> {
+        self.swapper.save()
+    }
+
     /// Must the batch end before this step?
     fn ends_before(&mut self, step: &Step, bytes: u64) -> bool {
         if let Some(top) = &self.moving_now {

@@ -39,6 +39,8 @@ pub struct RemoteSource {
     connection: Arc<Connection>,
     wait: Duration,
     pack: bool,
+    /// May files here be the bases of deltas? Their signatures tell the other side of them.
+    bases: bool,
     threads: rayon::ThreadPool,
     /// Streams on which nothing is under way.
     idle: Mutex<Vec<Channel>>,
@@ -69,6 +71,7 @@ impl RemoteSource {
             connection,
             wait: CONTENT_WAIT,
             pack: true,
+            bases: true,
             threads,
             idle: Mutex::default(),
             lost: Mutex::default(),
@@ -86,6 +89,12 @@ impl RemoteSource {
     #[must_use]
     pub fn with_packing(self, pack: bool) -> RemoteSource {
         RemoteSource { pack, ..self }
+    }
+
+    /// The other side may not read here: it hears nothing of what is here, signatures least of all, and content comes whole.
+    #[must_use]
+    pub fn without_bases(self) -> RemoteSource {
+        RemoteSource { bases: false, ..self }
     }
 
     /// What crossed the connection so far.
@@ -249,7 +258,8 @@ impl RemoteFeed<'_> {
 
     /// What a file may be made of.
     fn base(&self, wanted: &Wanted) -> Option<Base> {
-        let path = wanted.base.as_ref().filter(|_| wanted.size >= DELTA_MIN && wanted.held == 0)?;
+        let useful = self.source.bases && wanted.size >= DELTA_MIN && wanted.held == 0;
+        let path = wanted.base.as_ref().filter(|_| useful)?;
         Base::open(self.here, path)
     }
 

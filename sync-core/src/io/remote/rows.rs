@@ -37,6 +37,8 @@ pub struct RemoteThere {
     talk: Mutex<Talk>,
     /// Made when content is wanted.
     source: OnceLock<RemoteSource>,
+    /// May the other side hear of files here, by their signatures?
+    bases: bool,
 }
 
 impl RemoteThere {
@@ -48,7 +50,14 @@ impl RemoteThere {
 
     pub(super) fn with_limits(connection: Arc<Connection>, facts: Facts, seq: u64, limits: Limits) -> RemoteThere {
         let talk = Talk { channel: None, also: Arc::default(), answer: None, shelves: Shelves::new(limits), questions: 0 };
-        RemoteThere { connection, facts: Mutex::new((facts, seq)), talk: Mutex::new(talk), source: OnceLock::new() }
+        RemoteThere { connection, facts: Mutex::new((facts, seq)), talk: Mutex::new(talk), source: OnceLock::new(), bases: true }
+    }
+
+    /// The other side may not read here.
+    #[must_use]
+    pub fn without_bases(mut self) -> RemoteThere {
+        self.bases = false;
+        self
     }
 
     /// What it told of itself since. Whatever was kept of its rows goes if anything of this has changed.
@@ -144,6 +153,7 @@ impl There for RemoteThere {
             return Ok(Box::new(source));
         }
         let made = RemoteSource::new(self.connection.clone()).map_err(ChannelError::from)?;
+        let made = if self.bases { made } else { made.without_bases() };
         Ok(Box::new(self.source.get_or_init(|| made)))
     }
 }

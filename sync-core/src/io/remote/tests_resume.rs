@@ -15,7 +15,7 @@ use std::fs;
 use std::io::{Seek as _, Write as _};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const MASK: AttrMask = AttrMask { perms: true, owner: false, times: true };
 const SIZE: usize = 6 << 20;
@@ -74,8 +74,8 @@ fn staged(world: &World) -> Vec<(String, u64)> {
     names.map(|entry| (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().len())).collect()
 }
 
-/// Sends the first bytes of a file and ends the connection.
-fn cut(connection: &Connection, bytes: &[u8], size: u64) {
+/// Sends the first bytes of a file, and ends the connection once `here` holds them.
+fn cut(connection: &Connection, here: &World, bytes: &[u8], size: u64) {
     let mut channel = Channel::new(connection.accept(LONG).unwrap());
     assert!(matches!(channel.receive().unwrap(), Message::FetchRequest(_)));
     channel.send(&Message::FileBegin(FileBegin { file: 0, size, encoding: Encoding::Raw })).unwrap();
@@ -83,11 +83,11 @@ fn cut(connection: &Connection, bytes: &[u8], size: u64) {
         channel.send(&Message::FileData(FileData { data: Data::Plain(piece.into()) })).unwrap();
     }
     channel.flush().unwrap();
-    while connection.traffic().received < 1 {
+    let until = Instant::now() + LONG;
+    while staged(here).iter().all(|(_, len)| *len < bytes.len() as u64) {
+        assert!(Instant::now() < until, "{:?}", staged(here));
         thread::yield_now();
     }
-    // All that was sent is read: the next read of the other side waits.
-    thread::sleep(Duration::from_millis(300));
     connection.close(CloseCode::Failed);
 }
 
@@ -100,7 +100,7 @@ fn what_came_before_the_connection_was_lost_is_not_sent_again() {
     let held = 5 << 20;
     let (near, far) = ends();
     thread::scope(|scope| {
-        scope.spawn(|| cut(&far, &large[..held], SIZE as u64));
+        scope.spawn(|| cut(&far, &here, &large[..held], SIZE as u64));
         let source = RemoteSource::new(near.clone()).unwrap();
         let stopped = create(&here, &there, &source);
         assert!(matches!(stopped, Err(ApplyError::Source(SourceError::Remote(_)))), "{stopped:?}");

@@ -204,7 +204,7 @@ impl Stage {
     /// Brings trees, in parallel. What fails says so in its outcome and leaves nothing behind. A file that finds no room
     /// is not begun. `here` is the root that they are for.
     pub(crate) fn fill(&self, here: &Root, source: &dyn Source, trees: &mut [&mut Tree]) {
-        self.refuse_what_finds_no_room(trees);
+        self.refuse_what_finds_no_room(trees, source.resumes());
         let bringing = Bringing { stage: self, here, source };
         let mut all = || bringing.all(trees, &|tree, asked| self.bring(&bringing, tree, asked));
         match source.threads() {
@@ -213,14 +213,14 @@ impl Stage {
         }
     }
 
-    fn refuse_what_finds_no_room(&self, trees: &mut [&mut Tree]) {
+    fn refuse_what_finds_no_room(&self, trees: &mut [&mut Tree], resumes: bool) {
         // Where it cannot be asked, the copy will tell.
         let Ok((free, _)) = self.dir.space() else { return };
         let mut left = free.saturating_sub(SPARE_BYTES);
         let mut refuse = |incoming: &mut Incoming| {
             let Content::File { size: size @ 1.., hash } = incoming.object.content else { return };
             // What has come of it already takes its room no second time.
-            let held = hash.map_or(0, |hash| Parts::held(&self.dir, &hash, size));
+            let held = hash.filter(|_| resumes).map_or(0, |hash| Parts::held(&self.dir, &hash, size));
             let needed = (size - held).checked_next_multiple_of(BLOCK_BYTES).unwrap_or(u64::MAX);
             match left.checked_sub(needed) {
                 Some(rest) => left = rest,

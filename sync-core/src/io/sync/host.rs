@@ -582,7 +582,8 @@ impl Serving<'_> {
             }
             None => {
                 self.opened.follow(&facts)?;
-                self.there = Some(Arc::new(RemoteThere::new(self.connection.clone(), facts, ready.seq)));
+                let there = RemoteThere::new(self.connection.clone(), facts, ready.seq);
+                self.there = Some(Arc::new(if self.may_hear() { there } else { there.without_bases() }));
             }
         }
         Ok(())
@@ -591,6 +592,11 @@ impl Serving<'_> {
     fn there(&self) -> Result<Arc<RemoteThere>, SyncError> {
         let found = ChannelError::Unexpected { found: "a wish for work", expected: "who asks for it" };
         self.there.clone().ok_or_else(|| self.failed(found))
+    }
+
+    /// May the asker hear of what is here?
+    fn may_hear(&self) -> bool {
+        self.asked.mode != Mode::ReceiveOnly
     }
 
     /// May the asker change anything here?
@@ -607,6 +613,8 @@ impl Serving<'_> {
 
     fn survey(&mut self, items: bool, monitor: &dyn Monitor) -> Result<(), SyncError> {
         let there = self.there()?;
+        // Rows that claim to know and to have deleted everything would be answered by the names of all that is here.
+        let items = items && self.may_hear();
         let unavailable = self.unavailable.concat();
         let Serving { control, end, asked, rules, .. } = self;
         let terms =
@@ -638,11 +646,11 @@ impl Serving<'_> {
         }
         let there = self.there()?;
         let unavailable = self.unavailable.concat();
+        let items = apply.items && self.may_hear();
         let Serving { control, end, asked, rules, .. } = self;
         let terms =
             Terms { options: &asked.options, mask: asked.mask, rules, run_rules: &asked.run_rules, unavailable: &unavailable };
-        let (pulled, told) =
-            while_told(control, monitor, apply.items, |monitor| end.pull(&*there, &terms, apply.number, monitor));
+        let (pulled, told) = while_told(control, monitor, items, |monitor| end.pull(&*there, &terms, apply.number, monitor));
         self.early = told.map_err(|error| self.failed(error))?;
         let Pulled { totals, problems, whole, cancelled, again, news, stopped } = pulled?;
         let state = &self.opened.state;

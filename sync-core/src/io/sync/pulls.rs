@@ -247,7 +247,15 @@ impl<'a> OnePull<'a> {
                 none => none.insert(Apply::new(context, moves.take().unwrap_or_default())?),
             };
             Ok(apply.push(step)?)
-        })?;
+        });
+        let outcome = match outcome {
+            // Where applying itself failed, it has recorded what it could.
+            Err(error @ (SyncError::Source(_) | SyncError::Guard(_))) => {
+                apply.map_or(Ok(()), Apply::break_off)?;
+                return Err(error);
+            }
+            outcome => outcome?,
+        };
         let applied = match apply {
             Some(apply) => apply.finish()?,
             None => Applied { complete: true, ..Applied::default() },
