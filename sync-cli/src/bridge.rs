@@ -56,19 +56,32 @@ impl Bridge {
         let network = Network::new(Identity::open(&home::open()?)?)?;
         let mut bridge = Bridge::start(behind, args, network.identity().id())?;
         let (offer, rest) = bridge.offer()?;
-        let connection = match network.dial(offer.id, &offer.addresses(&behind.host), CALL) {
+        let connected = bridge.connect(&network, (&offer, rest), behind, tell);
+        // What is left of a call that failed holds ssh's pipe open, and ssh would be waited for.
+        drop(network);
+        Ok((bridge, connected?))
+    }
+
+    /// Over UDP, or through the pipe where that does not answer.
+    fn connect(
+        &mut self,
+        network: &Network,
+        (offer, rest): (&Offer, BufReader<ChildStdout>),
+        behind: &Behind,
+        tell: &Tell<'_>,
+    ) -> Result<Arc<Connection>> {
+        match network.dial(offer.id, &offer.addresses(&behind.host), CALL) {
             Ok(connection) => {
                 let connection = Arc::new(connection);
                 end_with(rest, Arc::downgrade(&connection));
-                connection
+                Ok(connection)
             }
             Err(blocked) => {
                 tell(&format!("note: {} does not answer over UDP, and all data goes through ssh: {blocked}", behind.host));
-                let stdin = bridge.stdin.take().context("ssh has no input")?;
-                Arc::new(network.call_through(offer.id, Box::new(rest), Box::new(stdin), THROUGH)?)
+                let stdin = self.stdin.take().context("ssh has no input")?;
+                Ok(Arc::new(network.call_through(offer.id, Box::new(rest), Box::new(stdin), THROUGH)?))
             }
-        };
-        Ok((bridge, connection))
+        }
     }
 
     fn start(behind: &Behind, args: &RunArgs, own: Id) -> Result<Bridge> {

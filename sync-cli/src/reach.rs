@@ -36,17 +36,18 @@ pub(crate) fn reach(args: &RunArgs, interrupt: &Interrupt, tell: &Tell<'_>) -> R
     interrupt.end_at_once_during(|| {
         let (mut names, mut bridges) = (args.reach.peers.iter(), Vec::new());
         let mut place = |root: &Location| -> Result<Place> {
-            let (connection, folder, sub) = match root {
+            let (connection, folder, sub, vouched) = match root {
                 Location::Local(path) => return Ok(Place::Local(path.clone())),
-                Location::Quic(exported) => (call(exported, names.next())?, exported.folder.clone(), exported.sub.clone()),
+                Location::Quic(exported) => (call(exported, names.next())?, exported.folder.clone(), exported.sub.clone(), None),
                 Location::Ssh(behind) => {
                     let opened = Bridge::open(behind, args, tell);
                     let (bridge, connection) = opened.with_context(|| format!("cannot reach {root}"))?;
                     bridges.push(bridge);
-                    (connection, bridge::FOLDER.parse()?, RelPath::root())
+                    // The other side's key is made for this run: who it is, ssh knows.
+                    (connection, bridge::FOLDER.parse()?, RelPath::root(), Some(behind.destination.clone()))
                 }
             };
-            Ok(Place::Remote(Remote { connection, folder, sub, shown: root.to_string() }))
+            Ok(Place::Remote(Remote { connection, folder, sub, shown: root.to_string(), vouched }))
         };
         let places = [place(roots[0])?, place(roots[1])?];
         Ok(Reached { places, bridges })

@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 use sync_core::io::link::{Connection, Identity, LinkError, Network, local_pair};
+use sync_core::io::state::{Peer, Pending, State};
 use sync_core::io::sync::{Export, Host, HostOptions, Options, Place, Policy, Remote, Report, Side, Sync, SyncError};
+use sync_core::knowledge::ReplicaId;
 use sync_core::path::RelPath;
 use sync_core::peer::{Mode, PublicKey};
 use sync_core::report::Silent;
@@ -31,11 +33,13 @@ struct Wish {
     granted: Option<Mode>,
     /// Is the remote root the first?
     turned: bool,
+    /// The asking machine.
+    key: u8,
 }
 
 impl Default for Wish {
     fn default() -> Wish {
-        Wish { options: Options::standard(), folder: "folder", sub: "", granted: Some(Mode::TwoWay), turned: false }
+        Wish { options: Options::standard(), folder: "folder", sub: "", granted: Some(Mode::TwoWay), turned: false, key: 1 }
     }
 }
 
@@ -66,7 +70,7 @@ impl Lab {
 
     /// One run over a connection within this process: what the asker got, and what the host said.
     fn run(&self, wish: Wish) -> (Result<(Report, u64), SyncError>, Result<(), SyncError>) {
-        let keys = [1, 2].map(|key| PublicKey::from_bytes([key; 32]));
+        let keys = [wish.key, 2].map(|key| PublicKey::from_bytes([key; 32]));
         let [near, far] = local_pair(keys, [7; 32]);
         self.run_over(near, far, wish)
     }
@@ -86,18 +90,38 @@ impl Lab {
     }
 
     fn ask(&self, near: Connection, wish: Wish) -> Result<(Report, u64), SyncError> {
-        let remote = Remote {
-            connection: Arc::new(near),
-            folder: wish.folder.parse().expect("a name"),
-            sub: RelPath::parse(wish.sub.as_bytes()).expect("a path"),
-            shown: "quic://host/folder".into(),
-        };
-        let (a, b) = (Place::Local(self.root("a")), Place::Remote(remote));
+        let (a, b) = (Place::Local(self.root("a")), Place::Remote(self.remote(near, &wish)));
         let (a, b) = if wish.turned { (b, a) } else { (a, b) };
         let mut sync = Sync::open_with(a, b, wish.options, &Silent)?;
         let report = sync.apply(&Silent)?;
         let traffic = sync.traffic();
         Ok((report, traffic.sent + traffic.received))
+    }
+
+    fn remote(&self, near: Connection, wish: &Wish) -> Remote {
+        Remote {
+            connection: Arc::new(near),
+            folder: wish.folder.parse().expect("a name"),
+            sub: RelPath::parse(wish.sub.as_bytes()).expect("a path"),
+            shown: "quic://host/folder".into(),
+            vouched: None,
+        }
+    }
+
+    /// A run that only looks: what would be created on each side, and what the host said.
+    fn run_dry(&self, wish: Wish) -> (Result<[u64; 2], SyncError>, Result<(), SyncError>) {
+        let [near, far] = local_pair([wish.key, 2].map(|key| PublicKey::from_bytes([key; 32])), [7; 32]);
+        thread::scope(|scope| {
+            let granted = wish.granted;
+            let served = scope.spawn(move || self.host.serve(far, &|_| granted, &Silent));
+            let look = || {
+                let (a, b) = (Place::Local(self.root("a")), Place::Remote(self.remote(near, &wish)));
+                let mut sync = Sync::open_with(a, b, wish.options.clone(), &Silent)?;
+                Ok(sync.count(&Silent)?.totals.map(|totals| totals.created))
+            };
+            let looked = look();
+            (looked, served.join().expect("the host does not panic"))
+        })
     }
 
     /// A run that goes well on both sides.
@@ -207,6 +231,7 @@ fn who_may_only_bring_hears_of_nothing_that_is_there() -> Result<()> {
             folder: "folder".parse()?,
             sub: RelPath::root(),
             shown: "quic://host/folder".into(),
+            vouched: None,
         };
         let (a, b) = (Place::Local(lab.root("a")), Place::Remote(remote));
         let (ear, mut planned) = (Ear::default(), Vec::new());
@@ -277,6 +302,143 @@ fn a_part_of_a_folder_is_a_root_and_no_link_leads_out_of_it() -> Result<()> {
 }
 
 #[test]
+fn a_part_that_was_never_a_root_is_made_one_by_nobody_who_only_reads_and_never_within_a_root() -> Result<()> {
+    let lab = Lab::new("x = one\n", "sub/\nsub/deep/\nsub/deep/y = two\nother/\n")?;
+    let wish = |sub, granted| Wish { sub, granted: Some(granted), ..Wish::default() };
+    let told = lab.run(wish("sub", Mode::SendOnly)).0.err().context("it was refused")?.to_string();
+    assert!(told.contains("sub in folder was never synchronised") && told.contains("send-only"), "{told}");
+    assert!(!lab.root("b/sub/.driftless").exists() && !lab.root("a/.driftless").exists());
+    // To look makes nothing.
+    let options = Options { dry_run: true, ..Options::standard() };
+    let (looked, _) = lab.run_dry(Wish { options, ..wish("sub", Mode::SendOnly) });
+    assert_eq!(looked?, [2, 1]);
+    assert!(!lab.root("b/sub/.driftless").exists());
+    assert!(lab.well(wish("sub", Mode::TwoWay))?.0.in_sync);
+    // A root by now.
+    assert!(lab.well(wish("sub", Mode::SendOnly))?.0.in_sync);
+    for sub in ["sub/deep", "sub/x"] {
+        let told = lab.run(wish(sub, Mode::TwoWay)).0.err().context("it was refused")?.to_string();
+        assert!(!lab.root("b/sub/deep/.driftless").exists(), "{told}");
+        assert!(sub != "sub/deep" || told.contains("sub/deep lies in sub in folder, which is a root already"), "{told}");
+    }
+    fs::remove_dir_all(lab.root("a/.driftless"))?;
+    lab.well(wish("", Mode::TwoWay))?;
+    let told = lab.run(wish("other", Mode::TwoWay)).0.err().context("it was refused")?.to_string();
+    assert!(told.contains("other lies in folder, which is a root already") && told.contains("--path other"), "{told}");
+    Ok(())
+}
+
+/// All that a root remembers of others: their records, and what is open with each.
+fn remembered(root: &std::path::Path) -> Result<Vec<(ReplicaId, Peer, Vec<Pending>)>> {
+    let state = State::open(&root.join(".driftless"), Options::standard().mask)?;
+    state.peers()?.into_iter().map(|(id, peer)| Ok((id, peer, state.pending(id)?))).collect()
+}
+
+fn replica(root: &std::path::Path) -> Result<ReplicaId> {
+    Ok(State::open(&root.join(".driftless"), Options::standard().mask)?.id())
+}
+
+#[test]
+fn what_one_machine_told_of_a_replica_no_other_one_alters() -> Result<()> {
+    let lab = Lab::new("x = one\n", "")?;
+    lab.well(Wish::default())?;
+    lab.write("a/x", "ours")?;
+    lab.write("b/x", "theirs")?;
+    lab.well(Wish::default())?;
+    let before = remembered(&lab.root("b"))?;
+    let id = replica(&lab.root("a"))?;
+    assert!(before.len() == 1 && before[0].0 == id && before[0].2.len() == 1, "{before:?}");
+    // Another machine speaks for the same replica: a disk that moved, a new key, or a lie.
+    lab.write("a/y", "from the other machine")?;
+    fs::remove_file(lab.root("a").join("x"))?;
+    fs::copy(lab.root("b").join("x"), lab.root("a").join("x"))?;
+    lab.well(Wish { key: 3, ..Wish::default() })?;
+    assert_eq!(lab.read("b/y")?, "from the other machine");
+    let after = remembered(&lab.root("b"))?;
+    assert!(after.len() == 2 && after.contains(&before[0]), "{after:?}");
+    // And the first one goes on from where it was.
+    lab.write("a/z", "from the first machine")?;
+    for key in [1, 3, 1] {
+        assert!(lab.well(Wish { key, ..Wish::default() })?.0.in_sync);
+        assert_eq!(remembered(&lab.root("b"))?.len(), 2);
+    }
+    lab.equal()?;
+    // A run between roots of one machine is another speaker too.
+    drop(Sync::open(&lab.root("a"), &lab.root("b"), Options::standard(), &Silent)?.apply(&Silent)?);
+    lab.equal()
+}
+
+#[test]
+fn a_copy_of_a_root_that_bears_its_identity_is_told_and_takes_none_from_it() -> Result<()> {
+    let lab = Lab::new("x = one\n", "")?;
+    lab.well(Wish::default())?;
+    let id = replica(&lab.root("b"))?;
+    let copy = |known: bool| -> Result<()> {
+        fs::remove_dir_all(lab.root("a"))?;
+        fs::create_dir_all(lab.root("a/.driftless"))?;
+        for name in ["x", ".driftless/state.db", ".driftless/marker"] {
+            fs::copy(lab.root("b").join(name), lab.root("a").join(name))?;
+        }
+        if known {
+            // As after the clone of a whole machine, which nothing tells from the first one.
+            State::open(&lab.root("a/.driftless"), Options::standard().mask)?.record_place()?;
+        }
+        Ok(())
+    };
+    // A copy that knows that it is one takes another identity by itself.
+    copy(false)?;
+    assert!(lab.well(Wish::default())?.0.in_sync);
+    assert!(replica(&lab.root("b"))? == id && replica(&lab.root("a"))? != id);
+    copy(true)?;
+    assert_eq!(replica(&lab.root("a"))?, id);
+    lab.write("a/y", "new")?;
+    for _ in 0..2 {
+        let told = lab.run(Wish::default()).0.err().context("it was stopped")?;
+        assert!(matches!(&told, SyncError::Guard(text) if text.contains("bears the identity of")), "{told}");
+        assert!(replica(&lab.root("b"))? == id && !lab.root("b/y").exists());
+    }
+    let options = Options { rejoin: true, ..Options::standard() };
+    assert!(lab.well(Wish { options, ..Wish::default() })?.0.in_sync);
+    assert_ne!(replica(&lab.root("a"))?, replica(&lab.root("b"))?);
+    assert!(lab.well(Wish::default())?.0.in_sync);
+    lab.equal()
+}
+
+#[test]
+fn a_run_ends_with_the_grant_under_which_it_began() -> Result<()> {
+    for now in [None, Some(Mode::ReceiveOnly)] {
+        // Something to bring, something to fetch, or nothing but to wait for what the user says.
+        for (a, b, apply) in [("x = one\n", "", true), ("", "x = one\n", true), ("x = one\n", "", false)] {
+            if !apply && now.is_some() {
+                continue;
+            }
+            let lab = Lab::new(a, b)?;
+            let granted = std::sync::Mutex::new(Some(Mode::TwoWay));
+            let [near, far] = local_pair([1, 2].map(|key| PublicKey::from_bytes([key; 32])), [7; 32]);
+            thread::scope(|scope| {
+                let grants = |_: &sync_core::peer::Name| *granted.lock().expect("no panic while it is held");
+                let host = &lab.host;
+                let served = scope.spawn(move || host.serve(far, &grants, &Silent));
+                let remote = lab.remote(near, &Wish::default());
+                let (a, b) = (Place::Local(lab.root("a")), Place::Remote(remote));
+                let mut sync = Sync::open_with(a, b, Options::standard(), &Silent)?;
+                *granted.lock().expect("no panic while it is held") = now;
+                if apply {
+                    let told = sync.apply(&Silent).err().context("it was refused")?.to_string();
+                    assert!(told.contains("the grant of folder to this machine"), "{told}");
+                    drop(sync);
+                }
+                let served = served.join().expect("the host does not panic").err().context("it ended")?.to_string();
+                assert!(served.contains("while its run was under way"), "{served}");
+                Ok::<_, anyhow::Error>(())
+            })?;
+            assert!(!(lab.root("a/x").exists() && lab.root("b/x").exists()));
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn a_deleted_root_stops_the_run_before_anything_is_changed() -> Result<()> {
     let lab = Lab::new("x = one\ny = two\nz = three\n", "")?;
     lab.well(Wish::default())?;
@@ -325,7 +487,7 @@ fn two_roots_on_other_machines_meet_through_this_one() -> Result<()> {
         let ([to_a, at_a], [to_b, at_b]) = (local_pair([keys[0], keys[1]], [7; 32]), local_pair([keys[0], keys[2]], [8; 32]));
         let remote = |connection, shown: &str| {
             let (connection, folder, shown) = (Arc::new(connection), "folder".parse().expect("a name"), shown.to_owned());
-            Place::Remote(Remote { connection, folder, sub: RelPath::root(), shown })
+            Place::Remote(Remote { connection, folder, sub: RelPath::root(), shown, vouched: None })
         };
         thread::scope(|scope| {
             let served = [

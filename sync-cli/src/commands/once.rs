@@ -41,20 +41,26 @@ pub(super) fn serve(host: &Host, caller: Id, listen: Option<SocketAddr>, interru
     match wait(&listener, &through_ssh, &monitor)? {
         Came::Nobody if interrupt.asked() && !interrupt.is_term() => Ok(Exit::Interrupted),
         Came::Nobody => Ok(Exit::InSync),
-        Came::OverUdp(connection) => answer(host, connection, &monitor),
-        Came::ThroughSsh(first) => {
-            let (reader, writer) = pipe(first).context("cannot use the pipe of ssh")?;
-            let connection = network.answer_through(caller, reader, writer, CALL)?;
-            answer(host, connection, &monitor)
-        }
+        Came::OverUdp(connection) => match (answer(host, connection, &monitor), through_ssh.try_recv()) {
+            // The last packet of the handshake was lost, or came too late: the caller has given UDP up.
+            (Exit::CouldNotRun, Ok(first)) => answer_through((host, &network, caller), first, &monitor),
+            (exit, _) => Ok(exit),
+        },
+        Came::ThroughSsh(first) => answer_through((host, &network, caller), first, &monitor),
     }
 }
 
+fn answer_through((host, network, caller): (&Host, &Network, Id), first: Vec<u8>, monitor: &Attendant<'_>) -> Result<Exit> {
+    let (reader, writer) = pipe(first).context("cannot use the pipe of ssh")?;
+    let connection = network.answer_through(caller, reader, writer, CALL)?;
+    Ok(answer(host, connection, monitor))
+}
+
 /// ssh let the caller in: the account that it came to bounds what it may do.
-fn answer(host: &Host, connection: Connection, monitor: &Attendant<'_>) -> Result<Exit> {
+fn answer(host: &Host, connection: Connection, monitor: &Attendant<'_>) -> Exit {
     // The caller hears of errors over the connection. If that is gone, stderr leads nowhere either.
     let served = host.serve(connection, &|_| Some(Mode::TwoWay), monitor);
-    Ok(if served.is_ok() { Exit::InSync } else { Exit::CouldNotRun })
+    if served.is_ok() { Exit::InSync } else { Exit::CouldNotRun }
 }
 
 /// How the caller came.

@@ -5,7 +5,6 @@ use crate::pair::stderr;
 use rustix::process::Signal;
 use serde_json::Value;
 use std::net::UdpSocket;
-use std::time::{Duration, Instant};
 
 /// A server of folder `hot`, and a machine that knows it as `server`.
 fn acquainted(grants: &[&str]) -> (Machine, Machine) {
@@ -79,15 +78,14 @@ fn a_peer_is_found_by_its_address_or_by_its_name() {
 }
 
 #[test]
-fn a_server_that_is_not_there_is_told_in_time() {
+fn a_server_that_is_not_there_is_told() {
     let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap().to_string();
     let laptop = Machine::new();
     laptop.knows("server", &Machine::new(), &[&address]);
-    let start = Instant::now();
+    // That the wait which is asked for ends it, and no later one, the tests of the link show.
     let told = stderr(&laptop.sync("hot", &format!("quic://{address}/hot"), &[]).code(3));
     assert!(told.contains("cannot reach the peer server") && told.contains("no answer"), "{told}");
-    assert!(start.elapsed() < Duration::from_secs(20));
     assert!(!laptop.folder("hot").join(".driftless").exists());
 }
 

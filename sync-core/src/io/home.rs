@@ -3,6 +3,7 @@
 //! Not below any root, and therefore with plain paths; but nothing in it is read through a link, and a key that others may read
 //! is refused.
 
+use crate::io::mutex::lock;
 use crate::peer::{Book, BookError};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, fsync, open, rename};
 use rustix::process::geteuid;
@@ -10,7 +11,7 @@ use std::fs::{DirBuilder, File, Metadata};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -216,7 +217,7 @@ impl KnownPeers {
     /// Who is known now. With an error if the file has become unreadable: then those count that were known before, and
     /// nothing more is said until it changes again.
     pub fn now(&self) -> (Arc<Book>, Option<HomeError>) {
-        let mut last = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = lock(&self.read);
         let error = self.refresh(&mut last).err();
         (Arc::clone(&last.book), error)
     }

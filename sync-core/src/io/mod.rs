@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods)]
 
 pub mod kill;
+mod mutex;
 pub mod fs;
 pub mod state;
 pub mod scan;
@@ -9,6 +10,7 @@ pub mod home;
 pub mod link;
 pub mod channel;
 pub mod source;
+pub mod speaker;
 pub mod there;
 pub mod stage;
 pub mod apply;

@@ -4,6 +4,7 @@ use crate::entry::{Digest, Hash, Kind, Signature};
 use crate::io::channel::ChannelError;
 use crate::io::fs::{COARSE_CLOCK_NS, Dir, FsError, Root, coarse_now_ns, copy_hashed, file_signature, hash_file};
 use crate::io::kill::kill_point;
+use crate::io::mutex::lock;
 use crate::io::scan::ScanError;
 use crate::io::state::{Batch, Known, State, StateError};
 use crate::knowledge::Vector;
@@ -13,7 +14,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read as _, Seek as _};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 /// Bytes read at a time.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -360,11 +361,6 @@ impl Source for LocalSource<'_> {
         }
         Ok(())
     }
-}
-
-/// A thread that panicked under the lock left a complete list: every change of it is one push or one removal.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use crate::entry::Digest;
 use crate::io::source::{Source, SourceError};
+use crate::io::speaker::Speaker;
 use crate::io::state::{Decision, State, StateError};
 use crate::knowledge::{ReplicaId, Vector};
 use crate::path::RelPath;
@@ -18,6 +19,8 @@ pub struct Facts {
     pub passing: bool,
     /// Where it is, by which it is recognised when it comes under another identity.
     pub location: Vec<u8>,
+    /// Who says all this.
+    pub speaker: Speaker,
 }
 
 /// A user's decision about one conflict that is still about the version which stands at the deciding root.
@@ -91,7 +94,8 @@ pub fn version(state: &State, path: &RelPath) -> Result<Vec<u8>, StateError> {
     Ok(m.iter().flat_map(|event| [&event.replica.0[..], &event.counter.to_le_bytes()].concat()).collect())
 }
 
-/// Conflicts with a replica that were decided in this state, and whose version here is still the one that was decided on.
+/// Conflicts that were decided in this state with the replica of the record `with`, and whose version here is still the one that
+/// was decided on.
 ///
 /// # Errors
 /// The state cannot be read.

@@ -142,7 +142,7 @@ impl Pull {
             let (of, filter) = match self.phase {
                 Phase::RootThere => (End::There, self.terms.filter(&root, false)),
                 // The header alone.
-                _ => (End::Here, Filter::Since { after: u64::MAX, also: Arc::default() }),
+                _ => (End::Here, Filter::header()),
             };
             return Some(Poll::List { of, path: root, filter });
         };

@@ -5,6 +5,7 @@ use super::pipe::{self, Pipe};
 use super::quic::{Quic, describe, peer_key};
 use super::tls::{self, Admits, Purpose, Seen, Trust};
 use super::{Attempt, CloseCode, Connection, LinkError};
+use crate::io::mutex::{get_mut, lock};
 use crate::peer::{Address, Id};
 use quinn::{ConnectionError, Endpoint, EndpointConfig, Incoming, TokioRuntime, TransportErrorCode, VarInt};
 use socket2::SockRef;
@@ -12,7 +13,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -69,8 +70,8 @@ impl Drop for Inner {
     /// Tells the other ends. Names that are being resolved are not waited for.
     fn drop(&mut self) {
         let Some(runtime) = self.runtime.take() else { return };
-        let dialling = std::mem::take(self.dialling.get_mut().unwrap_or_else(PoisonError::into_inner));
-        let piped = std::mem::take(self.piped.get_mut().unwrap_or_else(PoisonError::into_inner));
+        let dialling = std::mem::take(get_mut(&mut self.dialling));
+        let piped = std::mem::take(get_mut(&mut self.piped));
         dialling.into_iter().flatten().chain(piped).for_each(|endpoint| end(&runtime, &endpoint));
         runtime.shutdown_background();
     }
@@ -233,10 +234,6 @@ impl Network {
     fn runtime(&self) -> &Runtime {
         self.0.runtime.as_ref().expect("the runtime is taken only when nobody holds the network any more")
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn socket(address: SocketAddr) -> std::io::Result<UdpSocket> {

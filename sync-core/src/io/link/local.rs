@@ -5,11 +5,12 @@ use super::{
     CloseCode, Connection, Inner, LinkError, ReadInner, Reader, STREAM_WINDOW, STREAMS, Stream, Traffic, WriteInner, Writer,
     too_long,
 };
+use crate::io::mutex::lock;
 use crate::peer::PublicKey;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// A pair of connected ends; each end sees the other one's key. The exported secrets come from `secret`.
@@ -54,10 +55,6 @@ impl Shared {
     fn ended(&self) -> bool {
         lock(&self.state).closed.is_some()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One end.

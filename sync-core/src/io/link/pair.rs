@@ -3,11 +3,12 @@
 use super::endpoint::{Listener, Network};
 use super::tls::{Purpose, Trust};
 use super::{CloseCode, Connection, LinkError, Stream};
+use crate::io::mutex::{into_inner, lock};
 use crate::pairing::{Asking, Binding, Code, Desk, HEAD_BYTES, LIFETIME, Message, Refusal};
 use crate::peer::{Address, Name, PublicKey};
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -214,7 +215,7 @@ impl PairingDesk {
     }
 
     fn desk(&self) -> MutexGuard<'_, Desk> {
-        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.desk)
     }
 
     /// Waits until the code is used, burnt or expired. Who says nothing or nonsense costs nothing but its own connection.
@@ -225,7 +226,7 @@ impl PairingDesk {
                 scope.spawn(|| self.work(own, &outcome));
             }
         });
-        let outcome = outcome.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let outcome = into_inner(outcome);
         outcome.unwrap_or(Err(Refusal::Expired.into()))
     }
 
@@ -236,7 +237,7 @@ impl PairingDesk {
             let mut decided = false;
             let result = self.answer(&connection, own, &mut decided);
             if decided {
-                *outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+                *lock(&outcome) = Some(result);
                 // The others end at once, whatever they wait for.
                 self.listener.close();
                 return;

@@ -3,6 +3,7 @@
 //!
 //! A pipe loses nothing, so a packet that finds it full waits at its sender.
 
+use crate::io::mutex::lock;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use std::collections::VecDeque;
@@ -47,7 +48,7 @@ struct State {
 impl Queue {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Each change is a push, a pop or a flag: also after a panic the queue is whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {

@@ -3,6 +3,7 @@
 use super::identity::Identity;
 use super::pipe::PACKET;
 use super::{CONNECTION_WINDOW, IDLE, LinkError, Measuring, STREAM_WINDOW, STREAMS};
+use crate::io::mutex::lock;
 use crate::peer::{Id, PublicKey};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{ClientConfig, MtuDiscoveryConfig, ServerConfig, TransportConfig, VarInt};
@@ -16,7 +17,7 @@ use rustls::version::TLS13;
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use std::collections::BTreeSet;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// How often a silent connection says that it is alive.
@@ -104,7 +105,7 @@ impl Pinned {
     fn check(&self, certificate: &CertificateDer<'_>, others: &[CertificateDer<'_>]) -> Result<(), Error> {
         let key = key_of(certificate).filter(|_| others.is_empty());
         let key = key.ok_or(Error::InvalidCertificate(CertificateError::BadEncoding))?;
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(key);
+        *lock(&self.seen) = Some(key);
         match self.trust.admits(&key.id()) {
             true => Ok(()),
             false => Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure)),

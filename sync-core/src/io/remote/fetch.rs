@@ -9,13 +9,14 @@ use crate::entry::Digest;
 use crate::io::channel::{Channel, ChannelError};
 use crate::io::fs::Root;
 use crate::io::link::{Connection, LinkError, Traffic};
+use crate::io::mutex::lock;
 use crate::io::source::{Feed, Fetched, Source, SourceError, Wanted};
 use crate::path::RelPath;
 use crate::wire::{self, DigestRequest, FetchRequest, Message};
 use std::fs::File;
 use std::io::Seek as _;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// How long the other side may take to say anything of a file: it may have to read all of it before. A connection that is
@@ -281,9 +282,4 @@ impl RemoteFeed<'_> {
         }
         Ok(answer)
     }
-}
-
-/// A thread that panicked under the lock left a complete list: every change of it is one push or one removal.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

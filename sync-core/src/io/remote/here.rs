@@ -1,17 +1,18 @@
 //! A root of this machine as the other side of a pull, and as what is answered from.
 
+use super::gate::Gate;
 use crate::entry::Digest;
 use crate::io::fs::Root;
 use crate::io::scan;
 use crate::io::source::{LocalSource, Source, SourceError};
-use crate::io::state::State;
+use crate::io::speaker::{self, Speaker};
+use crate::io::state::{State, StateError};
 use crate::io::there::{Decided, Facts, There, decided};
 use crate::knowledge::ReplicaId;
 use crate::path::RelPath;
 use crate::report::Monitor;
 use crate::store::{Filter, Listing};
 use crate::wire::Identity;
-use std::sync::Arc;
 
 /// A root of this machine.
 pub struct Here<'a> {
@@ -25,15 +26,26 @@ pub struct Here<'a> {
     pub passing: bool,
     /// Where it is, by which another root recognises it.
     pub location: Vec<u8>,
-    /// May the other side read here? One that may only give is told nothing.
-    pub may_read: bool,
+    /// Who asks.
+    pub asker: Speaker,
+    /// In a run that only looks: what is open with the first record still stands under the second one.
+    pub stands_for: Option<(ReplicaId, ReplicaId)>,
+    /// Lets questions of another machine in; `None`: there are none.
+    pub gate: Option<&'a Gate<'a>>,
+}
+
+/// Who a state is, and the newest event that it made.
+///
+/// # Errors
+/// The state cannot be written.
+pub fn identity(state: &State) -> Result<Identity, StateError> {
+    Ok(Identity { replica: state.id(), instance: state.instance(), counter: state.counter(), nonce: state.nonce()? })
 }
 
 impl There for Here<'_> {
     fn facts(&self) -> Result<Facts, SourceError> {
-        let (replica, instance, counter) = (self.state.id(), self.state.instance(), self.state.counter());
-        let identity = Identity { replica, instance, counter, nonce: self.state.nonce()? };
-        Ok(Facts { identity, passing: self.passing, location: self.location.clone() })
+        let identity = identity(self.state)?;
+        Ok(Facts { identity, passing: self.passing, location: self.location.clone(), speaker: Speaker::Here })
     }
 
     fn make_durable(&self) -> Result<(), SourceError> {
@@ -45,8 +57,7 @@ impl There for Here<'_> {
     }
 
     fn digest(&self, dir: &RelPath) -> Result<Digest, SourceError> {
-        // No names: the listing carries the digest and no rows.
-        Ok(self.state.listing(dir, &Filter::Only(Arc::default()))?.digest)
+        Ok(self.state.listing(dir, &Filter::header())?.digest)
     }
 
     fn rehash(&self, paths: &[RelPath], monitor: &dyn Monitor) -> Result<(), SourceError> {
@@ -56,7 +67,9 @@ impl There for Here<'_> {
     }
 
     fn decided(&self, with: ReplicaId) -> Result<Vec<Decided>, SourceError> {
-        Ok(decided(self.state, with)?)
+        let record = speaker::record(self.state, with, &self.asker)?;
+        let record = self.stands_for.filter(|(new, _)| *new == record).map_or(record, |(_, old)| old);
+        Ok(decided(self.state, record)?)
     }
 
     fn source(&self) -> Result<Box<dyn Source + '_>, SourceError> {

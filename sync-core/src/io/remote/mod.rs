@@ -7,6 +7,7 @@ mod base;
 mod content;
 mod fetch;
 mod follow;
+mod gate;
 mod here;
 mod receive;
 mod respond;
@@ -22,6 +23,7 @@ mod tests_delta;
 mod tests_resume;
 
 pub use fetch::{CONTENT_WAIT, REQUESTS, RemoteSource};
-pub use here::Here;
+pub use gate::{Allowed, Gate};
+pub use here::{Here, identity};
 pub use respond::{PATIENCE, respond};
 pub use rows::RemoteThere;

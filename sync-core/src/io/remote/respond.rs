@@ -2,6 +2,7 @@
 
 use super::content;
 use super::follow::Follow;
+use super::gate::Gate;
 use super::here::Here;
 use crate::entry::Content;
 use crate::io::channel::{Channel, ChannelError};
@@ -16,7 +17,9 @@ use crate::wire::{
     ListingEnd, Message, Piece, Refusal,
 };
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// How long the other side may be busy between two questions, or before it reads the answer to one: it may be bringing large
@@ -53,9 +56,12 @@ pub fn respond(stream: Stream, here: &Here<'_>) -> Result<(), ChannelError> {
 fn converse(channel: &mut Channel, here: &Here<'_>) -> Result<(), ChannelError> {
     let mut also = Arc::default();
     while let Some(question) = channel.next_or_end()? {
+        let _asked = match here.gate.map(Gate::enter).transpose() {
+            Ok(asked) => asked,
+            Err(why) => return channel.refuse(Refusal::NotGranted, why),
+        };
         match question {
             Message::Also(told) => told.add_to(Arc::make_mut(&mut also))?,
-            _ if !here.may_read => return channel.refuse(Refusal::NotGranted, "this machine may not read the folder"),
             Message::ListRequest(request) => list(channel, here, &request, &also)?,
             Message::DigestRequest(request) => {
                 let digest = here.digest(&request.path).map_err(failed)?;
@@ -125,9 +131,9 @@ fn send(channel: &mut Channel, listing: crate::store::Listing) -> Result<(), Cha
 fn hash(channel: &mut Channel, here: &Here<'_>, request: &HashRequest) -> Result<(), ChannelError> {
     for (number, paths) in request.paths.chunks(HASHES).enumerate() {
         let first = (number * HASHES) as u32;
-        let beat = Beat::new(channel, first);
-        let read = scan::rehash(here.root, here.state, paths, here.granularity_ns, &beat);
-        beat.finish()?;
+        let read = while_beating(channel, first, BEAT, |monitor| {
+            scan::rehash(here.root, here.state, paths, here.granularity_ns, monitor)
+        })?;
         let problems: BTreeMap<RelPath, String> =
             read.map_err(failed)?.into_iter().map(|problem| (problem.path, problem.error)).collect();
         let results: Result<Vec<_>, _> = paths.iter().map(|path| result(here, path, &problems)).collect();
@@ -150,45 +156,121 @@ fn result(here: &Here<'_>, path: &RelPath, problems: &BTreeMap<RelPath, String>)
     })
 }
 
-/// Tells the other side, while files are read, that this goes on; and stops where nobody listens any more.
-struct Beat<'a> {
-    inner: Mutex<Beating<'a>>,
+/// Tells the other side, while files are read, that this goes on: by the clock, since a single read of a slow disk may take longer than
+/// the other side waits. The work hears of it when nobody listens any more.
+fn while_beating<T>(
+    channel: &mut Channel,
     first: u32,
+    every: Duration,
+    work: impl FnOnce(&dyn Monitor) -> T,
+) -> Result<T, ChannelError> {
+    let beat = Beat { stopped: AtomicBool::new(false), over: AtomicBool::new(false) };
+    thread::scope(|scope| {
+        let beating = scope.spawn(|| beat.tell(channel, first, every));
+        // Should the work panic, the beat must end all the same.
+        let end = EndOf { over: &beat.over, thread: beating.thread().clone() };
+        let done = work(&beat);
+        drop(end);
+        // A panic there is a defect: it goes on in this thread.
+        beating.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map(|()| done)
+    })
 }
 
-struct Beating<'a> {
-    channel: &'a mut Channel,
-    last: Instant,
-    failed: Option<ChannelError>,
+struct Beat {
+    /// Nobody listens any more.
+    stopped: AtomicBool,
+    over: AtomicBool,
 }
 
-impl<'a> Beat<'a> {
-    fn new(channel: &'a mut Channel, first: u32) -> Beat<'a> {
-        Beat { inner: Mutex::new(Beating { channel, last: Instant::now(), failed: None }), first }
+struct EndOf<'a> {
+    over: &'a AtomicBool,
+    thread: thread::Thread,
+}
+
+impl Drop for EndOf<'_> {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Release);
+        self.thread.unpark();
     }
-
-    fn finish(self) -> Result<(), ChannelError> {
-        let inner = self.inner.into_inner().unwrap_or_else(PoisonError::into_inner);
-        inner.failed.map_or(Ok(()), Err)
-    }
 }
 
-impl Monitor for Beat<'_> {
-    fn advance(&self, _: u64, _: u64) {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if inner.failed.is_some() || inner.last.elapsed() < BEAT {
-            return;
+impl Beat {
+    fn tell(&self, channel: &mut Channel, first: u32, every: Duration) -> Result<(), ChannelError> {
+        let mut last = Instant::now();
+        while !self.over.load(Ordering::Acquire) {
+            thread::park_timeout(every.saturating_sub(last.elapsed()));
+            if last.elapsed() < every {
+                continue;
+            }
+            last = Instant::now();
+            let nothing = Message::Hashed(Hashed { first, results: Vec::new() });
+            let told = channel.send(&nothing).and_then(|()| channel.flush());
+            if told.is_err() {
+                self.stopped.store(true, Ordering::Release);
+                return told;
+            }
         }
-        let nothing = Message::Hashed(Hashed { first: self.first, results: Vec::new() });
-        inner.failed = inner.channel.send(&nothing).and_then(|()| inner.channel.flush()).err();
-        inner.last = Instant::now();
+        Ok(())
     }
+}
 
+impl Monitor for Beat {
     fn problem(&self, _: &Problem) {
         // It is part of the answer.
     }
 
     fn cancelled(&self) -> bool {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).failed.is_some()
+        self.stopped.load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::link::local_pair;
+    use crate::peer::PublicKey;
+    use std::sync::mpsc;
+
+    fn ends() -> [Channel; 2] {
+        let [near, far] = local_pair([1, 2].map(|key| PublicKey::from_bytes([key; 32])), [3; 32]);
+        let mut near = Channel::new(near.open(PATIENCE).unwrap());
+        // A stream is there for the other side once something was sent on it.
+        near.send(&Message::Cancel(wire::Nothing)).unwrap();
+        near.flush().unwrap();
+        let mut far = Channel::new(far.accept(PATIENCE).unwrap());
+        assert!(matches!(far.receive().unwrap(), Message::Cancel(_)));
+        [near, far]
+    }
+
+    #[test]
+    fn work_that_tells_of_no_progress_is_told_of_by_the_clock() {
+        let [mut asker, mut answerer] = ends();
+        let (heard, enough) = mpsc::channel();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                for _ in 0..3 {
+                    let Message::Hashed(hashed) = asker.receive().unwrap() else { panic!("no beat") };
+                    assert!(hashed.first == 7 && hashed.results.is_empty());
+                }
+                heard.send(()).unwrap();
+                // Whatever still comes finds the stream open.
+                while asker.next_or_end().unwrap().is_some() {}
+            });
+            let done = while_beating(&mut answerer, 7, Duration::from_millis(1), |_| enough.recv().is_ok());
+            assert!(done.unwrap());
+            answerer.finish().unwrap();
+        });
+    }
+
+    #[test]
+    fn work_stops_where_nobody_listens_any_more() {
+        let [asker, mut answerer] = ends();
+        drop(asker);
+        let done = while_beating(&mut answerer, 0, Duration::from_millis(1), |monitor| {
+            while !monitor.cancelled() {
+                thread::yield_now();
+            }
+        });
+        assert!(done.is_err());
     }
 }

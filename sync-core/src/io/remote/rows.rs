@@ -5,10 +5,12 @@
 //! peer sends is checked against what it was asked for, and what is held of it is bounded ([`Limits`]).
 
 use super::fetch::RemoteSource;
+use super::respond::PATIENCE;
 use super::shelf::{Found, Limits, Shelves, walks};
 use crate::entry::Digest;
 use crate::io::channel::{Channel, ChannelError};
 use crate::io::link::{Connection, WAIT};
+use crate::io::mutex::{get_mut, lock};
 use crate::io::scan::ScanError;
 use crate::io::source::{Source, SourceError};
 use crate::io::state::Decision;
@@ -22,12 +24,11 @@ use crate::wire::{
     Message, Piece, WireError,
 };
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant;
 
 /// Bytes of paths in one question for hashes.
 const HASH_BYTES: usize = 512 << 10;
-/// Answers in a row that say nothing but that files are still being read; one comes every few seconds.
-const BEATS: usize = 1 << 16;
 
 /// A root on another machine.
 pub struct RemoteThere {
@@ -100,7 +101,7 @@ impl RemoteThere {
 impl Drop for RemoteThere {
     /// The other side reads an end, and not that the stream was given up, unless it is still in the midst of an answer.
     fn drop(&mut self) {
-        let talk = self.talk.get_mut().unwrap_or_else(PoisonError::into_inner);
+        let talk = get_mut(&mut self.talk);
         if let Some(channel) = talk.channel.take() {
             // Nobody is left to hear of a connection that failed meanwhile.
             let _ = channel.finish();
@@ -275,7 +276,8 @@ impl Talk {
     fn rehash(&mut self, paths: &[RelPath], monitor: &dyn Monitor) -> Result<(), SourceError> {
         self.ask(&Message::HashRequest(HashRequest { paths: paths.to_vec() }))?;
         let mut rest = paths;
-        let mut beats = 0;
+        // What says nothing but that files are still being read comes every few seconds, however large they are.
+        let mut last = Instant::now();
         while !rest.is_empty() {
             if monitor.cancelled() {
                 return Err(ScanError::Cancelled.into());
@@ -285,8 +287,13 @@ impl Talk {
                 other => return Err(ChannelError::unexpected(other, "hashes").into()),
             };
             let next = first as usize == paths.len() - rest.len() && results.len() <= rest.len();
-            beats = if results.is_empty() { beats + 1 } else { 0 };
-            if !next || beats > BEATS {
+            if !results.is_empty() {
+                last = Instant::now();
+            } else if last.elapsed() > PATIENCE {
+                let text = format!("it read files for {} hours and told of none", PATIENCE.as_secs() / 3600);
+                return Err(ChannelError::from(std::io::Error::new(std::io::ErrorKind::TimedOut, text)).into());
+            }
+            if !next {
                 let fault = Fault::Contradiction("the hashes are not those that were asked for");
                 return Err(ChannelError::from(WireError { field: "Hashed", offset: 0, fault }).into());
             }
@@ -392,9 +399,4 @@ impl Answer {
 
 fn check(right: bool, what: &'static str) -> Result<(), WireError> {
     if right { Ok(()) } else { Err(WireError { field: "Listing", offset: 0, fault: Fault::Contradiction(what) }) }
-}
-
-/// For what is used without the stream: facts and listings are put up whole, or not at all.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

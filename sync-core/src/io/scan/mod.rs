@@ -20,6 +20,7 @@ pub use read::{Clock, rehash};
 
 use crate::entry::{AttrMask, Signature};
 use crate::io::fs::{FsError, Root};
+use crate::io::mutex::{into_inner, lock};
 use crate::io::state::{NodeId, State, StateError};
 use crate::knowledge::Event;
 use crate::path::{RelPath, escape};
@@ -30,8 +31,8 @@ use record::Recorder;
 use std::num::NonZero;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::thread;
 use walk::Walker;
 
@@ -187,7 +188,7 @@ impl<'a> Problems<'a> {
     fn add(&self, path: RelPath, step: &'static str, error: impl ToString) {
         let problem = Problem { path, step, error: error.to_string() };
         self.monitor.problem(&problem);
-        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut list = lock(&self.list);
         list.1 += 1;
         if list.0.len() < PROBLEMS {
             list.0.push(problem);
@@ -195,7 +196,7 @@ impl<'a> Problems<'a> {
     }
 
     fn into_parts(self) -> (Vec<Problem>, u64) {
-        let (mut problems, failed) = self.list.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let (mut problems, failed) = into_inner(self.list);
         problems.sort_by(|a, b| a.path.cmp(&b.path));
         (problems, failed)
     }

@@ -4,10 +4,11 @@
 //! to mount; so the state remembers the paths, each before anything below it is recorded.
 
 use super::ScanError;
+use crate::io::mutex::{into_inner, lock};
 use crate::io::state::{State, StateError};
 use crate::path::RelPath;
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 /// Where the state remembers the mount points.
 const MOUNTS: &str = "scan.mounts";
@@ -45,7 +46,7 @@ impl<'a> Mounts<'a> {
 
     /// Another file system is mounted at the path: it is remembered durably when the call returns.
     pub(super) fn seen(&self, path: &RelPath) -> Result<(), ScanError> {
-        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut now = lock(&self.now);
         if now.contains(path) {
             return Ok(());
         }
@@ -70,12 +71,12 @@ impl<'a> Mounts<'a> {
 
     /// What is at the path and below it is unknown in this run, on whichever side it is met.
     pub(super) fn miss(&self, path: &RelPath) {
-        self.unavailable.lock().unwrap_or_else(PoisonError::into_inner).insert(path.clone());
+        lock(&self.unavailable).insert(path.clone());
     }
 
     /// The unavailable paths, at the end of a scan. What has no row any more is no mount point to remember.
     pub(super) fn finish(self) -> Result<Vec<RelPath>, ScanError> {
-        let mut now = self.now.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut now = into_inner(self.now);
         let (before, mut gone) = (now.len(), Vec::new());
         for mount in &now {
             if self.state.entry(mount)?.is_none() {
@@ -88,7 +89,7 @@ impl<'a> Mounts<'a> {
         if now.len() < before {
             record(self.state, &now)?;
         }
-        Ok(self.unavailable.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect())
+        Ok(into_inner(self.unavailable).into_iter().collect())
     }
 }
 

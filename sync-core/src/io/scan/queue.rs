@@ -3,6 +3,7 @@
 
 use crate::entry::Signature;
 use crate::io::fs::Mount;
+use crate::io::mutex::lock;
 use crate::io::state::NodeId;
 use crate::knowledge::Creation;
 use crate::path::{Name, RelPath};
@@ -163,7 +164,7 @@ impl Queue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Pile> {
-        self.pile.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.pile)
     }
 }
 

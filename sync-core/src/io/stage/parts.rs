@@ -5,10 +5,11 @@
 
 use crate::entry::Hash;
 use crate::io::fs::{Dir, FsError};
+use crate::io::mutex::lock;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 /// Smaller files begin anew.
@@ -59,7 +60,7 @@ impl Parts {
     }
 
     fn used(&self) -> std::sync::MutexGuard<'_, BTreeSet<Vec<u8>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

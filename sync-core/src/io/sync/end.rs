@@ -158,7 +158,7 @@ impl End for LocalEnd {
     }
 
     fn root(&self) -> Result<Option<Listing>, SyncError> {
-        let header = Filter::Since { after: u64::MAX, also: Arc::default() };
+        let header = Filter::header();
         Ok(Some(self.opened.state.listing(&RelPath::root(), &header)?))
     }
 

@@ -9,25 +9,32 @@ use super::{MaxDelete, Options, Policy, Side, SyncError};
 use crate::ignore::Rules;
 use crate::io::channel::{Channel, ChannelError};
 use crate::io::link::{CloseCode, Connection, LinkError, Reader, Stream, WAIT, Writer};
-use crate::io::remote::{PATIENCE, RemoteThere, respond};
+use crate::io::mutex::lock;
+use crate::io::remote::{Gate, PATIENCE, RemoteThere, respond};
 use crate::io::scan::Scanned;
+use crate::io::speaker::Speaker;
 use crate::io::there::{Facts, There};
 use crate::path::{RelPath, escape};
 use crate::peer::{Mode, Name};
 use crate::plan::Item;
 use crate::report::Monitor;
-use crate::store::Listing;
+use crate::store::{Filter, Listing};
 use crate::wire::{
     self, Apply, Hello, Introduce, Introduction, Message, Nothing, Notice, Open, Progress, Ready, Refusal, Survey, Versions,
 };
-use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// How often the user's wish to stop is looked for while the other side works.
 const GLANCE: Duration = Duration::from_millis(200);
 /// A side that works says so every few seconds.
 const SILENCE: Duration = Duration::from_secs(60);
+/// How long the other side may take to stop once the user wants to.
+const STOPPING: Duration = Duration::from_secs(60);
+/// How often the other side hears that this one works, while it is asked for nothing.
+const ALIVE: Duration = Duration::from_secs(60);
 /// How long the other side may take to hear the last word.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -42,12 +49,16 @@ pub struct Remote {
     pub sub: RelPath,
     /// What the user calls it.
     pub shown: String,
+    /// Where the connection's key was made for this run alone: the name under which whoever vouches for that machine knows it.
+    pub vouched: Option<String>,
 }
 
 /// The other machine has opened the folder.
 pub(super) struct Guest {
     remote: Remote,
-    control: Channel,
+    /// Held while an answer is waited for.
+    control: Arc<Mutex<Channel>>,
+    alive: Option<Alive>,
     there: Arc<RemoteThere>,
     /// Which side of the run it is.
     side: Side,
@@ -72,6 +83,12 @@ struct Numbers {
 /// Answers the other side's questions, until the connection ends.
 pub(super) struct Answering {
     connection: Arc<Connection>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Tells the other side, as long as this one works and asks nothing of it, that the run goes on: else it would give the run up.
+struct Alive {
+    over: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -134,20 +151,22 @@ impl Greeted {
                 monitor.notice(&format!("{}: {}", remote.shown, escape(text.as_bytes())));
             }
         };
-        let opened = match wait(&mut control, monitor, &mut each).map_err(failed)? {
-            Message::Opened(opened) => opened,
-            Message::Refused(_) if monitor.cancelled() => return Err(SyncError::Cancelled),
-            other => return Err(failed(ChannelError::unexpected(other, "the folder"))),
+        let opened = match wait(&mut control, monitor, STOPPING, &mut each).map_err(failed)? {
+            None => return Err(SyncError::Cancelled),
+            Some(Message::Opened(opened)) => opened,
+            Some(Message::Refused(_)) if monitor.cancelled() => return Err(SyncError::Cancelled),
+            Some(other) => return Err(failed(ChannelError::unexpected(other, "the folder"))),
         };
         let rules = parsed(&opened.rules, &remote.shown)?;
         let identity = opened.introduction.identity;
         let identity = identity
             .ok_or_else(|| failed(ChannelError::Unexpected { found: "a folder without a replica", expected: "its replica" }))?;
-        let facts = Facts { identity, passing: opened.passing, location: remote.location() };
+        let facts = Facts { identity, passing: opened.passing, location: remote.location(), speaker: remote.speaker() };
         let there = Arc::new(RemoteThere::new(remote.connection.clone(), facts, 0));
         Ok(Guest {
             remote,
-            control,
+            control: Arc::new(Mutex::new(control)),
+            alive: None,
             there,
             side,
             opened,
@@ -166,8 +185,9 @@ fn parsed(rules: &str, shown: &str) -> Result<Rules, SyncError> {
 }
 
 impl Guest {
-    /// As one side of a run.
-    pub(super) fn half(self) -> Half {
+    /// As one side of a run. `working`: does this side work at present?
+    pub(super) fn half(mut self, working: &Arc<AtomicBool>) -> Half {
+        self.alive = Some(Alive::begin(self.control.clone(), working.clone(), ALIVE));
         Half { there: self.there(), reads: self.opened.mode != Mode::ReceiveOnly, remote: true, end: Box::new(self) }
     }
 
@@ -180,22 +200,30 @@ impl Guest {
     fn ask(&mut self, question: &Message, monitor: &dyn Monitor, item: &mut dyn FnMut(wire::Item)) -> Result<Message, SyncError> {
         let shown = self.remote.shown.clone();
         let failed = |error: ChannelError| SyncError::of_remote(&shown, error);
-        self.control.send(question).map_err(failed)?;
+        self.control().send(question).map_err(failed)?;
         self.answer(monitor, item)
     }
 
     fn answer(&mut self, monitor: &dyn Monitor, item: &mut dyn FnMut(wire::Item)) -> Result<Message, SyncError> {
         let (shown, done) = (&self.remote.shown, &mut self.done);
-        let answer = wait(&mut self.control, monitor, &mut |message| match message {
+        let answer = wait(&mut lock(&self.control), monitor, STOPPING, &mut |message| match message {
             Message::Progress(progress) => done.tell(&progress, monitor),
             Message::Notice(Notice { text }) => monitor.notice(&format!("{shown}: {}", escape(text.as_bytes()))),
             Message::Item(told) => item(told),
             _ => {}
         });
         let answer = match answer {
-            Ok(Message::Refused(_)) if monitor.cancelled() => return Err(self.ended(SyncError::Cancelled)),
-            Ok(Message::Refused(refused)) => Err(ChannelError::Refused(refused)),
-            answer => answer,
+            Ok(None) => {
+                monitor.notice(&format!(
+                    "{shown}: it did not stop within {} seconds, and is left alone; it stops by itself, and records what it did",
+                    STOPPING.as_secs()
+                ));
+                return Err(self.ended(SyncError::Cancelled));
+            }
+            Ok(Some(Message::Refused(_))) if monitor.cancelled() => return Err(self.ended(SyncError::Cancelled)),
+            Ok(Some(Message::Refused(refused))) => Err(ChannelError::Refused(refused)),
+            Ok(Some(answer)) => Ok(answer),
+            Err(error) => Err(error),
         };
         answer.map_err(|error| {
             let error = SyncError::of_remote(&self.remote.shown, error);
@@ -216,7 +244,7 @@ impl Guest {
     /// Tells the other side what this one is now, if it does not know.
     fn tell(&mut self, here: &dyn There, unavailable: &[RelPath]) -> Result<(), SyncError> {
         let Facts { identity, passing, .. } = here.facts()?;
-        let seq = here.listing(&RelPath::root(), &crate::store::Filter::Since { after: u64::MAX, also: Arc::default() })?.seq;
+        let seq = here.listing(&RelPath::root(), &Filter::header())?.seq;
         if unavailable.len() > wire::MAX_LIST {
             let most = wire::MAX_LIST;
             return Err(SyncError::Root(format!(
@@ -229,15 +257,25 @@ impl Guest {
         }
         // What is told of this side must be true after a power cut too.
         here.make_durable()?;
-        let sent = self.control.send(&Message::Ready(ready.clone()));
+        let sent = self.control().send(&Message::Ready(ready.clone()));
         sent.map_err(|error| SyncError::of_remote(&self.remote.shown, error))?;
         self.told = Some(ready);
         Ok(())
     }
 
-    fn learn(&self, identity: wire::Identity, seq: u64) {
-        let facts = Facts { identity, passing: self.opened.passing, location: self.remote.location() };
-        self.there.learn(facts, seq);
+    /// What the other side says that it is now: still the replica that opened the folder.
+    fn learn(&self, identity: wire::Identity, seq: u64) -> Result<(), SyncError> {
+        let known = self.there.facts()?;
+        if (known.identity.replica, known.identity.instance) != (identity.replica, identity.instance) {
+            let error = ChannelError::Unexpected { found: "another replica", expected: "the one that opened the folder" };
+            return Err(SyncError::of_remote(&self.remote.shown, error));
+        }
+        self.there.learn(Facts { identity, ..known }, seq);
+        Ok(())
+    }
+
+    fn control(&self) -> MutexGuard<'_, Channel> {
+        lock(&self.control)
     }
 }
 
@@ -245,6 +283,14 @@ impl Remote {
     /// By what the root is recognised when it comes under another identity.
     pub(super) fn location(&self) -> Vec<u8> {
         self.shown.clone().into_bytes()
+    }
+
+    /// Who tells of it.
+    pub(super) fn speaker(&self) -> Speaker {
+        match &self.vouched {
+            Some(name) => Speaker::Vouched(name.clone()),
+            None => Speaker::Machine(self.connection.peer_id()),
+        }
     }
 }
 
@@ -324,21 +370,32 @@ fn open_message(
     })
 }
 
-/// Waits for the answer of a side that works, and tells it when the user wants to stop. `each` sees what comes on the way.
-fn wait(control: &mut Channel, monitor: &dyn Monitor, each: &mut dyn FnMut(Message)) -> Result<Message, ChannelError> {
+/// Waits for the answer of a side that works, and tells it when the user wants to stop. `each` sees what comes on the way. `None`: it
+/// went on for longer than `stopping` after it had been told.
+fn wait(
+    control: &mut Channel,
+    monitor: &dyn Monitor,
+    stopping: Duration,
+    each: &mut dyn FnMut(Message),
+) -> Result<Option<Message>, ChannelError> {
     control.set_read_wait(GLANCE);
-    let (mut heard, mut stopping) = (Instant::now(), false);
+    let (mut heard, mut told) = (Instant::now(), None);
     loop {
-        if !stopping && monitor.cancelled() {
-            control.send(&Message::Cancel(Nothing))?;
-            stopping = true;
+        match told {
+            None if monitor.cancelled() => {
+                control.send(&Message::Cancel(Nothing))?;
+                told = Some(Instant::now());
+            }
+            // A side that says that it works could do so for ever.
+            Some(told) if told.elapsed() > stopping => return Ok(None),
+            _ => {}
         }
         match control.poll()? {
             Some(message @ (Message::Progress(_) | Message::Notice(_) | Message::Item(_))) => {
                 heard = Instant::now();
                 each(message);
             }
-            Some(answer) => return Ok(answer),
+            Some(answer) => return Ok(Some(answer)),
             None if heard.elapsed() > SILENCE => {
                 let text = format!("it said nothing for {} seconds", SILENCE.as_secs());
                 return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, text).into());
@@ -366,7 +423,7 @@ impl End for Guest {
             Message::Scanned(scanned) => scanned,
             other => return Err(self.unexpected(other, "what the scan found")),
         };
-        self.learn(scanned.identity, scanned.seq);
+        self.learn(scanned.identity, scanned.seq)?;
         let problems: Vec<_> = scanned.problems.iter().cloned().map(Into::into).collect();
         problems.iter().for_each(|problem| monitor.problem(problem));
         let found = Scanned {
@@ -436,7 +493,7 @@ impl End for Guest {
             Message::Applied(applied) => applied,
             other => return Err(self.unexpected(other, "what a pull did")),
         };
-        self.learn(applied.identity, applied.seq);
+        self.learn(applied.identity, applied.seq)?;
         let problems: Vec<_> = applied.problems.into_iter().map(Into::into).collect();
         problems.iter().for_each(|problem| monitor.problem(problem));
         let by_itself = (applied.cancelled && !monitor.cancelled()).then(|| {
@@ -475,19 +532,59 @@ impl End for Guest {
 impl Drop for Guest {
     /// Says goodbye: the other side need not find out by itself that the run is over.
     fn drop(&mut self) {
+        drop(self.alive.take());
+        let mut control = self.control();
         // Where it cannot be said the connection has ended, which says the same.
-        if !self.over && self.control.send(&Message::Bye(Nothing)).and_then(|()| self.control.flush()).is_ok() {
+        if !self.over && control.send(&Message::Bye(Nothing)).and_then(|()| control.flush()).is_ok() {
             let _ = self.remote.connection.wait_closed(FAREWELL);
         }
         self.remote.connection.close(CloseCode::Done);
     }
 }
 
+impl Alive {
+    fn begin(control: Arc<Mutex<Channel>>, working: Arc<AtomicBool>, every: Duration) -> Alive {
+        let over = Arc::new(AtomicBool::new(false));
+        let ending = over.clone();
+        let thread = thread::spawn(move || {
+            let mut last = Instant::now();
+            while !ending.load(Ordering::Acquire) {
+                thread::park_timeout(every.saturating_sub(last.elapsed()));
+                if last.elapsed() < every {
+                    continue;
+                }
+                last = Instant::now();
+                // Whoever holds the channel is heard of by what it says.
+                if working.load(Ordering::Acquire)
+                    && let Ok(mut control) = control.try_lock()
+                {
+                    let phase = wire::Phase::Apply;
+                    let progress = Progress { phase, files: 0, files_total: None, bytes: 0, bytes_total: None };
+                    // Whoever asks next finds out that it cannot be said.
+                    let _ = control.send(&Message::Progress(progress)).and_then(|()| control.flush());
+                }
+            }
+        });
+        Alive { over, thread: Some(thread) }
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.thread().unpark();
+            // A panic there is a defect that changes nothing of what was done.
+            let _ = thread.join();
+        }
+    }
+}
+
 impl Answering {
     /// About the root here.
-    pub(super) fn begin(connection: Arc<Connection>, opened: Arc<Opened>, may_read: bool) -> Answering {
+    pub(super) fn begin(connection: Arc<Connection>, opened: Arc<Opened>, asker: Speaker) -> Answering {
         let link = connection.clone();
-        let thread = std::thread::spawn(move || answer_all(&link, &opened, may_read));
+        let thread = std::thread::spawn(move || answer_all(&link, &opened, &asker, None));
         Answering { connection, thread: Some(thread) }
     }
 
@@ -510,10 +607,10 @@ impl Drop for Answering {
 }
 
 /// Answers the questions of every stream that the other side opens.
-pub(super) fn answer_all(connection: &Connection, opened: &Opened, may_read: bool) {
+pub(super) fn answer_all(connection: &Connection, opened: &Opened, asker: &Speaker, gate: Option<&Gate<'_>>) {
     accept_all(connection, &|stream| {
         // What goes wrong is told to the side that asks, and ends its run.
-        let _ = respond(stream, &opened.here(may_read));
+        let _ = respond(stream, &opened.here(asker.clone(), gate));
     });
 }
 
@@ -548,5 +645,89 @@ fn copy(mut from: Reader, mut to: Writer) {
     to.set_wait(PATIENCE);
     if std::io::copy(&mut from, &mut to).is_ok() {
         let _ = to.finish();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::link::local_pair;
+    use crate::peer::PublicKey;
+
+    /// The asking side's channel, and the other one, which has read its first message.
+    fn ends() -> ([Arc<Connection>; 2], [Channel; 2]) {
+        let [near, far] = local_pair([1, 2].map(|key| PublicKey::from_bytes([key; 32])), [3; 32]);
+        let mut asking = Channel::new(near.open(WAIT).unwrap());
+        asking.send(&Message::Scan(Nothing)).and_then(|()| asking.flush()).unwrap();
+        let mut asked = Channel::new(far.accept(WAIT).unwrap());
+        assert!(matches!(asked.receive().unwrap(), Message::Scan(_)));
+        ([near, far].map(Arc::new), [asking, asked])
+    }
+
+    fn progress() -> Message {
+        let phase = wire::Phase::Scan;
+        Message::Progress(Progress { phase, files: 0, files_total: None, bytes: 0, bytes_total: None })
+    }
+
+    /// A user who wants to stop.
+    struct Stopped;
+
+    impl Monitor for Stopped {
+        fn cancelled(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn a_side_that_works_on_although_it_was_told_to_stop_is_left_alone() {
+        let ([near, _far], [mut asking, mut asked]) = ends();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                assert!(matches!(asked.receive().unwrap(), Message::Cancel(_)));
+                // It works for ever.
+                while asked.send(&progress()).and_then(|()| asked.flush()).is_ok() {
+                    thread::yield_now();
+                }
+            });
+            let waited = wait(&mut asking, &Stopped, Duration::from_millis(50), &mut |_| {});
+            assert!(matches!(waited, Ok(None)), "{waited:?}");
+            near.close(CloseCode::Done);
+        });
+    }
+
+    #[test]
+    fn an_answer_that_comes_after_the_wish_to_stop_counts() {
+        let (_ends, [mut asking, mut asked]) = ends();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                assert!(matches!(asked.receive().unwrap(), Message::Cancel(_)));
+                for message in [progress(), Message::Bye(Nothing)] {
+                    asked.send(&message).and_then(|()| asked.flush()).unwrap();
+                }
+                // The stream stays until the other side has read.
+                let _ = asked.next_or_end();
+            });
+            let waited = wait(&mut asking, &Stopped, STOPPING, &mut |_| {});
+            assert!(matches!(waited, Ok(Some(Message::Bye(_)))), "{waited:?}");
+            asking.finish().unwrap();
+        });
+    }
+
+    #[test]
+    fn as_long_as_this_side_works_the_other_one_hears_of_it() {
+        let (_ends, [asking, mut asked]) = ends();
+        let (control, working) = (Arc::new(Mutex::new(asking)), Arc::new(AtomicBool::new(true)));
+        let alive = Alive::begin(control.clone(), working, Duration::from_millis(1));
+        for _ in 0..3 {
+            assert!(matches!(asked.receive().unwrap(), Message::Progress(_)));
+        }
+        drop(alive);
+        lock(&control).send(&Message::Bye(Nothing)).unwrap();
+        lock(&control).flush().unwrap();
+        let mut next = asked.receive().unwrap();
+        while matches!(next, Message::Progress(_)) {
+            next = asked.receive().unwrap();
+        }
+        assert!(matches!(next, Message::Bye(_)));
     }
 }

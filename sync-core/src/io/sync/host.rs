@@ -1,7 +1,9 @@
 //! Serves roots of this machine to others: a run that another machine asks for, in which this side is an end.
 
 use super::end::{End, LocalEnd, Pulled, RulesNow, ScanTerms, Surveyed};
+use super::grant::{Grant, Grants, WhileGranted};
 use super::guest::answer_all;
+use super::marker;
 use super::pulls::Terms;
 use super::roots::{self, Candidate, Opened};
 use super::told::while_told;
@@ -11,7 +13,9 @@ use crate::ignore::Rules;
 use crate::io::channel::{Channel, ChannelError};
 use crate::io::fs::Root;
 use crate::io::link::{CloseCode, Connection, WAIT};
-use crate::io::remote::RemoteThere;
+use crate::io::mutex::lock;
+use crate::io::remote::{Gate, RemoteThere, identity};
+use crate::io::speaker::Speaker;
 use crate::io::state::StateError;
 use crate::io::there::{Facts, There};
 use crate::knowledge::Vector;
@@ -25,7 +29,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 /// How often the wish to stop is looked for while the other side is waited for.
@@ -125,25 +129,18 @@ impl Host {
         Host { exports, options, busy: Mutex::default(), free: Condvar::new() }
     }
 
-    /// Serves one connection until its run is over. `grants` says what the other machine may do with a folder.
+    /// Serves one connection until its run is over. `grants` says what the other machine may do with a folder; it is asked again
+    /// while the run is under way, which ends when the answer is another one.
     ///
     /// # Errors
     /// The other side was refused, broke the rules or vanished; or something failed here. It was told, where it could be.
-    pub fn serve(
-        &self,
-        connection: Connection,
-        grants: &dyn Fn(&Name) -> Option<Mode>,
-        monitor: &dyn Monitor,
-    ) -> Result<(), SyncError> {
+    pub fn serve(&self, connection: Connection, grants: &Grants<'_>, monitor: &dyn Monitor) -> Result<(), SyncError> {
         let connection = Arc::new(connection);
         let peer = connection.peer_id().to_string();
         let failed = |error: ChannelError| SyncError::of_remote(&peer, error);
         let mut control = Channel::for_hello(connection.accept(HELLO).map_err(|error| failed(error.into()))?);
         let served = self.converse(&connection, &mut control, grants, monitor);
-        if let Err(error) = &served {
-            tell(&connection, &mut control, error);
-        }
-        connection.close(if served.is_ok() { CloseCode::Done } else { CloseCode::Failed });
+        conclude(&connection, &mut control, &served);
         served
     }
 
@@ -151,7 +148,7 @@ impl Host {
         &self,
         connection: &Arc<Connection>,
         control: &mut Channel,
-        grants: &dyn Fn(&Name) -> Option<Mode>,
+        grants: &Grants<'_>,
         monitor: &dyn Monitor,
     ) -> Result<(), SyncError> {
         let peer = connection.peer_id().to_string();
@@ -160,7 +157,7 @@ impl Host {
         control.set_wait(WAIT);
         let mut introductions = 0;
         let open = loop {
-            match next(control, &peer, ASK, monitor)? {
+            match next(control, &peer, (ASK, &|| Duration::MAX), monitor)? {
                 None => return Ok(()),
                 Some(Message::Open(open)) => break open,
                 Some(Message::Introduce(asked)) if introductions < INTRODUCTIONS => {
@@ -174,16 +171,20 @@ impl Host {
         };
         let (export, mode) = self.granted(&open.folder, grants)?;
         let (path, seen) = resolve(export, &open.sub)?;
+        let place = (export, open.sub.clone());
         let asked = self.asked(open, &peer, mode)?;
+        let grant = Grant::new(grants, place.0.name.clone(), mode);
+        let monitor: &dyn Monitor = &WhileGranted { own: monitor, grant: &grant };
         let holder = Holder {
             peer: connection.peer_id(),
             location: asked.introduction.location.clone(),
             owns_root: introductions == 0,
             connection: Arc::downgrade(connection),
         };
-        let (begun, told) = while_told(control, monitor, false, |monitor| self.begin(&path, seen, &holder, &asked, monitor));
+        let (begun, told) =
+            while_told(control, monitor, false, |monitor| self.begin((&path, seen), &place, &holder, &asked, monitor));
         let early = told.map_err(|error| SyncError::of_remote(&peer, error))?;
-        let Begun { _turn, introduction, opened, rules, sent_rules } = begun?;
+        let Begun { _turn, introduction, opened, rules, sent_rules } = or_taken_back(begun, &grant)?;
         let answer = wire::Opened {
             mode,
             introduction,
@@ -195,8 +196,14 @@ impl Host {
         let sent = control.send(&Message::Opened(answer)).and_then(|()| control.flush());
         sent.map_err(|error| SyncError::of_remote(&peer, error))?;
         let opened = Arc::new(opened);
+        let may_read = || {
+            grant.check().map_err(|error| error.to_string())?;
+            if mode == Mode::ReceiveOnly { Err("this machine may not read the folder".into()) } else { Ok(()) }
+        };
+        let gate = Gate::new(&may_read);
+        let speaker = Speaker::Machine(connection.peer_id());
         std::thread::scope(|scope| {
-            let answering = scope.spawn(|| answer_all(connection, &opened, mode != Mode::ReceiveOnly));
+            let answering = scope.spawn(|| answer_all(connection, &opened, &speaker, Some(&gate)));
             let end = LocalEnd::new(opened.clone(), rules.clone(), Side::B);
             let (rules, unavailable) = ([asked.rules.clone(), rules], [Vec::new(), Vec::new()]);
             let serving = Serving {
@@ -205,6 +212,8 @@ impl Host {
                 peer: &peer,
                 opened: &opened,
                 asked: &asked,
+                grant: &grant,
+                gate: &gate,
                 rules,
                 unavailable,
                 end,
@@ -212,11 +221,9 @@ impl Host {
                 early,
                 tidied: false,
             };
-            let ended = serving.run(monitor);
-            if let Err(error) = &ended {
-                tell(connection, control, error);
-            }
-            connection.close(if ended.is_ok() { CloseCode::Done } else { CloseCode::Failed });
+            let ended = or_taken_back(serving.run(monitor), &grant);
+            // While the connection stands there may be more questions.
+            conclude(connection, control, &ended);
             // A panic while answering is a defect: it goes on in this thread.
             answering.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             ended
@@ -226,8 +233,8 @@ impl Host {
     /// Waits for the root, and opens it.
     fn begin(
         &self,
-        path: &Path,
-        seen: (u64, u64),
+        (path, seen): (&Path, (u64, u64)),
+        (export, sub): &(&Export, RelPath),
         holder: &Holder,
         asked: &Asked,
         monitor: &dyn Monitor,
@@ -236,31 +243,30 @@ impl Host {
         let candidate = patiently(|| self.candidate(path, seen, &asked.options))?;
         let mut introduction = candidate.introduce(&asked.introduction.location)?;
         candidate.check(&asked.introduction, &asked.options)?;
+        candidate.check_other(&asked.introduction, &asked.options)?;
+        if candidate.is_new() && !asked.options.dry_run {
+            may_begin(export, sub, asked.mode)?;
+        }
         let (opened, rules) = candidate.open(&asked.introduction, &asked.options, monitor)?;
         if asked.introduction.identity.is_some_and(|other| other.replica == opened.state.id()) {
             roots::same_identity(&opened, monitor)?;
         }
         let sent_rules = sendable(&rules, path)?;
         opened.state.settle()?;
-        introduction.identity = Some(roots::identity(&opened.state)?);
+        introduction.identity = Some(identity(&opened.state)?);
         introduction.location = Vec::new();
         Ok(Begun { _turn: turn, introduction, opened, rules, sent_rules })
     }
 
     /// Who a folder's replica is. Nothing stays open or locked.
-    fn introduced(
-        &self,
-        asked: wire::Introduce,
-        peer: &str,
-        grants: &dyn Fn(&Name) -> Option<Mode>,
-    ) -> Result<wire::Introduced, SyncError> {
+    fn introduced(&self, asked: wire::Introduce, peer: &str, grants: &Grants<'_>) -> Result<wire::Introduced, SyncError> {
         let (export, mode) = self.granted(&asked.folder, grants)?;
         may_rejoin(asked.rejoin, mode)?;
         let (path, seen) = resolve(export, &asked.sub)?;
         let options = Options { rejoin: asked.rejoin, state_dir: self.options.state_dir.clone(), ..Options::standard() };
         let candidate = patiently(|| self.candidate(&path, seen, &options))?;
         let location = located(peer, &asked.location);
-        let introduction = Introduction { location: Vec::new(), ..candidate.introduce(&location)? };
+        let introduction = Introduction { location: Vec::new(), ..candidate.introduce_to(&location)? };
         let sets_owner = AttrMask::standard(rustix::process::geteuid().is_root()).owner;
         Ok(wire::Introduced { introduction, rules: sendable(&candidate.rules, &path)?, sets_owner })
     }
@@ -274,7 +280,7 @@ impl Host {
         Candidate::of(found, options)
     }
 
-    fn granted(&self, folder: &str, grants: &dyn Fn(&Name) -> Option<Mode>) -> Result<(&Export, Mode), SyncError> {
+    fn granted(&self, folder: &str, grants: &Grants<'_>) -> Result<(&Export, Mode), SyncError> {
         let refused = |code, text: String| SyncError::Refuse { code, text };
         let name: Name = folder.parse().map_err(|error: crate::peer::PeerError| refused(Refusal::Folder, error.to_string()))?;
         let mode = grants(&name).ok_or_else(|| {
@@ -344,10 +350,10 @@ impl Host {
     fn turn(&self, path: &Path, holder: &Holder, monitor: &dyn Monitor) -> Result<Turn<'_>, SyncError> {
         let mut busy = lock(&self.busy);
         let until = Instant::now() + TURN;
-        if busy.contains_key(path) {
+        if overlapping(&busy, path).is_some() {
             monitor.notice("another run has the folder: this one waits for its turn");
         }
-        while let Some(other) = busy.get(path) {
+        while let Some(other) = overlapping(&busy, path) {
             if monitor.cancelled() {
                 return Err(SyncError::Cancelled);
             }
@@ -369,9 +375,39 @@ impl Host {
     }
 }
 
-/// Each entry is inserted and removed at once: also after a panic the map is whole.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// Who works in the folder, or in one around or below it: a run there could move what this one is changing.
+fn overlapping<'a>(busy: &'a BTreeMap<PathBuf, Holder>, path: &Path) -> Option<&'a Holder> {
+    busy.iter().find(|(other, _)| other.starts_with(path) || path.starts_with(other)).map(|(_, holder)| holder)
+}
+
+/// May a folder below an export become a root? What is granted is the folder that is served. A root within a root has rows, kept
+/// versions and a marker of its own in a tree that others synchronise as a whole: that is for whoever serves it to decide.
+fn may_begin(export: &Export, sub: &RelPath, mode: Mode) -> Result<(), SyncError> {
+    if sub.is_root() {
+        return Ok(());
+    }
+    let name = &export.name;
+    let way = format!(
+        "synchronise {name} as a whole, --path {sub} of it if less is wanted, or have {sub} served there under a name of its own"
+    );
+    let refused = |code, why: String| Err(SyncError::Refuse { code, text: format!("{why}: {way}") });
+    if mode == Mode::SendOnly {
+        let why = format!("{sub} in {name} was never synchronised, and this machine may only read there (send-only)");
+        return refused(Refusal::NotGranted, why);
+    }
+    let real = export.path.canonicalize().map_err(|error| {
+        SyncError::Root(format!("the root {} cannot be opened: {error}; is its disk mounted?", export.path.display()))
+    })?;
+    let root = Root::open(&real)?;
+    let mut above = sub.parent();
+    while let Some(dir) = above {
+        if marker::is_in(&root.dir(&dir)?)? {
+            let around = if dir.is_root() { name.to_string() } else { format!("{dir} in {name}") };
+            return refused(Refusal::Folder, format!("{sub} lies in {around}, which is a root already"));
+        }
+        above = dir.parent();
+    }
+    Ok(())
 }
 
 /// To begin anew is the decision of whoever may change the folder in every way.
@@ -439,15 +475,21 @@ fn greet(control: &mut Channel) -> Result<(), ChannelError> {
     Ok(())
 }
 
-/// The next message; `None` once the other side has ended the conversation.
-fn next(control: &mut Channel, peer: &str, wait: Duration, monitor: &dyn Monitor) -> Result<Option<Message>, SyncError> {
+/// The next message; `None` once the other side has ended the conversation. It is waited for as long as asked, and for as long as
+/// the other side is busy otherwise: `idle` is for how long it was not.
+fn next(
+    control: &mut Channel,
+    peer: &str,
+    (wait, idle): (Duration, &dyn Fn() -> Duration),
+    monitor: &dyn Monitor,
+) -> Result<Option<Message>, SyncError> {
     control.set_read_wait(GLANCE);
-    let until = Instant::now() + wait;
+    let began = Instant::now();
     loop {
         if monitor.cancelled() {
             return Err(SyncError::Cancelled);
         }
-        if Instant::now() >= until {
+        if began.elapsed().min(idle()) >= wait {
             let text = format!("nothing was asked for {} seconds: run again", wait.as_secs());
             return Err(SyncError::Refuse { code: Refusal::Busy, text });
         }
@@ -458,6 +500,25 @@ fn next(control: &mut Channel, peer: &str, wait: Duration, monitor: &dyn Monitor
             Err(error) => return Err(SyncError::of_remote(peer, error)),
         }
     }
+}
+
+/// What was stopped because the grant does not stand any more says so.
+fn or_taken_back<T>(ended: Result<T, SyncError>, grant: &Grant<'_>) -> Result<T, SyncError> {
+    match ended {
+        Err(SyncError::Cancelled) => Err(grant.check().err().unwrap_or(SyncError::Cancelled)),
+        ended => ended,
+    }
+}
+
+/// Ends a connection whose run is over, unless that was done before.
+fn conclude(connection: &Connection, control: &mut Channel, served: &Result<(), SyncError>) {
+    if connection.wait_closed(Duration::ZERO).is_ok() {
+        return;
+    }
+    if let Err(error) = served {
+        tell(connection, control, error);
+    }
+    connection.close(if served.is_ok() { CloseCode::Done } else { CloseCode::Failed });
 }
 
 /// Tells the other side what went wrong here, and gives it the time to read that.
@@ -486,6 +547,8 @@ struct Serving<'a> {
     peer: &'a str,
     opened: &'a Arc<Opened>,
     asked: &'a Asked,
+    grant: &'a Grant<'a>,
+    gate: &'a Gate<'a>,
     rules: [Rules; 2],
     unavailable: [Vec<RelPath>; 2],
     end: LocalEnd,
@@ -500,11 +563,12 @@ impl Serving<'_> {
         loop {
             let message = match self.early.take() {
                 Some(message) => message,
-                None => match next(self.control, self.peer, IDLE_RUN, monitor)? {
+                None => match next(self.control, self.peer, (IDLE_RUN, &|| self.gate.idle()), monitor)? {
                     Some(message) => message,
                     None => return Ok(()),
                 },
             };
+            self.grant.check()?;
             match message {
                 Message::Scan(_) => self.scan(monitor)?,
                 Message::Ready(ready) => self.learn(ready)?,
@@ -513,6 +577,8 @@ impl Serving<'_> {
                 Message::Finish(_) => self.finish(monitor)?,
                 // It came when the work was over.
                 Message::Cancel(_) => {}
+                // The other side works by itself.
+                Message::Progress(_) => {}
                 Message::Bye(_) => {
                     if !self.tidied && self.asked.mode != Mode::SendOnly {
                         self.end.tidy(&self.asked.options, monitor)?;
@@ -542,7 +608,7 @@ impl Serving<'_> {
         let state = &self.opened.state;
         // What is told of this side must be true after a power cut too.
         state.settle()?;
-        let root = state.listing(&RelPath::root(), &Filter::Since { after: u64::MAX, also: Arc::default() })?;
+        let root = state.listing(&RelPath::root(), &Filter::header())?;
         if scanned.unavailable.len() > wire::MAX_LIST {
             let most = wire::MAX_LIST;
             return Err(SyncError::Root(format!(
@@ -557,7 +623,7 @@ impl Serving<'_> {
             problems: Problem::some(&scanned.problems),
             unavailable: scanned.unavailable.clone(),
             seq: root.seq,
-            identity: roots::identity(state)?,
+            identity: identity(state)?,
             sub: (*root.sub).clone(),
             bound: (*root.bound).clone(),
             digest: root.digest,
@@ -568,8 +634,12 @@ impl Serving<'_> {
 
     /// The asker says what it is now.
     fn learn(&mut self, ready: wire::Ready) -> Result<(), SyncError> {
-        let facts =
-            Facts { identity: ready.identity, passing: ready.passing, location: self.asked.introduction.location.clone() };
+        let facts = Facts {
+            identity: ready.identity,
+            passing: ready.passing,
+            location: self.asked.introduction.location.clone(),
+            speaker: Speaker::Machine(self.connection.peer_id()),
+        };
         self.unavailable[0] = ready.unavailable;
         match &self.there {
             Some(there) => {
@@ -580,8 +650,15 @@ impl Serving<'_> {
                 }
                 there.learn(facts, ready.seq);
             }
+            None if facts.identity.replica == self.opened.state.id() => {
+                let error = ChannelError::Unexpected { found: "the replica of this side", expected: "another one" };
+                return Err(self.failed(error));
+            }
             None => {
-                self.opened.follow(&facts)?;
+                // What it says of this replica changes nothing here.
+                if self.asked.mode != Mode::SendOnly {
+                    self.opened.follow(&facts)?;
+                }
                 let there = RemoteThere::new(self.connection.clone(), facts, ready.seq);
                 self.there = Some(Arc::new(if self.may_hear() { there } else { there.without_bases() }));
             }
@@ -653,6 +730,8 @@ impl Serving<'_> {
         let (pulled, told) = while_told(control, monitor, items, |monitor| end.pull(&*there, &terms, apply.number, monitor));
         self.early = told.map_err(|error| self.failed(error))?;
         let Pulled { totals, problems, whole, cancelled, again, news, stopped } = pulled?;
+        // What was done so far is recorded.
+        self.grant.check()?;
         let state = &self.opened.state;
         state.settle()?;
         let applied = Applied {
@@ -663,13 +742,17 @@ impl Serving<'_> {
             again,
             news,
             stopped: stopped.map(|stopped| stopped.to_string()),
-            identity: roots::identity(state)?,
+            identity: identity(state)?,
             seq: state.seq(),
         };
         self.send(&Message::Applied(applied))
     }
 
     fn finish(&mut self, monitor: &dyn Monitor) -> Result<(), SyncError> {
+        if self.asked.options.dry_run {
+            let error = ChannelError::Unexpected { found: "the end of changes", expected: "nothing but looking" };
+            return Err(self.failed(error));
+        }
         if self.asked.mode == Mode::SendOnly {
             return self.send(&Message::Finished(Finished { rules: wire::RulesNow::Same }));
         }

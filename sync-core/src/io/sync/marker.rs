@@ -10,7 +10,7 @@
 
 use super::SyncError;
 use super::roots::{self, Opened};
-use crate::io::fs::{FsError, Replace, Root};
+use crate::io::fs::{Dir, FsError, Replace, Root};
 use crate::io::state::{FORMER, State};
 use crate::path::{RESERVED, RelPath};
 use std::io::Write as _;
@@ -114,6 +114,14 @@ impl Marker {
             None
         })
     }
+}
+
+/// Does a directory have a marker?
+pub(super) fn is_in(dir: &Dir) -> Result<bool, FsError> {
+    if dir.stat(RESERVED)?.is_none() {
+        return Ok(false);
+    }
+    Ok(dir.open_dir(RESERVED)?.stat(MARKER)?.is_some())
 }
 
 /// What does the state say of a root in which no marker was found?

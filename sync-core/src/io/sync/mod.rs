@@ -2,6 +2,7 @@
 
 mod drive;
 mod end;
+mod grant;
 mod guard;
 mod guest;
 mod host;
@@ -15,6 +16,7 @@ mod told;
 mod tests;
 
 pub use crate::plan::Totals;
+pub use grant::Grants;
 pub use guest::Remote;
 pub use host::{Export, Host, HostOptions};
 pub use replica::{Keep, KeptVersion, OpenConflict, Replica};
@@ -40,6 +42,7 @@ use roots::{Candidate, Opened};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// How conflicts are decided. What loses goes to the kept versions.
@@ -247,6 +250,19 @@ struct Across {
     connection: Arc<Connection>,
     /// What had crossed it before the run: the handshake.
     before: Traffic,
+    /// Does this side work at present, so that the run goes on? Else it waits for a user.
+    working: Arc<AtomicBool>,
+}
+
+/// As long as it lives this side works.
+struct Working(Option<Arc<AtomicBool>>);
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        if let Some(working) = &self.0 {
+            working.store(false, Ordering::Release);
+        }
+    }
 }
 
 /// Random bytes for a greeting.
@@ -328,9 +344,10 @@ impl Sync {
         let a = greeted_a.open(Side::A, (of_b.introduction, &of_b.rules), &options, monitor)?;
         let b = greeted_b.open(Side::B, (of_a.introduction, &of_a.rules), &options, monitor)?;
         let answering = vec![Answering::relay(link_a.clone(), link_b.clone()), Answering::relay(link_b, link_a.clone())];
-        let across = Across { _answering: answering, connection: link_a, before };
+        let working = Arc::new(AtomicBool::new(true));
         let rules = [a.rules.clone(), b.rules.clone()];
-        let halves = [a.half(), b.half()];
+        let halves = [a.half(&working), b.half(&working)];
+        let across = Across { _answering: answering, connection: link_a, before, working };
         Sync::begin(halves, rules, (options, run_rules, mask), (Some(across), started), monitor)
     }
 
@@ -343,13 +360,14 @@ impl Sync {
         monitor: &dyn Monitor,
     ) -> Result<Sync, SyncError> {
         let candidate = Candidate::of(roots::find(path, options.state_dir.as_deref())?, &options)?;
-        let introduction = candidate.introduce(&remote.location())?;
+        let introduction = candidate.introduce_to(&remote.location())?;
         let (connection, before) = (remote.connection.clone(), remote.connection.traffic());
         let location = remote.location();
         let guest = Greeted::greet(remote)?.open(side.other(), (introduction, &candidate.rules), &options, monitor)?;
         let mut introduced = guest.opened.introduction.clone();
         introduced.location = location;
         candidate.check(&introduced, &options)?;
+        candidate.check_other(&introduced, &options)?;
         let (opened, rules) = candidate.open(&introduced, &options, monitor)?;
         if introduced.identity.is_some_and(|other| other.replica == opened.state.id()) {
             roots::same_identity(&opened, monitor)?;
@@ -358,11 +376,12 @@ impl Sync {
         let mut mask = options.mask;
         mask.owner &= guest.opened.sets_owner;
         let opened = Arc::new(opened);
-        let answering = vec![Answering::begin(connection.clone(), opened.clone(), true)];
-        let across = Across { _answering: answering, connection, before };
+        let answering = vec![Answering::begin(connection.clone(), opened.clone(), guest.there().facts()?.speaker)];
+        let working = Arc::new(AtomicBool::new(true));
         let here = local_half(opened, &rules, side);
         let there_rules = guest.rules.clone();
-        let there = guest.half();
+        let there = guest.half(&working);
+        let across = Across { _answering: answering, connection, before, working };
         let (halves, rules) = match side {
             Side::A => ([here, there], [rules, there_rules]),
             Side::B => ([there, here], [there_rules, rules]),
@@ -378,6 +397,7 @@ impl Sync {
         monitor: &dyn Monitor,
     ) -> Result<Sync, SyncError> {
         monitor.phase(Phase::Scan, None, None);
+        let _working = working(across.as_ref());
         let terms = ScanTerms { options: &options, rules: &rules, run_rules: &run_rules };
         let scanned = drive::scan(&mut halves, &terms, monitor)?;
         let unavailable = scanned.iter().flat_map(|scanned| scanned.unavailable.iter().cloned()).collect();
@@ -386,6 +406,11 @@ impl Sync {
         let quiet = across.is_some() && drive::quiet(&halves, &options)?;
         let planned = quiet.then(Default::default);
         Ok(Sync { halves, rules, options, mask, run_rules, planned, scanned, unavailable, quiet, across, started, scan_time })
+    }
+
+    /// This side works from here on, until the result is dropped.
+    fn working(&self) -> Working {
+        working(self.across.as_ref())
     }
 
     /// What crossed the link so far for this run, as seen from A's side; nothing between two roots of this machine.
@@ -422,6 +447,7 @@ impl Sync {
         if self.planned.is_none() {
             self.count(monitor)?;
         }
+        let _working = self.working();
         let totals = self.planned.take().unwrap_or_default();
         let mut both = totals[0];
         both.add(&totals[1]);
@@ -477,6 +503,7 @@ impl Sync {
         if self.quiet {
             return Ok(Plan { totals: Default::default() });
         }
+        let _working = self.working();
         let (asked, halves) = self.split();
         let surveyed = drive::survey(halves, &asked, each, monitor)?;
         if monitor.cancelled() {
@@ -510,6 +537,15 @@ impl Sync {
         let in_sync = achieved.complete && totals.iter().all(|t| t.failed == 0 && t.skipped == 0);
         Report { in_sync, totals, problems, scan: self.scan_time, total: self.started.elapsed() }
     }
+}
+
+/// Says that this side works, where another one is to hear of it.
+fn working(across: Option<&Across>) -> Working {
+    let working = across.map(|across| across.working.clone());
+    if let Some(working) = &working {
+        working.store(true, Ordering::Release);
+    }
+    Working(working)
 }
 
 fn local_half(opened: Arc<Opened>, rules: &Rules, side: Side) -> Half {

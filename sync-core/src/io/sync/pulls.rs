@@ -76,10 +76,11 @@ impl<'a> OnePull<'a> {
         terms.force = options.force.map(|side| side.end(here));
         terms.scope = options.paths.clone();
         terms.ignored = ignored(asked);
-        let pending = ours.state.pending(other.replica)?;
-        terms.decided = Arc::new(decisions(ours, theirs, other.replica)?);
+        let record = ours.open_with(&facts)?;
+        let pending = ours.state.pending(record)?;
+        terms.decided = Arc::new(decisions(ours, theirs, record)?);
         let same_rules = asked.rules[0].text() == asked.rules[1].text();
-        let peer = ours.state.peer(other.replica)?;
+        let peer = ours.state.peer(record)?;
         let known = peer.filter(|peer| peer.instance == other.instance && peer.incorporated > 0);
         let increments = known.filter(|_| options.force.is_none() && options.paths.is_empty() && same_rules);
         let settling = increments.is_some() && !pending.is_empty();
@@ -299,7 +300,7 @@ impl<'a> OnePull<'a> {
         if !self.terms.scope.is_empty() || applied.cancelled || self.ours.passing || self.facts.passing {
             return Ok(());
         }
-        let (state, id) = (&self.ours.state, self.facts.identity.replica);
+        let (state, id) = (&self.ours.state, self.ours.record(&self.facts)?);
         let known = state.peer(id)?;
         let mut peer = known.clone().unwrap_or_default();
         let open: Vec<Pending> = applied
@@ -371,9 +372,9 @@ fn ignored(asked: &Terms<'_>) -> Option<session::Ignored> {
 }
 
 /// What the user decided of single conflicts, at either root, about the versions that still stand.
-fn decisions(ours: &Opened, theirs: &dyn There, other: ReplicaId) -> Result<BTreeMap<RelPath, reconcile::Policy>, SyncError> {
+fn decisions(ours: &Opened, theirs: &dyn There, record: ReplicaId) -> Result<BTreeMap<RelPath, reconcile::Policy>, SyncError> {
     let mut decisions = BTreeMap::new();
-    let here = decided(&ours.state, other)?;
+    let here = decided(&ours.state, record)?;
     let now = versions_there(theirs, &here)?;
     for open in here {
         if now.get(&open.path).cloned().unwrap_or_default() == open.about {

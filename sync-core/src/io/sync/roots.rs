@@ -10,20 +10,22 @@ use crate::entry::{AttrMask, Digest};
 use crate::ignore::{self, Rules};
 use crate::io::apply::{self, Inherited, LATE_AGE, PRUNE_OBJECTS};
 use crate::io::fs::{Dir, FsError, Root, coarse_now_ns, ctime_granularity};
-use crate::io::remote::Here;
+use crate::io::remote::{Gate, Here, identity};
 use crate::io::scan;
 use crate::io::source::{LocalSource, Source, SourceError};
+use crate::io::speaker::{self, Speaker};
 use crate::io::state::{Batch, NodeId, Peer, State, StateError};
 use crate::io::there::{Decided, Facts, There, decided_on};
 use crate::knowledge::{ReplicaId, Vector};
 use crate::path::{RelPath, escape};
 use crate::report::Monitor;
 use crate::store::{Change, Filter, Listing};
-use crate::wire::{Identity, Introduction, Remembered};
+use crate::wire::{Introduction, Remembered};
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// Under this key a state remembers the ignore rules that its rows obey.
@@ -45,6 +47,8 @@ pub(super) struct Opened {
     pub(super) looking: bool,
     /// The state lies on another file system than the root.
     pub(super) state_elsewhere: bool,
+    /// In a run that only looks: what is open with the first record still stands under the second one.
+    pub(super) stands_for: OnceLock<(ReplicaId, ReplicaId)>,
 }
 
 /// A root before its state is opened.
@@ -122,10 +126,10 @@ impl Candidate {
         let Standing::Kept(state) = &self.standing else {
             return Ok(Introduction { identity: None, knows: Vector::new(), remembers: Vec::new(), location, expects: false });
         };
-        let root = state.listing(&RelPath::root(), &Filter::Since { after: u64::MAX, also: Arc::default() })?;
+        let root = state.listing(&RelPath::root(), &Filter::header())?;
         let peers = state.peers()?;
         let expects = peers.iter().any(|(_, peer)| peer.location == other);
-        let remembers = peers.into_iter().map(|(replica, peer)| remembered(replica, &peer)).collect();
+        let remembers = remembered(state, peers)?;
         Ok(Introduction { identity: Some(identity(state)?), knows: (*root.sub).clone(), remembers, location, expects })
     }
 
@@ -139,6 +143,35 @@ impl Candidate {
             Some(claimed) if !options.rejoin || options.dry_run => Err(rolled_back(here, &there.location, &claimed)),
             _ => Ok(()),
         }
+    }
+
+    /// A root on another machine that bears this one's identity: it is a copy that was taken with its state, or it does not tell the
+    /// truth. A machine that asks must not be able to make this root take another identity whenever it likes.
+    pub(super) fn check_other(&self, there: &Introduction, options: &Options) -> Result<(), SyncError> {
+        let Standing::Kept(ours) = &self.standing else { return Ok(()) };
+        let same = there.identity.is_some_and(|identity| identity.replica == ours.id());
+        if !same || ours.moved().is_some() || (options.rejoin && !options.dry_run) {
+            return Ok(());
+        }
+        Err(SyncError::Guard(format!(
+            "{} bears the identity of {1}: one of them is a copy of the other, taken together with its .driftless. Nothing was \
+             changed. Synchronise with --rejoin to go on: {1} takes a new identity, equal files merge, and differing ones become \
+             conflicts",
+            escape(&there.location),
+            self.found.root.path().display()
+        )))
+    }
+
+    /// As [`Candidate::introduce`], to another machine: a copy that is about to take a new identity does not speak for the old one.
+    pub(super) fn introduce_to(&self, other: &[u8]) -> Result<Introduction, SyncError> {
+        let introduction = self.introduce(other)?;
+        let copied = matches!(&self.standing, Standing::Kept(state) if state.moved().is_some());
+        Ok(Introduction { identity: introduction.identity.filter(|_| !copied), ..introduction })
+    }
+
+    /// Was the root never synchronised, as far as can be seen?
+    pub(super) fn is_new(&self) -> bool {
+        self.found.marker.is_none() && !self.found.has_state
     }
 
     /// Does the other root claim to know more of this one's events than there are? A state that was never copied and
@@ -183,14 +216,15 @@ fn seen(there: &Introduction, replica: ReplicaId) -> Option<(u64, u64)> {
     found.map(|remembered| (remembered.counter, remembered.nonce))
 }
 
-/// Who a state is, and the newest event that it made.
-pub(super) fn identity(state: &State) -> Result<Identity, StateError> {
-    Ok(Identity { replica: state.id(), instance: state.instance(), counter: state.counter(), nonce: state.nonce()? })
-}
-
-fn remembered(replica: ReplicaId, peer: &Peer) -> Remembered {
-    let (counter, nonce) = peer.seen;
-    Remembered { replica, counter, nonce }
+/// How far every replica was seen, whoever spoke for it: of a lie the replica takes a new identity and loses nothing, and a roll-back
+/// that it did not hear of would cost changes.
+fn remembered(state: &State, peers: Vec<(ReplicaId, Peer)>) -> Result<Vec<Remembered>, SyncError> {
+    let mut highest: BTreeMap<ReplicaId, (u64, u64)> = BTreeMap::new();
+    for (record, peer) in peers {
+        let seen = highest.entry(speaker::replica(state, record)?).or_default();
+        *seen = peer.seen.max(*seen);
+    }
+    Ok(highest.into_iter().map(|(replica, (counter, nonce))| Remembered { replica, counter, nonce }).collect())
 }
 
 /// What becomes of the state of a root.
@@ -382,7 +416,9 @@ fn finish(found: Found, state: Standing, options: &Options, monitor: &dyn Monito
             root.path().display()
         ));
     }
-    let opened = Opened { root, state_dir, state, granularity_ns, passing, looking: options.dry_run, state_elsewhere };
+    let stands_for = OnceLock::new();
+    let opened =
+        Opened { root, state_dir, state, granularity_ns, passing, looking: options.dry_run, state_elsewhere, stands_for };
     if passing {
         return Ok(opened);
     }
@@ -578,19 +614,22 @@ fn find_ignored(
 /// How far the other root was seen, and where it stands. To be called before anything of it is incorporated: the note is
 /// then durable no later than what it stands for here, and what it stands for there is durable before the note is made.
 pub(super) fn note_seen(here: &Opened, there: &dyn There) -> Result<(), SyncError> {
-    let Facts { identity, passing, location } = there.facts()?;
-    if here.passing || passing {
+    let facts = there.facts()?;
+    let Facts { identity, passing, location, speaker } = &facts;
+    if here.passing || *passing {
         return Ok(());
     }
-    let known = here.state.peer(identity.replica)?;
+    let record = here.record(&facts)?;
+    speaker::bind(&here.state, record, identity.replica, speaker)?;
+    let known = here.state.peer(record)?;
     let mut peer = known.clone().unwrap_or_else(|| Peer { instance: identity.instance, ..Peer::default() });
     if identity.counter > peer.seen.0 {
         peer.seen = (identity.counter, identity.nonce);
         there.make_durable()?;
     }
-    peer.location = location;
+    peer.location.clone_from(location);
     if known.as_ref() != Some(&peer) {
-        here.state.put_peer(identity.replica, &peer)?;
+        here.state.put_peer(record, &peer)?;
     }
     Ok(())
 }
@@ -625,15 +664,22 @@ pub(super) fn tidy(opened: &Opened, options: &Options, monitor: &dyn Monitor) ->
 }
 
 impl Opened {
-    /// The root, for questions of another machine.
-    pub(super) fn here(&self, may_read: bool) -> Here<'_> {
+    /// The root as the other side of a pull on this machine.
+    fn for_here(&self) -> Here<'_> {
+        self.here(Speaker::Here, None)
+    }
+
+    /// The root, for questions.
+    pub(super) fn here<'a>(&'a self, asker: Speaker, gate: Option<&'a Gate<'a>>) -> Here<'a> {
         Here {
             root: &self.root,
             state: &self.state,
             granularity_ns: self.granularity_ns,
             passing: self.passing,
             location: self.root.path().as_os_str().as_bytes().to_vec(),
-            may_read,
+            asker,
+            stands_for: self.stands_for.get().copied(),
+            gate,
         }
     }
 
@@ -642,10 +688,22 @@ impl Opened {
         Ok(scan::rehash(&self.root, &self.state, paths, self.granularity_ns, monitor)?)
     }
 
+    /// The record of what a machine tells of its replica.
+    pub(super) fn record(&self, there: &Facts) -> Result<ReplicaId, StateError> {
+        speaker::record(&self.state, there.identity.replica, &there.speaker)
+    }
+
+    /// The record under which stands what is open with a replica: in a run that only looks, it may be that of the identity before.
+    pub(super) fn open_with(&self, there: &Facts) -> Result<ReplicaId, StateError> {
+        let record = self.record(there)?;
+        Ok(self.stands_for.get().filter(|(new, _)| *new == record).map_or(record, |(_, old)| *old))
+    }
+
     /// The other root bears another identity than when it was met last: what was left open with the old one, and decided of
-    /// that, is open with the new one. Under the old name nobody would ever ask for it again.
+    /// that, is open with the new one. Under the old name nobody would ever ask for it again. A run that only looks leaves all as it
+    /// stands, and finds it there.
     pub(super) fn follow(&self, there: &Facts) -> Result<(), SyncError> {
-        let (state, id) = (&self.state, there.identity.replica);
+        let (state, id) = (&self.state, self.record(there)?);
         if self.passing || there.passing || state.peer(id)?.is_some() {
             return Ok(());
         }
@@ -654,6 +712,11 @@ impl Opened {
             if open.is_empty() {
                 continue;
             }
+            if self.looking {
+                self.stands_for.get_or_init(|| (id, old));
+                continue;
+            }
+            speaker::bind(state, id, there.identity.replica, &there.speaker)?;
             // Should another disk have been mounted there, and the old one return: it is then looked at as a whole.
             state.put_peer(old, &Peer { incorporated: 0, ..peer })?;
             for decided in open.iter().filter(|open| open.decision.is_some()) {
@@ -671,11 +734,11 @@ impl Opened {
 /// A root of this machine as the source of a pull: read in place.
 impl There for Opened {
     fn facts(&self) -> Result<Facts, SourceError> {
-        self.here(true).facts()
+        self.for_here().facts()
     }
 
     fn make_durable(&self) -> Result<(), SourceError> {
-        self.here(true).make_durable()
+        self.for_here().make_durable()
     }
 
     fn listing(&self, path: &RelPath, filter: &Filter) -> Result<Listing, SourceError> {
@@ -683,15 +746,15 @@ impl There for Opened {
     }
 
     fn digest(&self, dir: &RelPath) -> Result<Digest, SourceError> {
-        self.here(true).digest(dir)
+        self.for_here().digest(dir)
     }
 
     fn rehash(&self, paths: &[RelPath], monitor: &dyn Monitor) -> Result<(), SourceError> {
-        self.here(true).rehash(paths, monitor)
+        self.for_here().rehash(paths, monitor)
     }
 
     fn decided(&self, with: ReplicaId) -> Result<Vec<Decided>, SourceError> {
-        self.here(true).decided(with)
+        self.for_here().decided(with)
     }
 
     fn source(&self) -> Result<Box<dyn Source + '_>, SourceError> {

@@ -12,7 +12,6 @@ use crate::plan::{Action, Item, Open, Step, Verb};
 use crate::report::{Monitor, Phase};
 use crate::store::Filter;
 use std::collections::{BTreeSet, HashMap};
-use std::sync::Arc;
 
 /// Files read and hashed at a time.
 const HASH_BATCH: usize = 8_192;
@@ -351,6 +350,6 @@ fn count_below(opened: &Opened, node: NodeId) -> Result<u64, SyncError> {
 }
 
 fn digest(opened: &Opened, path: &RelPath) -> Result<Digest, SyncError> {
-    let header = Filter::Since { after: u64::MAX, also: Arc::default() };
+    let header = Filter::header();
     Ok(opened.state.listing(path, &header)?.digest)
 }

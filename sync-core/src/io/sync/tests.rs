@@ -193,6 +193,38 @@ fn what_is_open_and_decided_follows_the_other_root_to_its_new_identity() {
     }
 }
 
+/// What a root remembers of others: their records, and what is open with each.
+fn remembered(
+    root: &std::path::Path,
+) -> Vec<(crate::knowledge::ReplicaId, crate::io::state::Peer, Vec<crate::io::state::Pending>)> {
+    let state = crate::io::state::State::open(&root.join(".driftless"), Options::standard().mask).unwrap();
+    let with_open = |(id, peer)| (id, peer, state.pending(id).unwrap());
+    state.peers().unwrap().into_iter().map(with_open).collect()
+}
+
+#[test]
+fn a_run_that_only_looks_sees_what_was_decided_of_the_identity_before_and_moves_none_of_it() {
+    let home = synced(&["x", "y"]);
+    let (a, b) = (home.path().join("a"), home.path().join("b"));
+    std::fs::write(a.join("x"), "ours").unwrap();
+    std::fs::write(b.join("x"), "theirs").unwrap();
+    open(&home).apply(&Silent).unwrap();
+    let path = RelPath::parse(b"x").unwrap();
+    Replica::open(&a, None).unwrap().resolve(std::slice::from_ref(&path), Keep::Local).unwrap();
+    let before = [&a, &b].map(|root| remembered(root));
+    for root in [&a, &b] {
+        std::fs::write(root.join(".driftlessignore"), "y\n").unwrap();
+    }
+    for _ in 0..2 {
+        let look = Options { dry_run: true, ..Options::standard() };
+        let planned = Sync::open(&a, &b, look, &Silent).unwrap().plan(&Silent, &mut |_, _| {}).unwrap();
+        assert_eq!(planned.totals.map(|totals| (totals.skipped, totals.updated)), [(0, 0), (0, 1)]);
+        assert_eq!([&a, &b].map(|root| remembered(root)), before);
+    }
+    open(&home).apply(&Silent).unwrap();
+    assert_eq!(std::fs::read(b.join("x")).unwrap(), b"ours");
+}
+
 #[test]
 fn what_a_root_brings_back_outside_of_a_run_is_told() {
     let home = synced(&["x"]);

@@ -2,11 +2,12 @@
 //! stop.
 
 use crate::io::channel::{Channel, ChannelError};
+use crate::io::mutex::{into_inner, lock};
 use crate::plan::Item;
 use crate::report::{Done, Monitor, Phase, Problem};
 use crate::wire::{self, Message, Notice, Progress};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -62,7 +63,7 @@ pub(super) fn while_told<T>(
         drop(end);
         result
     });
-    let Link { control, early, failed } = told.link.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let Link { control, early, failed } = into_inner(told.link);
     control.set_read_wait(crate::io::link::WAIT);
     (result, failed.map_or(Ok(early), Err))
 }
@@ -112,7 +113,8 @@ impl Told<'_> {
             return;
         }
         match link.control.poll() {
-            Ok(None) => {}
+            // The other side works too.
+            Ok(None | Some(Message::Progress(_))) => {}
             Ok(Some(Message::Cancel(_))) => self.stop.store(true, Ordering::Release),
             Ok(Some(Message::Bye(_))) => self.fail(&mut link, ChannelError::Ended),
             Ok(Some(other)) if link.early.is_none() => link.early = Some(other),
@@ -163,9 +165,4 @@ impl Monitor for Told<'_> {
     fn cancelled(&self) -> bool {
         self.stop.load(Ordering::Acquire) || self.own.cancelled()
     }
-}
-
-/// A thread that panicked under the lock is a defect that is told elsewhere; what is kept here is complete at any time.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

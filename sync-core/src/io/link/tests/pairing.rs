@@ -7,7 +7,6 @@ use crate::peer::Name;
 use std::io::{Read, Write};
 use std::sync::Mutex;
 use std::thread;
-use std::time::Instant;
 
 /// A machine that pairs, and what it stored.
 struct Side {
@@ -98,9 +97,14 @@ fn a_wrong_code_burns_it_and_there_is_no_second_guess() {
 fn an_old_code_is_waited_for_no_longer() {
     let (shows, asks) = (Side::new("server"), Side::new("laptop"));
     let desk = shows.desk().aged(LIFETIME);
-    let start = Instant::now();
+    let (code, to) = (desk.code().clone(), desk.address());
     assert_eq!(refusal(shows.wait(desk)), Refusal::Expired);
-    assert!(start.elapsed() < PATIENCE && asks.stored().is_empty());
+    // A code that was waited for on would be good now.
+    let address = to.to_string().parse().unwrap();
+    let own = Introduction { name: &asks.name, store: &|paired| asks.store(paired) };
+    let late = join(&asks.network, &code, &address, own, 5 * MOMENT);
+    assert!(matches!(late, Err(PairError::Link(_))), "{late:?}");
+    assert!(shows.stored().is_empty() && asks.stored().is_empty());
 }
 
 /// Carries everything between two streams, until either side ends.

@@ -143,7 +143,7 @@ fn names_headers_and_digests_are_answered_as_locally() {
     let site = Site::open(home.path());
     site.add(["d/", "d/e/", "d/e/f", "g"]);
     let name = |name: &str| Name::parse(name.as_bytes()).unwrap();
-    let header = Filter::Since { after: u64::MAX, also: Arc::default() };
+    let header = Filter::header();
     let named = Filter::Since { after: u64::MAX, also: Arc::new(BTreeSet::from([path("d/e/x"), path("g")])) };
     let here = site.here();
     remotely(&here, Limits::STANDARD, |there| {
@@ -164,7 +164,9 @@ fn who_may_not_read_is_told_nothing() {
     let home = tempfile::tempdir().unwrap();
     let site = Site::open(home.path());
     site.add(["a"]);
-    let here = Here { may_read: false, ..site.here() };
+    let allowed = || Err("this machine may not read the folder".to_owned());
+    let gate = Gate::new(&allowed);
+    let here = Here { gate: Some(&gate), ..site.here() };
     let since = Filter::Since { after: 0, also: Arc::new(BTreeSet::from([path("a")])) };
     let (quic, _listener) = quic_ends();
     for ends in [ends(), quic] {

@@ -5,11 +5,12 @@ mod hostile;
 mod walks;
 
 use super::shelf::Limits;
-use super::{Here, RemoteThere, respond};
+use super::{Gate, Here, RemoteThere, respond};
 use crate::entry::{AttrMask, Attrs, Content, Hash, Object, Signature};
 use crate::io::channel::ChannelError;
 use crate::io::fs::Root;
 use crate::io::link::{CloseCode, Connection, Identity, Listener, Network, local_pair};
+use crate::io::speaker::Speaker;
 use crate::io::state::{Batch, State};
 use crate::io::there::{Facts, There};
 use crate::knowledge::Row;
@@ -52,7 +53,7 @@ impl Site {
     fn here(&self) -> Here<'_> {
         let location = self.root.path().as_os_str().as_encoded_bytes().to_vec();
         let (root, state) = (&self.root, &self.state);
-        Here { root, state, granularity_ns: 0, passing: false, location, may_read: true }
+        Here { root, state, granularity_ns: 0, passing: false, location, asker: Speaker::Here, stands_for: None, gate: None }
     }
 
     /// Records paths as new: directories end in a slash.
