@@ -103,7 +103,7 @@ impl Lab {
             connection: Arc::new(near),
             folder: wish.folder.parse().expect("a name"),
             sub: RelPath::parse(wish.sub.as_bytes()).expect("a path"),
-            shown: "quic://host/folder".into(),
+            shown: ["quic://host/folder", wish.sub].join("/").trim_end_matches('/').into(),
             vouched: None,
         }
     }
@@ -379,6 +379,7 @@ fn a_copy_of_a_root_that_bears_its_identity_is_told_and_takes_none_from_it() -> 
         for name in ["x", ".driftless/state.db", ".driftless/marker"] {
             fs::copy(lab.root("b").join(name), lab.root("a").join(name))?;
         }
+        fs::File::open(lab.root("a/x"))?.set_modified(fs::metadata(lab.root("b/x"))?.modified()?)?;
         if known {
             // As after the clone of a whole machine, which nothing tells from the first one.
             State::open(&lab.root("a/.driftless"), Options::standard().mask)?.record_place()?;
@@ -391,6 +392,9 @@ fn a_copy_of_a_root_that_bears_its_identity_is_told_and_takes_none_from_it() -> 
     assert!(replica(&lab.root("b"))? == id && replica(&lab.root("a"))? != id);
     copy(true)?;
     assert_eq!(replica(&lab.root("a"))?, id);
+    assert!(lab.well(Wish { granted: Some(Mode::SendOnly), ..Wish::default() })?.0.in_sync);
+    assert!(replica(&lab.root("b"))? == id && replica(&lab.root("a"))? != id);
+    copy(true)?;
     lab.write("a/y", "new")?;
     for _ in 0..2 {
         let told = lab.run(Wish::default()).0.err().context("it was stopped")?;

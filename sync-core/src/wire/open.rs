@@ -78,7 +78,7 @@ pub struct Remembered {
 /// What each side tells the other before anything is made on either.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Introduction {
-    /// Its replica; `None` if it has no state yet, or begins anew.
+    /// Its replica; `None` if it has no state yet, begins anew, or is a copy that is about to take another identity.
     pub identity: Option<Identity>,
     /// What it has seen of everybody: Sub of its root.
     pub knows: Vector,

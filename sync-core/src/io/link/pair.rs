@@ -237,7 +237,7 @@ impl PairingDesk {
             let mut decided = false;
             let result = self.answer(&connection, own, &mut decided);
             if decided {
-                *lock(&outcome) = Some(result);
+                *lock(outcome) = Some(result);
                 // The others end at once, whatever they wait for.
                 self.listener.close();
                 return;

@@ -227,24 +227,25 @@ impl Monitor for Beat {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::link::local_pair;
+    use crate::io::link::{Connection, local_pair};
     use crate::peer::PublicKey;
     use std::sync::mpsc;
 
-    fn ends() -> [Channel; 2] {
+    /// A connection, and both ends of a stream of it.
+    fn ends() -> ([Connection; 2], [Channel; 2]) {
         let [near, far] = local_pair([1, 2].map(|key| PublicKey::from_bytes([key; 32])), [3; 32]);
-        let mut near = Channel::new(near.open(PATIENCE).unwrap());
+        let mut asker = Channel::new(near.open(PATIENCE).unwrap());
         // A stream is there for the other side once something was sent on it.
-        near.send(&Message::Cancel(wire::Nothing)).unwrap();
-        near.flush().unwrap();
-        let mut far = Channel::new(far.accept(PATIENCE).unwrap());
-        assert!(matches!(far.receive().unwrap(), Message::Cancel(_)));
-        [near, far]
+        asker.send(&Message::Cancel(wire::Nothing)).unwrap();
+        asker.flush().unwrap();
+        let mut answerer = Channel::new(far.accept(PATIENCE).unwrap());
+        assert!(matches!(answerer.receive().unwrap(), Message::Cancel(_)));
+        ([near, far], [asker, answerer])
     }
 
     #[test]
     fn work_that_tells_of_no_progress_is_told_of_by_the_clock() {
-        let [mut asker, mut answerer] = ends();
+        let (_connection, [mut asker, mut answerer]) = ends();
         let (heard, enough) = mpsc::channel();
         thread::scope(|scope| {
             scope.spawn(move || {
@@ -254,7 +255,7 @@ mod tests {
                 }
                 heard.send(()).unwrap();
                 // Whatever still comes finds the stream open.
-                while asker.next_or_end().unwrap().is_some() {}
+                while let Ok(Some(_)) = asker.next_or_end() {}
             });
             let done = while_beating(&mut answerer, 7, Duration::from_millis(1), |_| enough.recv().is_ok());
             assert!(done.unwrap());
@@ -264,7 +265,7 @@ mod tests {
 
     #[test]
     fn work_stops_where_nobody_listens_any_more() {
-        let [asker, mut answerer] = ends();
+        let (_connection, [asker, mut answerer]) = ends();
         drop(asker);
         let done = while_beating(&mut answerer, 0, Duration::from_millis(1), |monitor| {
             while !monitor.cancelled() {

@@ -30,6 +30,9 @@ use std::time::Instant;
 /// Bytes of paths in one question for hashes.
 const HASH_BYTES: usize = 512 << 10;
 
+/// Answers that say nothing but that files are still being read, beyond one a second: one comes every few seconds.
+const BEATS: u64 = 1024;
+
 /// A root on another machine.
 pub struct RemoteThere {
     connection: Arc<Connection>,
@@ -277,7 +280,7 @@ impl Talk {
         self.ask(&Message::HashRequest(HashRequest { paths: paths.to_vec() }))?;
         let mut rest = paths;
         // What says nothing but that files are still being read comes every few seconds, however large they are.
-        let mut last = Instant::now();
+        let (mut last, mut beats) = (Instant::now(), 0);
         while !rest.is_empty() {
             if monitor.cancelled() {
                 return Err(ScanError::Cancelled.into());
@@ -287,13 +290,14 @@ impl Talk {
                 other => return Err(ChannelError::unexpected(other, "hashes").into()),
             };
             let next = first as usize == paths.len() - rest.len() && results.len() <= rest.len();
+            beats += 1;
             if !results.is_empty() {
-                last = Instant::now();
+                (last, beats) = (Instant::now(), 0);
             } else if last.elapsed() > PATIENCE {
                 let text = format!("it read files for {} hours and told of none", PATIENCE.as_secs() / 3600);
                 return Err(ChannelError::from(std::io::Error::new(std::io::ErrorKind::TimedOut, text)).into());
             }
-            if !next {
+            if !next || beats > BEATS + last.elapsed().as_secs() {
                 let fault = Fault::Contradiction("the hashes are not those that were asked for");
                 return Err(ChannelError::from(WireError { field: "Hashed", offset: 0, fault }).into());
             }

@@ -211,7 +211,7 @@ impl End for LocalEnd {
         };
         pull.remember(&outcome, &applied)?;
         let created = applied.totals.created + applied.totals.conflicts;
-        self.guard(asked.options)?.done(&opened, planned, created, live)?;
+        let stopped = self.guard(asked.options)?.done(&opened, planned, created, live)?;
         let whole_walk = outcome.complete || !pull.terms.may_raise || !pull.terms.scope.is_empty();
         let whole = (applied.complete && whole_walk) || only_ignored(&applied);
         let again = pull.settling && applied.incomplete.is_empty();
@@ -223,7 +223,7 @@ impl End for LocalEnd {
             problems.clear();
         }
         self.pulls += 1;
-        Ok(Pulled { totals, problems, whole, cancelled: applied.cancelled, again, news, stopped: None })
+        Ok(Pulled { totals, problems, whole, cancelled: applied.cancelled, again, news, stopped })
     }
 
     fn tidy(&mut self, options: &Options, monitor: &dyn Monitor) -> Result<(), SyncError> {

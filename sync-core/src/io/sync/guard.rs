@@ -43,12 +43,31 @@ impl Guard {
         )))
     }
 
-    /// A pull was carried out that was to delete `planned` paths and created `created`; before it, `live` paths stood.
-    pub(super) fn done(&mut self, opened: &Opened, planned: u64, created: u64, live: u64) -> Result<(), SyncError> {
+    /// A pull was carried out that was to delete `planned` paths and created `created`; before it, `live` paths stood. Why the run is
+    /// not to go on, if more went than was allowed: moves are no deletions, and what was to be moved may have come nowhere.
+    pub(super) fn done(
+        &mut self,
+        opened: &Opened,
+        planned: u64,
+        created: u64,
+        live: u64,
+    ) -> Result<Option<SyncError>, SyncError> {
+        let now = opened.state.live()?;
         // What failed stands still, and is planned again.
-        let gone = (live + created).saturating_sub(opened.state.live()?);
-        self.deleted += planned.min(gone);
-        Ok(())
+        let gone = planned.min((live + created).saturating_sub(now));
+        // Nothing came for so many, wherever it was to go.
+        let lost = live.saturating_sub(now);
+        self.deleted += gone.max(lost);
+        let Some(limit) = self.limit.filter(|_| lost > planned) else { return Ok(None) };
+        Ok(over(limit, self.deleted, self.live).map(|(what, said)| {
+            SyncError::Guard(format!(
+                "{} paths on {} that were to be moved went and came nowhere: the other root changed meanwhile, or does not tell the \
+                 truth. This run has deleted {what}, which is beyond {said}; what was done is recorded, and what went is among the \
+                 kept versions (driftless versions)",
+                lost - planned,
+                opened.root.path().display()
+            ))
+        }))
     }
 }
 

@@ -31,6 +31,7 @@ use crate::io::scan::{self, ScanError, Scanned};
 use crate::io::source::SourceError;
 use crate::io::state::StateError;
 use crate::path::{RelPath, escape};
+use crate::peer::Mode;
 use crate::plan::Item;
 use crate::reconcile::{self, End};
 use crate::report::{Monitor, Phase, Problem};
@@ -367,7 +368,10 @@ impl Sync {
         let mut introduced = guest.opened.introduction.clone();
         introduced.location = location;
         candidate.check(&introduced, &options)?;
-        candidate.check_other(&introduced, &options)?;
+        // Who may only read there cannot ask for more: then it is this root that takes another identity.
+        if guest.opened.mode != Mode::SendOnly {
+            candidate.check_other(&introduced, &options)?;
+        }
         let (opened, rules) = candidate.open(&introduced, &options, monitor)?;
         if introduced.identity.is_some_and(|other| other.replica == opened.state.id()) {
             roots::same_identity(&opened, monitor)?;
