@@ -157,12 +157,15 @@ fn a_cut_longer_than_a_connection_lives_ends_the_run_and_the_next_one_resumes() 
         let ran = running.end();
         let told = cut.elapsed();
         ran.code(3);
-        assert!(ran.err.contains("timed out") && ran.err.contains(FOLDER), "{}", ran.err);
+        // The connection ends by its silence; if it is only this side that is not heard, the other side's silence follows.
+        let told_why = ["timed out", "said nothing"].iter().any(|why| ran.err.contains(why));
+        assert!(told_why && ran.err.contains(FOLDER), "{directions:?}: {}", ran.err);
+        eprintln!("cut {directions:?}: after {told:.1?} {}", ran.err.trim_end());
         far.set(directions, good);
         let held = far.lab.begun("b");
         assert!(held > LARGE as u64 / 3, "{held} bytes are held");
         let ran = far.start().end();
-        eprintln!("cut {directions:?}: told after {told:.1?}, {held} of {LARGE} bytes held, then {} sent", ran.count("bytes_sent"));
+        eprintln!("{held} of {LARGE} bytes were held, then {} sent", ran.count("bytes_sent"));
         let most = LARGE as u64 - held + (1 << 20);
         assert!(ran.count("bytes_sent") < most, "{} bytes, where {held} of {LARGE} were held", ran.count("bytes_sent"));
         far.well(&ran, 1);

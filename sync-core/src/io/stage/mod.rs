@@ -11,7 +11,7 @@ mod parts;
 
 pub(crate) use parts::outdated;
 
-use crate::entry::{AttrMask, Attrs, Content, Object, Signature};
+use crate::entry::{AttrMask, Attrs, Content, Hash, Kind, Object, Signature};
 use crate::io::fs::{Dir, FsError, Replace, Root};
 use crate::io::kill::kill_point;
 use crate::io::source::{Source, TYPE_BITS};
@@ -19,7 +19,7 @@ use crate::knowledge::Row;
 use crate::path::RelPath;
 use crate::plan::{Displaced, Item, Stamp};
 use bring::{Asked, Bringing};
-use parts::{Parts, is_part};
+use parts::{Parts, is_part, unread};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -78,6 +78,22 @@ pub(crate) struct Incoming {
     pub(crate) theirs: Option<Row>,
     /// What became of it: its signature in the staging folder, or why it is not there.
     pub(crate) outcome: Option<Result<Signature, Failure>>,
+}
+
+impl Incoming {
+    /// The file here that its content may be made of.
+    fn base(&self) -> Option<RelPath> {
+        let replaces_file = self.expect.as_ref().is_some_and(|row| row.object.kind() == Kind::File);
+        replaces_file.then(|| self.path.clone()).or_else(|| self.alike.clone())
+    }
+
+    /// By what the beginning of its content is known. None where that is of no use: with a base, what is left of a file that
+    /// nobody has read costs less as a delta than behind its beginning.
+    fn known_by(&self) -> Option<Hash> {
+        let Content::File { hash, .. } = self.object.content else { return None };
+        let unread = || self.theirs.as_ref().filter(|_| self.base().is_none()).map(|row| unread(&row.m, &self.from));
+        hash.or_else(unread)
+    }
 }
 
 /// The time that a directory gets once it is filled.
@@ -218,9 +234,9 @@ impl Stage {
         let Ok((free, _)) = self.dir.space() else { return };
         let mut left = free.saturating_sub(SPARE_BYTES);
         let mut refuse = |incoming: &mut Incoming| {
-            let Content::File { size: size @ 1.., hash } = incoming.object.content else { return };
+            let Content::File { size: size @ 1.., .. } = incoming.object.content else { return };
             // What has come of it already takes its room no second time.
-            let held = hash.filter(|_| resumes).map_or(0, |hash| Parts::held(&self.dir, &hash, size));
+            let held = incoming.known_by().filter(|_| resumes).map_or(0, |known_by| Parts::held(&self.dir, &known_by, size));
             let needed = (size - held).checked_next_multiple_of(BLOCK_BYTES).unwrap_or(u64::MAX);
             match left.checked_sub(needed) {
                 Some(rest) => left = rest,
