@@ -83,7 +83,7 @@ impl Far {
         again.code(0);
         assert_eq!(["created", "updated", "deleted", "conflicts"].map(|field| again.count(field)), [0; 4], "{}", again.out);
         let ended = self.serving.take().unwrap().end(Signal::TERM);
-        assert_eq!(ended.code, Some(0), "{}", ended.err);
+        assert_eq!(ended.code, Some(0), "{}{}", ended.out, ended.err);
         assert!(!ended.err.contains("panicked"), "{}", ended.err);
     }
 }
@@ -158,7 +158,7 @@ fn a_cut_longer_than_a_connection_lives_ends_the_run_and_the_next_one_resumes() 
         let told = cut.elapsed();
         ran.code(3);
         // The connection ends by its silence; if it is only this side that is not heard, the other side's silence follows.
-        let told_why = ["timed out", "said nothing"].iter().any(|why| ran.err.contains(why));
+        let told_why = ["no answer", "said nothing"].iter().any(|why| ran.err.contains(why));
         assert!(told_why && ran.err.contains(FOLDER), "{directions:?}: {}", ran.err);
         eprintln!("cut {directions:?}: after {told:.1?} {}", ran.err.trim_end());
         far.set(directions, good);

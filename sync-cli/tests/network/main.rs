@@ -8,6 +8,9 @@
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 #![allow(clippy::print_stderr, reason = "what is skipped, and how much was done, is said loudly")]
 
+mod foe;
+mod hostile;
+mod kills;
 mod lab;
 mod links;
 #[path = "../common/serving.rs"]

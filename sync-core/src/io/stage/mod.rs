@@ -81,17 +81,20 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    /// The file here that its content may be made of.
-    fn base(&self) -> Option<RelPath> {
-        let replaces_file = self.expect.as_ref().is_some_and(|row| row.object.kind() == Kind::File);
-        replaces_file.then(|| self.path.clone()).or_else(|| self.alike.clone())
+    fn replaces_file(&self) -> bool {
+        self.expect.as_ref().is_some_and(|row| row.object.kind() == Kind::File)
     }
 
-    /// By what the beginning of its content is known. None where that is of no use: with a base, what is left of a file that
-    /// nobody has read costs less as a delta than behind its beginning.
+    /// The file here that its content may be made of.
+    fn base(&self) -> Option<RelPath> {
+        if self.replaces_file() { Some(self.path.clone()) } else { self.alike.clone() }
+    }
+
+    /// By what the beginning of its content is known. None where that is of no use: what is left of a new version that nobody
+    /// has read costs less as a delta against the old one than behind its beginning.
     fn known_by(&self) -> Option<Hash> {
         let Content::File { hash, .. } = self.object.content else { return None };
-        let unread = || self.theirs.as_ref().filter(|_| self.base().is_none()).map(|row| unread(&row.m, &self.from));
+        let unread = || self.theirs.as_ref().filter(|_| !self.replaces_file()).map(|row| unread(&row.m, &self.from));
         hash.or_else(unread)
     }
 }
