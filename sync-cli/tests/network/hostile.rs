@@ -2,7 +2,7 @@
 //! must always succeed.
 
 use crate::foe::{Foe, LINGER, Talk, event, hello, identity, nonsense};
-use crate::lab::{FOLDER, Lab, Running, setting};
+use crate::lab::{FOLDER, Lab, PATIENCE, Running, setting};
 use crate::serving::Serving;
 use fixtures::bytes::{Stream as Random, noise};
 use rustix::process::Signal;
@@ -520,4 +520,53 @@ fn handshakes_that_are_never_finished_keep_nobody_out() {
     ran.code(0);
     let ended = serving.end(Signal::TERM);
     assert_eq!(ended.code, Some(0), "{}{}", ended.out, ended.err);
+}
+
+#[test]
+fn whoever_falls_silent_or_trickles_is_cut_in_time_in_every_state() {
+    if setting("DRIFTLESS_TEST_HOSTILE", 0) == 0 {
+        eprintln!("SKIPPED: waits of half a minute; DRIFTLESS_TEST_HOSTILE=60 does them");
+        return;
+    }
+    let scene = Scene::new(Duration::ZERO);
+    let ready = Message::Ready(Ready { identity: identity(), seq: 1, passing: false, unavailable: Vec::new() });
+    let states: [(&str, &dyn Fn(&Foe) -> Option<(Connection, Talk)>); 4] = [
+        ("before hello", &|foe| {
+            let connection = foe.connect()?;
+            let talk = Talk::on(&connection)?;
+            Some((connection, talk))
+        }),
+        ("after hello", &|foe| foe.greeted()),
+        ("in a survey", &|foe| {
+            let (connection, mut talk) = foe.opened(|_| ())?;
+            talk.say(&ready)?;
+            talk.say(&Message::Survey(Survey { items: false }))?;
+            Some((connection, talk))
+        }),
+        ("in a pull", &|foe| {
+            let (connection, mut talk) = foe.opened(|_| ())?;
+            talk.say(&ready)?;
+            talk.say(&Message::Apply(Apply { number: 0, items: false }))?;
+            Some((connection, talk))
+        }),
+    ];
+    for trickles in [false, true] {
+        for (number, (state, begin)) in states.iter().enumerate() {
+            let foe = Foe::new(&scene.lab, &bait(number % KNOWN), &scene.serving.address, &bait(number % KNOWN));
+            let (connection, mut talk) = begin(&foe).unwrap();
+            let started = Instant::now();
+            if trickles {
+                // A message that is as long as it may be before hello, and comes for ten minutes.
+                let bytes = [0, 0x10, 0, 0].into_iter().chain(std::iter::repeat(1));
+                let sent = bytes.take_while(|_| started.elapsed() < PATIENCE).try_for_each(|byte| {
+                    thread::sleep(Duration::from_millis(100));
+                    talk.raw(&[byte])
+                });
+                assert!(sent.is_none(), "{state}: it was listened to for {PATIENCE:?}");
+            }
+            connection.wait_closed(PATIENCE).unwrap_or_else(|error| panic!("{state}, trickling {trickles}: {error}"));
+            eprintln!("{state}, trickling {trickles}: cut after {:.1?}", started.elapsed());
+        }
+    }
+    assert_eq!(scene.serving.end(Signal::TERM).code, Some(0));
 }
