@@ -121,7 +121,7 @@ impl Bringing<'_> {
                 // Only directories come without a row.
                 let m = incoming.theirs.as_ref().map(|row| row.m.clone()).unwrap_or_default();
                 let base = incoming.base();
-                let part = incoming.known_by().and_then(|known_by| self.part(&known_by, *size));
+                let part = self.stage.begun(incoming, *size).and_then(|known_by| self.part(&known_by, *size));
                 let held = part.as_ref().map_or(0, |part| part.held);
                 parts.extend(part.map(|part| (wanted.len(), part)));
                 wanted.push(Wanted { path: incoming.from.clone(), size: *size, hash: *hash, m, base, held });
