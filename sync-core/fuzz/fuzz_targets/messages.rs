@@ -8,9 +8,9 @@ use std::sync::Arc;
 use sync_core::delta::{Shape, Signature};
 use sync_core::path::RelPath;
 use sync_core::wire::{
-    Also, Data, Decided, DecidedPath, FetchRequest, Filter, FrameReader, Gather, MAX_AHEAD, MAX_ALSO, MAX_DATA, MAX_DECIDED, MAX_FRAME,
-    MAX_LIST, MAX_LOCATION, MAX_RATIO, MAX_ROWS, MAX_RULES, MAX_SIGNATURES, MAX_SIZE, MaxDelete, Message, Piece, Problem,
-    RulesNow, SmallFiles, Unpacker,
+    Also, Data, Decided, DecidedPath, FetchRequest, Filter, FrameReader, Gather, MAX_AHEAD, MAX_ALSO, MAX_DATA, MAX_DECIDED,
+    MAX_FRAME, MAX_LIST, MAX_LOCATION, MAX_RATIO, MAX_ROWS, MAX_RULES, MAX_SIGNATURES, MAX_SIZE, MaxDelete, Message, Piece,
+    Problem, RulesNow, SmallFiles, Unpacker,
 };
 use sync_core::{ignore, plan, report};
 
