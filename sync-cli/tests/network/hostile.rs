@@ -522,6 +522,9 @@ fn handshakes_that_are_never_finished_keep_nobody_out() {
     assert_eq!(ended.code, Some(0), "{}{}", ended.out, ended.err);
 }
 
+/// Brings a conversation into a state.
+type Begin<'a> = &'a dyn Fn(&Foe) -> Option<(Connection, Talk)>;
+
 #[test]
 fn whoever_falls_silent_or_trickles_is_cut_in_time_in_every_state() {
     if setting("DRIFTLESS_TEST_HOSTILE", 0) == 0 {
@@ -530,7 +533,7 @@ fn whoever_falls_silent_or_trickles_is_cut_in_time_in_every_state() {
     }
     let scene = Scene::new(Duration::ZERO);
     let ready = Message::Ready(Ready { identity: identity(), seq: 1, passing: false, unavailable: Vec::new() });
-    let states: [(&str, &dyn Fn(&Foe) -> Option<(Connection, Talk)>); 4] = [
+    let states: [(&str, Begin<'_>); 4] = [
         ("before hello", &|foe| {
             let connection = foe.connect()?;
             let talk = Talk::on(&connection)?;
