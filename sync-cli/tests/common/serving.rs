@@ -1,4 +1,4 @@
-//! A `driftless serve` under way. Shared by both suites.
+//! A `driftless serve` under way. Shared by the suites.
 
 use rustix::process::{Pid, Signal, kill_process};
 use std::ffi::OsStr;
@@ -26,8 +26,13 @@ pub(crate) struct Ended {
 impl Serving {
     /// Serves on loopback with the identity and the peers of this home folder, and waits until it listens.
     pub(crate) fn start(home: &Path, args: &[impl AsRef<OsStr>]) -> Serving {
+        Serving::start_at("127.0.0.1:0", home, args)
+    }
+
+    /// The same at any address.
+    pub(crate) fn start_at(address: &str, home: &Path, args: &[impl AsRef<OsStr>]) -> Serving {
         let mut command = Command::new(env!("CARGO_BIN_EXE_driftless"));
-        command.env("DRIFTLESS_HOME", home).args(["serve", "--listen", "127.0.0.1:0"]).args(args);
+        command.env("DRIFTLESS_HOME", home).args(["serve", "--listen", address]).args(args);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         let mut err = child.stderr.take().unwrap();
@@ -48,6 +53,14 @@ impl Serving {
             panic!("the server does not listen: {line:?} {}", err.join().unwrap());
         };
         Serving { child, out, err: Some(err), address }
+    }
+
+    /// The most memory that it ever held, in bytes.
+    #[allow(dead_code, reason = "not every suite asks")]
+    pub(crate) fn peak(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
     }
 
     /// Sends a signal, and waits for the end.

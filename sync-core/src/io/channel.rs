@@ -108,6 +108,11 @@ impl Channel {
         self.stream.reader.set_wait(wait);
     }
 
+    /// When a message has to be here, however often bytes of it come.
+    pub fn set_deadline(&mut self, deadline: Option<Instant>) {
+        self.stream.reader.set_deadline(deadline);
+    }
+
     /// Every wait for something to read ends soon after this is set.
     pub fn set_stop(&mut self, stop: Arc<AtomicBool>) {
         self.stop = Some(stop);
@@ -166,7 +171,13 @@ impl Channel {
 
     /// The next message if one comes within the wait that was set; a message that has begun by then is not lost.
     pub fn poll(&mut self) -> Result<Option<Message>, ChannelError> {
-        match self.receive() {
+        // What could not be sent in time is no wait for something to read, and was perhaps sent in part.
+        self.flush()?;
+        // Bytes that trickle in would go on and on.
+        self.set_deadline(Some(Instant::now() + self.wait));
+        let received = self.receive();
+        self.set_deadline(None);
+        match received {
             Err(ChannelError::Io(error)) if error.kind() == ErrorKind::TimedOut => Ok(None),
             other => other.map(Some),
         }
@@ -183,5 +194,38 @@ impl Channel {
         let text = crate::wire::cut(&text.into()).to_owned();
         self.send(&Message::Refused(Refused { code, text }))?;
         self.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::link::local_pair;
+    use crate::peer::PublicKey;
+    use std::thread;
+
+    #[test]
+    fn a_message_that_trickles_in_is_waited_for_no_longer_than_one_that_does_not_come() {
+        let [near, far] = local_pair([1, 2].map(|key| PublicKey::from_bytes([key; 32])), [7; 32]);
+        let heard = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut stream = far.open(WAIT).unwrap();
+                stream.writer.write_all(&(MAX_FRAME as u32).to_le_bytes()).unwrap();
+                while !heard.load(Ordering::Acquire) {
+                    stream.writer.write_all(&[1]).unwrap();
+                    // What is tried here is its slowness.
+                    thread::sleep(Duration::from_millis(2));
+                }
+            });
+            let mut channel = Channel::new(near.accept(WAIT).unwrap());
+            channel.set_wait(Duration::from_millis(100));
+            let polled = [channel.poll(), channel.poll()];
+            channel.set_deadline(Some(Instant::now() + Duration::from_millis(100)));
+            let received = channel.receive();
+            heard.store(true, Ordering::Release);
+            assert!(polled.iter().all(|polled| matches!(polled, Ok(None))), "{polled:?}");
+            assert!(matches!(&received, Err(ChannelError::Io(error)) if error.kind() == ErrorKind::TimedOut), "{received:?}");
+        });
     }
 }

@@ -9,22 +9,22 @@ use crate::io::mutex::{get_mut, lock};
 use crate::peer::{Address, Id};
 use quinn::{ConnectionError, Endpoint, EndpointConfig, Incoming, TokioRuntime, TransportErrorCode, VarInt};
 use socket2::SockRef;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{Semaphore, mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
 /// Threads that drive all connections.
 const THREADS: usize = 2;
 /// One deadline over handshake and greeting of whoever comes.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Handshakes at a time; more are refused.
+/// Handshakes at a time; one more takes the place of another.
 const HANDSHAKES: usize = 64;
 /// Handshakes above which a stranger has to show first that its address is its own.
 const RETRY_ABOVE: usize = 8;
@@ -373,26 +373,59 @@ async fn greeted(connection: &quinn::Connection) -> Result<(), ConnectionError> 
 
 /// Takes what comes in, within all limits, until the endpoint is closed.
 async fn serve(endpoint: Endpoint, ready: mpsc::Sender<quinn::Connection>) {
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    let mut handshakes = Handshakes::default();
     while let Some(incoming) = endpoint.accept().await {
-        let under_way = HANDSHAKES - handshakes.available_permits();
-        if under_way > RETRY_ABOVE && incoming.may_retry() && !incoming.remote_address_validated() {
+        if handshakes.under_way() > RETRY_ABOVE && incoming.may_retry() && !incoming.remote_address_validated() {
             // It was just found that it may.
             let _ = incoming.retry();
             continue;
         }
-        match Arc::clone(&handshakes).try_acquire_owned() {
-            Ok(permit) if endpoint.open_connections() < CONNECTIONS => {
-                let ready = ready.clone();
-                tokio::spawn(async move {
-                    // Whoever says nothing is dropped, and with it the connection.
-                    let _ = timeout(HANDSHAKE, admit(incoming, ready)).await;
-                    drop(permit);
-                });
-            }
-            _ => incoming.refuse(),
+        if endpoint.open_connections() >= CONNECTIONS {
+            incoming.refuse();
+            continue;
         }
+        let (ready, from) = (ready.clone(), incoming.remote_address().ip());
+        // Whoever says nothing is dropped, and with it the connection.
+        let task = tokio::spawn(async move { timeout(HANDSHAKE, admit(incoming, ready)).await });
+        handshakes.add(from, task.abort_handle());
     }
+}
+
+/// Handshakes under way, in the order in which they came. Strangers can begin them and fall silent, as many as they like: so a
+/// further one takes the place of one that is there, and refuses nobody.
+#[derive(Default)]
+struct Handshakes(VecDeque<(IpAddr, AbortHandle)>);
+
+impl Handshakes {
+    fn under_way(&mut self) -> usize {
+        self.0.retain(|(_, task)| !task.is_finished());
+        self.0.len()
+    }
+
+    fn add(&mut self, from: IpAddr, task: AbortHandle) {
+        if self.under_way() >= HANDSHAKES {
+            let sources: Vec<IpAddr> = self.0.iter().map(|(from, _)| *from).collect();
+            if let Some((_, task)) = dispensable(&sources).and_then(|at| self.0.remove(at)) {
+                task.abort();
+            }
+        }
+        self.0.push_back((network_of(from), task));
+    }
+}
+
+/// What one owner of addresses has of them at the least.
+fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        v4 => v4,
+    }
+}
+
+/// The oldest of the source that has most: whoever has but one is pushed out only by as many others as there are places.
+fn dispensable(sources: &[IpAddr]) -> Option<usize> {
+    let of_same = |source: &IpAddr| sources.iter().filter(|other| *other == source).count();
+    // The first of all that have most.
+    (0..sources.len()).rev().max_by_key(|at| of_same(&sources[*at]))
 }
 
 async fn admit(incoming: Incoming, ready: mpsc::Sender<quinn::Connection>) -> Result<(), ConnectionError> {
@@ -462,5 +495,24 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_most_handshakes_loses_the_oldest() {
+        let at =
+            |sources: &[u8]| dispensable(&sources.iter().map(|last| Ipv4Addr::new(10, 0, 0, *last).into()).collect::<Vec<_>>());
+        assert_eq!(at(&[]), None);
+        assert_eq!(at(&[1, 2, 3]), Some(0));
+        assert_eq!(at(&[1, 2, 3, 2, 4]), Some(1));
+        assert_eq!(at(&[1, 2, 3, 2, 1, 1]), Some(0));
+        let [one, same, other] =
+            ["2001:db8:1:2::1", "2001:db8:1:2:ffff::9", "2001:db8:1:3::1"].map(|text| network_of(text.parse().unwrap()));
+        assert!(one == same && one != other);
+        assert_eq!(network_of("::ffff:10.0.0.1".parse().unwrap()), "10.0.0.1".parse::<IpAddr>().unwrap());
     }
 }

@@ -117,9 +117,9 @@ pub(super) fn describe(error: &ConnectionError) -> String {
     }
 }
 
+/// Never as a wait that took too long: whoever polls would wait for more on a connection that is gone.
 fn broken(error: &ConnectionError) -> io::Error {
-    let kind = if *error == ConnectionError::TimedOut { io::ErrorKind::TimedOut } else { io::ErrorKind::ConnectionAborted };
-    io::Error::new(kind, format!("the connection has ended: {}", describe(error)))
+    io::Error::new(io::ErrorKind::ConnectionAborted, format!("the connection has ended: {}", describe(error)))
 }
 
 #[derive(Debug)]
@@ -171,5 +171,18 @@ impl Drop for Writing {
         if !self.finished {
             let _ = self.stream.reset(GIVEN_UP);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_that_ended_by_silence_is_no_wait_that_may_go_on() {
+        for error in [ConnectionError::TimedOut, ConnectionError::Reset, ConnectionError::LocallyClosed] {
+            assert_eq!(broken(&error).kind(), io::ErrorKind::ConnectionAborted);
+        }
+        assert_eq!(too_long("reading").kind(), io::ErrorKind::TimedOut);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::parts::{PART_MIN, Part};
 use super::{FILLING, Failure, Incoming, Stage, Tree, remove_all};
-use crate::entry::{AttrMask, Attrs, Content, Hash, Kind, Signature};
+use crate::entry::{AttrMask, Attrs, Content, Hash, Signature};
 use crate::io::fs::{Dir, FsError, Replace, Root, finish_file};
 use crate::io::kill::kill_point;
 use crate::io::source::{Feed, Source, SourceError, Wanted};
@@ -120,9 +120,8 @@ impl Bringing<'_> {
             if let (true, Content::File { size, hash }) = (is_asked_for(incoming), &incoming.object.content) {
                 // Only directories come without a row.
                 let m = incoming.theirs.as_ref().map(|row| row.m.clone()).unwrap_or_default();
-                let replaces_file = incoming.expect.as_ref().is_some_and(|row| row.object.kind() == Kind::File);
-                let base = replaces_file.then(|| incoming.path.clone()).or_else(|| incoming.alike.clone());
-                let part = hash.and_then(|hash| self.part(&hash, *size));
+                let base = incoming.base();
+                let part = self.stage.begun(incoming, *size).and_then(|known_by| self.part(&known_by, *size));
                 let held = part.as_ref().map_or(0, |part| part.held);
                 parts.extend(part.map(|part| (wanted.len(), part)));
                 wanted.push(Wanted { path: incoming.from.clone(), size: *size, hash: *hash, m, base, held });
@@ -132,9 +131,9 @@ impl Bringing<'_> {
     }
 
     /// What has come of a content already. Where that cannot be told, it comes from its beginning.
-    fn part(&self, hash: &Hash, size: u64) -> Option<Part> {
+    fn part(&self, known_by: &Hash, size: u64) -> Option<Part> {
         let resumes = self.source.resumes() && size >= PART_MIN;
-        resumes.then(|| self.stage.parts.take(&self.stage.dir, hash, size).ok()).flatten().flatten()
+        resumes.then(|| self.stage.parts.take(&self.stage.dir, known_by, size).ok()).flatten().flatten()
     }
 
     /// Files of a chunk that were not begun after all leave what there is of them.

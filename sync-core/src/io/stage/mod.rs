@@ -11,7 +11,7 @@ mod parts;
 
 pub(crate) use parts::outdated;
 
-use crate::entry::{AttrMask, Attrs, Content, Object, Signature};
+use crate::entry::{AttrMask, Attrs, Content, Hash, Kind, Object, Signature};
 use crate::io::fs::{Dir, FsError, Replace, Root};
 use crate::io::kill::kill_point;
 use crate::io::source::{Source, TYPE_BITS};
@@ -19,7 +19,7 @@ use crate::knowledge::Row;
 use crate::path::RelPath;
 use crate::plan::{Displaced, Item, Stamp};
 use bring::{Asked, Bringing};
-use parts::{Parts, is_part};
+use parts::{PART_MIN, Parts, is_part, unread};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -78,6 +78,25 @@ pub(crate) struct Incoming {
     pub(crate) theirs: Option<Row>,
     /// What became of it: its signature in the staging folder, or why it is not there.
     pub(crate) outcome: Option<Result<Signature, Failure>>,
+}
+
+impl Incoming {
+    fn replaces_file(&self) -> bool {
+        self.expect.as_ref().is_some_and(|row| row.object.kind() == Kind::File)
+    }
+
+    /// The file here that its content may be made of.
+    fn base(&self) -> Option<RelPath> {
+        if self.replaces_file() { Some(self.path.clone()) } else { self.alike.clone() }
+    }
+
+    /// By what the beginning of its content may be known: its hash, and what stands for it as long as nobody has read it, which may
+    /// have been so when the beginning came. Not for a new version of a file here: what is left of that costs less as a delta.
+    fn known_by(&self) -> impl Iterator<Item = Hash> {
+        let hash = if let Content::File { hash, .. } = self.object.content { hash } else { None };
+        let unread = self.theirs.as_ref().filter(|_| !self.replaces_file()).map(|row| unread(&row.m, &self.from));
+        hash.into_iter().chain(unread)
+    }
 }
 
 /// The time that a directory gets once it is filled.
@@ -213,14 +232,24 @@ impl Stage {
         }
     }
 
+    /// By what the beginning of a content is known here, or would be; none of small ones.
+    fn begun(&self, incoming: &Incoming, size: u64) -> Option<Hash> {
+        if size < PART_MIN {
+            return None;
+        }
+        let is_here = |known_by: &Hash| Parts::held(&self.dir, known_by, size) > 0;
+        incoming.known_by().find(is_here).or_else(|| incoming.known_by().next())
+    }
+
     fn refuse_what_finds_no_room(&self, trees: &mut [&mut Tree], resumes: bool) {
         // Where it cannot be asked, the copy will tell.
         let Ok((free, _)) = self.dir.space() else { return };
         let mut left = free.saturating_sub(SPARE_BYTES);
         let mut refuse = |incoming: &mut Incoming| {
-            let Content::File { size: size @ 1.., hash } = incoming.object.content else { return };
+            let Content::File { size: size @ 1.., .. } = incoming.object.content else { return };
             // What has come of it already takes its room no second time.
-            let held = hash.filter(|_| resumes).map_or(0, |hash| Parts::held(&self.dir, &hash, size));
+            let held =
+                self.begun(incoming, size).filter(|_| resumes).map_or(0, |known_by| Parts::held(&self.dir, &known_by, size));
             let needed = (size - held).checked_next_multiple_of(BLOCK_BYTES).unwrap_or(u64::MAX);
             match left.checked_sub(needed) {
                 Some(rest) => left = rest,

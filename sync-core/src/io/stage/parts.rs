@@ -1,11 +1,14 @@
 //! Beginnings of large files: what had come when a connection was lost or the process ended. They stay in the staging folder under
-//! a name that tells the content, not the path: wherever it is wanted next, it goes on from there.
+//! a name that tells the content, not the path: wherever it is wanted next, it goes on from there. A content that nobody has read
+//! to its end is known by its version and its path at the source instead.
 //!
 //! The bytes are not trusted: the hash of the whole decides in the end, and a beginning that was wrong is thrown away.
 
 use crate::entry::Hash;
 use crate::io::fs::{Dir, FsError};
 use crate::io::mutex::lock;
+use crate::knowledge::Vector;
+use crate::path::RelPath;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
@@ -20,6 +23,8 @@ pub(crate) const PARTS: usize = 16;
 pub(crate) const PART_AGE: Duration = Duration::from_secs(7 * 86_400);
 /// What their names begin with.
 const PREFIX: &str = "half-";
+/// Keeps what stands for a content that nobody has read from being the hash of any.
+const UNREAD_CONTEXT: &str = "driftless 1 beginning of a content without a hash";
 
 /// A beginning, in use by one file of this run.
 #[derive(Debug)]
@@ -78,6 +83,17 @@ fn open(stage: &Dir, name: Vec<u8>, size: u64) -> Result<Part, FsError> {
     Ok(Part { name, file, held })
 }
 
+/// What stands for a content that nobody has read, in place of its hash: its version, and where it comes from.
+pub(crate) fn unread(m: &Vector, from: &RelPath) -> Hash {
+    let mut hasher = blake3::Hasher::new_derive_key(UNREAD_CONTEXT);
+    for event in m.iter() {
+        hasher.update(&event.replica.0).update(&event.counter.to_le_bytes());
+    }
+    // Many files may be of one event, and of one size.
+    hasher.update(from.as_bytes());
+    Hash(*hasher.finalize().as_bytes())
+}
+
 fn name_of(hash: &Hash, size: u64) -> Vec<u8> {
     format!("{PREFIX}{hash}-{size:x}").into_bytes()
 }
@@ -116,6 +132,16 @@ mod tests {
             assert!(!is_part(other.as_bytes()), "{other}");
         }
         assert!(!is_part(format!("{text}00000000000").as_bytes()));
+    }
+
+    #[test]
+    fn what_nobody_has_read_is_known_by_its_version_and_its_place() {
+        use crate::knowledge::{Event, ReplicaId};
+        let m = |counter| Vector::from(Event { replica: ReplicaId([1; 16]), counter });
+        let path = |path: &str| RelPath::parse(path.as_bytes()).unwrap();
+        let known = unread(&m(5), &path("a"));
+        assert_eq!(known, unread(&m(5), &path("a")));
+        assert!(known != unread(&m(6), &path("a")) && known != unread(&m(5), &path("b")));
     }
 
     #[test]

@@ -457,7 +457,10 @@ fn patiently<T>(mut attempt: impl FnMut() -> Result<T, SyncError>) -> Result<T, 
 }
 
 fn greet(control: &mut Channel) -> Result<(), ChannelError> {
-    let hello = match control.receive()? {
+    control.set_deadline(Some(Instant::now() + HELLO));
+    let said = control.receive();
+    control.set_deadline(None);
+    let hello = match said? {
         Message::Hello(hello) => hello,
         other => return Err(ChannelError::unexpected(other, "a greeting")),
     };
