@@ -9,7 +9,7 @@ use super::{MaxDelete, Options, Policy, Side, SyncError};
 use crate::ignore::Rules;
 use crate::io::channel::{Channel, ChannelError};
 use crate::io::link::{CloseCode, Connection, LinkError, Reader, Stream, WAIT, Writer};
-use crate::io::remote::{PATIENCE, RemoteThere, respond};
+use crate::io::remote::{PATIENCE, Parked, RemoteThere, respond};
 use crate::io::scan::Scanned;
 use crate::io::there::{Facts, There};
 use crate::path::{RelPath, escape};
@@ -129,6 +129,8 @@ impl Greeted {
         let open = open_message(&remote, side, (introduction, rules), options)?;
         control.send(&Message::Open(open)).map_err(failed)?;
         control.send(&Message::Scan(Nothing)).map_err(failed)?;
+        control.flush().map_err(failed)?;
+        remote.connection.limit(options.transfer.limit);
         let mut each = |message| {
             if let Message::Notice(Notice { text }) = message {
                 monitor.notice(&format!("{}: {}", remote.shown, escape(text.as_bytes())));
@@ -144,7 +146,7 @@ impl Greeted {
         let identity = identity
             .ok_or_else(|| failed(ChannelError::Unexpected { found: "a folder without a replica", expected: "its replica" }))?;
         let facts = Facts { identity, passing: opened.passing, location: remote.location() };
-        let there = Arc::new(RemoteThere::new(remote.connection.clone(), facts, 0));
+        let there = Arc::new(RemoteThere::new(remote.connection.clone(), facts, 0).with_transfer(&options.transfer));
         Ok(Guest {
             remote,
             control,
@@ -321,6 +323,7 @@ fn open_message(
             Some(MaxDelete::Count(count)) => wire::MaxDelete::Count(count.min(wire::MAX_SIZE)),
             Some(MaxDelete::Percent(percent)) => wire::MaxDelete::Percent(percent),
         },
+        transfer: options.transfer,
     })
 }
 
@@ -511,9 +514,10 @@ impl Drop for Answering {
 
 /// Answers the questions of every stream that the other side opens.
 pub(super) fn answer_all(connection: &Connection, opened: &Opened, may_read: bool) {
+    let parked = Parked::default();
     accept_all(connection, &|stream| {
         // What goes wrong is told to the side that asks, and ends its run.
-        let _ = respond(stream, &opened.here(may_read));
+        let _ = respond(stream, &opened.here(may_read), &parked);
     });
 }
 

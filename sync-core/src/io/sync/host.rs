@@ -175,6 +175,7 @@ impl Host {
         let (export, mode) = self.granted(&open.folder, grants)?;
         let (path, seen) = resolve(export, &open.sub)?;
         let asked = self.asked(open, &peer, mode)?;
+        connection.limit(asked.options.transfer.limit);
         let holder = Holder {
             peer: connection.peer_id(),
             location: asked.introduction.location.clone(),
@@ -324,6 +325,7 @@ impl Host {
             rejoin: open.rejoin,
             state_dir: self.options.state_dir.clone(),
             dry_run: open.dry_run,
+            transfer: open.transfer,
         };
         may_rejoin(open.rejoin, mode)?;
         if !(open.mask.perms && open.mask.times) {
@@ -583,6 +585,7 @@ impl Serving<'_> {
             None => {
                 self.opened.follow(&facts)?;
                 let there = RemoteThere::new(self.connection.clone(), facts, ready.seq);
+                let there = there.with_transfer(&self.asked.options.transfer);
                 self.there = Some(Arc::new(if self.may_hear() { there } else { there.without_bases() }));
             }
         }

@@ -15,6 +15,7 @@ mod told;
 mod tests;
 
 pub use crate::plan::Totals;
+pub use crate::wire::{Packing, Transfer};
 pub use guest::Remote;
 pub use host::{Export, Host, HostOptions};
 pub use replica::{Keep, KeptVersion, OpenConflict, Replica};
@@ -88,6 +89,8 @@ pub struct Options {
     pub state_dir: Option<PathBuf>,
     /// Nothing but looking: roots that were never synchronised get no `.driftless`.
     pub dry_run: bool,
+    /// How content crosses a link, both ways.
+    pub transfer: Transfer,
 }
 
 /// Why a run stopped before anything was changed, or could not be finished. The text says what to do.
@@ -212,6 +215,7 @@ impl Options {
             rejoin: false,
             state_dir: None,
             dry_run: false,
+            transfer: Transfer::default(),
         }
     }
 }

@@ -421,7 +421,7 @@ fn bases_are_cut_as_we_cut_them_and_signatures_are_bounded() {
     let request = |bases: &[Announced]| {
         let wanted = |base| Wanted { path: path("a"), size: 1, hash: None, m: m.clone(), offset: 0, base: Some(base) };
         let files = bases.iter().copied().map(wanted).collect();
-        Message::decode(&bytes_of(&Message::FetchRequest(FetchRequest { pack: false, files })))
+        Message::decode(&bytes_of(&Message::FetchRequest(FetchRequest { packing: Packing::Off, files })))
     };
     let right = Shape::of(1 << 30).unwrap().announced();
     assert!(request(&[right]).is_ok());
@@ -444,7 +444,8 @@ fn bases_are_cut_as_we_cut_them_and_signatures_are_bounded() {
 #[test]
 fn resumption_stays_within_the_file() {
     let wanted = |offset, base| Wanted { path: path("a"), size: 10, hash: None, m: event(1, 1).into(), offset, base };
-    let decoded = |wanted| Message::decode(&bytes_of(&Message::FetchRequest(FetchRequest { pack: false, files: vec![wanted] })));
+    let decoded =
+        |wanted| Message::decode(&bytes_of(&Message::FetchRequest(FetchRequest { packing: Packing::Off, files: vec![wanted] })));
     assert!(decoded(wanted(10, None)).is_ok());
     assert_eq!(decoded(wanted(11, None)).unwrap_err().field, "Wanted.offset");
     let base = crate::delta::Shape::of(10).unwrap().announced();

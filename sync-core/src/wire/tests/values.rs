@@ -107,27 +107,38 @@ fn introduction() -> impl Strategy<Value = Introduction> {
     )
 }
 
+fn packing() -> impl Strategy<Value = Packing> {
+    prop::sample::select(vec![Packing::Off, Packing::Auto, Packing::On])
+}
+
+fn transfer() -> impl Strategy<Value = Transfer> {
+    (packing(), any::<bool>(), of(size())).prop_map(|(packing, whole_files, limit)| Transfer { packing, whole_files, limit })
+}
+
 fn open() -> impl Strategy<Value = Open> {
     let policies = [Policy::Skip, Policy::KeepBoth, Policy::Newer, Policy::Older, Policy::Asker, Policy::Asked];
     let guard =
         prop_oneof![Just(MaxDelete::Off), size().prop_map(MaxDelete::Count), (0.0..=100.0f64).prop_map(MaxDelete::Percent)];
     let what = (text(), rel_path(), introduction(), any::<[bool; 6]>(), paths());
-    let how = (prop::sample::select(policies.to_vec()), of(any::<bool>()), text(), text(), guard);
-    (what, how).prop_map(|((folder, sub, introduction, flags, scope), (policy, force, run_rules, rules, max_delete))| Open {
-        folder,
-        sub,
-        introduction,
-        dry_run: flags[0],
-        rejoin: flags[1],
-        checksum: flags[2],
-        scope,
-        policy,
-        force: force.map(|asker| if asker { Side::Asker } else { Side::Asked }),
-        mask: AttrMask { perms: flags[3], owner: flags[4], times: flags[5] },
-        run_rules,
-        rules,
-        max_delete,
-    })
+    let how = (prop::sample::select(policies.to_vec()), of(any::<bool>()), text(), text(), guard, transfer());
+    (what, how).prop_map(
+        |((folder, sub, introduction, flags, scope), (policy, force, run_rules, rules, max_delete, transfer))| Open {
+            folder,
+            sub,
+            introduction,
+            dry_run: flags[0],
+            rejoin: flags[1],
+            checksum: flags[2],
+            scope,
+            policy,
+            force: force.map(|asker| if asker { Side::Asker } else { Side::Asked }),
+            mask: AttrMask { perms: flags[3], owner: flags[4], times: flags[5] },
+            run_rules,
+            rules,
+            max_delete,
+            transfer,
+        },
+    )
 }
 
 fn opened() -> impl Strategy<Value = Opened> {
@@ -294,7 +305,9 @@ fn content() -> impl Strategy<Value = Message> {
     prop_oneof![
         vec(rel_path(), 0..5).prop_map(|paths| Message::HashRequest(HashRequest { paths })),
         (any::<u32>(), vec(result, 0..5)).prop_map(|(first, results)| Message::Hashed(Hashed { first, results })),
-        (any::<bool>(), vec(wanted(), 0..5)).prop_map(|(pack, files)| Message::FetchRequest(FetchRequest { pack, files })),
+        (packing(), vec(wanted(), 0..5)).prop_map(|(packing, files)| Message::FetchRequest(FetchRequest { packing, files })),
+        any::<u64>().prop_map(|number| Message::Lane(Lane { number })),
+        vec(any::<u64>(), 0..5).prop_map(|lanes| Message::Widen(Widen { lanes })),
         (any::<u32>(), bytes()).prop_map(|(file, bytes)| Message::SignaturePart(SignaturePart { file, bytes })),
         (any::<u32>(), size(), prop::sample::select(encodings.to_vec()))
             .prop_map(|(file, size, encoding)| Message::FileBegin(FileBegin { file, size, encoding })),
