@@ -18,6 +18,8 @@ pub struct Facts {
     pub passing: bool,
     /// Where it is, by which it is recognised when it comes under another identity.
     pub location: Vec<u8>,
+    /// Its user may have decided conflicts there: it has to be asked for them.
+    pub decisions: bool,
 }
 
 /// A user's decision about one conflict that is still about the version which stands at the deciding root.

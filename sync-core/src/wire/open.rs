@@ -187,6 +187,8 @@ pub struct Ready {
     pub passing: bool,
     /// Where it misses a file system.
     pub unavailable: Vec<RelPath>,
+    /// Its user has decided conflicts there.
+    pub decisions: bool,
 }
 
 impl Policy {
@@ -301,7 +303,7 @@ fields!(Transfer { packing, whole_files, limit as maybe_size });
 fields!(Opened { mode, introduction, root, rules as rules, sets_owner, passing });
 fields!(Introduce { folder, sub, location as location, rejoin });
 fields!(Introduced { introduction, rules as rules, sets_owner });
-fields!(Ready { identity, seq as size, passing, unavailable });
+fields!(Ready { identity, seq as size, passing, unavailable, decisions });
 
 pub(super) mod maybe_size {
     use super::{Reader, WireError, plain, size};

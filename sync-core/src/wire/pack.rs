@@ -270,6 +270,28 @@ mod tests {
     }
 
     #[test]
+    fn packing_is_what_was_wished_for() {
+        assert!(Packer::of(Packing::Off).is_none());
+        // Of sixteen bytes one is the same in all: a gain of less than a tenth.
+        let mut dense = noise(SAMPLE);
+        dense.chunks_mut(16).for_each(|chunk| chunk[0] = 0);
+        let packed = |packing| {
+            let mut packer = Packer::of(packing);
+            let all: Vec<bool> = (0..3).map(|_| matches!(Data::of(&dense, packer.as_mut()), Data::Packed(_))).collect();
+            all
+        };
+        assert_eq!(packed(Packing::Off), [false; 3]);
+        assert_eq!(packed(Packing::Auto), [false; 3]);
+        let mut packer = Packer::of(Packing::On);
+        for bytes in [&noise(SAMPLE)[..], &noise(SAMPLE), &text(SAMPLE), &vec![0; MAX_DATA], b"x", b""] {
+            let data = Data::of(bytes, packer.as_mut());
+            assert!(data.len() <= bytes.len() && bytes.len() <= data.len().max(1) * MAX_RATIO);
+            assert_eq!(opened(&data, bytes.len()).unwrap(), bytes);
+        }
+        assert!(matches!(Data::of(&text(SAMPLE), packer.as_mut()), Data::Packed(_)));
+    }
+
+    #[test]
     fn what_makes_much_of_little_is_refused() {
         let bomb = zstd::bulk::compress(&vec![0; 100 << 20], LEVEL).unwrap();
         assert!(opened(&Data::Packed(bomb.into()), MAX_DATA).is_err());

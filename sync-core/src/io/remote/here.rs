@@ -33,7 +33,8 @@ impl There for Here<'_> {
     fn facts(&self) -> Result<Facts, SourceError> {
         let (replica, instance, counter) = (self.state.id(), self.state.instance(), self.state.counter());
         let identity = Identity { replica, instance, counter, nonce: self.state.nonce()? };
-        Ok(Facts { identity, passing: self.passing, location: self.location.clone() })
+        let decisions = self.state.has_decisions()?;
+        Ok(Facts { identity, passing: self.passing, location: self.location.clone(), decisions })
     }
 
     fn make_durable(&self) -> Result<(), SourceError> {

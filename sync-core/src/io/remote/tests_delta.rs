@@ -81,11 +81,11 @@ fn a_base_that_changes_meanwhile_costs_the_whole_file_and_no_more() {
         },
         |here: &World| fs::File::options().write(true).open(here.folder.path().join("f")).unwrap().set_len(1000).unwrap(),
     ] {
-        let [_, received] = crossed(&old, &new, false, before);
+        let [_, received] = crossed(&old, &new, Packing::Off, before);
         assert!((new.len() as u64..new.len() as u64 + 20_000).contains(&received), "{received}");
     }
     // One that is gone is open still.
-    let [_, received] = crossed(&old, &new, false, |here| fs::remove_file(here.folder.path().join("f")).unwrap());
+    let [_, received] = crossed(&old, &new, Packing::Off, |here| fs::remove_file(here.folder.path().join("f")).unwrap());
     assert!(received < 20_000, "{received}");
 }
 

@@ -145,7 +145,8 @@ impl Greeted {
         let identity = opened.introduction.identity;
         let identity = identity
             .ok_or_else(|| failed(ChannelError::Unexpected { found: "a folder without a replica", expected: "its replica" }))?;
-        let facts = Facts { identity, passing: opened.passing, location: remote.location() };
+        // What its user has decided it tells with its scan.
+        let facts = Facts { identity, passing: opened.passing, location: remote.location(), decisions: true };
         let there = Arc::new(RemoteThere::new(remote.connection.clone(), facts, 0).with_transfer(&options.transfer));
         Ok(Guest {
             remote,
@@ -217,7 +218,7 @@ impl Guest {
 
     /// Tells the other side what this one is now, if it does not know.
     fn tell(&mut self, here: &dyn There, unavailable: &[RelPath]) -> Result<(), SyncError> {
-        let Facts { identity, passing, .. } = here.facts()?;
+        let Facts { identity, passing, decisions, .. } = here.facts()?;
         let seq = here.listing(&RelPath::root(), &crate::store::Filter::Since { after: u64::MAX, also: Arc::default() })?.seq;
         if unavailable.len() > wire::MAX_LIST {
             let most = wire::MAX_LIST;
@@ -225,7 +226,7 @@ impl Guest {
                 "more than {most} paths below the roots are unavailable: mount their file systems"
             )));
         }
-        let ready = Ready { identity, seq, passing, unavailable: unavailable.to_vec() };
+        let ready = Ready { identity, seq, passing, unavailable: unavailable.to_vec(), decisions };
         if self.told.as_ref() == Some(&ready) {
             return Ok(());
         }
@@ -238,7 +239,9 @@ impl Guest {
     }
 
     fn learn(&self, identity: wire::Identity, seq: u64) {
-        let facts = Facts { identity, passing: self.opened.passing, location: self.remote.location() };
+        // In a run decisions are carried out, and none is made.
+        let decisions = self.scanned.as_ref().is_none_or(|scanned| scanned.decisions);
+        let facts = Facts { identity, passing: self.opened.passing, location: self.remote.location(), decisions };
         self.there.learn(facts, seq);
     }
 }
@@ -369,7 +372,7 @@ impl End for Guest {
             Message::Scanned(scanned) => scanned,
             other => return Err(self.unexpected(other, "what the scan found")),
         };
-        self.learn(scanned.identity, scanned.seq);
+        let (identity, seq) = (scanned.identity, scanned.seq);
         let problems: Vec<_> = scanned.problems.iter().cloned().map(Into::into).collect();
         problems.iter().for_each(|problem| monitor.problem(problem));
         let found = Scanned {
@@ -383,6 +386,7 @@ impl End for Guest {
             event: None,
         };
         self.scanned = Some(scanned);
+        self.learn(identity, seq);
         Ok(found)
     }
 

@@ -563,6 +563,7 @@ impl Serving<'_> {
             sub: (*root.sub).clone(),
             bound: (*root.bound).clone(),
             digest: root.digest,
+            decisions: state.has_decisions()?,
         };
         self.unavailable[1] = scanned.unavailable;
         self.send(&Message::Scanned(message))
@@ -570,8 +571,12 @@ impl Serving<'_> {
 
     /// The asker says what it is now.
     fn learn(&mut self, ready: wire::Ready) -> Result<(), SyncError> {
-        let facts =
-            Facts { identity: ready.identity, passing: ready.passing, location: self.asked.introduction.location.clone() };
+        let facts = Facts {
+            identity: ready.identity,
+            passing: ready.passing,
+            location: self.asked.introduction.location.clone(),
+            decisions: ready.decisions,
+        };
         self.unavailable[0] = ready.unavailable;
         match &self.there {
             Some(there) => {

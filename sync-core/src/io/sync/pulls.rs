@@ -10,7 +10,7 @@ use crate::io::apply::{Applied, Apply, Context, Moves};
 use crate::io::source::{Source, kind_of};
 use crate::io::state::{Decision, Pending};
 use crate::io::there::{Decided, Facts, There, decided};
-use crate::knowledge::{ReplicaId, Row, Vector};
+use crate::knowledge::{Row, Vector};
 use crate::path::{Name, RelPath, escape};
 use crate::plan::{Action, Open, Step};
 use crate::reconcile::{self, End};
@@ -77,7 +77,7 @@ impl<'a> OnePull<'a> {
         terms.scope = options.paths.clone();
         terms.ignored = ignored(asked);
         let pending = ours.state.pending(other.replica)?;
-        terms.decided = Arc::new(decisions(ours, theirs, other.replica)?);
+        terms.decided = Arc::new(decisions(ours, theirs, &facts)?);
         let same_rules = asked.rules[0].text() == asked.rules[1].text();
         let peer = ours.state.peer(other.replica)?;
         let known = peer.filter(|peer| peer.instance == other.instance && peer.incorporated > 0);
@@ -371,7 +371,8 @@ fn ignored(asked: &Terms<'_>) -> Option<session::Ignored> {
 }
 
 /// What the user decided of single conflicts, at either root, about the versions that still stand.
-fn decisions(ours: &Opened, theirs: &dyn There, other: ReplicaId) -> Result<BTreeMap<RelPath, reconcile::Policy>, SyncError> {
+fn decisions(ours: &Opened, theirs: &dyn There, facts: &Facts) -> Result<BTreeMap<RelPath, reconcile::Policy>, SyncError> {
+    let other = facts.identity.replica;
     let mut decisions = BTreeMap::new();
     let here = decided(&ours.state, other)?;
     let now = versions_there(theirs, &here)?;
@@ -380,7 +381,8 @@ fn decisions(ours: &Opened, theirs: &dyn There, other: ReplicaId) -> Result<BTre
             decisions.insert(open.path, policy(open.decision, End::Here));
         }
     }
-    for open in theirs.decided(ours.state.id())? {
+    let there = if facts.decisions { theirs.decided(ours.state.id())? } else { Vec::new() };
+    for open in there {
         if ours.state.entry(&open.path)?.map(|entry| entry.row.m).unwrap_or_default() == open.about {
             decisions.insert(open.path, policy(open.decision, End::There));
         }

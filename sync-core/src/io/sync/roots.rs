@@ -578,7 +578,7 @@ fn find_ignored(
 /// How far the other root was seen, and where it stands. To be called before anything of it is incorporated: the note is
 /// then durable no later than what it stands for here, and what it stands for there is durable before the note is made.
 pub(super) fn note_seen(here: &Opened, there: &dyn There) -> Result<(), SyncError> {
-    let Facts { identity, passing, location } = there.facts()?;
+    let Facts { identity, passing, location, .. } = there.facts()?;
     if here.passing || passing {
         return Ok(());
     }

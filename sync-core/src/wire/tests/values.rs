@@ -252,11 +252,23 @@ fn looking() -> impl Strategy<Value = Message> {
     let phases = [Phase::Scan, Phase::Compare, Phase::Plan, Phase::Apply];
     prop_oneof![
         Just(Message::Scan(Nothing)),
-        (vec(size(), 5), problems(), paths(), identity(), vector(0), vector(0), digest()).prop_map(
-            |(n, problems, unavailable, identity, sub, bound, digest)| {
+        (vec(size(), 5), problems(), paths(), identity(), vector(0), vector(0), digest(), any::<bool>()).prop_map(
+            |(n, problems, unavailable, identity, sub, bound, digest, decisions)| {
                 let (entries, changed, vanished, failed, seq) = (n[0], n[1], n[2], n[3], n[4]);
-                let numbers =
-                    Scanned { entries, changed, vanished, failed, problems, unavailable, seq, identity, sub, bound, digest };
+                let numbers = Scanned {
+                    entries,
+                    changed,
+                    vanished,
+                    failed,
+                    problems,
+                    unavailable,
+                    seq,
+                    identity,
+                    sub,
+                    bound,
+                    digest,
+                    decisions,
+                };
                 Message::Scanned(numbers)
             }
         ),
@@ -265,12 +277,9 @@ fn looking() -> impl Strategy<Value = Message> {
         (introduction(), text(), any::<bool>()).prop_map(|(introduction, rules, sets_owner)| {
             Message::Introduced(Introduced { introduction, rules, sets_owner })
         }),
-        (identity(), size(), any::<bool>(), paths()).prop_map(|(identity, seq, passing, unavailable)| Message::Ready(Ready {
-            identity,
-            seq,
-            passing,
-            unavailable
-        })),
+        (identity(), size(), any::<[bool; 2]>(), paths()).prop_map(|(identity, seq, [passing, decisions], unavailable)| {
+            Message::Ready(Ready { identity, seq, passing, unavailable, decisions })
+        }),
         (prop::sample::select(phases.to_vec()), size(), of(size()), size(), of(size())).prop_map(
             |(phase, files, files_total, bytes, bytes_total)| {
                 Message::Progress(Progress { phase, files, files_total, bytes, bytes_total })
