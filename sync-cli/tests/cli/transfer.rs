@@ -47,7 +47,9 @@ fn content_is_packed_as_it_is_wished_for_in_both_directions() {
     let dense: Vec<u8> = fixtures::bytes::noise(1, 1 << 20).into_iter().map(|byte| if byte < 250 { byte } else { 0 }).collect();
     for (number, (from, to)) in [(&laptop, &server), (&server, &laptop)].into_iter().enumerate() {
         let bytes = |name: &str, content: &[u8], args: &[&str]| {
-            crossed((from, to), (&format!("{name}{number}"), content), (&laptop, &serving), args)
+            // Else it would be made of what came before.
+            let args = [args, &["--whole-file"]].concat();
+            crossed((from, to), (&format!("{name}{number}"), content), (&laptop, &serving), &args)
         };
         let whole = text.len() as u64;
         assert!(bytes("auto", &text, &[]) < whole / 2);
@@ -78,9 +80,9 @@ fn files_come_whole_if_that_is_wished_for_in_both_directions() {
 #[test]
 fn a_limited_run_takes_its_time_in_both_directions() {
     let (server, laptop, serving) = in_sync("x", b"1");
-    let content = fixtures::bytes::noise(1, 256 << 10);
     for (from, to) in [(&laptop, &server), (&server, &laptop)] {
-        let path = format!("f{}", u8::from(std::ptr::eq(from, &laptop)));
+        let number = u8::from(std::ptr::eq(from, &laptop));
+        let (path, content) = (format!("f{number}"), fixtures::bytes::noise(number.into(), 256 << 10));
         fs::write(from.folder("hot").join(&path), &content).unwrap();
         let done = run(&laptop, &serving, &["--bwlimit", "256"]);
         assert!(done["total_ms"].as_u64().unwrap() >= 600, "{done}");
