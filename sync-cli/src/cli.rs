@@ -1,7 +1,7 @@
 //! The command line: what can be said, and its help. Values are made by `values`, meaning is given by `commands`.
 
 use crate::location::Location;
-use crate::values::{self, Grant, NamedRoot, Retention};
+use crate::values::{self, Grant, NamedRoot, Rate, Retention};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use std::net::SocketAddr;
@@ -169,6 +169,8 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) checksum: bool,
     #[command(flatten)]
+    pub(crate) transfer: TransferArgs,
+    #[command(flatten)]
     pub(crate) state: StateArgs,
     /// Accept a root whose state or marker was lost, or came back from a backup, as a new replica
     ///
@@ -177,6 +179,34 @@ pub(crate) struct RunArgs {
     pub(crate) rejoin: bool,
     #[command(flatten)]
     pub(crate) reach: ReachArgs,
+}
+
+/// How content crosses a link.
+#[derive(Debug, Args)]
+pub(crate) struct TransferArgs {
+    /// Send no more than this to another machine, and ask it to do the same: KiB a second, or with K, M or G; 0 for no limit
+    ///
+    /// It counts all that the two sides tell each other, lists of files and contents. What the network adds (some 4 %) and what is
+    /// sent again after losses comes on top. Between two folders of this machine nothing crosses a link, and nothing is limited.
+    #[arg(long, value_name = "RATE", default_value = "0", hide_default_value = true, value_parser = values::rate)]
+    pub(crate) bwlimit: Rate,
+    /// Pack content on its way to another machine: where that pays, always where it becomes shorter at all, or never
+    #[arg(long, value_name = "WHEN", value_enum, default_value = "auto")]
+    pub(crate) compress: CompressChoice,
+    /// Send changed files whole, without comparing them with what the other machine has
+    #[arg(long)]
+    pub(crate) whole_file: bool,
+}
+
+/// When content is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CompressChoice {
+    /// Where it becomes shorter by a tenth
+    Auto,
+    /// Wherever it becomes shorter at all
+    On,
+    /// Never
+    Off,
 }
 
 /// How roots on other machines are reached.

@@ -1,7 +1,7 @@
 //! One run of two roots, as `sync` and `status` share it: options, planning, and the end with its summary.
 
 use crate::bridge::Bridge;
-use crate::cli::{ConflictChoice, RunArgs, SideChoice};
+use crate::cli::{CompressChoice, ConflictChoice, RunArgs, SideChoice};
 use crate::exit::{self, Exit};
 use crate::json::{Event, ItemLine, SummaryLine};
 use crate::location::Location;
@@ -16,7 +16,7 @@ use std::cell::{Cell, RefCell};
 use std::time::Duration;
 use sync_core::entry::AttrMask;
 use sync_core::io::link::Traffic;
-use sync_core::io::sync::{Options, Plan, Policy, Report, Side, Sync, SyncError, Totals};
+use sync_core::io::sync::{Options, Packing, Plan, Policy, Report, Side, Sync, SyncError, Totals, Transfer};
 use sync_core::plan::Item;
 use sync_core::report::Done;
 
@@ -68,6 +68,9 @@ impl<'a> Run<'a> {
     /// Reaches, opens and scans both roots.
     pub(crate) fn open(&self, dry_run: bool) -> Result<Sync> {
         let tell = |text: &str| self.output().talk_safely(text);
+        if self.args.transfer.bwlimit.0.is_some() && self.roots().iter().all(|root| matches!(root, Location::Local(_))) {
+            tell("--bwlimit limits what crosses a link, and both folders are on this machine: nothing is limited");
+        }
         let Reached { places: [a, b], bridges } = reach(self.args, &self.listener.interrupt, &tell)?;
         *self.bridges.borrow_mut() = bridges;
         let sync = Sync::open_with(a, b, options(self.args, dry_run), &self.listener)?;
@@ -255,6 +258,15 @@ fn options(args: &RunArgs, dry_run: bool) -> Options {
         rejoin: args.rejoin,
         state_dir: args.state.state_dir.clone(),
         dry_run,
+        transfer: Transfer {
+            packing: match args.transfer.compress {
+                CompressChoice::Auto => Packing::Auto,
+                CompressChoice::On => Packing::On,
+                CompressChoice::Off => Packing::Off,
+            },
+            whole_files: args.transfer.whole_file,
+            limit: args.transfer.bwlimit.0,
+        },
     }
 }
 

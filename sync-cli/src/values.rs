@@ -103,6 +103,37 @@ pub(crate) fn retention(text: &str) -> Result<Retention, String> {
     }
 }
 
+/// Bytes a second at the most; `None` for as many as there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rate(pub(crate) Option<u64>);
+
+/// Parses a [`Rate`]: `500` KiB a second, `1.5M`, `1G`, `0` for none; as rsync reads it.
+pub(crate) fn rate(text: &str) -> Result<Rate, String> {
+    let wrong = || format!("{text:?} is no rate; give KiB a second (500), or a number with K, M or G (1.5M), or 0 for no limit");
+    let (number, unit) = match text.as_bytes().last() {
+        Some(b'k' | b'K') => (&text[..text.len() - 1], 1u64 << 10),
+        Some(b'm' | b'M') => (&text[..text.len() - 1], 1 << 20),
+        Some(b'g' | b'G') => (&text[..text.len() - 1], 1 << 30),
+        _ => (text, 1 << 10),
+    };
+    if !number.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+        return Err(wrong());
+    }
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let bytes = number * unit as f64;
+    if bytes == 0.0 {
+        return Ok(Rate(None));
+    }
+    if bytes < 1024.0 {
+        return Err(format!("{text:?} is less than the smallest limit, 1K; 0 is for no limit"));
+    }
+    // Beyond a petabyte a second nothing is limited, and no sum of such numbers overflows.
+    if bytes > (1u64 << 50) as f64 {
+        return Err(format!("{text:?} is more than any link carries; 0 is for no limit"));
+    }
+    Ok(Rate(Some(bytes as u64)))
+}
+
 /// The deletion guard: `1000` paths, or `25%` of a root's.
 pub(crate) fn max_delete(text: &str) -> Result<MaxDelete, String> {
     let wrong = || format!("{text:?} is neither a number of paths nor a share like 25%");
@@ -160,6 +191,20 @@ mod tests {
         assert_eq!(named_root(given), Ok(NamedRoot { name: "hot".parse().unwrap(), path: path.into() }));
         for (wrong, word) in [("hot", "NAME=PATH"), ("hot=", "NAME=PATH"), ("=/x", "no name"), ("a b=/x", "no name")] {
             assert!(named_root(wrong.into()).unwrap_err().contains(word), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_rate_is_read_as_rsync_reads_it() {
+        let kept = [("500", 500 << 10), ("1", 1024), ("1.5M", 3 << 19), ("2k", 2048), ("1G", 1 << 30), ("0.5m", 1 << 19)];
+        for (text, bytes) in kept {
+            assert_eq!(rate(text), Ok(Rate(Some(bytes))), "{text}");
+        }
+        for none in ["0", "0M", "0.0"] {
+            assert_eq!(rate(none), Ok(Rate(None)), "{none}");
+        }
+        for wrong in ["", "K", "-1", "1x", "1.2.3", ".", "1e9", "0.5", "0.1K", "inf", "NaN", "9999999999G", "1MB"] {
+            assert!(rate(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -17,5 +17,6 @@ mod serving;
 mod ssh;
 mod sync;
 mod terminal;
+mod transfer;
 mod usage;
 mod versions;

@@ -64,6 +64,9 @@ const INFLATED: f64 = 1.15;
 const NOTICEABLE: f64 = 1.05;
 /// Unusual losses are those of a full queue if the mean round trip took so much longer; a short queue shows no more.
 const FULL: f64 = 1.02;
+/// A round of fewer packets tells a start-up nothing of a queue: of a few, one that is lost by chance or acknowledged late is a large
+/// part. Such are the rounds of a conversation before content flows.
+const TELLING_PACKETS: f64 = 10.0;
 /// A start-up that loses more than this share in a round overruns the queue, however short that is.
 const OVERRUN: f64 = 0.35;
 /// A rate that fell by less in a round has settled.
@@ -384,7 +387,8 @@ impl Congestion {
                 let stalls = if grew || round.limited { 0 } else { stalls + 1 };
                 let overrun = round.lost > OVERRUN * (round.acked + round.lost);
                 let waits = round.rtt_sum / round.rtt_count > self.expected_rtt(NOTICEABLE);
-                self.phase = if stalls >= STARTUP_STALLS || queue || overrun || (waits && congested) {
+                let telling = round.acked + round.lost >= TELLING_PACKETS * self.mtu;
+                self.phase = if stalls >= STARTUP_STALLS || (telling && (queue || overrun || (waits && congested))) {
                     Phase::Drain { rounds: 0 }
                 } else {
                     Phase::Startup { best: if grew { rate } else { best }, stalls }

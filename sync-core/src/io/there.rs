@@ -21,6 +21,8 @@ pub struct Facts {
     pub location: Vec<u8>,
     /// Who says all this.
     pub speaker: Speaker,
+    /// Its user may have decided conflicts there: it has to be asked for them.
+    pub decisions: bool,
 }
 
 /// A user's decision about one conflict that is still about the version which stands at the deciding root.

@@ -2,7 +2,7 @@
 
 use super::code::{Code, MAX_LIST, MAX_SIZE, Reader, fields, numbers, put_number, size};
 use super::error::{Fault, WireError};
-use super::pack::Data;
+use super::pack::{Data, Packing};
 use super::rows::{Tables, Writer};
 use crate::delta::{Announced, MAX_BASE, Shape};
 use crate::entry::Hash;
@@ -61,11 +61,29 @@ pub enum FailureCode {
     Base,
 }
 
+/// Streams beside the one of the requests, over which answers may go.
+pub const MAX_LANES: usize = 15;
+
+/// The first message of a stream on which nothing is asked: it carries parts of answers to what is asked on another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lane {
+    /// By what the other stream will name it.
+    pub number: u64,
+}
+
+/// From now on, the messages of answers to [`FetchRequest`]s of this stream go in turn over it and all lanes that it was given,
+/// each answer beginning on the stream itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Widen {
+    /// Numbers of further lanes, at most [`MAX_LANES`] in all.
+    pub lanes: Vec<u64>,
+}
+
 /// Asks for files. The signatures of those with a base follow, in order, as [`SignaturePart`]s.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FetchRequest {
-    /// Content may be packed.
-    pub pack: bool,
+    /// Is content packed?
+    pub packing: Packing,
     /// Which files.
     pub files: Vec<Wanted>,
 }
@@ -162,7 +180,7 @@ pub struct FileFailed {
 impl FetchRequest {
     pub(super) fn put(&self, out: &mut Vec<u8>) {
         let mut writer = Writer::default();
-        self.pack.put(&mut writer.body);
+        self.packing.put(&mut writer.body);
         put_number(&mut writer.body, self.files.len() as u64);
         for wanted in &self.files {
             wanted.path.put(&mut writer.body);
@@ -177,8 +195,8 @@ impl FetchRequest {
 
     pub(super) fn get(reader: &mut Reader<'_>) -> Result<FetchRequest, WireError> {
         let mut tables = Tables::get(reader)?;
-        reader.field = "FetchRequest.pack";
-        let pack = bool::get(reader)?;
+        reader.field = "FetchRequest.packing";
+        let packing = Packing::get(reader)?;
         reader.field = "FetchRequest.files";
         let count = reader.count(MAX_LIST)?;
         let mut files = Vec::new();
@@ -203,7 +221,7 @@ impl FetchRequest {
             reader.check(signatures <= MAX_SIGNATURES, large)?;
             files.push(Wanted { path, size, hash, m, offset, base });
         }
-        Ok(FetchRequest { pack, files })
+        Ok(FetchRequest { packing, files })
     }
 }
 
@@ -298,3 +316,5 @@ fields!(FileBegin { file, size as size, encoding });
 fields!(FileEnd { hash });
 fields!(SmallFile { size as size, hash });
 fields!(FileFailed { file, failure });
+fields!(Lane { number });
+fields!(Widen { lanes });

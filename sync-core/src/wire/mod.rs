@@ -22,7 +22,7 @@ pub use code::{MAX_LIST, MAX_SIZE, MAX_TEXT, cut};
 pub use error::{Fault, Oversized, WireError};
 pub use fetch::{
     Encoding, Failure, FailureCode, FetchRequest, FileBegin, FileData, FileEnd, FileFailed, HashRequest, HashResult, Hashed,
-    MAX_DATA, MAX_SIGNATURES, SignaturePart, SmallFile, SmallFiles, Wanted,
+    Lane, MAX_DATA, MAX_LANES, MAX_SIGNATURES, SignaturePart, SmallFile, SmallFiles, Wanted, Widen,
 };
 pub use frame::{FrameReader, MAX_FRAME, MAX_HELLO, put_frame};
 pub use hello::{Hello, HelloAnswer, MAX_TOKEN, PROTOCOL, Refusal, Refused, Versions};
@@ -32,10 +32,10 @@ pub use list::{
 };
 pub use open::{
     Identity, Introduce, Introduced, Introduction, MAX_LOCATION, MAX_RULES, MaxDelete, Open, Opened, Policy, Ready, Remembered,
-    Side,
+    Side, Transfer,
 };
 pub use ops::{OpReader, put_op};
-pub use pack::{Data, MAX_RATIO, Packer, Unpacker};
+pub use pack::{Data, MAX_RATIO, Packer, Packing, Unpacker};
 pub use rows::{MAX_REPLICAS, MAX_TARGET};
 pub use work::{
     Applied, Apply, Finished, Item, Notice, Outcome, Phase, Problem, Progress, Reason, RulesNow, Scanned, Survey, Surveyed,
@@ -170,6 +170,10 @@ messages! {
     37 = Introduce(Introduce),
     /// Who it is.
     38 = Introduced(Introduced),
+    /// A stream that carries parts of answers.
+    39 = Lane(Lane),
+    /// Which streams carry the answers to come.
+    40 = Widen(Widen),
 }
 
 /// The content of a message that has none.

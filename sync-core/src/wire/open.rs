@@ -2,6 +2,7 @@
 
 use super::code::{Code, MAX_SIZE, Reader, ascending, fields, numbers, plain, put_bytes, put_number, random, size};
 use super::error::{Fault, WireError};
+use super::pack::Packing;
 use crate::entry::AttrMask;
 use crate::knowledge::{ReplicaId, Vector};
 use crate::path::RelPath;
@@ -143,6 +144,19 @@ pub struct Open {
     pub rules: String,
     /// The deletion guard.
     pub max_delete: MaxDelete,
+    /// How content is to cross the link, both ways.
+    pub transfer: Transfer,
+}
+
+/// How content crosses a link, both ways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Transfer {
+    /// Is it packed?
+    pub packing: Packing,
+    /// Files come whole, and never as a delta against what is there.
+    pub whole_files: bool,
+    /// Bytes a second that each side may send.
+    pub limit: Option<u64>,
 }
 
 /// The folder is open.
@@ -173,6 +187,8 @@ pub struct Ready {
     pub passing: bool,
     /// Where it misses a file system.
     pub unavailable: Vec<RelPath>,
+    /// Its user has decided conflicts there.
+    pub decisions: bool,
 }
 
 impl Policy {
@@ -281,11 +297,13 @@ fields!(Open {
     run_rules as rules,
     rules as rules,
     max_delete,
+    transfer,
 });
+fields!(Transfer { packing, whole_files, limit as maybe_size });
 fields!(Opened { mode, introduction, root, rules as rules, sets_owner, passing });
 fields!(Introduce { folder, sub, location as location, rejoin });
 fields!(Introduced { introduction, rules as rules, sets_owner });
-fields!(Ready { identity, seq as size, passing, unavailable });
+fields!(Ready { identity, seq as size, passing, unavailable, decisions });
 
 pub(super) mod maybe_size {
     use super::{Reader, WireError, plain, size};

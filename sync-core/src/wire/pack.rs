@@ -3,7 +3,7 @@
 //! What a piece unpacks to is bounded before it is unpacked: by the caller, and by [`MAX_RATIO`]. So neither a message nor a
 //! file can grow beyond what it was announced to be, and no peer can make much of little.
 
-use super::code::{Code, Reader};
+use super::code::{Code, Reader, numbers};
 use super::error::{Fault, WireError};
 use std::fmt;
 
@@ -95,6 +95,20 @@ fn fault(fault: Fault) -> WireError {
     WireError { field: "Data", offset: 0, fault }
 }
 
+/// Is content packed?
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Packing {
+    /// Never.
+    Off,
+    /// Where it becomes shorter by a tenth; what does not is tried less and less often.
+    #[default]
+    Auto,
+    /// Wherever it becomes shorter at all; every piece is tried.
+    On,
+}
+
+numbers!(Packing { Off = 0, Auto = 1, On = 2 });
+
 /// Makes pieces shorter; learns from those that do not become it.
 pub struct Packer {
     compressor: zstd::bulk::Compressor<'static>,
@@ -103,6 +117,8 @@ pub struct Packer {
     /// Pieces that were not tried in a row, and pieces that are not to be tried.
     missed: u32,
     skip: u32,
+    /// Nothing is learned, and every gain is taken.
+    eager: bool,
 }
 
 impl Packer {
@@ -110,7 +126,14 @@ impl Packer {
     #[must_use]
     pub fn new() -> Packer {
         let compressor = zstd::bulk::Compressor::new(LEVEL).expect("zstd has this level");
-        Packer { compressor, gains: false, missed: 0, skip: 0 }
+        Packer { compressor, gains: false, missed: 0, skip: 0, eager: false }
+    }
+
+    /// As it is wished for.
+    #[must_use]
+    pub fn of(packing: Packing) -> Option<Packer> {
+        let eager = packing == Packing::On;
+        (packing != Packing::Off).then(|| Packer { eager, ..Packer::new() })
     }
 
     /// Forgets what it learned: other content follows.
@@ -124,6 +147,9 @@ impl Packer {
     }
 
     fn pack(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
+        if self.eager {
+            return self.shorter(bytes).map(|packed| padded(packed, bytes.len()));
+        }
         if self.skip > 0 || bytes.len() < SHORTEST {
             self.skip = self.skip.saturating_sub(1);
             return None;
@@ -139,7 +165,8 @@ impl Packer {
     fn shorter(&mut self, bytes: &[u8]) -> Option<Vec<u8>> {
         // What cannot be packed is sent as it is.
         let packed = self.compressor.compress(bytes).ok()?;
-        (packed.len() < bytes.len() - bytes.len() / GAIN).then_some(packed)
+        let gain = if self.eager { 0 } else { bytes.len() / GAIN };
+        (packed.len() < bytes.len() - gain).then_some(packed)
     }
 }
 
@@ -240,6 +267,28 @@ mod tests {
             assert_eq!(opened(&data, bytes.len()).unwrap(), bytes);
             assert!(bytes.is_empty() || opened(&data, bytes.len() - 1).is_err());
         }
+    }
+
+    #[test]
+    fn packing_is_what_was_wished_for() {
+        assert!(Packer::of(Packing::Off).is_none());
+        // Of sixteen bytes one is the same in all: a gain of less than a tenth.
+        let mut dense = noise(SAMPLE);
+        dense.chunks_mut(16).for_each(|chunk| chunk[0] = 0);
+        let packed = |packing| {
+            let mut packer = Packer::of(packing);
+            let all: Vec<bool> = (0..3).map(|_| matches!(Data::of(&dense, packer.as_mut()), Data::Packed(_))).collect();
+            all
+        };
+        assert_eq!(packed(Packing::Off), [false; 3]);
+        assert_eq!(packed(Packing::Auto), [false; 3]);
+        let mut packer = Packer::of(Packing::On);
+        for bytes in [&noise(SAMPLE)[..], &noise(SAMPLE), &text(SAMPLE), &vec![0; MAX_DATA], b"x", b""] {
+            let data = Data::of(bytes, packer.as_mut());
+            assert!(data.len() <= bytes.len() && bytes.len() <= data.len().max(1) * MAX_RATIO);
+            assert_eq!(opened(&data, bytes.len()).unwrap(), bytes);
+        }
+        assert!(matches!(Data::of(&text(SAMPLE), packer.as_mut()), Data::Packed(_)));
     }
 
     #[test]

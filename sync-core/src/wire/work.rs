@@ -64,6 +64,8 @@ pub struct Scanned {
     pub bound: Vector,
     /// D of its root.
     pub digest: Digest,
+    /// Its user has decided conflicts there.
+    pub decisions: bool,
 }
 
 /// One path that failed.
@@ -376,6 +378,7 @@ fields!(Scanned {
     sub,
     bound,
     digest,
+    decisions,
 });
 fields!(Problem { path, step, error });
 fields!(Progress { phase, files as size, files_total as maybe_size, bytes as size, bytes_total as maybe_size });

@@ -219,3 +219,33 @@ fn a_batch_may_bear_an_earlier_time_than_a_packet_that_left_since() {
         assert!(congestion.window() >= u64::from(MTU));
     }
 }
+
+#[test]
+fn what_few_packets_lose_or_wait_does_not_end_the_start() {
+    let mut control = Congestion::new(MTU);
+    let mut now = 0;
+    // Questions and answers of two packets; now and then one is lost, or acknowledged late.
+    for round in 0..40 {
+        let sent = now;
+        control.on_sent(now, 2 * u64::from(MTU));
+        now += if round % 3 == 0 { 75_000 } else { 50_000 };
+        if round % 4 == 1 {
+            control.on_loss(u64::from(MTU), false);
+        } else {
+            control.on_ack(now, sent, MTU.into());
+        }
+        control.on_ack(now, sent, MTU.into());
+        control.on_batch(now, 0, true);
+    }
+    assert!(matches!(control.phase, Phase::Startup { .. }), "{:?}", control.phase);
+    // Content follows: twice as much in every round trip.
+    let before = control.window();
+    for _ in 0..4 {
+        let (sent, packets) = (now, control.window() / u64::from(MTU));
+        control.on_sent(now, packets * u64::from(MTU));
+        now += 50_000;
+        (0..packets).for_each(|_| control.on_ack(now, sent, MTU.into()));
+        control.on_batch(now, 0, false);
+    }
+    assert!(control.window() >= 8 * before, "{before} {}", control.window());
+}

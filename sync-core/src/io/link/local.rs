@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// A pair of connected ends; each end sees the other one's key. The exported secrets come from `secret`.
 pub fn pair(keys: [PublicKey; 2], secret: [u8; 32]) -> [Connection; 2] {
     let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), sent: Default::default(), secret });
-    [0, 1].map(|side| Connection(Inner::Local(Local { side, peer: keys[1 - side], shared: Arc::clone(&shared) })))
+    [0, 1].map(|side| Connection::new(Inner::Local(Local { side, peer: keys[1 - side], shared: Arc::clone(&shared) })))
 }
 
 #[derive(Debug)]

@@ -2,9 +2,11 @@
 //! wait. The only place that knows QUIC and TLS; it knows nothing of what is said on a stream, but for pairing.
 //!
 //! A receiver of quinn closes a connection when one stream has more than 1,024 gaps, and with random losses every lost packet is
-//! one. A stream therefore never has more than [`STREAM_WINDOW`] under way; what is large takes several.
+//! one. A stream therefore never has more than [`STREAM_WINDOW`] under way: were every other of its packets lost, that would be 904
+//! gaps. What is large takes several.
 
 mod controller;
+mod gate;
 mod identity;
 mod pipe;
 mod tls;
@@ -23,16 +25,18 @@ pub use pair::{Introduction, PairError, Paired, PairingDesk, Store, join};
 pub use tls::Admits;
 
 use crate::peer::{Id, PublicKey};
+use gate::Gate;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Bytes under way on one stream, one way.
-pub const STREAM_WINDOW: u32 = 1 << 20;
+pub const STREAM_WINDOW: u32 = 2 << 20;
 /// Bytes under way on one connection, one way.
 pub const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Streams that the other side may have open at a time.
-pub const STREAMS: u32 = 16;
+pub const STREAMS: u32 = 48;
 /// How long a silent connection is kept.
 pub const IDLE: Duration = Duration::from_secs(30);
 /// How long a read or a write waits for anything to happen, unless the stream is told otherwise.
@@ -124,7 +128,11 @@ pub struct Traffic {
 
 /// An authenticated connection to another machine. Usable from several threads.
 #[derive(Debug)]
-pub struct Connection(Inner);
+pub struct Connection {
+    inner: Inner,
+    /// What all its streams together may send.
+    gate: Arc<Gate>,
+}
 
 #[derive(Debug)]
 enum Inner {
@@ -133,9 +141,13 @@ enum Inner {
 }
 
 impl Connection {
+    fn new(inner: Inner) -> Connection {
+        Connection { inner, gate: Arc::default() }
+    }
+
     /// The key with which the other side proved who it is.
     pub fn peer(&self) -> PublicKey {
-        match &self.0 {
+        match &self.inner {
             Inner::Quic(quic) => quic.peer(),
             Inner::Local(local) => local.peer(),
         }
@@ -148,7 +160,7 @@ impl Connection {
 
     /// Where the other side is at present; nowhere within the process.
     pub fn address(&self) -> Option<SocketAddr> {
-        match &self.0 {
+        match &self.inner {
             Inner::Quic(quic) => Some(quic.address()),
             Inner::Local(_) => None,
         }
@@ -156,23 +168,36 @@ impl Connection {
 
     /// A new stream; the other side learns of it with the first bytes. Waits while too many are open.
     pub fn open(&self, wait: Duration) -> Result<Stream, LinkError> {
-        match &self.0 {
+        let stream = match &self.inner {
             Inner::Quic(quic) => quic.open(wait),
             Inner::Local(local) => local.open(wait),
-        }
+        };
+        stream.map(|stream| self.gated(stream))
     }
 
     /// The next stream that the other side opens.
     pub fn accept(&self, wait: Duration) -> Result<Stream, LinkError> {
-        match &self.0 {
+        let stream = match &self.inner {
             Inner::Quic(quic) => quic.accept(wait),
             Inner::Local(local) => local.accept(wait),
-        }
+        };
+        stream.map(|stream| self.gated(stream))
+    }
+
+    fn gated(&self, mut stream: Stream) -> Stream {
+        stream.writer.gate = self.gate.clone();
+        stream
+    }
+
+    /// From now on, all streams together take no more than so many bytes a second from this side; `None`: as many as there are.
+    /// What the connection adds to them, and what it sends again after losses, comes on top.
+    pub fn limit(&self, bytes_per_second: Option<u64>) {
+        self.gate.set(bytes_per_second);
     }
 
     /// Ends the connection at once: what was not read by the other side is lost.
     pub fn close(&self, code: CloseCode) {
-        match &self.0 {
+        match &self.inner {
             Inner::Quic(quic) => quic.close(code),
             Inner::Local(local) => local.close(code),
         }
@@ -180,7 +205,7 @@ impl Connection {
 
     /// Waits until the connection has ended. With which code, if the other side ended it.
     pub fn wait_closed(&self, wait: Duration) -> Result<Option<CloseCode>, LinkError> {
-        match &self.0 {
+        match &self.inner {
             Inner::Quic(quic) => quic.wait_closed(wait),
             Inner::Local(local) => local.wait_closed(wait),
         }
@@ -188,7 +213,7 @@ impl Connection {
 
     /// What crossed so far.
     pub fn traffic(&self) -> Traffic {
-        match &self.0 {
+        match &self.inner {
             Inner::Quic(quic) => quic.traffic(),
             Inner::Local(local) => local.traffic(),
         }
@@ -196,7 +221,7 @@ impl Connection {
 
     /// A secret that only both ends of this very connection know, for this purpose (RFC 8446, section 7.5).
     pub fn export(&self, label: &[u8]) -> Result<[u8; 32], LinkError> {
-        match &self.0 {
+        match &self.inner {
             Inner::Quic(quic) => quic.export(label),
             Inner::Local(local) => Ok(local.export(label)),
         }
@@ -274,6 +299,7 @@ impl Read for Reader {
 pub struct Writer {
     inner: WriteInner,
     patience: Patience,
+    gate: Arc<Gate>,
 }
 
 #[derive(Debug)]
@@ -284,7 +310,7 @@ enum WriteInner {
 
 impl Writer {
     fn new(inner: WriteInner) -> Writer {
-        Writer { inner, patience: Patience::new() }
+        Writer { inner, patience: Patience::new(), gate: Arc::default() }
     }
 
     /// How long a single write may wait for room.
@@ -308,15 +334,24 @@ impl Writer {
 
 impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &mut self.inner {
-            WriteInner::Quic(quic) => quic.write(bytes, self.patience.left()),
-            WriteInner::Local(local) => local.write(bytes, self.patience.left()),
-        }
+        let passing = self.gate.pass(bytes.len());
+        let written = self.write_now(&bytes[..passing]);
+        self.gate.give_back(passing - written.as_ref().copied().unwrap_or(0));
+        written
     }
 
     /// Nothing is held back here.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl Writer {
+    fn write_now(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut self.inner {
+            WriteInner::Quic(quic) => quic.write(bytes, self.patience.left()),
+            WriteInner::Local(local) => local.write(bytes, self.patience.left()),
+        }
     }
 }
 

@@ -31,7 +31,7 @@ impl Quic {
     /// Takes a connection whose handshake and greeting are over.
     pub(super) fn connection(connection: quinn::Connection, network: Network) -> Result<Connection, LinkError> {
         let peer = peer_key(&connection).ok_or_else(|| LinkError::Ended("the other side showed no key".into()))?;
-        Ok(Connection(Inner::Quic(Quic { peer, connection, network })))
+        Ok(Connection::new(Inner::Quic(Quic { peer, connection, network })))
     }
 
     pub(super) fn peer(&self) -> PublicKey {

@@ -4,6 +4,7 @@
 //! of does not matter: the hash of the whole decides, and a new version that is not right comes again as a whole.
 
 use super::content::{Sending, Stop, unread};
+use super::lanes::Lanes;
 use crate::delta::{Announced, OP_BYTES, Op, Output, Patch, PatchError, ReadAt, SearchError, Shape, Signature, search};
 use crate::entry::Hash;
 use crate::io::channel::{Channel, ChannelError};
@@ -165,7 +166,7 @@ pub(super) enum Patched {
 
 /// Receives ops, and makes the new version of them.
 pub(super) fn receive_delta(
-    (channel, unpacker): (&mut Channel, &mut Unpacker),
+    (lanes, unpacker): (&mut Lanes, &mut Unpacker),
     number: u32,
     wanted: &Wanted,
     base: &Base,
@@ -174,7 +175,7 @@ pub(super) fn receive_delta(
     let mut ops = OpReader::default();
     let mut patch = Patch::new(base, base.size, wanted.size, Sparse(&*target));
     loop {
-        match channel.receive()? {
+        match lanes.receive()? {
             Message::FileData(FileData { data }) => {
                 ops.feed(data.open(MAX_DATA, unpacker)?);
                 while let Some(op) = ops.next_op()? {

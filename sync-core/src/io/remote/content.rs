@@ -1,9 +1,10 @@
 //! Answers requests for content: only what the rows tell of, as they tell of it, is read, and only what stood still is vouched for.
 
 use super::base::{receive_signatures, send_delta};
+use super::lanes::Lanes;
 use crate::delta::Signature;
 use crate::entry::{Content, Hash};
-use crate::io::channel::{Channel, ChannelError};
+use crate::io::channel::ChannelError;
 use crate::io::fs::{Dir, FsError, Root};
 use crate::io::source::{Fetched, Recorded, SourceError, read_steady, with_buffer};
 use crate::io::state::{Batch, Entry, State};
@@ -11,7 +12,7 @@ use crate::path::RelPath;
 use crate::store::Change;
 use crate::wire::{
     Data, Encoding, Failure, FailureCode, FetchRequest, FileBegin, FileData, FileEnd, FileFailed, MAX_DATA, Message, Packer,
-    Refusal, SmallFile, SmallFiles, Wanted, cut,
+    Refusal, Refused, SmallFile, SmallFiles, Wanted, cut,
 };
 use std::fs::File;
 use std::io::{self, ErrorKind, Read as _};
@@ -20,10 +21,10 @@ use std::io::{self, ErrorKind, Read as _};
 ///
 /// # Errors
 /// The conversation is over. A file that cannot be sent is told, and the others go on.
-pub(super) fn answer(root: &Root, state: &State, request: FetchRequest, channel: &mut Channel) -> Result<(), ChannelError> {
+pub(super) fn answer(root: &Root, state: &State, request: FetchRequest, lanes: &mut Lanes) -> Result<(), ChannelError> {
     // All of them before anything is answered, so that the two sides never wait for each other to read.
-    let bases = receive_signatures(&request.files, channel)?;
-    let sending = Sending { channel, packer: request.pack.then(Packer::new), small: SmallFiles::default(), bytes: Vec::new() };
+    let bases = receive_signatures(&request.files, lanes.main())?;
+    let sending = Sending { lanes, packer: Packer::of(request.packing), small: SmallFiles::default(), bytes: Vec::new() };
     let mut answering = Answering { root, state, sending, bases, learned: Vec::new() };
     let mut first = 0;
     for files in request.files.chunk_by(|one, next| one.path.parent() == next.path.parent()) {
@@ -35,7 +36,9 @@ pub(super) fn answer(root: &Root, state: &State, request: FetchRequest, channel:
     if !changes.is_empty()
         && let Err(error) = state.commit(Batch { changes, ..Batch::default() }, false)
     {
-        sending.channel.refuse(Refusal::Failed, error.to_string())?;
+        let text = cut(&error.to_string()).to_owned();
+        sending.send(&Message::Refused(Refused { code: Refusal::Failed, text }))?;
+        sending.flush()?;
     }
     Ok(())
 }
@@ -172,7 +175,7 @@ impl Answering<'_> {
 
 /// Messages on their way, in the order of the request.
 pub(super) struct Sending<'a> {
-    channel: &'a mut Channel,
+    lanes: &'a mut Lanes,
     packer: Option<Packer>,
     /// Small files that wait for more.
     small: SmallFiles,
@@ -200,13 +203,13 @@ impl Sending<'_> {
         self.packer.iter_mut().for_each(Packer::begin_mixed);
         small.data = Data::of(&self.bytes, self.packer.as_mut());
         self.bytes.clear();
-        self.channel.send(&Message::SmallFiles(small))
+        self.lanes.send(&Message::SmallFiles(small))
     }
 
     /// Sends a message after the small files that wait.
     fn send(&mut self, message: &Message) -> Result<(), ChannelError> {
         self.send_small()?;
-        self.channel.send(message)
+        self.lanes.send(message)
     }
 
     /// Sends content of the file that began last.
@@ -218,7 +221,7 @@ impl Sending<'_> {
     /// Sends all that waits to be sent.
     pub(super) fn flush(&mut self) -> Result<(), ChannelError> {
         self.send_small()?;
-        self.channel.flush()
+        self.lanes.flush()
     }
 }
 

@@ -4,18 +4,19 @@
 //! [`Source::settle`] tells why.
 
 use super::base::{Base, DELTA_MIN, send_signature};
+use super::lanes::Lanes;
 use super::receive::{Answer, Asked};
 use crate::entry::Digest;
 use crate::io::channel::{Channel, ChannelError};
 use crate::io::fs::Root;
-use crate::io::link::{Connection, LinkError, Traffic};
+use crate::io::link::{CONNECTION_WINDOW, Connection, LinkError, STREAM_WINDOW, Traffic};
 use crate::io::mutex::lock;
 use crate::io::source::{Feed, Fetched, Source, SourceError, Wanted};
 use crate::path::RelPath;
-use crate::wire::{self, DigestRequest, FetchRequest, Message};
+use crate::wire::{self, DigestRequest, FetchRequest, Lane, Message, Packing, Widen};
 use std::fs::File;
 use std::io::Seek as _;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -24,6 +25,13 @@ use std::time::Duration;
 pub const CONTENT_WAIT: Duration = Duration::from_secs(600);
 /// Requests for content under way at a time, each on a stream of its own.
 pub const REQUESTS: usize = 8;
+/// Requests for so many bytes of content and more are answered on several streams: one alone carries no more than its window in a
+/// round trip.
+const WIDE_BYTES: u64 = 2 << 20;
+/// How many such requests there are at a time; a further one gets a single stream.
+const WIDES: usize = 4;
+/// Lanes of each, beside the stream of the request: together their windows are that of the connection.
+pub(super) const LANES: usize = (CONNECTION_WINDOW / STREAM_WINDOW) as usize - 1;
 /// Bytes of a request; what does not fit is asked for when this has come.
 const REQUEST_BYTES: usize = 256 << 10;
 /// What a wanted file takes in a request beside its path and its version.
@@ -39,14 +47,25 @@ const BASE_BYTES: u64 = 16 << 20;
 pub struct RemoteSource {
     connection: Arc<Connection>,
     wait: Duration,
-    pack: bool,
+    packing: Packing,
     /// May files here be the bases of deltas? Their signatures tell the other side of them.
     bases: bool,
     threads: rayon::ThreadPool,
-    /// Streams on which nothing is under way.
-    idle: Mutex<Vec<Channel>>,
+    /// Streams on which nothing is under way, and how many lanes there are.
+    idle: Mutex<Idle>,
+    /// Lanes opened so far.
+    lanes: AtomicU64,
     lost: Mutex<Lost>,
     stop: Arc<AtomicBool>,
+}
+
+/// Streams on which nothing is under way.
+#[derive(Debug, Default)]
+struct Idle {
+    narrow: Vec<Lanes>,
+    wide: Vec<Lanes>,
+    /// Requests on several streams that are under way or could be.
+    wides: usize,
 }
 
 /// Why nothing comes any more.
@@ -71,10 +90,11 @@ impl RemoteSource {
         Ok(RemoteSource {
             connection,
             wait: CONTENT_WAIT,
-            pack: true,
+            packing: Packing::Auto,
             bases: true,
             threads,
             idle: Mutex::default(),
+            lanes: AtomicU64::new(0),
             lost: Mutex::default(),
             stop: Arc::default(),
         })
@@ -86,10 +106,10 @@ impl RemoteSource {
         RemoteSource { wait, ..self }
     }
 
-    /// May content be packed where that makes it shorter? It is unless told otherwise.
+    /// Is content packed? Where that pays, unless told otherwise.
     #[must_use]
-    pub fn with_packing(self, pack: bool) -> RemoteSource {
-        RemoteSource { pack, ..self }
+    pub fn with_packing(self, packing: Packing) -> RemoteSource {
+        RemoteSource { packing, ..self }
     }
 
     /// The other side may not read here: it hears nothing of what is here, signatures least of all, and content comes whole.
@@ -126,21 +146,68 @@ impl RemoteSource {
         }
     }
 
-    fn channel(&self) -> Result<Channel, ChannelError> {
-        if let Some(channel) = lock(&self.idle).pop() {
-            return Ok(channel);
+    /// Streams for a request of so many bytes of content.
+    fn streams(&self, bytes: u64) -> Result<Lanes, ChannelError> {
+        let widen = {
+            let mut idle = lock(&self.idle);
+            let large = bytes >= WIDE_BYTES;
+            let found = if large {
+                idle.wide.pop().or_else(|| (idle.wides >= WIDES).then(|| idle.narrow.pop()).flatten())
+            } else {
+                idle.narrow.pop()
+            };
+            if let Some(streams) = found {
+                return Ok(streams);
+            }
+            let widen = large && idle.wides < WIDES;
+            idle.wides += usize::from(widen);
+            widen
+        };
+        let made = self.open_streams(widen);
+        if made.is_err() {
+            lock(&self.idle).wides -= usize::from(widen);
         }
+        made
+    }
+
+    fn open_streams(&self, widen: bool) -> Result<Lanes, ChannelError> {
+        let mut streams = Lanes::new(self.channel()?);
+        if widen {
+            let mut numbers = Vec::new();
+            let mut lane = || {
+                let mut lane = self.channel()?;
+                let number = self.lanes.fetch_add(1, Ordering::Relaxed);
+                lane.send(&Message::Lane(Lane { number }))?;
+                lane.flush()?;
+                numbers.push(number);
+                Ok(lane)
+            };
+            let lanes = (0..LANES).map(|_| lane()).collect::<Result<_, ChannelError>>()?;
+            streams.main().send(&Message::Widen(Widen { lanes: numbers }))?;
+            streams.widen(lanes);
+        }
+        Ok(streams)
+    }
+
+    fn channel(&self) -> Result<Channel, ChannelError> {
         let mut channel = Channel::new(self.connection.open(self.wait)?);
         channel.set_wait(self.wait);
         channel.set_stop(self.stop.clone());
         Ok(channel)
     }
 
-    fn give_back(&self, channel: Channel) {
+    fn give_back(&self, streams: Lanes) {
         let mut idle = lock(&self.idle);
-        if idle.len() < REQUESTS {
-            idle.push(channel);
+        if streams.extra() > 0 {
+            idle.wide.push(streams);
+        } else if idle.narrow.len() < REQUESTS {
+            idle.narrow.push(streams);
         }
+    }
+
+    /// What is still to come on them is not wanted: they end.
+    fn give_up(&self, streams: Lanes) {
+        lock(&self.idle).wides -= usize::from(streams.extra() > 0);
     }
 }
 
@@ -175,11 +242,11 @@ impl Source for RemoteSource {
 
     fn digest(&self, dir: &RelPath) -> Result<Digest, SourceError> {
         self.attempt(|| {
-            let mut channel = self.channel()?;
-            channel.send(&Message::DigestRequest(DigestRequest { path: dir.clone() }))?;
-            match channel.receive()? {
+            let mut streams = self.streams(0)?;
+            streams.main().send(&Message::DigestRequest(DigestRequest { path: dir.clone() }))?;
+            match streams.main().receive()? {
                 Message::Digest(answer) => {
-                    self.give_back(channel);
+                    self.give_back(streams);
                     Ok(answer.digest)
                 }
                 other => Err(ChannelError::unexpected(other, "a digest")),
@@ -221,13 +288,25 @@ impl Feed for RemoteFeed<'_> {
     }
 }
 
+impl Drop for RemoteFeed<'_> {
+    fn drop(&mut self) {
+        self.drop_asked();
+    }
+}
+
 impl RemoteFeed<'_> {
+    /// A request that is not answered to its end is given up with its streams.
+    fn drop_asked(&mut self) {
+        if let Some(asked) = self.asked.take() {
+            self.source.give_up(asked.into_lanes());
+        }
+    }
+
     /// Asks for the files from this one on, as many as one request holds.
     fn ask(&mut self, first: usize) -> Result<(), ChannelError> {
-        // A request that is not answered to its end is given up with its stream.
-        self.asked = None;
+        self.drop_asked();
         let (mut files, mut bases, mut signatures) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut bytes, mut base_bytes) = (0, 0);
+        let (mut bytes, mut base_bytes, mut content) = (0, 0, 0u64);
         for wanted in &self.wanted[first..] {
             bytes += wanted.path.as_bytes().len() + WANTED_BYTES + wanted.m.len() * EVENT_BYTES;
             let base = self.base(wanted);
@@ -238,6 +317,7 @@ impl RemoteFeed<'_> {
             }
             let signature = base.as_ref().and_then(Base::signature);
             let base = base.filter(|_| signature.is_some());
+            content = content.saturating_add(wanted.size - wanted.held.min(wanted.size));
             files.push(wire::Wanted {
                 path: wanted.path.clone(),
                 size: wanted.size,
@@ -249,11 +329,12 @@ impl RemoteFeed<'_> {
             signatures.extend(signature.map(|signature| (bases.len() as u32, signature)));
             bases.push(base);
         }
-        let mut channel = self.source.channel()?;
-        channel.send(&Message::FetchRequest(FetchRequest { pack: self.source.pack, files }))?;
-        signatures.iter().try_for_each(|(file, signature)| send_signature(*file, signature, &mut channel))?;
+        let mut streams = self.source.streams(content)?;
+        let channel = streams.main();
+        channel.send(&Message::FetchRequest(FetchRequest { packing: self.source.packing, files }))?;
+        signatures.iter().try_for_each(|(file, signature)| send_signature(*file, signature, channel))?;
         channel.flush()?;
-        self.asked = Some(Asked::new(channel, first, bases));
+        self.asked = Some(Asked::new(streams, first, bases));
         Ok(())
     }
 
@@ -276,8 +357,8 @@ impl RemoteFeed<'_> {
         let answer = asked.answer(&self.wanted[number], Some(target))?;
         match answer {
             // What may follow of it is given up with its stream.
-            Answer::Unfit | Answer::Unwritten(_) => {}
-            Answer::Brought(_) | Answer::Failed(_) if asked.is_over() => self.source.give_back(asked.into_channel()),
+            Answer::Unfit | Answer::Unwritten(_) => self.source.give_up(asked.into_lanes()),
+            Answer::Brought(_) | Answer::Failed(_) if asked.is_over() => self.source.give_back(asked.into_lanes()),
             Answer::Brought(_) | Answer::Failed(_) => self.asked = Some(asked),
         }
         Ok(answer)

@@ -45,7 +45,8 @@ pub fn identity(state: &State) -> Result<Identity, StateError> {
 impl There for Here<'_> {
     fn facts(&self) -> Result<Facts, SourceError> {
         let identity = identity(self.state)?;
-        Ok(Facts { identity, passing: self.passing, location: self.location.clone(), speaker: Speaker::Here })
+        let decisions = self.state.has_decisions()?;
+        Ok(Facts { identity, passing: self.passing, location: self.location.clone(), speaker: Speaker::Here, decisions })
     }
 
     fn make_durable(&self) -> Result<(), SourceError> {

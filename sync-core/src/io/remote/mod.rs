@@ -3,6 +3,7 @@
 //! [`Here`] is a root of this machine, read in place. [`RemoteThere`] is one on another machine, whose agent [`respond`]s
 //! from a `Here` of its own: so a pull learns the same from both.
 
+mod lanes;
 mod base;
 mod content;
 mod fetch;
@@ -25,5 +26,6 @@ mod tests_resume;
 pub use fetch::{CONTENT_WAIT, REQUESTS, RemoteSource};
 pub use gate::{Allowed, Gate};
 pub use here::{Here, identity};
+pub use lanes::Parked;
 pub use respond::{PATIENCE, respond};
 pub use rows::RemoteThere;

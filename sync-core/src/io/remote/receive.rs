@@ -2,8 +2,9 @@
 //! written is hashed on the way.
 
 use super::base::{Base, Patched, receive_delta};
+use super::lanes::Lanes;
 use crate::entry::Hash;
-use crate::io::channel::{Channel, ChannelError};
+use crate::io::channel::ChannelError;
 use crate::io::source::{Fetched, SourceError, Wanted};
 use crate::wire::{
     Encoding, Failure, FailureCode, FileBegin, FileData, FileEnd, FileFailed, MAX_DATA, Message, SmallFile, SmallFiles, Unpacker,
@@ -17,7 +18,7 @@ const PASSED_OVER: u64 = 1 << 20;
 
 /// A request under way.
 pub(super) struct Asked {
-    channel: Channel,
+    lanes: Lanes,
     /// Number in the chunk of its first file.
     first: usize,
     /// Number of the file whose answer comes next.
@@ -58,9 +59,9 @@ pub(super) enum Answer {
 }
 
 impl Asked {
-    /// The answers to a request for the files of a chunk from `first` on, which was sent on `channel`.
-    pub(super) fn new(channel: Channel, first: usize, bases: Vec<Option<Base>>) -> Asked {
-        Asked { channel, first, next: first, bases, unpacker: Unpacker::new(), small: Small::default() }
+    /// The answers to a request for the files of a chunk from `first` on, which was sent on the first of `lanes`.
+    pub(super) fn new(lanes: Lanes, first: usize, bases: Vec<Option<Base>>) -> Asked {
+        Asked { lanes, first, next: first, bases, unpacker: Unpacker::new(), small: Small::default() }
     }
 
     /// Number of the file whose answer comes next.
@@ -73,9 +74,9 @@ impl Asked {
         self.next == self.until()
     }
 
-    /// The stream, for the next request.
-    pub(super) fn into_channel(self) -> Channel {
-        self.channel
+    /// The streams, for the next request.
+    pub(super) fn into_lanes(self) -> Lanes {
+        self.lanes
     }
 
     /// Number after its last file.
@@ -100,7 +101,7 @@ impl Asked {
         if !self.small.files.is_empty() {
             return self.small(wanted, target);
         }
-        match self.channel.receive()? {
+        match self.lanes.receive()? {
             Message::SmallFiles(small) if small.first == file && small.files.len() <= self.bases.len() - at => {
                 self.unpack(small)?;
                 self.small(wanted, target)
@@ -120,7 +121,7 @@ impl Asked {
                 let (Some(base), Some(target)) = (base, target) else {
                     return Err(ChannelError::Unexpected { found: "a delta", expected: "a file without a base" });
                 };
-                Ok(match receive_delta((&mut self.channel, &mut self.unpacker), file, wanted, &base, target)? {
+                Ok(match receive_delta((&mut self.lanes, &mut self.unpacker), file, wanted, &base, target)? {
                     Patched::Whole(fetched) => Answer::Brought(fetched),
                     Patched::Unfit => Answer::Unfit,
                     Patched::Unwritten(source) => Answer::Unwritten(SourceError::Copy { path: wanted.path.clone(), source }),
@@ -155,7 +156,7 @@ impl Asked {
 
     fn content(&mut self, mut writing: Writing<'_>, file: u32) -> Result<Answer, ChannelError> {
         loop {
-            match self.channel.receive()? {
+            match self.lanes.receive()? {
                 Message::FileData(FileData { data }) => {
                     writing.write(data.open(MAX_DATA, &mut self.unpacker)?)?;
                     if let Some(error) = writing.failed.take() {

@@ -4,6 +4,7 @@ use super::content;
 use super::follow::Follow;
 use super::gate::Gate;
 use super::here::Here;
+use super::lanes::{Lanes, Parked};
 use crate::entry::Content;
 use crate::io::channel::{Channel, ChannelError};
 use crate::io::link::Stream;
@@ -13,8 +14,8 @@ use crate::io::there::There;
 use crate::path::RelPath;
 use crate::report::{Monitor, Problem};
 use crate::wire::{
-    self, Decided, DecidedPath, DigestAnswer, Failure, FailureCode, Filter, HashRequest, HashResult, Hashed, ListRequest,
-    ListingEnd, Message, Piece, Refusal,
+    self, Decided, DecidedPath, DigestAnswer, Failure, FailureCode, Filter, HashRequest, HashResult, Hashed, Lane, ListRequest,
+    ListingEnd, MAX_LANES, Message, Piece, Refusal,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -37,10 +38,18 @@ const WHY_BYTES: usize = 1024;
 /// # Errors
 /// The connection failed, the other side sent what is no question, or this side failed to answer. The other side was told, if it
 /// could be.
-pub fn respond(stream: Stream, here: &Here<'_>) -> Result<(), ChannelError> {
+///
+/// A stream that says to be a lane is parked, and answers nothing by itself.
+pub fn respond(stream: Stream, here: &Here<'_>, parked: &Parked) -> Result<(), ChannelError> {
     let mut channel = Channel::new(stream);
     channel.set_wait(PATIENCE);
-    let answered = converse(&mut channel, here);
+    let first = match channel.next_or_end() {
+        Ok(Some(Message::Lane(Lane { number }))) => return parked.put(number, channel),
+        first => first,
+    };
+    let mut lanes = Lanes::new(channel);
+    let answered = first.and_then(|first| converse(&mut lanes, first, here, parked));
+    let mut channel = lanes.into_main();
     if let Err(error) = &answered {
         let code = match error {
             ChannelError::Wire(_) | ChannelError::Unexpected { .. } => Refusal::Request,
@@ -53,9 +62,12 @@ pub fn respond(stream: Stream, here: &Here<'_>) -> Result<(), ChannelError> {
     answered.and(finished)
 }
 
-fn converse(channel: &mut Channel, here: &Here<'_>) -> Result<(), ChannelError> {
+fn converse(lanes: &mut Lanes, first: Option<Message>, here: &Here<'_>, parked: &Parked) -> Result<(), ChannelError> {
     let mut also = Arc::default();
-    while let Some(question) = channel.next_or_end()? {
+    let mut next = first;
+    while let Some(question) = next {
+        let extra = lanes.extra();
+        let channel = lanes.main();
         let _asked = match here.gate.map(Gate::enter).transpose() {
             Ok(asked) => asked,
             Err(why) => return channel.refuse(Refusal::NotGranted, why),
@@ -75,9 +87,11 @@ fn converse(channel: &mut Channel, here: &Here<'_>) -> Result<(), ChannelError> 
                 });
                 Decided::messages(paths.collect()).into_iter().try_for_each(|next| channel.send(&Message::Decided(next)))?;
             }
-            Message::FetchRequest(request) => content::answer(here.root, here.state, request, channel)?,
+            Message::Widen(widen) if widen.lanes.len() + extra <= MAX_LANES => lanes.widen(parked.take(&widen.lanes)?),
+            Message::FetchRequest(request) => content::answer(here.root, here.state, request, lanes)?,
             other => return Err(ChannelError::unexpected(other, "a question about rows or content")),
         }
+        next = lanes.main().next_or_end()?;
     }
     Ok(())
 }

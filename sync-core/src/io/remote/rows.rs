@@ -21,7 +21,7 @@ use crate::report::{Monitor, Problem};
 use crate::store::{Filter, Listing};
 use crate::wire::{
     self, Also, DecidedRequest, DigestRequest, Fault, Gather, HashRequest, HashResult, Hashed, ListRequest, ListingEnd, MAX_LIST,
-    Message, Piece, WireError,
+    Message, Packing, Piece, Transfer, WireError,
 };
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -43,6 +43,7 @@ pub struct RemoteThere {
     source: OnceLock<RemoteSource>,
     /// May the other side hear of files here, by their signatures?
     bases: bool,
+    packing: Packing,
 }
 
 impl RemoteThere {
@@ -54,7 +55,22 @@ impl RemoteThere {
 
     pub(super) fn with_limits(connection: Arc<Connection>, facts: Facts, seq: u64, limits: Limits) -> RemoteThere {
         let talk = Talk { channel: None, also: Arc::default(), answer: None, shelves: Shelves::new(limits), questions: 0 };
-        RemoteThere { connection, facts: Mutex::new((facts, seq)), talk: Mutex::new(talk), source: OnceLock::new(), bases: true }
+        RemoteThere {
+            connection,
+            facts: Mutex::new((facts, seq)),
+            talk: Mutex::new(talk),
+            source: OnceLock::new(),
+            bases: true,
+            packing: Packing::Auto,
+        }
+    }
+
+    /// How content comes; the limit is the connection's.
+    #[must_use]
+    pub fn with_transfer(mut self, transfer: &Transfer) -> RemoteThere {
+        self.bases &= !transfer.whole_files;
+        self.packing = transfer.packing;
+        self
     }
 
     /// The other side may not read here.
@@ -157,6 +173,7 @@ impl There for RemoteThere {
             return Ok(Box::new(source));
         }
         let made = RemoteSource::new(self.connection.clone()).map_err(ChannelError::from)?;
+        let made = made.with_packing(self.packing);
         let made = if self.bases { made } else { made.without_bases() };
         Ok(Box::new(self.source.get_or_init(|| made)))
     }

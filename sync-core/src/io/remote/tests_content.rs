@@ -2,6 +2,7 @@
 
 use super::content::answer;
 use super::fetch::RemoteSource;
+use super::lanes::{Lanes, Parked};
 use crate::entry::{AttrMask, Content, Hash};
 use crate::io::channel::{Channel, ChannelError};
 use crate::io::fs::{Root, ctime_granularity};
@@ -13,8 +14,8 @@ use crate::path::RelPath;
 use crate::peer::PublicKey;
 use crate::report::Silent;
 use crate::wire::{
-    Data, DigestAnswer, Encoding, Failure, FailureCode, FileBegin, FileData, FileEnd, FileFailed, MAX_DATA, Message, Nothing,
-    Refusal, SmallFile, SmallFiles,
+    Data, DigestAnswer, Encoding, Failure, FailureCode, FileBegin, FileData, FileEnd, FileFailed, Lane, MAX_DATA, Message,
+    Nothing, Refusal, SmallFile, SmallFiles,
 };
 use std::fs::{self, File};
 use std::io::{Read as _, Seek as _};
@@ -86,15 +87,20 @@ pub(super) fn ends() -> (Arc<Connection>, Connection) {
 
 /// Answers requests for content and digests until the connection ends.
 pub(super) fn respond(world: &World, connection: &Connection) {
+    let parked = Parked::default();
+    let parked = &parked;
     thread::scope(|scope| {
         while let Ok(stream) = connection.accept(LONG) {
             scope.spawn(move || {
-                let mut channel = Channel::new(stream);
-                while let Ok(Some(message)) = channel.next_or_end() {
+                let mut lanes = Lanes::new(Channel::new(stream));
+                while let Ok(Some(message)) = lanes.main().next_or_end() {
                     let done = match message {
-                        Message::FetchRequest(request) => answer(&world.root, &world.state, request, &mut channel),
+                        Message::FetchRequest(request) => answer(&world.root, &world.state, request, &mut lanes),
+                        Message::Lane(Lane { number }) => return parked.put(number, lanes.into_main()).unwrap(),
+                        Message::Widen(widen) => parked.take(&widen.lanes).map(|more| lanes.widen(more)),
                         Message::DigestRequest(_) => {
                             let digest = crate::entry::Digest(77);
+                            let channel = lanes.main();
                             channel.send(&Message::Digest(DigestAnswer { digest })).and_then(|()| channel.flush())
                         }
                         other => panic!("{other:?}"),

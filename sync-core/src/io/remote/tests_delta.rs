@@ -1,6 +1,7 @@
 //! New versions made of files that stand here: what crosses, and what becomes of bases and deltas that do not fit.
 
 use super::fetch::RemoteSource;
+use super::lanes::Lanes;
 use super::tests_content::{World, ends, fetched, noise, respond, take};
 use crate::delta::{OP_BYTES, Op, Shape};
 use crate::io::channel::{Channel, ChannelError};
@@ -8,8 +9,8 @@ use crate::io::link::CloseCode;
 use crate::io::source::{Fetched, Source as _, SourceError, Wanted};
 use crate::path::RelPath;
 use crate::wire::{
-    self, Data, Encoding, Failure, FailureCode, FetchRequest, FileBegin, FileData, FileEnd, FileFailed, Message, SignaturePart,
-    put_op,
+    self, Data, Encoding, Failure, FailureCode, FetchRequest, FileBegin, FileData, FileEnd, FileFailed, Message, Packing,
+    SignaturePart, put_op,
 };
 use std::fs;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -24,12 +25,12 @@ fn based(world: &World, path: &str) -> Wanted {
 
 /// Brings `f` to a root that has another version of it; returns the bytes that crossed, each way. `before` happens when it was
 /// asked for.
-fn crossed(old: &[u8], new: &[u8], pack: bool, before: impl FnOnce(&World)) -> [u64; 2] {
+fn crossed(old: &[u8], new: &[u8], packing: Packing, before: impl FnOnce(&World)) -> [u64; 2] {
     let (here, there) = (World::new(&[("f", old)]), World::new(&[("f", new), ("g", b"next")]));
     let (near, far) = ends();
     thread::scope(|scope| {
         scope.spawn(|| respond(&there, &far));
-        let source = RemoteSource::new(near.clone()).unwrap().with_packing(pack);
+        let source = RemoteSource::new(near.clone()).unwrap().with_packing(packing);
         let mut feed = source.feed(&here.root, vec![based(&there, "f"), based(&there, "g")]);
         before(&here);
         let (found, bytes) = take(&mut *feed, 0);
@@ -47,7 +48,7 @@ fn crossed(old: &[u8], new: &[u8], pack: bool, before: impl FnOnce(&World)) -> [
 fn what_stands_here_does_not_cross() {
     let old = noise(1, 3 << 20);
     let signature = Shape::of(3 << 20).unwrap().signature_bytes();
-    let [sent, received] = crossed(&old, &old, false, |_| {});
+    let [sent, received] = crossed(&old, &old, Packing::Off, |_| {});
     assert!(sent <= signature + 500 && received <= 1000, "{sent} {received}");
     // Inserted in front, edited in place, cut off, and all of it.
     let mut edited = old.clone();
@@ -56,7 +57,7 @@ fn what_stands_here_does_not_cross() {
     }
     let cases = [([&noise(2, 10_000)[..], &old].concat(), 10_000), (edited.clone(), 11 * 2048), (old[1 << 20..].to_vec(), 0)];
     for (new, bytes) in cases {
-        let [sent, received] = crossed(&old, &new, false, |_| {});
+        let [sent, received] = crossed(&old, &new, Packing::Off, |_| {});
         assert!(sent <= signature + 500 && received <= bytes + 8000, "{sent} {received} {bytes}");
     }
 }
@@ -66,8 +67,8 @@ fn deltas_are_packed_too() {
     let old = noise(1, 1 << 20);
     let text: Vec<u8> = (0..40_000u32).flat_map(|line| format!("line {line}\n").into_bytes()).collect();
     let new = [&old[..], &text].concat();
-    let plain = crossed(&old, &new, false, |_| {})[1];
-    let packed = crossed(&old, &new, true, |_| {})[1];
+    let plain = crossed(&old, &new, Packing::Off, |_| {})[1];
+    let packed = crossed(&old, &new, Packing::Auto, |_| {})[1];
     assert!(packed < plain / 3, "{packed} {plain}");
 }
 
@@ -80,11 +81,11 @@ fn a_base_that_changes_meanwhile_costs_the_whole_file_and_no_more() {
         },
         |here: &World| fs::File::options().write(true).open(here.folder.path().join("f")).unwrap().set_len(1000).unwrap(),
     ] {
-        let [_, received] = crossed(&old, &new, false, before);
+        let [_, received] = crossed(&old, &new, Packing::Off, before);
         assert!((new.len() as u64..new.len() as u64 + 20_000).contains(&received), "{received}");
     }
     // One that is gone is open still.
-    let [_, received] = crossed(&old, &new, false, |here| fs::remove_file(here.folder.path().join("f")).unwrap());
+    let [_, received] = crossed(&old, &new, Packing::Off, |here| fs::remove_file(here.folder.path().join("f")).unwrap());
     assert!(received < 20_000, "{received}");
 }
 
@@ -92,7 +93,7 @@ fn a_base_that_changes_meanwhile_costs_the_whole_file_and_no_more() {
 fn a_base_that_helps_nothing_is_not_used() {
     let new = noise(2, 1 << 20);
     for old in [&b"short"[..], b""] {
-        let [sent, received] = crossed(old, &new, false, |_| {});
+        let [sent, received] = crossed(old, &new, Packing::Off, |_| {});
         assert!(sent < 500 && received > new.len() as u64, "{sent}");
     }
     // A link is never followed.
@@ -112,7 +113,7 @@ fn a_base_that_helps_nothing_is_not_used() {
 fn runs_of_zeros_do_not_cross_and_are_holes() {
     let old = noise(1, 1 << 20);
     let new = [&old[..], &vec![0; 8 << 20]].concat();
-    let [_, received] = crossed(&old, &new, false, |_| {});
+    let [_, received] = crossed(&old, &new, Packing::Off, |_| {});
     assert!(received < 10_000, "{received}");
     let (here, there) = (World::new(&[("f", &old)]), World::new(&[("f", &new)]));
     let (near, far) = ends();
@@ -229,7 +230,7 @@ fn a_signature_against_the_rules_ends_the_conversation() {
             offset: 0,
             base: Some(Shape::of(300_000).unwrap().announced()),
         };
-        let request = FetchRequest { pack: false, files: vec![file] };
+        let request = FetchRequest { packing: Packing::Off, files: vec![file] };
         let mut answering = Channel::new(near.open(LONG).unwrap());
         let mut asking = Channel::new({
             answering.send(&Message::Bye(wire::Nothing)).unwrap();
@@ -239,7 +240,7 @@ fn a_signature_against_the_rules_ends_the_conversation() {
         asking.receive().unwrap();
         parts.iter().for_each(|part| asking.send(part).unwrap());
         asking.flush().unwrap();
-        let answered = super::content::answer(&there.root, &there.state, request, &mut answering);
+        let answered = super::content::answer(&there.root, &there.state, request, &mut Lanes::new(answering));
         assert!(matches!(answered, Err(ChannelError::Unexpected { .. })), "{answered:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! Large files whose connection is lost in the middle.
 
-use super::fetch::RemoteSource;
+use super::fetch::{LANES, RemoteSource};
+use super::lanes::{Lanes, Parked};
 use super::tests_content::{World, ends, fetched, noise, respond, take, with_source};
 use crate::entry::{AttrMask, Content};
 use crate::io::apply::{Applied, Apply, ApplyError, Context, Moves, recover};
@@ -10,7 +11,7 @@ use crate::io::source::{Source as _, SourceError, Wanted};
 use crate::path::RelPath;
 use crate::plan::{Action, Displaced, Stamp, Step};
 use crate::report::Silent;
-use crate::wire::{Data, Encoding, FileBegin, FileData, MAX_DATA, Message};
+use crate::wire::{Data, Encoding, FileBegin, FileData, Lane, MAX_DATA, Message, Packing};
 use std::fs;
 use std::io::{Seek as _, Write as _};
 use std::sync::Arc;
@@ -30,7 +31,7 @@ fn a_file_goes_on_behind_what_is_held_and_begins_anew_where_that_is_wrong() {
         let (near, far) = ends();
         thread::scope(|scope| {
             scope.spawn(|| respond(&world, &far));
-            let source = RemoteSource::new(near.clone()).unwrap().with_packing(false);
+            let source = RemoteSource::new(near.clone()).unwrap().with_packing(Packing::Off);
             let wanted = Wanted { held: held.len() as u64, ..world.wanted("f") };
             let mut feed = source.feed(&world.root, vec![wanted, world.wanted("g")]);
             let mut target = tempfile::tempfile().unwrap();
@@ -76,8 +77,18 @@ fn staged(world: &World) -> Vec<(String, u64)> {
 
 /// Sends the first bytes of a file, and ends the connection once `here` holds them.
 fn cut(connection: &Connection, here: &World, bytes: &[u8], size: u64) {
-    let mut channel = Channel::new(connection.accept(LONG).unwrap());
-    assert!(matches!(channel.receive().unwrap(), Message::FetchRequest(_)));
+    let (parked, mut asking) = (Parked::default(), None);
+    for _ in 0..=LANES {
+        let mut channel = Channel::new(connection.accept(LONG).unwrap());
+        match channel.receive().unwrap() {
+            Message::Lane(Lane { number }) => parked.put(number, channel).unwrap(),
+            Message::Widen(widen) => asking = Some((Lanes::new(channel), widen.lanes)),
+            other => panic!("{other:?}"),
+        }
+    }
+    let (mut channel, numbers) = asking.unwrap();
+    channel.widen(parked.take(&numbers).unwrap());
+    assert!(matches!(channel.main().receive().unwrap(), Message::FetchRequest(_)));
     channel.send(&Message::FileBegin(FileBegin { file: 0, size, encoding: Encoding::Raw })).unwrap();
     for piece in bytes.chunks(MAX_DATA) {
         channel.send(&Message::FileData(FileData { data: Data::Plain(piece.into()) })).unwrap();

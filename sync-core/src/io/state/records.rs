@@ -110,6 +110,16 @@ impl State {
         Ok(pending)
     }
 
+    /// Has the user decided on any pending path, whatever peer it is pending with?
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn has_decisions(&self) -> Result<bool> {
+        let found =
+            self.read(|conn| collect(conn, "SELECT 1 FROM pending WHERE decision IS NOT NULL LIMIT 1", [], |_| Ok(())))?;
+        Ok(!found.is_empty())
+    }
+
     /// Replaces the list of incomplete paths of a peer. Ordered and made durable as [`State::put_peer`].
     ///
     /// # Errors

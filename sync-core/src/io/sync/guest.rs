@@ -10,7 +10,7 @@ use crate::ignore::Rules;
 use crate::io::channel::{Channel, ChannelError};
 use crate::io::link::{CloseCode, Connection, LinkError, Reader, Stream, WAIT, Writer};
 use crate::io::mutex::lock;
-use crate::io::remote::{Gate, PATIENCE, RemoteThere, respond};
+use crate::io::remote::{Gate, PATIENCE, Parked, RemoteThere, respond};
 use crate::io::scan::Scanned;
 use crate::io::speaker::Speaker;
 use crate::io::there::{Facts, There};
@@ -146,6 +146,8 @@ impl Greeted {
         let open = open_message(&remote, side, (introduction, rules), options)?;
         control.send(&Message::Open(open)).map_err(failed)?;
         control.send(&Message::Scan(Nothing)).map_err(failed)?;
+        control.flush().map_err(failed)?;
+        remote.connection.limit(options.transfer.limit);
         let mut each = |message| {
             if let Message::Notice(Notice { text }) = message {
                 monitor.notice(&format!("{}: {}", remote.shown, escape(text.as_bytes())));
@@ -161,8 +163,10 @@ impl Greeted {
         let identity = opened.introduction.identity;
         let identity = identity
             .ok_or_else(|| failed(ChannelError::Unexpected { found: "a folder without a replica", expected: "its replica" }))?;
-        let facts = Facts { identity, passing: opened.passing, location: remote.location(), speaker: remote.speaker() };
-        let there = Arc::new(RemoteThere::new(remote.connection.clone(), facts, 0));
+        // What its user has decided it tells with its scan.
+        let (location, speaker) = (remote.location(), remote.speaker());
+        let facts = Facts { identity, passing: opened.passing, location, speaker, decisions: true };
+        let there = Arc::new(RemoteThere::new(remote.connection.clone(), facts, 0).with_transfer(&options.transfer));
         Ok(Guest {
             remote,
             control: Arc::new(Mutex::new(control)),
@@ -243,7 +247,7 @@ impl Guest {
 
     /// Tells the other side what this one is now, if it does not know.
     fn tell(&mut self, here: &dyn There, unavailable: &[RelPath]) -> Result<(), SyncError> {
-        let Facts { identity, passing, .. } = here.facts()?;
+        let Facts { identity, passing, decisions, .. } = here.facts()?;
         let seq = here.listing(&RelPath::root(), &Filter::header())?.seq;
         if unavailable.len() > wire::MAX_LIST {
             let most = wire::MAX_LIST;
@@ -251,7 +255,7 @@ impl Guest {
                 "more than {most} paths below the roots are unavailable: mount their file systems"
             )));
         }
-        let ready = Ready { identity, seq, passing, unavailable: unavailable.to_vec() };
+        let ready = Ready { identity, seq, passing, unavailable: unavailable.to_vec(), decisions };
         if self.told.as_ref() == Some(&ready) {
             return Ok(());
         }
@@ -270,7 +274,9 @@ impl Guest {
             let error = ChannelError::Unexpected { found: "another replica", expected: "the one that opened the folder" };
             return Err(SyncError::of_remote(&self.remote.shown, error));
         }
-        self.there.learn(Facts { identity, ..known }, seq);
+        // In a run decisions are carried out, and none is made.
+        let decisions = self.scanned.as_ref().is_none_or(|scanned| scanned.decisions);
+        self.there.learn(Facts { identity, decisions, ..known }, seq);
         Ok(())
     }
 
@@ -367,6 +373,7 @@ fn open_message(
             Some(MaxDelete::Count(count)) => wire::MaxDelete::Count(count.min(wire::MAX_SIZE)),
             Some(MaxDelete::Percent(percent)) => wire::MaxDelete::Percent(percent),
         },
+        transfer: options.transfer,
     })
 }
 
@@ -423,7 +430,7 @@ impl End for Guest {
             Message::Scanned(scanned) => scanned,
             other => return Err(self.unexpected(other, "what the scan found")),
         };
-        self.learn(scanned.identity, scanned.seq)?;
+        let (identity, seq) = (scanned.identity, scanned.seq);
         let problems: Vec<_> = scanned.problems.iter().cloned().map(Into::into).collect();
         problems.iter().for_each(|problem| monitor.problem(problem));
         let found = Scanned {
@@ -437,6 +444,7 @@ impl End for Guest {
             event: None,
         };
         self.scanned = Some(scanned);
+        self.learn(identity, seq)?;
         Ok(found)
     }
 
@@ -608,9 +616,10 @@ impl Drop for Answering {
 
 /// Answers the questions of every stream that the other side opens.
 pub(super) fn answer_all(connection: &Connection, opened: &Opened, asker: &Speaker, gate: Option<&Gate<'_>>) {
+    let parked = Parked::default();
     accept_all(connection, &|stream| {
         // What goes wrong is told to the side that asks, and ends its run.
-        let _ = respond(stream, &opened.here(asker.clone(), gate));
+        let _ = respond(stream, &opened.here(asker.clone(), gate), &parked);
     });
 }
 

@@ -173,6 +173,7 @@ impl Host {
         let (path, seen) = resolve(export, &open.sub)?;
         let place = (export, open.sub.clone());
         let asked = self.asked(open, &peer, mode)?;
+        connection.limit(asked.options.transfer.limit);
         let grant = Grant::new(grants, place.0.name.clone(), mode);
         let monitor: &dyn Monitor = &WhileGranted { own: monitor, grant: &grant };
         let holder = Holder {
@@ -330,6 +331,7 @@ impl Host {
             rejoin: open.rejoin,
             state_dir: self.options.state_dir.clone(),
             dry_run: open.dry_run,
+            transfer: open.transfer,
         };
         may_rejoin(open.rejoin, mode)?;
         if !(open.mask.perms && open.mask.times) {
@@ -630,6 +632,7 @@ impl Serving<'_> {
             sub: (*root.sub).clone(),
             bound: (*root.bound).clone(),
             digest: root.digest,
+            decisions: state.has_decisions()?,
         };
         self.unavailable[1] = scanned.unavailable;
         self.send(&Message::Scanned(message))
@@ -642,6 +645,7 @@ impl Serving<'_> {
             passing: ready.passing,
             location: self.asked.introduction.location.clone(),
             speaker: Speaker::Machine(self.connection.peer_id()),
+            decisions: ready.decisions,
         };
         self.unavailable[0] = ready.unavailable;
         match &self.there {
@@ -663,6 +667,7 @@ impl Serving<'_> {
                     self.opened.follow(&facts)?;
                 }
                 let there = RemoteThere::new(self.connection.clone(), facts, ready.seq);
+                let there = there.with_transfer(&self.asked.options.transfer);
                 self.there = Some(Arc::new(if self.may_hear() { there } else { there.without_bases() }));
             }
         }

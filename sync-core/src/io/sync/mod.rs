@@ -16,6 +16,7 @@ mod told;
 mod tests;
 
 pub use crate::plan::Totals;
+pub use crate::wire::{Packing, Transfer};
 pub use grant::Grants;
 pub use guest::Remote;
 pub use host::{Export, Host, HostOptions};
@@ -92,6 +93,8 @@ pub struct Options {
     pub state_dir: Option<PathBuf>,
     /// Nothing but looking: roots that were never synchronised get no `.driftless`.
     pub dry_run: bool,
+    /// How content crosses a link, both ways.
+    pub transfer: Transfer,
 }
 
 /// Why a run stopped before anything was changed, or could not be finished. The text says what to do.
@@ -216,6 +219,7 @@ impl Options {
             rejoin: false,
             state_dir: None,
             dry_run: false,
+            transfer: Transfer::default(),
         }
     }
 }

@@ -78,7 +78,7 @@ impl<'a> OnePull<'a> {
         terms.ignored = ignored(asked);
         let record = ours.open_with(&facts)?;
         let pending = ours.state.pending(record)?;
-        terms.decided = Arc::new(decisions(ours, theirs, record)?);
+        terms.decided = Arc::new(decisions(ours, theirs, &facts, record)?);
         let same_rules = asked.rules[0].text() == asked.rules[1].text();
         let peer = ours.state.peer(record)?;
         let known = peer.filter(|peer| peer.instance == other.instance && peer.incorporated > 0);
@@ -372,7 +372,12 @@ fn ignored(asked: &Terms<'_>) -> Option<session::Ignored> {
 }
 
 /// What the user decided of single conflicts, at either root, about the versions that still stand.
-fn decisions(ours: &Opened, theirs: &dyn There, record: ReplicaId) -> Result<BTreeMap<RelPath, reconcile::Policy>, SyncError> {
+fn decisions(
+    ours: &Opened,
+    theirs: &dyn There,
+    facts: &Facts,
+    record: ReplicaId,
+) -> Result<BTreeMap<RelPath, reconcile::Policy>, SyncError> {
     let mut decisions = BTreeMap::new();
     let here = decided(&ours.state, record)?;
     let now = versions_there(theirs, &here)?;
@@ -381,7 +386,8 @@ fn decisions(ours: &Opened, theirs: &dyn There, record: ReplicaId) -> Result<BTr
             decisions.insert(open.path, policy(open.decision, End::Here));
         }
     }
-    for open in theirs.decided(ours.state.id())? {
+    let there = if facts.decisions { theirs.decided(ours.state.id())? } else { Vec::new() };
+    for open in there {
         if ours.state.entry(&open.path)?.map(|entry| entry.row.m).unwrap_or_default() == open.about {
             decisions.insert(open.path, policy(open.decision, End::There));
         }

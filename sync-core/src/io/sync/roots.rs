@@ -615,7 +615,7 @@ fn find_ignored(
 /// then durable no later than what it stands for here, and what it stands for there is durable before the note is made.
 pub(super) fn note_seen(here: &Opened, there: &dyn There) -> Result<(), SyncError> {
     let facts = there.facts()?;
-    let Facts { identity, passing, location, speaker } = &facts;
+    let Facts { identity, passing, location, speaker, .. } = &facts;
     if here.passing || *passing {
         return Ok(());
     }

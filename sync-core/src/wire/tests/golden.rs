@@ -49,12 +49,15 @@ fn open() {
         run_rules: "*.o\n".into(),
         rules: String::new(),
         max_delete: MaxDelete::Percent(50.0),
+        transfer: Transfer { packing: Packing::On, whole_files: true, limit: Some(300) },
     };
     let identity = format!("01 {} 0403020100000000 09 0100000000000000", "07".repeat(16));
     let knows = format!("01 {} 02", "01".repeat(16));
     let remembers = format!("01 {} 03 0200000000000000", "08".repeat(16));
     let introduction = format!("{identity} {knows} {remembers} 02 2f78 01");
-    let expected = format!("04 01 66 03 612f62 {introduction} 01 00 01 01 01 78 02 01 01 05 04 2a2e6f0a 00 02 0000000000004940");
+    let expected = format!(
+        "04 01 66 03 612f62 {introduction} 01 00 01 01 01 78 02 01 01 05 04 2a2e6f0a 00 02 0000000000004940 02 01 01ac02"
+    );
     golden(Message::Open(open), &expected);
 }
 
@@ -101,7 +104,9 @@ fn requests_and_content() {
     let base = crate::delta::Shape::of(1 << 30).unwrap().announced();
     let wanted = Wanted { path: path("a"), size: 2, hash: None, m: event(1, 3).into(), offset: 0, base: Some(base) };
     let expected = format!("13 01 {} 01 01 0003 01 01 01 61 02 00 00 00 01 8080808004 808002 08", "01".repeat(16));
-    golden(Message::FetchRequest(FetchRequest { pack: true, files: vec![wanted] }), &expected);
+    golden(Message::FetchRequest(FetchRequest { packing: Packing::Auto, files: vec![wanted] }), &expected);
+    golden(Message::Lane(Lane { number: 300 }), "27 ac02");
+    golden(Message::Widen(Widen { lanes: vec![1, 300] }), "28 02 01 ac02");
     golden(Message::FileBegin(FileBegin { file: 3, size: 128, encoding: Encoding::Delta }), "15 03 8001 01");
     golden(Message::FileData(FileData { data: Data::Plain(b"abc"[..].into()) }), "16 00 616263");
     golden(Message::FileData(FileData { data: Data::Packed(b"abc"[..].into()) }), "16 01 616263");

@@ -281,9 +281,10 @@ fn flags_of_a_row_fit_its_kind() {
 
 #[test]
 fn enumerations_have_no_other_values() {
-    let cases: [(&[u8], u64); 12] = [
+    let cases: [(&[u8], u64); 13] = [
         (&[0], 0),
-        (&[39], 39),
+        (&[41], 41),
+        (&[19, 0, 0, 3], 3),
         (&[255], 255),
         (&[3, 0, 0], 0),
         (&[3, 11, 0], 11),
@@ -306,6 +307,7 @@ fn shares_of_deletions_are_shares() {
     let message = |percent| {
         let mut bytes = vec![4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 2];
         bytes.extend(f64::to_le_bytes(percent));
+        bytes.extend([0, 0, 0]);
         bytes
     };
     for percent in [-0.5, 100.5, f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
@@ -396,7 +398,7 @@ fn rules_are_no_longer_than_what_compiles_in_no_time() {
         let mut bytes = vec![4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0];
         put_number(&mut bytes, rules as u64);
         bytes.extend(vec![b'x'; rules]);
-        bytes.push(0);
+        bytes.extend([0, 0, 0, 0]);
         Message::decode(&bytes)
     };
     assert!(open(MAX_RULES).is_ok());
@@ -421,7 +423,7 @@ fn bases_are_cut_as_we_cut_them_and_signatures_are_bounded() {
     let request = |bases: &[Announced]| {
         let wanted = |base| Wanted { path: path("a"), size: 1, hash: None, m: m.clone(), offset: 0, base: Some(base) };
         let files = bases.iter().copied().map(wanted).collect();
-        Message::decode(&bytes_of(&Message::FetchRequest(FetchRequest { pack: false, files })))
+        Message::decode(&bytes_of(&Message::FetchRequest(FetchRequest { packing: Packing::Off, files })))
     };
     let right = Shape::of(1 << 30).unwrap().announced();
     assert!(request(&[right]).is_ok());
@@ -444,7 +446,8 @@ fn bases_are_cut_as_we_cut_them_and_signatures_are_bounded() {
 #[test]
 fn resumption_stays_within_the_file() {
     let wanted = |offset, base| Wanted { path: path("a"), size: 10, hash: None, m: event(1, 1).into(), offset, base };
-    let decoded = |wanted| Message::decode(&bytes_of(&Message::FetchRequest(FetchRequest { pack: false, files: vec![wanted] })));
+    let decoded =
+        |wanted| Message::decode(&bytes_of(&Message::FetchRequest(FetchRequest { packing: Packing::Off, files: vec![wanted] })));
     assert!(decoded(wanted(10, None)).is_ok());
     assert_eq!(decoded(wanted(11, None)).unwrap_err().field, "Wanted.offset");
     let base = crate::delta::Shape::of(10).unwrap().announced();

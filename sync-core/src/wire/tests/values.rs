@@ -107,27 +107,38 @@ fn introduction() -> impl Strategy<Value = Introduction> {
     )
 }
 
+fn packing() -> impl Strategy<Value = Packing> {
+    prop::sample::select(vec![Packing::Off, Packing::Auto, Packing::On])
+}
+
+fn transfer() -> impl Strategy<Value = Transfer> {
+    (packing(), any::<bool>(), of(size())).prop_map(|(packing, whole_files, limit)| Transfer { packing, whole_files, limit })
+}
+
 fn open() -> impl Strategy<Value = Open> {
     let policies = [Policy::Skip, Policy::KeepBoth, Policy::Newer, Policy::Older, Policy::Asker, Policy::Asked];
     let guard =
         prop_oneof![Just(MaxDelete::Off), size().prop_map(MaxDelete::Count), (0.0..=100.0f64).prop_map(MaxDelete::Percent)];
     let what = (text(), rel_path(), introduction(), any::<[bool; 6]>(), paths());
-    let how = (prop::sample::select(policies.to_vec()), of(any::<bool>()), text(), text(), guard);
-    (what, how).prop_map(|((folder, sub, introduction, flags, scope), (policy, force, run_rules, rules, max_delete))| Open {
-        folder,
-        sub,
-        introduction,
-        dry_run: flags[0],
-        rejoin: flags[1],
-        checksum: flags[2],
-        scope,
-        policy,
-        force: force.map(|asker| if asker { Side::Asker } else { Side::Asked }),
-        mask: AttrMask { perms: flags[3], owner: flags[4], times: flags[5] },
-        run_rules,
-        rules,
-        max_delete,
-    })
+    let how = (prop::sample::select(policies.to_vec()), of(any::<bool>()), text(), text(), guard, transfer());
+    (what, how).prop_map(
+        |((folder, sub, introduction, flags, scope), (policy, force, run_rules, rules, max_delete, transfer))| Open {
+            folder,
+            sub,
+            introduction,
+            dry_run: flags[0],
+            rejoin: flags[1],
+            checksum: flags[2],
+            scope,
+            policy,
+            force: force.map(|asker| if asker { Side::Asker } else { Side::Asked }),
+            mask: AttrMask { perms: flags[3], owner: flags[4], times: flags[5] },
+            run_rules,
+            rules,
+            max_delete,
+            transfer,
+        },
+    )
 }
 
 fn opened() -> impl Strategy<Value = Opened> {
@@ -241,11 +252,23 @@ fn looking() -> impl Strategy<Value = Message> {
     let phases = [Phase::Scan, Phase::Compare, Phase::Plan, Phase::Apply];
     prop_oneof![
         Just(Message::Scan(Nothing)),
-        (vec(size(), 5), problems(), paths(), identity(), vector(0), vector(0), digest()).prop_map(
-            |(n, problems, unavailable, identity, sub, bound, digest)| {
+        (vec(size(), 5), problems(), paths(), identity(), vector(0), vector(0), digest(), any::<bool>()).prop_map(
+            |(n, problems, unavailable, identity, sub, bound, digest, decisions)| {
                 let (entries, changed, vanished, failed, seq) = (n[0], n[1], n[2], n[3], n[4]);
-                let numbers =
-                    Scanned { entries, changed, vanished, failed, problems, unavailable, seq, identity, sub, bound, digest };
+                let numbers = Scanned {
+                    entries,
+                    changed,
+                    vanished,
+                    failed,
+                    problems,
+                    unavailable,
+                    seq,
+                    identity,
+                    sub,
+                    bound,
+                    digest,
+                    decisions,
+                };
                 Message::Scanned(numbers)
             }
         ),
@@ -254,12 +277,9 @@ fn looking() -> impl Strategy<Value = Message> {
         (introduction(), text(), any::<bool>()).prop_map(|(introduction, rules, sets_owner)| {
             Message::Introduced(Introduced { introduction, rules, sets_owner })
         }),
-        (identity(), size(), any::<bool>(), paths()).prop_map(|(identity, seq, passing, unavailable)| Message::Ready(Ready {
-            identity,
-            seq,
-            passing,
-            unavailable
-        })),
+        (identity(), size(), any::<[bool; 2]>(), paths()).prop_map(|(identity, seq, [passing, decisions], unavailable)| {
+            Message::Ready(Ready { identity, seq, passing, unavailable, decisions })
+        }),
         (prop::sample::select(phases.to_vec()), size(), of(size()), size(), of(size())).prop_map(
             |(phase, files, files_total, bytes, bytes_total)| {
                 Message::Progress(Progress { phase, files, files_total, bytes, bytes_total })
@@ -294,7 +314,9 @@ fn content() -> impl Strategy<Value = Message> {
     prop_oneof![
         vec(rel_path(), 0..5).prop_map(|paths| Message::HashRequest(HashRequest { paths })),
         (any::<u32>(), vec(result, 0..5)).prop_map(|(first, results)| Message::Hashed(Hashed { first, results })),
-        (any::<bool>(), vec(wanted(), 0..5)).prop_map(|(pack, files)| Message::FetchRequest(FetchRequest { pack, files })),
+        (packing(), vec(wanted(), 0..5)).prop_map(|(packing, files)| Message::FetchRequest(FetchRequest { packing, files })),
+        any::<u64>().prop_map(|number| Message::Lane(Lane { number })),
+        vec(any::<u64>(), 0..5).prop_map(|lanes| Message::Widen(Widen { lanes })),
         (any::<u32>(), bytes()).prop_map(|(file, bytes)| Message::SignaturePart(SignaturePart { file, bytes })),
         (any::<u32>(), size(), prop::sample::select(encodings.to_vec()))
             .prop_map(|(file, size, encoding)| Message::FileBegin(FileBegin { file, size, encoding })),

@@ -46,6 +46,33 @@ fn what_is_written_arrives_and_is_counted() {
 }
 
 #[test]
+fn what_is_limited_takes_its_time_over_all_streams_together() {
+    both_ways(|near, far| {
+        near.limit(Some(256 << 10));
+        thread::scope(|scope| {
+            let began = Instant::now();
+            for _ in 0..2 {
+                let mut stream = near.open(PATIENCE).unwrap();
+                scope.spawn(move || {
+                    stream.writer.write_all(&[7; 96 << 10]).unwrap();
+                    stream.writer.finish().unwrap();
+                });
+            }
+            for _ in 0..2 {
+                let mut stream = far.accept(PATIENCE).unwrap();
+                let mut read = Vec::new();
+                stream.reader.read_to_end(&mut read).unwrap();
+                assert_eq!(read.len(), 96 << 10);
+            }
+            // A quarter is what may go at once, and the last piece of each stream.
+            assert!(began.elapsed() >= Duration::from_millis(500), "{:?}", began.elapsed());
+        });
+        near.limit(None);
+        near.open(PATIENCE).unwrap().writer.write_all(&[7; 64 << 10]).unwrap();
+    });
+}
+
+#[test]
 fn a_stream_that_was_given_up_does_not_look_whole() {
     both_ways(|near, far| {
         let mut stream = near.open(PATIENCE).unwrap();

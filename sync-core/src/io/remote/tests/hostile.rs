@@ -9,8 +9,8 @@ use crate::path::Name;
 use crate::report::Silent;
 use crate::store::Child;
 use crate::wire::{
-    Also, Decided, DecidedPath, Decision, DigestAnswer, DigestRequest, HashResult, Hashed, ListingEnd, MAX_ALSO, Message,
-    Nothing, Piece, Refusal,
+    Also, Decided, DecidedPath, Decision, DigestAnswer, DigestRequest, HashResult, Hashed, ListingEnd, MAX_ALSO, MAX_LANES,
+    Message, Nothing, Piece, Refusal, Widen,
 };
 
 fn ghost(name: &str) -> Child {
@@ -191,7 +191,8 @@ fn asked(messages: &[Message]) -> (Vec<Message>, Result<(), ChannelError>) {
 #[test]
 fn what_is_no_question_is_refused() {
     let too_many = Also { first: true, paths: (0..=MAX_ALSO).map(|n| path(&format!("{n:06}"))).collect() };
-    for question in [Message::Bye(Nothing), end(1), dir("d"), Message::Also(too_many)] {
+    let lanes = Message::Widen(Widen { lanes: (0..=MAX_LANES as u64).collect() });
+    for question in [Message::Bye(Nothing), end(1), dir("d"), Message::Also(too_many), lanes] {
         let (answers, ended) = asked(&[question]);
         let [Message::Refused(refused)] = &answers[..] else { panic!("{answers:?}") };
         assert_eq!(refused.code, Refusal::Request);

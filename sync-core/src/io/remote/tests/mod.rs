@@ -5,7 +5,7 @@ mod hostile;
 mod walks;
 
 use super::shelf::Limits;
-use super::{Gate, Here, RemoteThere, respond};
+use super::{Gate, Here, Parked, RemoteThere, respond};
 use crate::entry::{AttrMask, Attrs, Content, Hash, Object, Signature};
 use crate::io::channel::ChannelError;
 use crate::io::fs::Root;
@@ -126,11 +126,12 @@ fn serving_over<T>(
     ended: &Ended,
     test: impl FnOnce(&Arc<Connection>) -> T,
 ) -> T {
+    let parked = Parked::default();
     thread::scope(|scope| {
         scope.spawn(|| {
             while let Ok(stream) = far.accept(PATIENCE) {
                 scope.spawn(|| {
-                    let answered = respond(stream, here);
+                    let answered = respond(stream, here, &parked);
                     ended.lock().unwrap().push(answered);
                 });
             }
