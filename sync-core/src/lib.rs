@@ -19,6 +19,7 @@ pub mod delta;
 pub mod reconcile;
 pub mod session;
 pub mod congestion;
+pub mod quiet;
 pub mod peer;
 pub mod wire;
 pub mod pairing;

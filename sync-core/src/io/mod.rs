@@ -3,6 +3,7 @@
 
 pub mod kill;
 pub mod fs;
+pub mod watch;
 pub mod state;
 pub mod scan;
 pub mod home;
