@@ -42,7 +42,7 @@ fn tree(text: &str) -> Change {
 fn disk(root: &Path, below: &RelPath) -> BTreeMap<RelPath, Option<Vec<u8>>> {
     let mut found = BTreeMap::new();
     let top = if below.is_root() { root.to_owned() } else { root.join(below.to_string()) };
-    for entry in walkdir::WalkDir::new(top) {
+    for entry in walkdir::WalkDir::new(top).follow_root_links(false) {
         // What goes while it is looked at will be told.
         let Ok(entry) = entry else { continue };
         let kind = entry.file_type();
@@ -135,7 +135,7 @@ fn what_happens_to_entries_is_told_by_their_paths() {
     happens("mode of a directory", &|| fs::set_permissions(at("d"), PermissionsExt::from_mode(0o700)).unwrap(), &[touched("d")]);
     happens("renamed within", &|| fs::rename(at("f"), at("g")).unwrap(), &[touched("f"), touched("g")]);
     happens("renamed between", &|| fs::rename(at("g"), at("d/deep/g")).unwrap(), &[touched("d/deep/g"), touched("g")]);
-    happens("hard link", &|| fs::hard_link(at("d/deep/g"), at("e/h")).unwrap(), &[touched("d/deep/g"), touched("e/h")]);
+    happens("hard link", &|| fs::hard_link(at("d/deep/g"), at("e/h")).unwrap(), &[touched("e/h")]);
     happens("link", &|| symlink("../d", at("e/l")).unwrap(), &[touched("e/l")]);
     happens("written behind a link", &|| fs::write(at("e/l/n"), "n").unwrap(), &[touched("d/n")]);
     happens("removed", &|| fs::remove_file(at("d/n")).unwrap(), &[touched("d/n")]);
@@ -241,7 +241,8 @@ fn directories_that_are_made_moved_and_removed_at_random_are_followed() {
         let mut mirror = Mirror::new(&root, Options::standard());
         thread::scope(|scope| {
             let (root, outside) = (&root, &outside);
-            let threads: Vec<_> = (0..2).map(|at| scope.spawn(move || rampage(root, outside, round * 1_000 + at + 1, 300))).collect();
+            let threads: Vec<_> =
+                (0..2).map(|at| scope.spawn(move || rampage(root, outside, round * 1_000 + at + 1, 300))).collect();
             while threads.iter().any(|thread| !thread.is_finished()) {
                 mirror.step();
             }
@@ -264,6 +265,7 @@ fn more_changes_than_may_wait_are_everything_and_then_it_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let mut mirror = Mirror::new(folder.path(), Options { queued: 16, ..Options::standard() });
     fs::create_dir_all(folder.path().join("new/below")).unwrap();
+    mirror.settle();
     for at in 0..200 {
         fs::write(folder.path().join(format!("new/below/{at}")), "").unwrap();
     }
@@ -277,7 +279,7 @@ fn more_changes_than_may_wait_are_everything_and_then_it_goes_on() {
     fs::write(folder.path().join("new/below/last"), "").unwrap();
     assert_eq!(mirror.settle(), BTreeSet::from([touched("new/below/last")]));
     mirror.watch.renew();
-    assert!(mirror.settle().contains(&Change::Everything { why: Why::Asked }));
+    assert!(mirror.settle().contains(&Change::Everything { why: Why::Renewed }));
     fs::write(folder.path().join("new/below/last"), "again").unwrap();
     assert_eq!(mirror.settle(), BTreeSet::from([touched("new/below/last")]));
     assert_eq!(mirror.watch.watched(), 3);
@@ -326,8 +328,7 @@ fn nothing_is_told_of_what_is_ignored() {
     fs::create_dir(folder.path().join(".driftless")).unwrap();
     let ignored = Box::new(move |path: &RelPath, directory: bool| rules.ignores(path, directory));
     let watch = Watch::begin(&Root::open(folder.path()).unwrap(), Options::standard(), Some(ignored)).unwrap();
-    let mut mirror =
-        Mirror { folder: folder.path().to_owned(), watch, seen: BTreeMap::new(), told: BTreeSet::new(), ends: 0 };
+    let mut mirror = Mirror { folder: folder.path().to_owned(), watch, seen: BTreeMap::new(), told: BTreeSet::new(), ends: 0 };
     assert_eq!(mirror.watch.watched(), 1);
     for dir in ["d/cache/y", "cache/z"] {
         fs::create_dir_all(folder.path().join(dir)).unwrap();

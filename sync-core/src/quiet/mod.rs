@@ -44,8 +44,8 @@ pub enum Why {
     OwnQueue,
     /// The kernel, or the library that listens to it, failed.
     Failed(String),
-    /// All watches were set again because that was asked for.
-    Asked,
+    /// All watches were set again: that was asked for, or is due.
+    Renewed,
     /// More paths than may wait to become quiet.
     Many,
 }
@@ -59,7 +59,7 @@ impl fmt::Display for Why {
             ),
             Why::OwnQueue => f.write_str("events came faster than they were looked at"),
             Why::Failed(error) => write!(f, "listening for changes failed: {error}"),
-            Why::Asked => f.write_str("all watches were set again"),
+            Why::Renewed => f.write_str("all watches were set again"),
             Why::Many => f.write_str("more paths changed at once than are kept apart"),
         }
     }

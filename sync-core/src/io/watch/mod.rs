@@ -1,15 +1,16 @@
 //! Watches a root: where did something change? Hints, never facts: whoever is told scans the place ([`Scan::only`]).
 //!
 //! Each directory has a watch of its own (inotify through `notify`, see `kernel`), the newest days first (`rank`). A directory
-//! that comes gets its watches at once, from its top down, each before it is listed; then the whole tree is told as changed. So whatever
-//! was made before the watch was there is found by looking, and whatever was made after is told by the watch. A directory that goes
-//! or is moved gives its watches back, with all below it; where it went, it is one that comes.
+//! that comes gets its watches at once, from its top down, each before it is listed; then the whole tree is told as changed. So
+//! whatever was made before the watch was there is found by looking, and whatever was made after is told by the watch. A directory
+//! that goes or is moved gives its watches back, with all below it; where it went, it is one that comes.
 //!
 //! **What is missed is said.** The kernel's queue and the one here are bounded; beyond, and when anything fails, all watches are
 //! set again and [`Change::Everything`] is told. Directories without a watch are known ([`Watch::unwatched`]): there
 //! are not enough, the directory may not be read, or the same directory stands at another path too (a bind mount). They are to be
-//! looked at now and then, as is everything, seldom: on network file systems nobody tells of what others write. A new day takes
-//! the watch of the oldest. Mounts below the root are noticed within [`LOOK`], as is a root that was replaced.
+//! looked at now and then, as is everything, seldom: nobody tells of what others write to a network file system, of what is
+//! written through another hard link, nor, before it is closed, through a mapping. A new day takes the watch of the oldest.
+//! Mounts below the root are noticed within [`LOOK`], as is a root that was replaced.
 //!
 //! What driftless itself changes below a root is told as well, and costs a look that finds nothing: the rows say already what
 //! stands there. Leaving it out here could leave out what a user did to the same path at the same time. Nothing below `.driftless`
@@ -24,27 +25,24 @@ mod kernel;
 mod limits;
 mod mounts;
 mod rank;
+mod set;
 mod table;
 
 pub use limits::{Limit, Shortage};
 
 use crate::entry::Signature;
-use crate::io::fs::{Dir, FsError, LISTING_BYTES, Root};
+use crate::io::fs::{FsError, Root};
 use crate::path::{MAX_DEPTH, Name, RelPath, escape};
 use crate::quiet::{Change, Why};
-use kernel::{Batch, Id, Inbox, Kernel, Leaf, Move, Refusal};
+use kernel::{Batch, Id, Inbox, Kernel, Leaf, Move};
 use mounts::Mounts;
-use rank::{FIRST, rank};
-use rustix::fs::FileType;
-use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap};
+use std::collections::BTreeSet;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use table::{Inode, Node, Table, Unwatched};
+use table::{Inode, Table, Unwatched};
 
 /// How often mounts and the identity of the root are looked at.
 pub const LOOK: Duration = Duration::from_secs(1);
@@ -156,16 +154,6 @@ impl Waker {
     }
 }
 
-/// What became of one directory.
-enum Set {
-    /// It has a watch now, and is open to be listed.
-    Watched(Dir),
-    /// It has had its watch since before it was told, or is no directory any more, which its parent's watch tells.
-    Nothing,
-    /// It has none; so many directories have none for want of watches.
-    Unwatched(u64),
-}
-
 impl Watch {
     /// Sets the watches. They are set when this returns: whoever scans now misses nothing.
     ///
@@ -226,7 +214,7 @@ impl Watch {
     /// All watches are set again by the next [`Watch::wait`], which tells "everything": after the limit was raised, or many old
     /// directories went.
     pub fn renew(&self) {
-        self.inbox.miss(Why::Asked);
+        self.inbox.miss(Why::Renewed);
     }
 
     /// Number of watched directories.
@@ -356,98 +344,6 @@ impl Watch {
         self.set(&RelPath::root())
     }
 
-    /// Watches a directory and all below it that have no watch, those that matter most first.
-    fn set(&mut self, top: &RelPath) -> Result<(), WatchError> {
-        self.unwatched.remove(top);
-        let changed = || self.root.dir(top).and_then(|dir| dir.stat_self()).map_or(0, |stat| seconds(&stat));
-        let mut waiting = BinaryHeap::from([(rank(top, changed), Reverse(top.clone()))]);
-        let mut buffer = Vec::with_capacity(LISTING_BYTES);
-        while let Some((rank, Reverse(path))) = waiting.pop() {
-            match self.set_one(&path, rank)? {
-                Set::Watched(mut dir) => {
-                    let listed =
-                        self.each_directory(&mut dir, &path, &mut buffer, |child, rank| waiting.push((rank, Reverse(child))));
-                    // Unknown is never absent: it is to be looked at.
-                    if listed.is_err() {
-                        self.unwatched.insert(path, 0);
-                    }
-                }
-                Set::Nothing => {}
-                Set::Unwatched(missing) => self.unwatched.insert(path, missing),
-            }
-        }
-        Ok(())
-    }
-
-    fn set_one(&mut self, path: &RelPath, rank: i64) -> Result<Set, WatchError> {
-        let opened = self.root.dir(path).and_then(|dir| Ok((inode(&dir.stat_self()?), dir)));
-        let (inode, dir) = match opened {
-            Ok(opened) => opened,
-            Err(error) if path.is_root() => return Err(error.into()),
-            Err(error) if is_no_directory(&error) => return Ok(Set::Nothing),
-            Err(_) => return Ok(Set::Unwatched(0)),
-        };
-        match self.table.at(path) {
-            Some((_, node)) if node.inode == inode => return Ok(Set::Nothing),
-            Some((id, _)) => self.give_one_back(id)?,
-            None => {}
-        }
-        if let Some((id, other)) = self.table.of_inode(inode) {
-            // The kernel tells of a directory at one of its paths only.
-            if self.stands_at(other, inode) {
-                return Ok(Set::Unwatched(0));
-            }
-            self.give_one_back(id)?;
-        }
-        self.watch(path, dir, inode, rank)
-    }
-
-    /// Asks for the watch; where there are no more, in place of one that matters less.
-    fn watch(&mut self, path: &RelPath, dir: Dir, inode: Inode, rank: i64) -> Result<Set, WatchError> {
-        if let Some(most) = self.options.watches.filter(|most| self.watched() >= *most) {
-            self.met = Some(Limit::Asked(most));
-            if !self.give_up_below(rank)? {
-                return Ok(Set::Unwatched(self.count(path)));
-            }
-        }
-        let id = self.next_id;
-        let Some(next) = id.checked_add(1) else {
-            self.renew();
-            return Ok(Set::Unwatched(0));
-        };
-        self.next_id = next;
-        let mut given_up = false;
-        loop {
-            let Some(kernel) = &mut self.kernel else { return Err(WatchError::Over) };
-            match kernel.watch(id, &dir) {
-                Ok(()) => break,
-                Err(Refusal::Limit) => {
-                    self.met = Some(Limit::System(limits::watches()));
-                    // A watch that was given up may go to another process.
-                    if given_up || !self.give_up_below(rank)? {
-                        return Ok(Set::Unwatched(self.count(path)));
-                    }
-                    given_up = true;
-                }
-                Err(Refusal::Other(source)) if source.kind() == io::ErrorKind::PermissionDenied => return Ok(Set::Unwatched(0)),
-                Err(Refusal::Other(source)) => return Err(WatchError::Set { path: path.clone(), source }),
-            }
-        }
-        let node = Node { path: Arc::new(path.clone()), inode, rank, descriptor: dir.descriptor().as_raw_fd() };
-        self.table.insert(id, node);
-        Ok(Set::Watched(dir))
-    }
-
-    /// Gives the watch of the directory up that matters least, if it matters less than this.
-    fn give_up_below(&mut self, rank: i64) -> Result<bool, WatchError> {
-        let Some(id) = self.table.lowest_below(rank) else { return Ok(false) };
-        if let Some(path) = self.table.path(id).cloned() {
-            self.give_one_back(id)?;
-            self.unwatched.insert(path, 1);
-        }
-        Ok(true)
-    }
-
     /// No directory stands there any more, or another one: were there any watches at the path or below?
     fn give_back(&mut self, path: &RelPath) -> Result<bool, WatchError> {
         self.unwatched.remove(path);
@@ -465,52 +361,6 @@ impl Watch {
         }
     }
 
-    fn stands_at(&self, path: &RelPath, expected: Inode) -> bool {
-        self.root.dir(path).and_then(|dir| dir.stat_self()).is_ok_and(|stat| inode(&stat) == expected)
-    }
-
-    /// Directories at and below a path, as far as they can be read.
-    fn count(&self, path: &RelPath) -> u64 {
-        let (mut count, mut waiting, mut buffer) = (0, vec![path.clone()], Vec::with_capacity(LISTING_BYTES));
-        while let Some(path) = waiting.pop() {
-            count += 1;
-            // Whether a directory that cannot be read has others below it is not known; nobody could watch them.
-            if let Ok(mut dir) = self.root.dir(&path) {
-                let _partly = self.each_directory(&mut dir, &path, &mut buffer, |child, _| waiting.push(child));
-            }
-        }
-        count
-    }
-
-    /// The directories in a directory that are to be watched, with their ranks.
-    fn each_directory(
-        &self,
-        dir: &mut Dir,
-        path: &RelPath,
-        buffer: &mut Vec<u8>,
-        mut each: impl FnMut(RelPath, i64),
-    ) -> Result<(), FsError> {
-        let mut found = Vec::new();
-        dir.each_name(buffer.spare_capacity_mut(), |name, kind, _| {
-            if matches!(kind, FileType::Directory | FileType::Unknown) {
-                found.extend(Name::parse(name.to_bytes()).ok().map(|name| (name, kind)));
-            }
-        })?;
-        if path.depth() >= MAX_DEPTH {
-            return Ok(());
-        }
-        for (name, kind) in found {
-            let child = path.join(&name);
-            let stat = || dir.stat(name.as_bytes()).ok().flatten();
-            let is_directory = || stat().is_some_and(|stat| FileType::from_raw_mode(stat.mode) == FileType::Directory);
-            if (kind == FileType::Directory || is_directory()) && !self.ignores(&child, true) {
-                let rank = rank(&child, || stat().map_or(0, |stat| seconds(&stat)));
-                each(child, rank);
-            }
-        }
-        Ok(())
-    }
-
     fn ignores(&self, path: &RelPath, directory: bool) -> bool {
         self.ignored.as_ref().is_some_and(|ignored| ignored(path, directory))
     }
@@ -524,11 +374,6 @@ impl std::fmt::Debug for Watch {
 
 fn inode(stat: &Signature) -> Inode {
     (stat.dev, stat.ino)
-}
-
-/// Never as much as the way.
-fn seconds(stat: &Signature) -> i64 {
-    (stat.mtime_ns / 1_000_000_000).min(FIRST - 1)
 }
 
 /// Is nothing there, or something that has no watch?
