@@ -101,7 +101,10 @@ impl Mirror {
             self.step();
         }
         let ends = |change: &Change| matches!(change, Change::Touched(path) if path.to_string().starts_with("end-"));
-        std::mem::take(&mut self.told).into_iter().filter(|change| !ends(change)).collect()
+        let told = std::mem::take(&mut self.told);
+        // A path may be told twice, if its events came in two batches.
+        let within = |change: &Change| matches!(change, Change::Touched(path) if told.contains(&Change::Tree(path.clone())));
+        told.iter().filter(|change| !ends(change) && !within(change)).cloned().collect()
     }
 
     fn agrees(&self) {

@@ -65,8 +65,10 @@ pub(super) struct Batch {
 pub(super) enum Move {
     /// Made, or moved there.
     Came,
-    /// Removed, or moved away.
+    /// Moved away.
     Left,
+    /// A directory was removed.
+    Removed,
 }
 
 impl Batch {
@@ -277,7 +279,7 @@ impl notify::EventHandler for Handler {
             EventKind::Create(CreateKind::Folder) | EventKind::Modify(ModifyKind::Name(RenameMode::To)) => Some(Move::Came),
             EventKind::Modify(ModifyKind::Name(_)) => Some(Move::Left),
             EventKind::Remove(RemoveKind::File) => None,
-            EventKind::Remove(_) => Some(Move::Left),
+            EventKind::Remove(_) => Some(Move::Removed),
             EventKind::Create(_) | EventKind::Modify(_) | EventKind::Any | EventKind::Other => None,
         };
         match event.paths.first().and_then(|path| read(path)) {

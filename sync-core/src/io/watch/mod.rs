@@ -189,8 +189,8 @@ impl Watch {
         Ok(watch)
     }
 
-    /// What changed since the last call: waits until something did, at most for `wait`. Each path comes once; "everything" and a
-    /// lost root come alone. Empty when the time is over, or somebody called [`Waker::wake`].
+    /// What changed since the last call: waits until something did, at most for `wait`. Each path comes once in an answer;
+    /// "everything" and a lost root come alone. Empty when the time is over, or somebody called [`Waker::wake`].
     ///
     /// # Errors
     /// See [`WatchError`]: the watch is over.
@@ -273,11 +273,13 @@ impl Watch {
                 }
                 continue;
             }
-            let was_directory = what == Move::Left && self.give_back(&path)?;
+            let was_watched = what != Move::Came && self.give_back(&path)?;
+            let was_directory = was_watched || what == Move::Removed;
             changes.extend(self.look_again(path, was_directory)?);
         }
         for (id, leaf) in batch.touched {
-            // What has no watch any more has moved, and is told where it stands, or is gone, and is told by its parent.
+            // What has no watch any more has moved, and is told where it stands; or is gone, and is told by its parent; or its
+            // watch was needed elsewhere, and it is polled.
             let Some(path) = self.locate(id, leaf) else { continue };
             if self.unwatched.has(&path) {
                 // It may be readable now.
@@ -285,6 +287,10 @@ impl Watch {
             } else if !self.ignores(&path, false) || !self.ignores(&path, true) {
                 changes.insert(Change::Touched(path));
             }
+        }
+        let tree = |change: &Change| if let Change::Tree(path) = change { Some(Change::Touched(path.clone())) } else { None };
+        for entry in changes.iter().filter_map(tree).collect::<Vec<_>>() {
+            changes.remove(&entry);
         }
         Ok(changes)
     }

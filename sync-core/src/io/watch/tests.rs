@@ -6,6 +6,7 @@ fn path(text: &str) -> RelPath {
 }
 
 #[test]
+#[allow(clippy::print_stderr, reason = "says why nothing is proved")]
 fn events_that_the_kernel_drops_are_everything_and_all_is_watched_afterwards() {
     let queue: usize = fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap().trim().parse().unwrap();
     if queue > 200_000 {
