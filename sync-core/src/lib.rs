@@ -20,6 +20,7 @@ pub mod reconcile;
 pub mod session;
 pub mod congestion;
 pub mod pace;
+pub mod quiet;
 pub mod peer;
 pub mod wire;
 pub mod pairing;

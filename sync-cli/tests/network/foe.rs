@@ -13,7 +13,9 @@ use sync_core::io::link::{Connection, Identity, Network, Stream};
 use sync_core::knowledge::{Event, ReplicaId, Vector};
 use sync_core::path::RelPath;
 use sync_core::peer::Id;
-use sync_core::wire::{self, FrameReader, Hello, Introduction, MAX_FRAME, MaxDelete, Message, Open, Policy, Versions, put_frame};
+use sync_core::wire::{
+    self, FrameReader, Hello, Introduction, MAX_FRAME, MaxDelete, Message, Open, Policy, Transfer, Versions, put_frame,
+};
 
 /// How long it waits for a server that is busy with others like it.
 const WAIT: Duration = Duration::from_secs(20);
@@ -188,6 +190,7 @@ fn open(folder: &str) -> Open {
         run_rules: String::new(),
         rules: String::new(),
         max_delete: MaxDelete::Off,
+        transfer: Transfer::default(),
     }
 }
 

@@ -21,8 +21,8 @@ use sync_core::path::{Name, RelPath};
 use sync_core::store::{Child, Listing};
 use sync_core::wire::{
     Also, Apply, Data, DigestAnswer, DigestRequest, Encoding, FetchRequest, FileBegin, FileData, FileEnd, Filter, Introduce,
-    ListRequest, ListingEnd, MAX_AHEAD, MAX_DATA, MAX_SIZE, Message, Nothing, Piece, Ready, Remembered, SmallFile, SmallFiles,
-    Survey, Wanted, put_op,
+    ListRequest, ListingEnd, MAX_AHEAD, MAX_DATA, MAX_SIZE, Message, Nothing, Packing, Piece, Ready, Remembered, SmallFile,
+    SmallFiles, Survey, Wanted, put_op,
 };
 
 /// Machines that are known, each granted a folder of its own.
@@ -331,7 +331,7 @@ fn signatures(_: &Scene, foe: &Foe, random: &mut Random) -> Option<()> {
         base,
     };
     let files = vec![wanted(b"large", base), wanted(b"out/secret", None), wanted(b"d1", None), wanted(b"d1/1/2", None)];
-    talk.say(&Message::FetchRequest(FetchRequest { pack: true, files }))?;
+    talk.say(&Message::FetchRequest(FetchRequest { packing: Packing::On, files }))?;
     if random.below(2) == 0 {
         talk.raw(&nonsense(random))?;
     }
@@ -356,7 +356,7 @@ fn pulled(scene: &Scene, foe: &Foe, random: &mut Random, apply: bool) -> Option<
         }
     }
     let seq = random.below(MAX_SIZE);
-    talk.say(&Message::Ready(Ready { identity: identity(), seq, passing: false, unavailable: Vec::new() }))?;
+    talk.say(&Message::Ready(Ready { identity: identity(), seq, passing: false, unavailable: Vec::new(), decisions: false }))?;
     talk.say(&if apply { Message::Apply(Apply { number: 0, items: true }) } else { Message::Survey(Survey { items: true }) })?;
     thread::scope(|scope| {
         let until = Instant::now() + Duration::from_secs(3);
@@ -532,7 +532,7 @@ fn whoever_falls_silent_or_trickles_is_cut_in_time_in_every_state() {
         return;
     }
     let scene = Scene::new(Duration::ZERO);
-    let ready = Message::Ready(Ready { identity: identity(), seq: 1, passing: false, unavailable: Vec::new() });
+    let ready = Message::Ready(Ready { identity: identity(), seq: 1, passing: false, unavailable: Vec::new(), decisions: false });
     let states: [(&str, Begin<'_>); 4] = [
         ("before hello", &|foe| {
             let connection = foe.connect()?;

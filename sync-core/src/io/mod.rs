@@ -4,6 +4,7 @@
 pub mod kill;
 mod mutex;
 pub mod fs;
+pub mod watch;
 pub mod state;
 pub mod scan;
 pub mod home;

@@ -386,6 +386,11 @@ impl Dir {
         attrs::mount_of(&self.fd).map_err(failed("look at", &self.path))
     }
 
+    /// The directory's descriptor, for calls that take no path but one of /proc/self/fd.
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
     /// One syncfs(2) on the directory's file system.
     ///
     /// # Errors
