@@ -12,6 +12,7 @@ mod args;
 mod cases;
 mod edits;
 mod goodput;
+mod helper;
 mod lab;
 mod links;
 mod measure;
@@ -30,7 +31,7 @@ fn main() -> Result<()> {
     let texts: Vec<_> = words.iter().map(|word| word.to_str().unwrap_or("")).collect();
     match texts[..] {
         ["measure", "--log", _, "--deadline", seconds, "--", _, ..] => {
-            measure::helper(Path::new(&words[2]), Duration::from_secs(seconds.parse()?), &words[6..])
+            helper::run(Path::new(&words[2]), Duration::from_secs(seconds.parse()?), &words[6..])
         }
         ["walk", ..] => walk::print(&words[1..]),
         ["--help" | "-h", ..] => {

@@ -6,7 +6,7 @@ use crate::edits::{write_noise, write_pages};
 use crate::lab::Lab;
 use crate::links::net::{Control, Net};
 use crate::links::pair::{Pair, Run};
-use crate::links::row::{remove_large, run_json};
+use crate::links::row::run_json;
 use crate::links::sheet::Sheet;
 use crate::links::tool::Tool;
 use crate::report::median;
@@ -59,7 +59,7 @@ impl Contender {
         self.faults.extend(wrong.map(|wrong| format!("at {:.0} % lost: {wrong}", loss * 100.0)));
         // A single file: its deletion does not slow later ones down.
         if walk::count(a)?.entries < 10 {
-            remove_large(&pair.b)?;
+            pair.remove()?;
         }
         Ok(run)
     }

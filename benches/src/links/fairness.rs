@@ -6,8 +6,7 @@ use crate::edits::write_noise;
 use crate::lab::Lab;
 use crate::links::bad::{DELAY, MBIT};
 use crate::links::net::{Control, Net};
-use crate::links::pair::Pair;
-use crate::links::row::remove_large;
+use crate::links::pair::{Pair, remove_tree};
 use crate::links::sheet::Sheet;
 use crate::links::tool::Tool;
 use anyhow::{Context as _, Result, bail};
@@ -101,10 +100,10 @@ fn beside(lab: &mut Lab, args: &Args, a: &Path, first: First, seed: u64) -> Resu
         shares
     });
     server.end()?;
-    remove_large(&pair.b)?;
+    pair.remove()?;
     let state = a.join(".driftless");
     if state.exists() {
-        remove_large(&state)?;
+        remove_tree(&state)?;
     }
     shares
 }

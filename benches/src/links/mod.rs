@@ -39,9 +39,10 @@ fn run_cases(lab: &mut Lab, args: &Args) -> Result<Vec<Sheet>> {
     let mut sheets = Vec::new();
     for case in &args.links {
         eprintln!("{}", case.name());
-        let sheet = case::run(*case, lab, args)?;
-        println!("{}", sheet.markdown());
-        sheets.push(sheet);
+        for sheet in case::run(*case, lab, args)? {
+            println!("{}", sheet.markdown());
+            sheets.push(sheet);
+        }
     }
     Ok(sheets)
 }

@@ -84,9 +84,9 @@ impl Pair {
         let (mut client, log) = self.call(lab, a, net, deadline, told)?;
         let (mut here, late) = match client.wait()? {
             News::Ended(sample) => (sample, None),
-            News::Late => {
+            News::Late(wall_s) => {
                 let so_far = self.arrived()?;
-                (client.end()?, Some(so_far))
+                (Sample { wall_s, ..client.end()? }, Some(so_far))
             }
         };
         let wire = net.counts().zip(before).map(|(after, before)| [0, 1].map(|way| since(after[way], before[way])));
@@ -109,12 +109,24 @@ impl Pair {
         Ok(Run { here, there, late, wire, told })
     }
 
+    /// Deletes the second root and all that is remembered, kept versions included. For roots of few files: ext4 does not slow
+    /// down for minutes after that.
+    pub(crate) fn remove(&self) -> Result<()> {
+        remove_tree(&self.b)?;
+        remove_tree(self.slot.dir())
+    }
+
     /// Bytes of content in the second root, whatever they are called for the time being.
     fn arrived(&self) -> Result<u64> {
         let staged = self.b.join(".driftless/stage");
         let staged = if staged.exists() { walk::count(&staged)?.bytes } else { 0 };
         Ok(walk::count(&self.b)?.bytes + staged)
     }
+}
+
+/// Deletes a tree of few files.
+pub(crate) fn remove_tree(at: &Path) -> Result<()> {
+    fs::remove_dir_all(at).with_context(|| format!("cannot remove {}", at.display()))
 }
 
 fn since(after: Counts, before: Counts) -> Counts {

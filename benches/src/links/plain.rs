@@ -5,6 +5,7 @@ use crate::args::Args;
 use crate::cases::SEED;
 use crate::edits::{PAST_THE_TICK, change_one_percent, insert_in_front, scatter, write_noise};
 use crate::lab::Lab;
+use crate::links::pair::remove_tree;
 use crate::links::row::{self, Row, ensure_whole, one_round};
 use crate::links::sheet::Sheet;
 use crate::links::tool::Tool;
@@ -108,6 +109,9 @@ pub(crate) fn big(lab: &mut Lab, args: &Args, what: Big) -> Result<Sheet> {
     } else {
         rounds(lab, args, &a, &mut rows, change)?;
     }
+    // The cases together would fill a disk.
+    remove_tree(&a)?;
+    rows.iter().try_for_each(|row| row.pair.remove())?;
     Ok(finish(case, title, rows))
 }
 

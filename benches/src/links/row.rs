@@ -8,7 +8,7 @@ use crate::links::tool::Tool;
 use crate::measure::Sample;
 use crate::report::median;
 use crate::walk;
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use fixtures::linkemu::{Conditions, Counts};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -195,7 +195,7 @@ fn account(run: &Run) -> Option<String> {
     let unknown = (carried - HEADERS * packets) as i64 - told as i64;
     Some(format!(
         "its summary: {sent} sent + {received} received; the link carried {} more: {HEADERS} bytes of IP and UDP in each of \
-         {packets} packets, and {unknown}",
+         {packets} packets, and {unknown} of the handshake and the end, which it leaves out",
         carried.saturating_sub(told)
     ))
 }
@@ -225,9 +225,4 @@ pub(crate) fn ensure_whole(rows: &mut [Row]) {
             row.faults.push(fault);
         }
     }
-}
-
-/// Deletes a tree of few files: ext4 does not slow down for minutes after that.
-pub(crate) fn remove_large(at: &Path) -> Result<()> {
-    std::fs::remove_dir_all(at).with_context(|| format!("cannot remove {}", at.display()))
 }

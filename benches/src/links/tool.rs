@@ -96,7 +96,8 @@ impl Tool {
         match self {
             Tool::Driftless(program) => {
                 let there = format!("quic://{address}:{PORT}/{FOLDER}");
-                let words: [OsString; 4] = ["sync".into(), a.into(), there.into(), "--batch".into()];
+                let words: [OsString; 6] =
+                    ["sync".into(), a.into(), there.into(), "--peer".into(), "there".into(), "--batch".into()];
                 let json = told.then(|| OsString::from("--json"));
                 (line(program, words.into_iter().chain(json)), home("DRIFTLESS_HOME", &homes.here))
             }
@@ -132,12 +133,11 @@ fn rsyncd_conf(b: &Path) -> String {
     format!("use chroot = no\nreverse lookup = no\nuid = root\ngid = root\n[{FOLDER}]\npath = {}\nread only = no\n", b.display())
 }
 
-/// Both machines know each other, by both addresses that a server has in these cases, and the root is granted.
+/// Both machines know each other's keys, and the root is granted. The address differs from run to run, and stands in the call.
 fn introduce(program: &Path, homes: &Homes) -> Result<()> {
     let grant = format!("{FOLDER}=two-way");
-    let addresses = ["127.0.0.1", "10.77.0.2"].map(|address| format!("{address}:{PORT}"));
     let (here, there) = (run(program, &homes.here, &["id"])?, run(program, &homes.there, &["id"])?);
-    run(program, &homes.here, &["peer", "add", "there", &there, &addresses[0], &addresses[1]])?;
+    run(program, &homes.here, &["peer", "add", "there", &there])?;
     run(program, &homes.there, &["peer", "add", "here", &here, "--grant", &grant])?;
     Ok(())
 }
@@ -164,7 +164,10 @@ mod tests {
         let (a, b, address) = (Path::new("/a"), Path::new("/b"), Ipv4Addr::LOCALHOST);
         let tool = Tool::Driftless("d".into());
         assert_eq!(text(tool.server(b, address, &homes)), "d serve --listen 127.0.0.1:4477 --root root=/b");
-        assert_eq!(text(tool.client(a, b, address, &homes, true)), "d sync /a quic://127.0.0.1:4477/root --batch --json");
+        assert_eq!(
+            text(tool.client(a, b, address, &homes, true)),
+            "d sync /a quic://127.0.0.1:4477/root --peer there --batch --json"
+        );
         let client = text(Tool::RsyncDelete.client(a, b, address, &homes, false));
         assert_eq!(client, "rsync -a --delete /a/ rsync://127.0.0.1:4477/root/");
         let client = Tool::Unison.client(a, b, address, &homes, false);
