@@ -136,13 +136,15 @@ fn texts(one: &Contender, bytes: u64) -> Vec<String> {
 /// Median seconds and Mbit/s, or how far it had come when its time was over.
 fn cell(runs: &[Run], bytes: u64) -> String {
     let goodput = median(runs.iter().map(|run| mbit(run, bytes)));
-    let share = goodput / MBIT * 100.0;
-    match runs.iter().find_map(|run| Some((run, run.late?))) {
-        Some((run, so_far)) => {
-            let (seconds, megabytes) = (run.here.wall_s.floor(), so_far as f64 / 1e6);
-            format!("> {seconds:.0} s, {megabytes:.1} MB so far: {goodput:.1} ({share:.0} %)")
+    let seconds = median(runs.iter().map(|run| run.here.wall_s));
+    let arrived: Vec<f64> = runs.iter().filter_map(|run| run.late).map(|bytes| bytes as f64 / 1e6).collect();
+    let rate = format!("{goodput:.1} ({:.0} %)", goodput / MBIT * 100.0);
+    match arrived.len() {
+        0 => format!("{seconds:.1} s: {rate}"),
+        late if late == runs.len() => {
+            format!("> {:.0} s, {:.1} MB so far: {rate}", seconds.floor(), median(arrived.into_iter()))
         }
-        None => format!("{:.1} s: {goodput:.1} ({share:.0} %)", median(runs.iter().map(|run| run.here.wall_s))),
+        late => format!("{seconds:.1} s: {rate}, {late} of {} runs not done", runs.len()),
     }
 }
 
@@ -159,4 +161,23 @@ fn cells_json(one: &Contender, bytes: u64) -> serde_json::Value {
         })
     };
     json!({"tool": one.name(), "bytes": bytes, "cells": LOSSES.iter().zip(&one.cells).map(cell).collect::<Vec<_>>()})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::Sample;
+
+    fn run(wall_s: f64, late: Option<u64>) -> Run {
+        let here = Sample { wall_s, cpu_s: 0.0, peak_kib: 0, code: 0, flush_s: 0.0 };
+        Run { here, there: here, late, wire: None, told: None }
+    }
+
+    #[test]
+    fn a_cell_tells_what_arrived_and_who_was_not_done() {
+        let bytes = 100_000_000;
+        assert_eq!(cell(&[run(10.0, None)], bytes), "10.0 s: 80.0 (80 %)");
+        assert_eq!(cell(&[run(60.0, Some(3_000_000))], bytes), "> 60 s, 3.0 MB so far: 0.4 (0 %)");
+        assert_eq!(cell(&[run(10.0, None), run(20.0, Some(0))], bytes), "15.0 s: 40.0 (40 %), 1 of 2 runs not done");
+    }
 }
