@@ -204,7 +204,8 @@ mod tests {
         let all = tree(child.id());
         let watch = Watch::new(child.id(), Instant::now(), Duration::from_secs(60));
         watch.end();
-        assert_eq!(child.wait().unwrap().code(), None);
+        // By a signal, or by itself because its child was ended first.
+        child.wait().unwrap();
         assert!(all.iter().all(|pid| !alive(*pid)), "{all:?}");
     }
 
