@@ -1,6 +1,7 @@
 //! The command line of the benchmarks.
 
 use crate::cases::Case;
+use crate::links;
 use anyhow::{Context as _, Result, bail, ensure};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -8,9 +9,11 @@ use std::time::Duration;
 
 /// Text of `--help`.
 pub(crate) const HELP: &str = "\
-Usage: cargo run --release -p benches -- [OPTIONS]
+Usage: cargo run --release -p benches -- [links] [OPTIONS]
 
-  --case NAME      one of the cases; may stand several times, or names joined by commas (default: all on trees)
+  links            the second root behind a connection: driftless serve, unison -socket, rsync --daemon; needs root
+  --case NAME      one of the cases; may stand several times, or names joined by commas (default: all on trees;
+                   of links all but those for memory)
                    goodput: one connection through an emulated bad network; needs root
   --quick          one round, trees ten times smaller
   --scale N        trees N times smaller
@@ -18,6 +21,7 @@ Usage: cargo run --release -p benches -- [OPTIONS]
   --settle SECONDS rest before the first run and after every mass deletion (default 45, with --quick 5)
   --dir DIR        where the trees are made (default: benches/out)
   --fresh          on a new ext4 of their own, in a file in DIR (as root): no old deletions slow it down
+  --deadline SECONDS  what a run over a bad link of links has done by then is shown, and it is ended (60)
   --driftless PATH the binary (default: driftless beside this one)
   --keep           leave the trees behind
 ";
@@ -29,6 +33,10 @@ pub(crate) struct Args {
     pub(crate) cases: Vec<Case>,
     /// The case on a network too?
     pub(crate) goodput: bool,
+    /// Cases with the second root behind a connection.
+    pub(crate) links: Vec<links::Case>,
+    /// How long a run over a bad link may take.
+    pub(crate) deadline: Duration,
     pub(crate) scale: u64,
     pub(crate) rounds: usize,
     pub(crate) settle: Duration,
@@ -41,10 +49,11 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) fn parse(words: &[OsString]) -> Result<Args> {
-        let (mut cases, mut dir, mut driftless) = (Vec::new(), None, None);
+        let (mut cases, mut links, mut dir, mut driftless) = (Vec::new(), Vec::new(), None, None);
         let (mut quick, mut keep, mut fresh, mut goodput) = (false, false, false, false);
-        let (mut scale, mut rounds, mut settle) = (None, None, None);
-        let mut words = words.iter();
+        let (mut scale, mut rounds, mut settle, mut deadline) = (None, None, None, None);
+        let over_links = words.first().is_some_and(|word| word == "links");
+        let mut words = words.iter().skip(usize::from(over_links));
         while let Some(word) = words.next() {
             let mut value = || words.next().with_context(|| format!("{} wants a value", word.display()));
             match word.to_str() {
@@ -54,6 +63,7 @@ impl Args {
                 Some("--case") => {
                     for name in value()?.to_string_lossy().split(',') {
                         match name {
+                            _ if over_links => links.push(links::Case::parse(name)?),
                             "goodput" => goodput = true,
                             _ => cases.push(Case::parse(name)?),
                         }
@@ -64,17 +74,23 @@ impl Args {
                 Some("--scale") => scale = Some(number(value()?)?),
                 Some("--rounds") => rounds = Some(number(value()?)?),
                 Some("--settle") => settle = Some(number(value()?)?),
+                Some("--deadline") if over_links => deadline = Some(number(value()?)?),
                 _ => bail!("{} is not understood\n\n{HELP}", word.display()),
             }
         }
         let scale = scale.unwrap_or(if quick { 10 } else { 1 });
         let rounds = rounds.unwrap_or(if quick { 1 } else { 3 });
         ensure!(scale > 0 && rounds > 0, "--scale and --rounds want at least 1");
-        let on_trees = !goodput || !cases.is_empty();
+        let on_trees = !over_links && (!goodput || !cases.is_empty());
+        if over_links && links.is_empty() {
+            links = links::Case::DEFAULT.to_vec();
+        }
         let out = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/out"));
         Ok(Args {
             goodput,
-            driftless: driftless.map_or_else(|| if on_trees { beside_this() } else { Ok(PathBuf::new()) }, Ok)?,
+            links,
+            deadline: Duration::from_secs(deadline.unwrap_or(60).max(1)),
+            driftless: driftless.map_or_else(|| if on_trees || over_links { beside_this() } else { Ok(PathBuf::new()) }, Ok)?,
             cases: if on_trees && cases.is_empty() { Case::ALL.to_vec() } else { cases },
             scale,
             rounds: usize::try_from(rounds)?,
@@ -130,6 +146,16 @@ mod tests {
         assert!(args.goodput && args.cases.is_empty());
         let args = parse("--case goodput,big-1g").unwrap();
         assert!(args.goodput && args.cases == [Case::Big1g]);
+    }
+
+    #[test]
+    fn links_have_cases_of_their_own() {
+        let args = Args::parse(&["links", "--driftless", "x", "--case", "fairness,first-100k"].map(OsString::from)).unwrap();
+        assert_eq!((args.links.len(), args.cases.len(), args.goodput), (2, 0, false));
+        let args = Args::parse(&["links", "--driftless", "x"].map(OsString::from)).unwrap();
+        assert_eq!(args.links, links::Case::DEFAULT);
+        assert!(parse("--case fairness").is_err() && parse("--deadline 5").is_err());
+        assert!(parse("").unwrap().links.is_empty());
     }
 
     #[test]

@@ -1,26 +1,23 @@
 //! The cases: which trees, which tools, what happens between the rounds.
 
 use crate::args::Args;
+use crate::edits::{PAST_THE_TICK, change_one_percent, write_noise};
 use crate::lab::{Lab, Slot};
 use crate::report::{Row, Table};
 use crate::tool::Tool;
 use crate::walk;
 use anyhow::{Context as _, Result, ensure};
-use fixtures::bytes::{Stream, Texture};
 use fixtures::dated::Dated;
-use std::fs::{self, File};
-use std::io::Write as _;
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-const SEED: u64 = 20_260_101;
-/// Times on ext4 have the grain of a clock tick, and unison looks at whole seconds: an edit must be older than that.
-const PAST_THE_TICK: Duration = Duration::from_millis(1100);
+/// What all trees are drawn from.
+pub(crate) const SEED: u64 = 20_260_101;
 /// Conflicts left open in `open-conflicts`.
 const CONFLICTS: u64 = 10;
 /// Average room of a file of 0.5–16 KiB and of a tiny one, directories and inode included.
-const FILE_ROOM: u64 = 11 * 1024;
-const TINY_ROOM: u64 = 4608;
+pub(crate) const FILE_ROOM: u64 = 11 * 1024;
+pub(crate) const TINY_ROOM: u64 = 4608;
 
 /// A case; README.md tells what each is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,7 +125,7 @@ impl Entrant {
             self.row.faults.push(format!("exit {} instead of {}", sample.code, self.code));
         }
         if self.row.whole_job {
-            self.row.faults.extend(difference(a, &self.b)?);
+            self.row.faults.extend(walk::difference(a, &self.b)?);
         }
         Ok(())
     }
@@ -141,15 +138,6 @@ impl Entrant {
         }
         Ok(())
     }
-}
-
-/// What tells a target from its source, if anything does.
-fn difference(a: &Path, b: &Path) -> Result<Option<String>> {
-    let (want, have) = (walk::fingerprint(a)?, walk::fingerprint(b)?);
-    if (want.entries, want.bytes) != (have.entries, have.bytes) {
-        return Ok(Some(format!("{} entries, {} bytes instead of {}, {}", have.entries, have.bytes, want.entries, want.bytes)));
-    }
-    Ok((want.visited != have.visited).then(|| "other paths, sizes or times than the source".to_owned()))
 }
 
 /// Runs all entrants once, another one first in each round.
@@ -231,27 +219,6 @@ fn changed(case: Case, lab: &mut Lab, args: &Args, shape: &Dated) -> Result<Tabl
     ))
 }
 
-/// Every hundredth file, others in each round.
-fn change_one_percent(a: &Path, shape: &Dated, round: u64) -> Result<()> {
-    let mut stream = Stream::new(SEED + 100 + round);
-    let mut bytes = vec![0; 8192];
-    for file in (round % 100..shape.files).step_by(100) {
-        let old = a.join(shape.path(file));
-        let len = usize::try_from(512 + stream.below(7680))?;
-        stream.fill(&mut bytes[..len], Texture::Noise);
-        let at = match (file / 100) % 10 {
-            8 => {
-                fs::remove_file(&old).with_context(|| format!("cannot remove {}", old.display()))?;
-                continue;
-            }
-            9 => old.with_extension(format!("new{round}")),
-            _ => old,
-        };
-        fs::write(&at, &bytes[..len]).with_context(|| format!("cannot write {}", at.display()))?;
-    }
-    Ok(())
-}
-
 fn rename(case: Case, lab: &mut Lab, args: &Args) -> Result<Table> {
     let shape = Dated::new(10_000 / args.scale, SEED + 2);
     let a = lab.own_source(&shape)?;
@@ -297,20 +264,6 @@ fn big(case: Case, lab: &mut Lab, args: &Args) -> Result<Table> {
         one_round(lab, &a, &mut entrants, round)?;
     }
     Ok(finish(case, format!("One new file of {} MiB of noise.", size >> 20), entrants))
-}
-
-fn write_noise(at: &Path, size: u64, seed: u64) -> Result<()> {
-    let mut file = File::create_new(at).with_context(|| format!("cannot create {}", at.display()))?;
-    let mut stream = Stream::new(seed);
-    let mut buffer = vec![0; 1 << 20];
-    let mut left = usize::try_from(size)?;
-    while left > 0 {
-        let len = left.min(buffer.len());
-        stream.fill(&mut buffer[..len], Texture::Noise);
-        file.write_all(&buffer[..len]).with_context(|| format!("cannot write {}", at.display()))?;
-        left -= len;
-    }
-    Ok(())
 }
 
 fn contact(case: Case, lab: &mut Lab, args: &Args, shape: &Dated) -> Result<Table> {
@@ -399,17 +352,5 @@ mod tests {
         assert_eq!(one.0, 200_000 * FILE_ROOM);
         let all = needs(&Case::ALL, &args);
         assert!(all.0 > 50 << 30 && all.0 < 72 << 30, "{} GiB", all.0 >> 30);
-    }
-
-    #[test]
-    fn one_percent_of_the_files_change_in_three_ways() {
-        let root = tempfile::tempdir().unwrap();
-        let shape = Dated { per_day: 1000, ..Dated::tiny(2000, 1) };
-        shape.write(root.path()).unwrap();
-        let before = fixtures::Tree::read(root.path()).unwrap();
-        change_one_percent(root.path(), &shape, 3).unwrap();
-        let lines = fixtures::Compare::CONTENT.diff(&before, &fixtures::Tree::read(root.path()).unwrap());
-        let count = |sign: char| lines.lines().filter(|line| line.starts_with(sign)).count();
-        assert_eq!((count('~'), count('+'), count('-')), (16, 2, 2), "{lines}");
     }
 }

@@ -34,14 +34,14 @@ pub(crate) struct Lab {
 }
 
 impl Lab {
-    /// Makes the folder, checks that the disk has room for all cases, and rests.
-    pub(crate) fn open(args: &Args) -> Result<Lab> {
+    /// Makes the folder, checks that the disk has room for so many bytes and inodes, and rests.
+    pub(crate) fn open(args: &Args, needs: (u64, u64)) -> Result<Lab> {
         fs::create_dir_all(&args.dir).with_context(|| format!("cannot create {}", args.dir.display()))?;
         let stamp = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?.as_secs();
         let dir = fs::canonicalize(&args.dir)?.join(format!("trees-{stamp}-{}", std::process::id()));
-        check_room(args)?;
+        check_room(&args.dir, needs)?;
         fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        let fresh = args.fresh.then(|| Image::mount(&dir, crate::cases::needs(&args.cases, args))).transpose()?;
+        let fresh = args.fresh.then(|| Image::mount(&dir, needs)).transpose()?;
         eprintln!("trees in {}", dir.display());
         let lab = Lab { dir, fresh, keep: args.keep, settle: args.settle, made: 0, sources: Vec::new(), copies: Vec::new() };
         lab.rest("before the first run");
@@ -74,6 +74,12 @@ impl Lab {
         let path = self.dir.join(format!("{:03}-{what}", self.made));
         fs::create_dir(&path).with_context(|| format!("cannot create {}", path.display()))?;
         Ok(path)
+    }
+
+    /// A name for a new log.
+    pub(crate) fn log(&mut self) -> PathBuf {
+        self.made += 1;
+        self.dir.join(format!("{:03}.log", self.made))
     }
 
     /// A new slot in which nothing is remembered.
@@ -131,8 +137,7 @@ impl Lab {
             _ => {}
         }
         rustix::fs::sync();
-        self.made += 1;
-        let log = self.dir.join(format!("{:03}.log", self.made));
+        let log = self.log();
         let mut sample = measure::run(&tool.command(a, b), &environment, &log)?;
         sample.flush_s = flush_seconds(b)?;
         if matches!(tool, Tool::Driftless(_)) {
@@ -188,6 +193,11 @@ fn command(command: &mut Command) -> Result<()> {
 }
 
 impl Slot {
+    /// Where a tool may keep what it remembers elsewhere than in the roots.
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Bytes on the disk of the parked state of both roots, kept versions and staged content left out.
     pub(crate) fn state_bytes(&self) -> Result<u64> {
         let mut total = 0;
@@ -200,12 +210,14 @@ impl Slot {
         Ok(total)
     }
 
-    fn park(&self, a: &Path, b: &Path) -> Result<()> {
+    /// Takes what is remembered out of the roots.
+    pub(crate) fn park(&self, a: &Path, b: &Path) -> Result<()> {
         move_if_there(&a.join(".driftless"), &self.dir.join("a"))?;
         move_if_there(&b.join(".driftless"), &self.dir.join("b"))
     }
 
-    fn unpark(&self, a: &Path, b: &Path) -> Result<()> {
+    /// Puts it back.
+    pub(crate) fn unpark(&self, a: &Path, b: &Path) -> Result<()> {
         move_if_there(&self.dir.join("a"), &a.join(".driftless"))?;
         move_if_there(&self.dir.join("b"), &b.join(".driftless"))
     }
@@ -220,14 +232,16 @@ fn move_if_there(from: &Path, to: &Path) -> Result<()> {
     }
 }
 
-fn flush_seconds(root: &Path) -> Result<f64> {
+/// How long a flush of the file system takes that this root is on.
+pub(crate) fn flush_seconds(root: &Path) -> Result<f64> {
     let root = fs::File::open(root).with_context(|| format!("cannot open {}", root.display()))?;
     let started = Instant::now();
     rustix::fs::syncfs(&root).context("cannot flush the file system")?;
     Ok(started.elapsed().as_secs_f64())
 }
 
-fn show_tail(log: &Path) -> Result<()> {
+/// The last lines of a log, on stderr.
+pub(crate) fn show_tail(log: &Path) -> Result<()> {
     let text = fs::read(log).with_context(|| format!("cannot read {}", log.display()))?;
     let text = String::from_utf8_lossy(&text);
     let lines: Vec<_> = text.lines().collect();
@@ -237,8 +251,7 @@ fn show_tail(log: &Path) -> Result<()> {
     Ok(())
 }
 
-fn check_room(args: &Args) -> Result<()> {
-    let (dir, (bytes, inodes)) = (&args.dir, crate::cases::needs(&args.cases, args));
+fn check_room(dir: &Path, (bytes, inodes): (u64, u64)) -> Result<()> {
     let stat = rustix::fs::statvfs(dir).with_context(|| format!("cannot look at the disk below {}", dir.display()))?;
     let (free_bytes, free_inodes) = (stat.f_bavail * stat.f_frsize, stat.f_favail);
     eprintln!("needs up to {} GiB and {inodes} inodes; {} GiB and {free_inodes} are free", bytes >> 30, free_bytes >> 30);

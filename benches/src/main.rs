@@ -10,8 +10,11 @@
 
 mod args;
 mod cases;
+mod edits;
 mod goodput;
+mod helper;
 mod lab;
+mod links;
 mod measure;
 mod report;
 mod tool;
@@ -21,12 +24,15 @@ use anyhow::{Result, bail};
 use args::Args;
 use lab::Lab;
 use std::path::Path;
+use std::time::Duration;
 
 fn main() -> Result<()> {
     let words: Vec<_> = std::env::args_os().skip(1).collect();
     let texts: Vec<_> = words.iter().map(|word| word.to_str().unwrap_or("")).collect();
     match texts[..] {
-        ["measure", "--log", _, "--", _, ..] => measure::helper(Path::new(&words[2]), &words[4..]),
+        ["measure", "--log", _, "--deadline", seconds, "--", _, ..] => {
+            helper::run(Path::new(&words[2]), Duration::from_secs(seconds.parse()?), &words[6..])
+        }
         ["walk", ..] => walk::print(&words[1..]),
         ["--help" | "-h", ..] => {
             println!("{}", args::HELP);
@@ -38,14 +44,16 @@ fn main() -> Result<()> {
 
 fn bench(args: &Args) -> Result<()> {
     let tables = if args.cases.is_empty() { Vec::new() } else { on_trees(args)? };
+    let sheets = if args.links.is_empty() { Vec::new() } else { links::run(args)? };
     let grid = args.goodput.then(|| goodput::run(args.rounds)).transpose()?;
     if let Some(grid) = &grid {
         println!("{}", grid.markdown());
     }
-    let path = report::write_json(args, &tables, grid.as_ref())?;
+    let path = report::write_json(args, &tables, grid.as_ref(), &sheets)?;
     eprintln!("wrote {}", path.display());
+    let of_links = sheets.into_iter().flat_map(|sheet| sheet.faults);
     let faults = tables.iter().flat_map(report::Table::faults).chain(grid.into_iter().flat_map(|grid| grid.faults));
-    let faults = faults.collect::<Vec<_>>();
+    let faults = faults.chain(of_links).collect::<Vec<_>>();
     if !faults.is_empty() {
         bail!("{} of the runs went wrong:\n{}", faults.len(), faults.join("\n"));
     }
@@ -53,7 +61,7 @@ fn bench(args: &Args) -> Result<()> {
 }
 
 fn on_trees(args: &Args) -> Result<Vec<report::Table>> {
-    let mut lab = Lab::open(args)?;
+    let mut lab = Lab::open(args, cases::needs(&args.cases, args))?;
     let tables = run_cases(&mut lab, args);
     lab.close()?;
     tables

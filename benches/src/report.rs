@@ -1,6 +1,7 @@
 //! Results: medians, ratios to the best peer, Markdown tables, JSON.
 
 use crate::args::Args;
+use crate::links::sheet::Sheet;
 use crate::measure::Sample;
 use crate::tool::Tool;
 use anyhow::{Context as _, Result};
@@ -70,13 +71,7 @@ impl Row {
     }
 
     pub(crate) fn median(&self, value: impl Fn(&Sample) -> f64) -> f64 {
-        let mut values: Vec<f64> = self.samples.iter().map(value).collect();
-        values.sort_by(f64::total_cmp);
-        let (low, high) = (values.len().saturating_sub(1) / 2, values.len() / 2);
-        match (values.get(low), values.get(high)) {
-            (Some(low), Some(high)) => f64::midpoint(*low, *high),
-            _ => f64::NAN,
-        }
+        median(self.samples.iter().map(value))
     }
 
     pub(crate) fn wall(&self) -> f64 {
@@ -90,6 +85,17 @@ impl Row {
     fn peak_mib(&self) -> f64 {
         #[expect(clippy::cast_precision_loss, reason = "memory of processes in KiB is far below 2^52")]
         self.median(|sample| sample.peak_kib as f64 / 1024.0)
+    }
+}
+
+/// The middle value, or the mean of the middle two; of nothing, no number.
+pub(crate) fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    let (low, high) = (values.len().saturating_sub(1) / 2, values.len() / 2);
+    match (values.get(low), values.get(high)) {
+        (Some(low), Some(high)) => f64::midpoint(*low, *high),
+        _ => f64::NAN,
     }
 }
 
@@ -139,7 +145,7 @@ fn notes(row: &Row) -> String {
 }
 
 /// Writes all tables with every single run to a new file.
-pub(crate) fn write_json(args: &Args, tables: &[Table], grid: Option<&Grid>) -> Result<PathBuf> {
+pub(crate) fn write_json(args: &Args, tables: &[Table], grid: Option<&Grid>, sheets: &[Sheet]) -> Result<PathBuf> {
     let stamp = SystemTime::now().duration_since(UNIX_EPOCH).context("the clock stands before 1970")?.as_secs();
     let uname = rustix::system::uname();
     let value = json!({
@@ -152,7 +158,7 @@ pub(crate) fn write_json(args: &Args, tables: &[Table], grid: Option<&Grid>) -> 
             "memory_kib": fs::read_to_string("/proc/meminfo").ok().and_then(|text| Some(text.lines().next()?.split_whitespace().nth(1)?.to_owned())),
         },
         "versions": [version("cp", "--version"), version("rsync", "--version"), version("unison", "-version"), version(&args.driftless.to_string_lossy(), "--version")],
-        "cases": tables.iter().map(table_json).chain(grid.map(Grid::json)).collect::<Vec<_>>(),
+        "cases": tables.iter().map(table_json).chain(grid.map(Grid::json)).chain(sheets.iter().map(Sheet::json)).collect::<Vec<_>>(),
     });
     fs::create_dir_all(&args.out).with_context(|| format!("cannot create {}", args.out.display()))?;
     let path = args.out.join(format!("bench-{stamp}.json"));

@@ -62,6 +62,15 @@ pub(crate) fn fingerprint(root: &Path) -> Result<Count> {
     })
 }
 
+/// What tells a target from its source, if anything does.
+pub(crate) fn difference(a: &Path, b: &Path) -> Result<Option<String>> {
+    let (want, have) = (fingerprint(a)?, fingerprint(b)?);
+    if (want.entries, want.bytes) != (have.entries, have.bytes) {
+        return Ok(Some(format!("{} entries, {} bytes instead of {}, {}", have.entries, have.bytes, want.entries, want.bytes)));
+    }
+    Ok((want.visited != have.visited).then(|| "other paths, sizes or times than the source".to_owned()))
+}
+
 type Visitor<'a> = &'a (dyn Fn(&Path, &CStr, &Statx) -> u64 + Sync);
 
 fn walk(root: &Path, visitor: Visitor<'_>) -> Result<Count> {
