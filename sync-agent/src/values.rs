@@ -81,22 +81,29 @@ pub fn max_delete(text: &str) -> Result<MaxDelete, String> {
     }
 }
 
-/// Bytes a second: `800K`, `10M`, `1G` (powers of 1,024), or `off` for as much as there is.
+/// Bytes a second: `800K`, `1.5M`, `1G` (powers of 1,024), a number alone in KiB as rsync reads it, or `off`.
 ///
 /// # Errors
 /// A text that says what can be written.
 pub fn rate(text: &str) -> Result<Option<u64>, String> {
-    const UNITS: [(char, u64); 3] = [('K', 1 << 10), ('M', 1 << 20), ('G', 1 << 30)];
-    if text == "off" {
-        return Ok(None);
+    let wrong = || format!("{text:?} is no rate; give a number with K, M or G a second (1.5M), or off");
+    let (number, unit) = match text.as_bytes().last() {
+        _ if text == "off" => return Ok(None),
+        Some(b'k' | b'K') => (&text[..text.len() - 1], 1u64 << 10),
+        Some(b'm' | b'M') => (&text[..text.len() - 1], 1 << 20),
+        Some(b'g' | b'G') => (&text[..text.len() - 1], 1 << 30),
+        _ => (text, 1 << 10),
+    };
+    if !number.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
+        return Err(wrong());
     }
-    let wrong = || format!("{text:?} is no rate; give bytes a second with K, M or G (10M), or off");
-    let found = UNITS.iter().find_map(|(unit, bytes)| Some((text.strip_suffix(*unit)?, *bytes)));
-    let (number, bytes) = found.ok_or_else(wrong)?;
-    match digits(number).ok_or_else(wrong)?.checked_mul(bytes) {
-        Some(0) => Err("a rate of zero sends nothing; to stop a folder: driftless agent pause".into()),
-        Some(rate) => Ok(Some(rate)),
-        None => Err(wrong()),
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    match number * unit as f64 {
+        0.0 => Ok(None),
+        bytes if bytes < 1_024.0 => Err(format!("{text:?} is less than the smallest limit, 1K; off is for no limit")),
+        // Beyond a petabyte a second nothing is limited, and no sum of such numbers overflows.
+        bytes if bytes > (1u64 << 50) as f64 => Err(format!("{text:?} is more than any link carries; off is for no limit")),
+        bytes => Ok(Some(bytes as u64)),
     }
 }
 
@@ -146,10 +153,13 @@ mod tests {
 
     #[test]
     fn a_rate_is_a_number_and_a_unit_or_off() {
-        for (given, bytes) in [("1K", Some(1_024)), ("10M", Some(10 << 20)), ("2G", Some(2 << 30)), ("off", None)] {
-            assert_eq!(rate(given), Ok(bytes));
+        for (given, bytes) in [("1K", 1 << 10), ("10M", 10 << 20), ("2g", 2 << 30), ("1.5M", 3 << 19), ("500", 500 << 10)] {
+            assert_eq!(rate(given), Ok(Some(bytes)));
         }
-        for wrong in ["", "10", "M", "-1M", "1.5M", "10MB", "0K", "99999999999999999999G", "20000000000G"] {
+        for none in ["off", "0", "0.0M"] {
+            assert_eq!(rate(none), Ok(None), "{none}");
+        }
+        for wrong in ["", "M", ".", "-1M", "1e9", "10MB", "1.2.3", "0.5", "inf", "NaN", "99999999999999999999G"] {
             assert!(rate(wrong).is_err(), "{wrong:?}");
         }
     }

@@ -17,7 +17,7 @@ Exit codes:
   1    finished, and something was left: open conflicts, or changes that were only looked at
   2    finished, and some paths failed
   3    could not run or finish: a guard stopped it, a root is missing, a peer is unreachable or refused
-  64   the command line makes no sense
+  64   the command line, an ignore rule or a configuration makes no sense
   130  interrupted; what was done is recorded
 
 Names of files are printed with control characters and invalid UTF-8 escaped; --json is the exact form.

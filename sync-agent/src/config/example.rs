@@ -24,7 +24,8 @@ listen = ["0.0.0.0:4477"]
 #status = "127.0.0.1:4478"
 
 # The machines to synchronise with. `driftless id` prints a machine's id there. Machines that `driftless pair` or `driftless peer add`
-# made known need no table here: folders can name them as they are, and addresses that stand in both places are all tried.
+# made known need no table here: folders can name them as they are (after pairing: driftless agent reload), and addresses that stand
+# in both places are all tried.
 #[peers.web-2]
 #id = "ID"
 #addresses = ["web-2.example.net:4477", "203.0.113.9:4477"]

@@ -215,8 +215,8 @@ fn a_mistake_is_told_with_its_line_its_key_and_what_can_be_written() {
         (head, "[limits]\nexchanges = 0", "3: limits.exchanges: a number from 1 to 64 is expected"),
         (
             head,
-            "[limits]\nbandwidth = \"10\"",
-            "3: limits.bandwidth: \"10\" is no rate; give bytes a second with K, M or G (10M), or off",
+            "[limits]\nbandwidth = \"fast\"",
+            "3: limits.bandwidth: \"fast\" is no rate; give a number with K, M or G a second (1.5M), or off",
         ),
         // What does not fit together.
         (

@@ -1,9 +1,10 @@
 //! The socket in the home folder: made so that nobody else can ever reach it, found by a path of any length.
 #![allow(clippy::disallowed_methods, reason = "the home folder is no root")]
 
-use super::SOCKET_FILE;
+use super::{PATIENCE, SOCKET_FILE};
 use rustix::fs::{Mode, OFlags, chmod, open, rename};
-use rustix::net::sockopt::socket_peercred;
+use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::geteuid;
 use std::fs::{DirBuilder, remove_dir, remove_file, symlink_metadata};
 use std::io;
@@ -17,6 +18,9 @@ use sync_core::path::escape;
 const NEW_FOLDER: &str = "agent.sock.new";
 /// Longest path of a socket as the system takes it, its end included, is 108 bytes.
 const PATH_BYTES: usize = 100;
+
+/// What is wrong with a socket that is in use although the lock is free.
+const HELD: &str = "is answered by a process that does not hold the agent's lock: end that process first";
 
 /// Why there is no conversation.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +93,20 @@ fn short(folder: &Path, name: &str) -> io::Result<Short> {
     Ok(Short { path, _folder: Some(folder) })
 }
 
+/// Connects to a socket. One whose process does not let anybody in is not waited for without end, as the system would.
+fn reach(folder: &Path, name: &str) -> io::Result<UnixStream> {
+    let short = short(folder, name)?;
+    let address = SocketAddrUnix::new(&short.path)?;
+    let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+    set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
+    loop {
+        match net::connect(&socket, &address) {
+            Err(rustix::io::Errno::INTR) => {}
+            done => return done.map(|()| UnixStream::from(socket)).map_err(io::Error::from),
+        }
+    }
+}
+
 /// Makes the socket, with mode 0600 from the first moment at which anybody could find it. Whoever calls this holds the agent's lock.
 pub(super) fn listen(home: &Path) -> Result<UnixListener, SocketError> {
     let path = home.join(SOCKET_FILE);
@@ -116,8 +134,9 @@ fn check_vacant(home: &Path, path: &Path) -> Result<(), SocketError> {
         Ok(found) if !found.file_type().is_socket() => return foreign("is no socket, and is left as it is: move it away"),
         Ok(_) => {}
     }
-    match short(home, SOCKET_FILE).and_then(|short| UnixStream::connect(&short.path)) {
-        Ok(_) => foreign("is answered by a process that does not hold the agent's lock: end that process first"),
+    match reach(home, SOCKET_FILE) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => foreign(HELD),
+        Ok(_) => foreign(HELD),
         Err(error) if nobody(&error) => Ok(()),
         Err(error) => Err(failed("ask at", path)(error)),
     }
@@ -145,8 +164,11 @@ pub(super) fn remove(home: &Path) -> Result<(), SocketError> {
 /// Reaches the agent of a home folder.
 pub(super) fn connect(home: &Path) -> Result<UnixStream, SocketError> {
     let path = home.join(SOCKET_FILE);
-    let stream = match short(home, SOCKET_FILE).and_then(|short| UnixStream::connect(&short.path)) {
+    let stream = match reach(home, SOCKET_FILE) {
         Err(error) if nobody(&error) => return Err(SocketError::NoAgent(path)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            return Err(SocketError::TooLong { path, what: "let anybody in" });
+        }
         reached => reached.map_err(failed("reach the agent at", &path))?,
     };
     // Where others could have put a socket, what it answers is not believed. Root asks agents of all users.

@@ -3,6 +3,7 @@
 use super::*;
 use crate::log::Log;
 use crate::status::Moment;
+use rustix::net::{self, AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
@@ -275,6 +276,17 @@ fn an_agent_that_does_not_answer_as_it_should_is_told_of() {
         });
         assert!(told.contains(word), "{told}");
     }
+}
+
+#[test]
+fn an_agent_that_lets_nobody_in_is_not_waited_for_without_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join(SOCKET_FILE);
+    let socket = net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    net::bind(&socket, &SocketAddrUnix::new(&path).unwrap()).unwrap();
+    net::listen(&socket, 0).unwrap();
+    let _first = UnixStream::connect(&path).unwrap();
+    assert!(matches!(Client::new(dir.path()).status(), Err(SocketError::TooLong { what: "let anybody in", .. })));
 }
 
 #[test]

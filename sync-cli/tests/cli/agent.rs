@@ -180,7 +180,7 @@ fn a_hangup_reloads_and_what_makes_no_sense_changes_nothing() {
     assert!(told.contains(&format!("{config}:7: folders.cold.path: \"x\" is relative")), "{told}");
     let told = lines(&machine.run(&["agent", "reload", "--json"]).code(64));
     assert!(told.last().unwrap()["error"].as_str().unwrap().contains("folders.cold.path"), "{told:?}");
-    assert_eq!(states(&machine), [("hot".into(), "starting".into())]);
+    assert_eq!(states(&machine).iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["hot"]);
 
     running.signal(Signal::TERM);
     assert_eq!(running.end().0, Some(0));
@@ -205,14 +205,14 @@ fn a_home_has_one_agent_and_a_killed_one_leaves_no_obstacle() {
     assert_eq!(socket.symlink_metadata().unwrap().mode() & 0o777, 0o600);
     let told = stderr(&machine.run(&["agent", "run"]).code(3));
     assert!(told.contains("an agent runs already") && told.contains(&format!("as process {}", running.child.id())), "{told}");
-    machine.run(&["agent", "status"]).code(1);
+    assert_eq!(states(&machine).len(), 1);
 
     running.signal(Signal::KILL);
     assert_eq!(running.end().0, None);
     assert!(socket.symlink_metadata().is_ok());
     assert!(stderr(&machine.run(&["agent", "status"]).code(3)).contains("no agent answers"));
     let running = Running::start(&machine, &["--json"]);
-    machine.run(&["agent", "status"]).code(1);
+    assert_eq!(states(&machine).len(), 1);
     running.signal(Signal::INT);
     let (code, out) = running.end();
     let last: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
