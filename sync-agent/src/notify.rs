@@ -10,6 +10,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
+/// How long a supervisor may leave its queue full.
+const WAIT: Duration = Duration::from_secs(1);
+
 /// How the agent is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum State {
@@ -55,7 +58,7 @@ impl Supervisor {
         };
         let socket = UnixDatagram::unbound()?;
         // A supervisor that does not read must not stop the agent.
-        socket.set_nonblocking(true)?;
+        socket.set_write_timeout(Some(WAIT))?;
         socket.send_to_addr(text.as_bytes(), &address).map(drop)
     }
 }

@@ -273,7 +273,7 @@ fn a_service_manager_hears_how_the_agent_is() {
         }
     };
     let running = Running::start_with(&machine, &[], |command| {
-        command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "200000");
+        command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "2000000");
     });
     hears("READY=1");
     hears("WATCHDOG=1");
