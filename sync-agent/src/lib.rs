@@ -1,5 +1,15 @@
 //! The daemon of driftless: one process a server for all folders and peers.
 //!
-//! It is not part of this release, and nothing is exported yet: a one-shot `driftless sync` run by a timer does its
-//! work for local roots. The crate keeps its place in the arrows (`sync-cli` uses `sync-agent` uses `sync-core`), so
-//! that the daemon's scheduling and configuration do not grow inside the command.
+//! `config` is what it is to do, `status` how it is; `control` carries both over a socket, `service` makes a process of it, and
+//! `agent` does the work. It neither prints nor reads the environment: `sync-cli` hands in what it needs.
+
+pub mod values;
+pub mod config;
+pub mod log;
+pub mod status;
+pub mod control;
+mod notify;
+pub mod agent;
+pub mod service;
+
+pub use notify::Supervisor;

@@ -1,6 +1,9 @@
 //! The one mapping from results and errors to exit codes.
 
 use std::process::ExitCode;
+use sync_agent::config::ConfigError;
+use sync_agent::control::{ControlError, Refused};
+use sync_agent::service::ServiceError;
 use sync_core::io::sync::SyncError;
 
 /// How a command ended, as its caller sees it.
@@ -14,7 +17,7 @@ pub(crate) enum Exit {
     Failed = 2,
     /// Could not run or finish: a guard, a missing root, an unreachable output.
     CouldNotRun = 3,
-    /// The command line makes no sense.
+    /// The command line, an ignore rule or a configuration makes no sense.
     Usage = 64,
     /// The user stopped the run.
     Interrupted = 130,
@@ -45,6 +48,14 @@ impl Exit {
     pub(crate) fn of_error(error: &anyhow::Error) -> Exit {
         if error.is::<Usage>() {
             return Exit::Usage;
+        }
+        if let Some(ServiceError::Config(ConfigError::Text { .. })) = error.downcast_ref() {
+            return Exit::Usage;
+        }
+        match error.downcast_ref::<ControlError>().map(|error| error.kind) {
+            Some(Refused::Configuration) => return Exit::Usage,
+            Some(_) => return Exit::CouldNotRun,
+            None => {}
         }
         match error.downcast_ref::<SyncError>() {
             Some(SyncError::Cancelled) => Exit::Interrupted,
@@ -83,6 +94,10 @@ mod tests {
             (SyncError::Cancelled.into(), Exit::Interrupted),
             (Usage(String::new()).into(), Exit::Usage),
             (anyhow::anyhow!("anything else"), Exit::CouldNotRun),
+            (ServiceError::Config(ConfigError::Text { path: "x".into(), faults: Vec::new() }).into(), Exit::Usage),
+            (ServiceError::Config(ConfigError::Unfit { path: "x".into(), why: String::new() }).into(), Exit::CouldNotRun),
+            (ControlError::new(Refused::Configuration, "").into(), Exit::Usage),
+            (ControlError::new(Refused::NoSuchFolder, "").into(), Exit::CouldNotRun),
             (anyhow::Error::from(SyncError::Cancelled).context("while scanning"), Exit::Interrupted),
         ] {
             assert_eq!(Exit::of_error(&error), exit, "{error:?}");

@@ -1,15 +1,63 @@
-//! Where this machine's identity and peers are: the one place that reads the environment for it.
+//! Where this machine's identity, peers and configuration are, and who started the agent: the one place that reads the environment
+//! for it.
 
-use anyhow::{Context, Result};
+use crate::render::root;
+use anyhow::{Context, Result, bail};
 use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
+use sync_agent::Supervisor;
+use sync_agent::config::CONFIG_FILE;
 use sync_core::io::home::Home;
+
+/// Where a configuration for the whole machine is.
+const SYSTEM_FOLDER: &str = "/etc/driftless";
 
 /// Opens the folder, made if it is not there: `DRIFTLESS_HOME`, or `driftless` in the user's configuration.
 pub(crate) fn open() -> Result<Home> {
-    let folder = folder(variable).context("cannot tell where this machine's identity is: set DRIFTLESS_HOME, or HOME")?;
-    Ok(Home::open(&folder)?)
+    Ok(Home::open(&place()?)?)
+}
+
+/// Where the folder is, whether it is there or not.
+pub(crate) fn place() -> Result<PathBuf> {
+    folder(variable).context("cannot tell where this machine's identity is: set DRIFTLESS_HOME, or HOME")
+}
+
+/// The agent's configuration: what was asked for, or the first that is there. One that cannot be looked at counts as there, so that
+/// it is told and not passed over.
+pub(crate) fn configuration(home: &Home, asked: Option<&Path>) -> Result<PathBuf> {
+    if let Some(path) = asked {
+        return Ok(path.to_owned());
+    }
+    let places = [home.folder().join(CONFIG_FILE), Path::new(SYSTEM_FOLDER).join(CONFIG_FILE)];
+    let there = |path: &&PathBuf| path.try_exists().unwrap_or(true);
+    if let Some(path) = places.iter().find(there) {
+        return Ok(path.clone());
+    }
+    let [own, system] = places.map(|path| root(&path));
+    bail!("no configuration: neither {own} nor {system} is there; driftless agent init writes a first one")
+}
+
+/// Whoever supervises this process, as systemd tells by the environment.
+pub(crate) fn supervisor() -> Supervisor {
+    let text = |name: &str| variable(name).and_then(|value| value.into_string().ok());
+    let number = |name: &str| text(name).and_then(|value| value.parse::<u64>().ok());
+    // The watchdog may be meant for the process that started this one.
+    let mine = text("WATCHDOG_PID").is_none_or(|pid| pid == std::process::id().to_string());
+    let watchdog = number("WATCHDOG_USEC").filter(|us| mine && *us > 0).map(Duration::from_micros);
+    Supervisor { socket: variable("NOTIFY_SOCKET").filter(|socket| !socket.is_empty()), watchdog }
+}
+
+/// Does stderr go to the journal? `JOURNAL_STREAM` has the device and inode of what systemd connected; stderr may have been turned
+/// elsewhere since.
+pub(crate) fn talks_to_journal() -> bool {
+    let told = variable("JOURNAL_STREAM").and_then(|value| value.into_string().ok());
+    let told = told.as_deref().and_then(|value| value.split_once(':'));
+    let Some((device, inode)) = told.and_then(|(device, inode)| Some((device.parse().ok()?, inode.parse().ok()?))) else {
+        return false;
+    };
+    rustix::fs::fstat(std::io::stderr()).is_ok_and(|found| (found.st_dev, found.st_ino) == (device, inode))
 }
 
 #[allow(clippy::disallowed_methods, reason = "the one place")]

@@ -7,6 +7,7 @@ mod bridge;
 mod cli;
 mod commands;
 mod exit;
+mod glance;
 mod home;
 mod json;
 mod location;

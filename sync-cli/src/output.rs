@@ -74,6 +74,11 @@ impl Output {
         self.talk(&lines.join("\n"));
     }
 
+    /// A line of a process that stays, on stderr, from any of its threads. If stderr is gone there is nobody left to tell.
+    pub(crate) fn log(line: &str) {
+        drop(writeln!(io::stderr().lock(), "{line}"));
+    }
+
     /// A question, on stderr, without the end of the line.
     pub(crate) fn ask(&self, text: &str) -> io::Result<()> {
         self.flush();

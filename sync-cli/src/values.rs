@@ -1,12 +1,11 @@
-//! Values of the command line that need more than a conversion: roots, paths below them, durations, limits.
+//! Values of the command line that need more than a conversion: roots, paths below them, grants. Those that also stand in a
+//! configuration are parsed by `sync_agent::values`.
 
 use crate::location::Location;
 use std::ffi::{OsStr, OsString};
-use std::fmt;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::time::Duration;
-use sync_core::io::sync::MaxDelete;
+pub(crate) use sync_agent::values::{Retention, max_delete, retention};
 use sync_core::path::{RelPath, escape};
 use sync_core::peer::{Mode, Name};
 
@@ -67,87 +66,13 @@ pub(crate) fn below(text: OsString) -> Result<RelPath, String> {
     RelPath::parse(&parts.join(&b'/')).map_err(|error| error.to_string())
 }
 
-/// A retention: `7d`, `12h`, `30m`, `90s`, or `off`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Retention(pub(crate) Option<Duration>);
-
-/// As it is written.
-impl fmt::Display for Retention {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(kept) => write!(f, "{}s", kept.as_secs()),
-            None => f.write_str("off"),
-        }
-    }
-}
-
-/// Parses a [`Retention`].
-pub(crate) fn retention(text: &str) -> Result<Retention, String> {
-    if text == "off" {
-        return Ok(Retention(None));
-    }
-    let wrong = || format!("{text:?} is no duration; give a number and d, h, m or s (7d), or off");
-    let unit = match text.chars().last() {
-        Some('d') => 86_400,
-        Some('h') => 3_600,
-        Some('m') => 60,
-        Some('s') => 1,
-        _ => return Err(wrong()),
-    };
-    let number: u64 = digits(&text[..text.len() - 1]).ok_or_else(wrong)?;
-    match number.checked_mul(unit) {
-        Some(0) => Err("a duration of zero keeps nothing; say so with off".into()),
-        // A hundred years: beyond it, date arithmetic in nanoseconds would overflow.
-        Some(seconds) if seconds <= 36_525 * 86_400 => Ok(Retention(Some(Duration::from_secs(seconds)))),
-        _ => Err(format!("{text:?} is longer than a hundred years")),
-    }
-}
-
 /// Bytes a second at the most; `None` for as many as there are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Rate(pub(crate) Option<u64>);
 
 /// Parses a [`Rate`]: `500` KiB a second, `1.5M`, `1G`, `0` for none; as rsync reads it.
 pub(crate) fn rate(text: &str) -> Result<Rate, String> {
-    let wrong = || format!("{text:?} is no rate; give KiB a second (500), or a number with K, M or G (1.5M), or 0 for no limit");
-    let (number, unit) = match text.as_bytes().last() {
-        Some(b'k' | b'K') => (&text[..text.len() - 1], 1u64 << 10),
-        Some(b'm' | b'M') => (&text[..text.len() - 1], 1 << 20),
-        Some(b'g' | b'G') => (&text[..text.len() - 1], 1 << 30),
-        _ => (text, 1 << 10),
-    };
-    if !number.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
-        return Err(wrong());
-    }
-    let number: f64 = number.parse().map_err(|_| wrong())?;
-    let bytes = number * unit as f64;
-    if bytes == 0.0 {
-        return Ok(Rate(None));
-    }
-    if bytes < 1024.0 {
-        return Err(format!("{text:?} is less than the smallest limit, 1K; 0 is for no limit"));
-    }
-    // Beyond a petabyte a second nothing is limited, and no sum of such numbers overflows.
-    if bytes > (1u64 << 50) as f64 {
-        return Err(format!("{text:?} is more than any link carries; 0 is for no limit"));
-    }
-    Ok(Rate(Some(bytes as u64)))
-}
-
-/// The deletion guard: `1000` paths, or `25%` of a root's.
-pub(crate) fn max_delete(text: &str) -> Result<MaxDelete, String> {
-    let wrong = || format!("{text:?} is neither a number of paths nor a share like 25%");
-    let Some(share) = text.strip_suffix('%') else {
-        return digits(text).map(MaxDelete::Count).ok_or_else(wrong);
-    };
-    if !share.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
-        return Err(wrong());
-    }
-    match share.parse::<f64>() {
-        Ok(share) if (0.0..=100.0).contains(&share) => Ok(MaxDelete::Percent(share)),
-        Ok(_) => Err(format!("{text:?} is more than a whole root")),
-        Err(_) => Err(wrong()),
-    }
+    sync_agent::values::rate(text).map(Rate)
 }
 
 /// What a peer may do with one folder of this machine.
@@ -162,11 +87,6 @@ pub(crate) fn grant(text: &str) -> Result<Grant, String> {
     let (folder, mode) = text.split_once('=').ok_or_else(|| format!("{text:?} is no grant; give FOLDER=MODE (hot=two-way)"))?;
     let folder = folder.parse().map_err(|error| format!("{error}"))?;
     Ok(Grant { folder, mode: mode.parse().map_err(|error| format!("{error}"))? })
-}
-
-/// Digits alone: `str::parse` would take a sign.
-fn digits(text: &str) -> Option<u64> {
-    if text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None }
 }
 
 #[cfg(test)]
@@ -241,20 +161,6 @@ mod tests {
     }
 
     #[test]
-    fn a_retention_is_a_number_and_a_unit_or_off() {
-        for (given, seconds) in [("7d", 604_800), ("12h", 43_200), ("30m", 1_800), ("90s", 90)] {
-            assert_eq!(retention(given), Ok(Retention(Some(Duration::from_secs(seconds)))));
-        }
-        assert_eq!(retention("off"), Ok(Retention(None)));
-        for kept in ["7d", "90s", "off"].map(|text| retention(text).unwrap()) {
-            assert_eq!(retention(&kept.to_string()), Ok(kept));
-        }
-        for wrong in ["", "7", "d", "-1d", "+1d", "1.5h", "7 d", "7w", "0s", "99999999999999999999d", "40000d", "7é"] {
-            assert!(retention(wrong).is_err(), "{wrong:?}");
-        }
-    }
-
-    #[test]
     fn a_grant_is_a_folder_and_a_mode() {
         let grant = |text: &str| super::grant(text).map(|grant| (grant.folder.to_string(), grant.mode));
         assert_eq!(grant("hot=two-way"), Ok(("hot".into(), Mode::TwoWay)));
@@ -263,17 +169,6 @@ mod tests {
             [("hot", "FOLDER=MODE"), ("=two-way", "no name"), ("hot=", "no mode"), ("hot=all", "no mode"), ("", "no grant")]
         {
             assert!(grant(wrong).unwrap_err().contains(word), "{wrong:?}");
-        }
-    }
-
-    #[test]
-    fn a_deletion_limit_is_a_number_or_a_share() {
-        assert_eq!(max_delete("0"), Ok(MaxDelete::Count(0)));
-        assert_eq!(max_delete("1000"), Ok(MaxDelete::Count(1000)));
-        assert_eq!(max_delete("25%"), Ok(MaxDelete::Percent(25.0)));
-        assert_eq!(max_delete("12.5%"), Ok(MaxDelete::Percent(12.5)));
-        for wrong in ["", "%", "-1", "+1", "101%", "x", "1e3", "1e1%", "nan%", "inf%", "."] {
-            assert!(max_delete(wrong).is_err(), "{wrong:?}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The commands, one module each, and what all of them share: errors are told and mapped in one place.
 
+mod agent;
 mod completions;
 mod conflicts;
 mod id;
@@ -49,6 +50,7 @@ fn dispatch(command: Command, output: &Output) -> Result<Exit> {
         Command::Id(args) => listed(output, id::run(&args, output)),
         Command::Peer(args) => listed(output, peer::run(&args, output)),
         Command::Pair(args) => listed(output, pair::run(&args, output)),
+        Command::Agent(args) => listed(output, agent::run(&args, output)),
         Command::Completions(args) => completions::run(&args, output),
         Command::Man(args) => man::run(&args, output),
     }
@@ -66,6 +68,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Id(args) => args.json,
         Command::Peer(args) => args.action.wants_json(),
         Command::Pair(args) => args.json,
+        Command::Agent(args) => args.action.wants_json(),
         Command::Completions(_) | Command::Man(_) => false,
     }
 }
@@ -74,7 +77,8 @@ fn wants_json(command: &Command) -> bool {
 #[derive(Debug, Default, Serialize)]
 #[serde(tag = "event", rename = "summary")]
 struct Summary {
-    /// How many conflicts, versions or peers were listed, settled, restored, added or removed; how many connections were served.
+    /// How many conflicts, versions or peers were listed, settled, restored, added or removed; how many connections were served;
+    /// how many requests an agent took.
     count: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,

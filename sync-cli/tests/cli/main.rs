@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 #![allow(clippy::print_stderr, reason = "what is skipped is said loudly")]
 
+mod agent;
 mod conflicts;
 mod guards;
 mod json;

@@ -4,8 +4,21 @@ use crate::pair::{driftless, stderr, stdout};
 use std::fs::File;
 use std::process::{Command, Stdio};
 
-const COMMANDS: [&str; 12] =
-    ["sync", "status", "conflicts", "resolve", "versions", "restore", "serve", "id", "peer", "pair", "completions", "man"];
+const COMMANDS: [&str; 13] = [
+    "sync",
+    "status",
+    "conflicts",
+    "resolve",
+    "versions",
+    "restore",
+    "serve",
+    "id",
+    "peer",
+    "pair",
+    "agent",
+    "completions",
+    "man",
+];
 
 #[test]
 fn mistakes_exit_with_64() {

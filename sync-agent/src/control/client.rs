@@ -1,0 +1,122 @@
+//! Asks a running agent.
+
+use super::line::{self, Deadline};
+use super::socket::{self, SocketError, failed};
+use super::{
+    ANSWER, ANSWER_BYTES, Answer, ControlError, END, Outcome, REQUEST_BYTES, Request, SOCKET_FILE, Spoken, VERSION, Wish,
+};
+use crate::config::Changes;
+use crate::status::Status;
+use serde::de::DeserializeOwned;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use sync_core::peer::Name;
+
+/// Asks the agent of one home folder; every question has a deadline.
+#[derive(Debug)]
+pub struct Client {
+    home: PathBuf,
+}
+
+/// What was asked and not done: it could not be asked, or it was refused.
+pub type Asked<T> = Result<Result<T, ControlError>, SocketError>;
+
+impl Client {
+    /// For the agent of this home folder. Nothing is opened yet.
+    #[must_use]
+    pub fn new(home: &Path) -> Client {
+        Client { home: home.to_owned() }
+    }
+
+    /// How everything is.
+    ///
+    /// # Errors
+    /// No agent, or none that answers; inside of that, what it refuses.
+    pub fn status(&self) -> Asked<Status> {
+        self.ask(Wish::Status)
+    }
+
+    /// Pauses a folder, or all.
+    ///
+    /// # Errors
+    /// As [`Client::status`].
+    pub fn pause(&self, folder: Option<Name>) -> Asked<()> {
+        self.ask(Wish::Pause { folder })
+    }
+
+    /// Resumes a folder, or all.
+    ///
+    /// # Errors
+    /// As [`Client::status`].
+    pub fn resume(&self, folder: Option<Name>) -> Asked<()> {
+        self.ask(Wish::Resume { folder })
+    }
+
+    /// Has a folder, or all, scanned and exchanged now.
+    ///
+    /// # Errors
+    /// As [`Client::status`].
+    pub fn sync(&self, folder: Option<Name>) -> Asked<()> {
+        self.ask(Wish::Sync { folder })
+    }
+
+    /// Has the configuration read anew.
+    ///
+    /// # Errors
+    /// As [`Client::status`].
+    pub fn reload(&self) -> Asked<Changes> {
+        self.ask(Wish::Reload)
+    }
+
+    /// Ends the agent, and waits until it has ended.
+    ///
+    /// # Errors
+    /// As [`Client::status`].
+    pub fn stop(&self) -> Asked<()> {
+        let stream = socket::connect(&self.home)?;
+        let answer = self.converse(&stream, Wish::Stop)?;
+        if answer.is_ok() {
+            line::wait_for_end(&stream, Deadline::after(END)).map_err(|error| self.wrong("end", error))?;
+        }
+        Ok(answer)
+    }
+
+    fn ask<T: DeserializeOwned>(&self, wish: Wish) -> Asked<T> {
+        self.converse(&socket::connect(&self.home)?, wish)
+    }
+
+    fn converse<T: DeserializeOwned>(&self, stream: &UnixStream, wish: Wish) -> Asked<T> {
+        let deadline = Deadline::after(ANSWER);
+        let request = serde_json::to_vec(&Request { version: VERSION, wish }).expect("requests have text keys and plain values");
+        debug_assert!(request.len() < REQUEST_BYTES, "a name has a bounded length");
+        match line::write(stream, &request, deadline) {
+            // An agent that refuses before it has read says why.
+            Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {}
+            written => written.map_err(|error| self.wrong("take the request", error))?,
+        }
+        let answer = line::read(stream, ANSWER_BYTES, deadline).map_err(|error| self.wrong("answer", error))?;
+        let makes_no_sense = |why: String| SocketError::Answer { path: self.path(), why };
+        let answer = answer.ok_or_else(|| makes_no_sense("it hung up".into()))?;
+        let Spoken { version } = serde_json::from_slice(&answer).map_err(|error| makes_no_sense(error.to_string()))?;
+        if version != VERSION {
+            return Err(makes_no_sense(format!("it speaks version {version}, and this program {VERSION}: restart the agent")));
+        }
+        match serde_json::from_slice(&answer).map_err(|error| makes_no_sense(error.to_string()))? {
+            Answer { result: Outcome::Done(done), .. } => Ok(Ok(done)),
+            Answer { result: Outcome::Error(error), .. } => Ok(Err(error)),
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.home.join(SOCKET_FILE)
+    }
+
+    fn wrong(&self, what: &'static str, error: io::Error) -> SocketError {
+        match error.kind() {
+            io::ErrorKind::TimedOut => SocketError::TooLong { path: self.path(), what },
+            io::ErrorKind::InvalidData => SocketError::Answer { path: self.path(), why: error.to_string() },
+            _ => failed("talk to the agent at", &self.path())(error),
+        }
+    }
+}
