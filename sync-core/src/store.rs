@@ -60,6 +60,14 @@ pub enum Filter {
     Only(Arc<Vec<Name>>),
 }
 
+impl Filter {
+    /// No rows: what a directory knows as a whole.
+    #[must_use]
+    pub fn header() -> Filter {
+        Filter::Since { after: u64::MAX, also: Arc::default() }
+    }
+}
+
 /// One change of rows. A transaction applies a list of them, all or none, and keeps these invariants at its end:
 ///
 /// * M of a directory covers every `m` below it, and every `bound` given with a removal below it.

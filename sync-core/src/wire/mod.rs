@@ -31,8 +31,8 @@ pub use list::{
     MAX_AHEAD, MAX_ALSO, MAX_DECIDED, MAX_ROWS, Piece,
 };
 pub use open::{
-    Identity, Introduce, Introduced, Introduction, MAX_LOCATION, MAX_RULES, MaxDelete, Open, Opened, Policy, Ready, Remembered,
-    Side,
+    Identity, Introduce, Introduced, Introduction, Join, MAX_LOCATION, MAX_RULES, MaxDelete, Open, Opened, Policy, Ready,
+    Remembered, Side,
 };
 pub use ops::{OpReader, put_op};
 pub use pack::{Data, MAX_RATIO, Packer, Unpacker};
@@ -170,6 +170,8 @@ messages! {
     37 = Introduce(Introduce),
     /// Who it is.
     38 = Introduced(Introduced),
+    /// Asks to take part in a folder.
+    39 = Join(Join),
 }
 
 /// The content of a message that has none.

@@ -114,6 +114,21 @@ pub struct Introduced {
     pub sets_owner: bool,
 }
 
+/// Asks to take part in a folder for as long as the connection lasts: both sides stay open, and pull when they like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Join {
+    /// The folder's name, as granted.
+    pub folder: String,
+    /// Who asks.
+    pub introduction: Introduction,
+    /// The folder's ignore rules as they stand at the asker.
+    pub rules: String,
+    /// Owners can be set there.
+    pub sets_owner: bool,
+    /// What the other side may do with the asker's folder.
+    pub mode: Mode,
+}
+
 /// Opens a folder for one run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Open {
@@ -162,7 +177,7 @@ pub struct Opened {
     pub passing: bool,
 }
 
-/// Who asks, as it is now: told before what depends on it.
+/// A replica as it is now: told before what depends on it, and to those who joined whenever it has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ready {
     /// Its replica, and the newest event that it made. All of its events are durable.
@@ -285,6 +300,7 @@ fields!(Open {
 fields!(Opened { mode, introduction, root, rules as rules, sets_owner, passing });
 fields!(Introduce { folder, sub, location as location, rejoin });
 fields!(Introduced { introduction, rules as rules, sets_owner });
+fields!(Join { folder, introduction, rules as rules, sets_owner, mode });
 fields!(Ready { identity, seq as size, passing, unavailable });
 
 pub(super) mod maybe_size {

@@ -10,7 +10,7 @@ use crate::knowledge::ReplicaId;
 use crate::path::RelPath;
 use crate::report::Monitor;
 use crate::store::{Filter, Listing};
-use crate::wire::Identity;
+use crate::wire::{Identity, Ready};
 use std::sync::Arc;
 
 /// A root of this machine.
@@ -27,6 +27,8 @@ pub struct Here<'a> {
     pub location: Vec<u8>,
     /// May the other side read here? One that may only give is told nothing.
     pub may_read: bool,
+    /// Hears what the other side tells of itself, where both stay open.
+    pub heard: Option<&'a (dyn Fn(Ready) + Sync)>,
 }
 
 impl There for Here<'_> {

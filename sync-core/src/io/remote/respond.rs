@@ -55,6 +55,11 @@ fn converse(channel: &mut Channel, here: &Here<'_>) -> Result<(), ChannelError> 
     while let Some(question) = channel.next_or_end()? {
         match question {
             Message::Also(told) => told.add_to(Arc::make_mut(&mut also))?,
+            Message::Ready(ready) if here.heard.is_some() => {
+                if let Some(heard) = here.heard {
+                    heard(ready);
+                }
+            }
             _ if !here.may_read => return channel.refuse(Refusal::NotGranted, "this machine may not read the folder"),
             Message::ListRequest(request) => list(channel, here, &request, &also)?,
             Message::DigestRequest(request) => {

@@ -161,7 +161,7 @@ impl Greeted {
 }
 
 /// The ignore rules of a folder there.
-fn parsed(rules: &str, shown: &str) -> Result<Rules, SyncError> {
+pub(super) fn parsed(rules: &str, shown: &str) -> Result<Rules, SyncError> {
     Rules::parse(rules).map_err(|source| SyncError::RuleFile { path: format!("{shown}/{}", crate::ignore::FILE).into(), source })
 }
 
@@ -248,7 +248,7 @@ impl Remote {
     }
 }
 
-fn hello(control: &mut Channel) -> Result<(), ChannelError> {
+pub(super) fn hello(control: &mut Channel) -> Result<(), ChannelError> {
     let hello = Hello {
         versions: Versions::OURS,
         program: concat!("driftless ", env!("CARGO_PKG_VERSION")).into(),
@@ -518,7 +518,7 @@ pub(super) fn answer_all(connection: &Connection, opened: &Opened, may_read: boo
 }
 
 /// Takes every stream, each in a thread of its own; there are no more than the link allows.
-fn accept_all(connection: &Connection, each: &(dyn Fn(Stream) + Sync)) {
+pub(super) fn accept_all(connection: &Connection, each: &(dyn Fn(Stream) + Sync)) {
     std::thread::scope(|scope| {
         loop {
             match connection.accept(SILENCE) {

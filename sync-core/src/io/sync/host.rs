@@ -2,6 +2,7 @@
 
 use super::end::{End, LocalEnd, Pulled, RulesNow, ScanTerms, Surveyed};
 use super::guest::answer_all;
+use super::live::{Ear, Live, Member};
 use super::pulls::Terms;
 use super::roots::{self, Candidate, Opened};
 use super::told::while_told;
@@ -46,12 +47,23 @@ const HELD: Duration = Duration::from_secs(5);
 const TRY: Duration = Duration::from_millis(50);
 
 /// A folder that is served.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Export {
     /// Its name for others.
     pub name: Name,
     /// Its root.
     pub path: PathBuf,
+    /// The root itself, where it stays open: others may join it, and runs share it.
+    pub live: Option<Arc<Live>>,
+}
+
+/// What became of a connection.
+#[derive(Debug)]
+pub enum Served {
+    /// Its run is over.
+    Run,
+    /// It joined a folder, and stays.
+    Joined(Member),
 }
 
 /// What this side decides alone, whoever asks.
@@ -64,7 +76,6 @@ pub struct HostOptions {
 }
 
 /// Serves folders to other machines.
-#[derive(Debug)]
 pub struct Host {
     exports: Vec<Export>,
     options: HostOptions,
@@ -113,7 +124,7 @@ struct Asked {
 struct Begun<'a> {
     _turn: Turn<'a>,
     introduction: Introduction,
-    opened: Opened,
+    opened: Arc<Opened>,
     rules: Rules,
     sent_rules: String,
 }
@@ -135,11 +146,28 @@ impl Host {
         grants: &dyn Fn(&Name) -> Option<Mode>,
         monitor: &dyn Monitor,
     ) -> Result<(), SyncError> {
+        self.serve_or_join(connection, grants, &|_| None, monitor).map(drop)
+    }
+
+    /// As [`Host::serve`]; whoever asks to join a folder that stays open is let in, and `ear` gives what is to hear of it.
+    ///
+    /// # Errors
+    /// As [`Host::serve`].
+    pub fn serve_or_join(
+        &self,
+        connection: Connection,
+        grants: &dyn Fn(&Name) -> Option<Mode>,
+        ear: &dyn Fn(&Name) -> Option<Ear>,
+        monitor: &dyn Monitor,
+    ) -> Result<Served, SyncError> {
         let connection = Arc::new(connection);
         let peer = connection.peer_id().to_string();
         let failed = |error: ChannelError| SyncError::of_remote(&peer, error);
         let mut control = Channel::for_hello(connection.accept(HELLO).map_err(|error| failed(error.into()))?);
-        let served = self.converse(&connection, &mut control, grants, monitor);
+        let served = self.converse(&connection, &mut control, (grants, ear), monitor);
+        if let Ok(joined @ Served::Joined(_)) = served {
+            return Ok(joined);
+        }
         if let Err(error) = &served {
             tell(&connection, &mut control, error);
         }
@@ -151,9 +179,9 @@ impl Host {
         &self,
         connection: &Arc<Connection>,
         control: &mut Channel,
-        grants: &dyn Fn(&Name) -> Option<Mode>,
+        (grants, ear): (&dyn Fn(&Name) -> Option<Mode>, &dyn Fn(&Name) -> Option<Ear>),
         monitor: &dyn Monitor,
-    ) -> Result<(), SyncError> {
+    ) -> Result<Served, SyncError> {
         let peer = connection.peer_id().to_string();
         control.set_wait(HELLO);
         greet(control).map_err(|error| SyncError::of_remote(&peer, error))?;
@@ -161,8 +189,9 @@ impl Host {
         let mut introductions = 0;
         let open = loop {
             match next(control, &peer, ASK, monitor)? {
-                None => return Ok(()),
+                None => return Ok(Served::Run),
                 Some(Message::Open(open)) => break open,
+                Some(Message::Join(join)) => return self.joined((connection, control), join, (grants, ear), monitor),
                 Some(Message::Introduce(asked)) if introductions < INTRODUCTIONS => {
                     introductions += 1;
                     let answer = self.introduced(asked, &peer, grants)?;
@@ -181,7 +210,10 @@ impl Host {
             owns_root: introductions == 0,
             connection: Arc::downgrade(connection),
         };
-        let (begun, told) = while_told(control, monitor, false, |monitor| self.begin(&path, seen, &holder, &asked, monitor));
+        // A part of a folder is a root of its own.
+        let live = export.live.as_ref().filter(|live| live.root().path() == path);
+        let (begun, told) =
+            while_told(control, monitor, false, |monitor| self.begin((&path, live), seen, &holder, &asked, monitor));
         let early = told.map_err(|error| SyncError::of_remote(&peer, error))?;
         let Begun { _turn, introduction, opened, rules, sent_rules } = begun?;
         let answer = wire::Opened {
@@ -194,7 +226,6 @@ impl Host {
         };
         let sent = control.send(&Message::Opened(answer)).and_then(|()| control.flush());
         sent.map_err(|error| SyncError::of_remote(&peer, error))?;
-        let opened = Arc::new(opened);
         std::thread::scope(|scope| {
             let answering = scope.spawn(|| answer_all(connection, &opened, mode != Mode::ReceiveOnly));
             let end = LocalEnd::new(opened.clone(), rules.clone(), Side::B);
@@ -219,20 +250,41 @@ impl Host {
             connection.close(if ended.is_ok() { CloseCode::Done } else { CloseCode::Failed });
             // A panic while answering is a defect: it goes on in this thread.
             answering.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            ended
+            ended.map(|()| Served::Run)
         })
+    }
+
+    /// Lets another machine join a folder that stays open.
+    fn joined(
+        &self,
+        (connection, control): (&Arc<Connection>, &mut Channel),
+        join: wire::Join,
+        (grants, ear): (&dyn Fn(&Name) -> Option<Mode>, &dyn Fn(&Name) -> Option<Ear>),
+        monitor: &dyn Monitor,
+    ) -> Result<Served, SyncError> {
+        let (export, mode) = self.granted(&join.folder, grants)?;
+        let closed = || {
+            let text = format!("the folder {} does not stay open here: an agent can be joined, and a server cannot", export.name);
+            SyncError::Refuse { code: Refusal::Folder, text }
+        };
+        let live = export.live.as_ref().ok_or_else(closed)?;
+        let ear = ear(&export.name).ok_or_else(closed)?;
+        Member::accept(live, (connection.clone(), control), join, mode, ear, monitor).map(Served::Joined)
     }
 
     /// Waits for the root, and opens it.
     fn begin(
         &self,
-        path: &Path,
+        (path, live): (&Path, Option<&Arc<Live>>),
         seen: (u64, u64),
         holder: &Holder,
         asked: &Asked,
         monitor: &dyn Monitor,
     ) -> Result<Begun<'_>, SyncError> {
         let turn = self.turn(path, holder, monitor)?;
+        if let Some(live) = live {
+            return begin_shared(turn, live, asked, monitor);
+        }
         let candidate = patiently(|| self.candidate(path, seen, &asked.options))?;
         let mut introduction = candidate.introduce(&asked.introduction.location)?;
         candidate.check(&asked.introduction, &asked.options)?;
@@ -244,7 +296,7 @@ impl Host {
         opened.state.settle()?;
         introduction.identity = Some(roots::identity(&opened.state)?);
         introduction.location = Vec::new();
-        Ok(Begun { _turn: turn, introduction, opened, rules, sent_rules })
+        Ok(Begun { _turn: turn, introduction, opened: Arc::new(opened), rules, sent_rules })
     }
 
     /// Who a folder's replica is. Nothing stays open or locked.
@@ -369,6 +421,20 @@ impl Host {
     }
 }
 
+/// A run in a root that stays open: it is opened, and its rules are known. Looking and changing take turns with its owner.
+fn begin_shared<'a>(turn: Turn<'a>, live: &Live, asked: &Asked, monitor: &dyn Monitor) -> Result<Begun<'a>, SyncError> {
+    if asked.options.rejoin {
+        let text = "the folder stays open there, and begins anew only while its agent is stopped".into();
+        return Err(SyncError::Refuse { code: Refusal::Busy, text });
+    }
+    live.meet(&asked.introduction, monitor)?;
+    let opened = live.opened().clone();
+    let introduction = Introduction { location: Vec::new(), ..live.introduce(&asked.introduction.location)? };
+    let rules = live.rules();
+    let sent_rules = sendable(&rules, live.root().path())?;
+    Ok(Begun { _turn: turn, introduction, opened, rules, sent_rules })
+}
+
 /// Each entry is inserted and removed at once: also after a panic the map is whole.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
@@ -388,7 +454,7 @@ fn located(peer: &str, location: &[u8]) -> Vec<u8> {
     [peer.as_bytes(), b":", location].concat()
 }
 
-fn sendable(rules: &Rules, path: &Path) -> Result<String, SyncError> {
+pub(super) fn sendable(rules: &Rules, path: &Path) -> Result<String, SyncError> {
     if rules.text().len() > wire::MAX_RULES {
         let most = wire::MAX_RULES;
         let what = format!("the ignore rules of {} have more than the {most} bytes that cross a link", path.display());

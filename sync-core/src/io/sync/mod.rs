@@ -5,6 +5,7 @@ mod end;
 mod guard;
 mod guest;
 mod host;
+mod live;
 mod marker;
 mod pulls;
 mod replica;
@@ -16,7 +17,8 @@ mod tests;
 
 pub use crate::plan::Totals;
 pub use guest::Remote;
-pub use host::{Export, Host, HostOptions};
+pub use host::{Export, Host, HostOptions, Served};
+pub use live::{Brought, Ear, Heard, Live, Member, Standing, is_root_lost};
 pub use replica::{Keep, KeptVersion, OpenConflict, Replica};
 
 use crate::entry::AttrMask;

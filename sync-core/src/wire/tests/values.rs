@@ -130,9 +130,12 @@ fn open() -> impl Strategy<Value = Open> {
     })
 }
 
+fn mode() -> impl Strategy<Value = Mode> {
+    prop::sample::select(vec![Mode::TwoWay, Mode::SendOnly, Mode::ReceiveOnly, Mode::NoDelete])
+}
+
 fn opened() -> impl Strategy<Value = Opened> {
-    let modes = [Mode::TwoWay, Mode::SendOnly, Mode::ReceiveOnly, Mode::NoDelete];
-    (prop::sample::select(modes.to_vec()), introduction(), text(), text(), any::<[bool; 2]>()).prop_map(
+    (mode(), introduction(), text(), text(), any::<[bool; 2]>()).prop_map(
         |(mode, introduction, root, rules, [sets_owner, passing])| Opened {
             mode,
             introduction,
@@ -253,6 +256,9 @@ fn looking() -> impl Strategy<Value = Message> {
             .prop_map(|(folder, sub, location, rejoin)| { Message::Introduce(Introduce { folder, sub, location, rejoin }) }),
         (introduction(), text(), any::<bool>()).prop_map(|(introduction, rules, sets_owner)| {
             Message::Introduced(Introduced { introduction, rules, sets_owner })
+        }),
+        (text(), introduction(), text(), any::<bool>(), mode()).prop_map(|(folder, introduction, rules, sets_owner, mode)| {
+            Message::Join(Join { folder, introduction, rules, sets_owner, mode })
         }),
         (identity(), size(), any::<bool>(), paths()).prop_map(|(identity, seq, passing, unavailable)| Message::Ready(Ready {
             identity,

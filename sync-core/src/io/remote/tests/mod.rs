@@ -52,7 +52,7 @@ impl Site {
     fn here(&self) -> Here<'_> {
         let location = self.root.path().as_os_str().as_encoded_bytes().to_vec();
         let (root, state) = (&self.root, &self.state);
-        Here { root, state, granularity_ns: 0, passing: false, location, may_read: true }
+        Here { root, state, granularity_ns: 0, passing: false, location, may_read: true, heard: None }
     }
 
     /// Records paths as new: directories end in a slash.
