@@ -32,7 +32,7 @@ pub use list::{
 };
 pub use open::{
     Identity, Introduce, Introduced, Introduction, Join, MAX_LOCATION, MAX_RULES, MaxDelete, Open, Opened, Policy, Ready,
-    Remembered, Side,
+    Remembered, Report, Side,
 };
 pub use ops::{OpReader, put_op};
 pub use pack::{Data, MAX_RATIO, Packer, Unpacker};
@@ -172,6 +172,8 @@ messages! {
     38 = Introduced(Introduced),
     /// Asks to take part in a folder.
     39 = Join(Join),
+    /// How the way and the exchange look from there.
+    40 = Report(Report),
 }
 
 /// The content of a message that has none.

@@ -190,6 +190,21 @@ pub struct Ready {
     pub unavailable: Vec<RelPath>,
 }
 
+/// How the way and the exchange look from the side that tells it, where both stay open.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Packets that it has sent over this connection.
+    pub sent: u64,
+    /// Of those, packets that it has given up for lost.
+    pub lost: u64,
+    /// The other side's sequence number up to which it has all.
+    pub incorporated: u64,
+    /// Files that it knows to lack of what the other side has.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
 impl Policy {
     /// The policy of the pull that changes the side `here`.
     #[must_use]
@@ -301,6 +316,7 @@ fields!(Opened { mode, introduction, root, rules as rules, sets_owner, passing }
 fields!(Introduce { folder, sub, location as location, rejoin });
 fields!(Introduced { introduction, rules as rules, sets_owner });
 fields!(Join { folder, introduction, rules as rules, sets_owner, mode });
+fields!(Report { sent as size, lost as size, incorporated as size, files as size, bytes as size });
 fields!(Ready { identity, seq as size, passing, unavailable });
 
 pub(super) mod maybe_size {

@@ -10,8 +10,17 @@ use crate::knowledge::ReplicaId;
 use crate::path::RelPath;
 use crate::report::Monitor;
 use crate::store::{Filter, Listing};
-use crate::wire::{Identity, Ready};
+use crate::wire::{Identity, Ready, Report};
 use std::sync::Arc;
+
+/// What the other side tells of itself.
+#[derive(Debug)]
+pub enum Told {
+    /// What it is now.
+    Ready(Ready),
+    /// How the way and the exchange look from there.
+    Report(Report),
+}
 
 /// A root of this machine.
 pub struct Here<'a> {
@@ -28,7 +37,7 @@ pub struct Here<'a> {
     /// May the other side read here? One that may only give is told nothing.
     pub may_read: bool,
     /// Hears what the other side tells of itself, where both stay open.
-    pub heard: Option<&'a (dyn Fn(Ready) + Sync)>,
+    pub heard: Option<&'a (dyn Fn(Told) + Sync)>,
 }
 
 impl There for Here<'_> {

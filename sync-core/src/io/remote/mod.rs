@@ -22,6 +22,6 @@ mod tests_delta;
 mod tests_resume;
 
 pub use fetch::{CONTENT_WAIT, REQUESTS, RemoteSource};
-pub use here::Here;
+pub use here::{Here, Told};
 pub use respond::{PATIENCE, respond};
 pub use rows::RemoteThere;

@@ -2,7 +2,7 @@
 
 use super::content;
 use super::follow::Follow;
-use super::here::Here;
+use super::here::{Here, Told};
 use crate::entry::Content;
 use crate::io::channel::{Channel, ChannelError};
 use crate::io::link::Stream;
@@ -55,11 +55,11 @@ fn converse(channel: &mut Channel, here: &Here<'_>) -> Result<(), ChannelError> 
     while let Some(question) = channel.next_or_end()? {
         match question {
             Message::Also(told) => told.add_to(Arc::make_mut(&mut also))?,
-            Message::Ready(ready) if here.heard.is_some() => {
-                if let Some(heard) = here.heard {
-                    heard(ready);
-                }
-            }
+            told @ (Message::Ready(_) | Message::Report(_)) => match (told, here.heard) {
+                (Message::Ready(ready), Some(heard)) => heard(Told::Ready(ready)),
+                (Message::Report(report), Some(heard)) => heard(Told::Report(report)),
+                (other, _) => return Err(ChannelError::unexpected(other, "a question about rows or content")),
+            },
             _ if !here.may_read => return channel.refuse(Refusal::NotGranted, "this machine may not read the folder"),
             Message::ListRequest(request) => list(channel, here, &request, &also)?,
             Message::DigestRequest(request) => {

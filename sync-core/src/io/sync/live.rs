@@ -5,7 +5,7 @@
 //! has changed, and each pulls when it likes: there is no run with a beginning and an end, and no side that asks.
 
 use super::drive;
-use super::end::{End as _, LocalEnd, ScanTerms};
+use super::end::{End as _, LocalEnd, ScanTerms, Surveyed};
 use super::guest::{self, accept_all};
 use super::host;
 use super::pulls::Terms;
@@ -16,15 +16,15 @@ use crate::io::apply;
 use crate::io::channel::{Channel, ChannelError};
 use crate::io::fs::Root;
 use crate::io::link::{CloseCode, Connection, PathQuality, WAIT};
-use crate::io::remote::{Here, RemoteThere, respond};
+use crate::io::remote::{Here, RemoteThere, Told, respond};
 use crate::io::scan::{ScanError, Scanned};
 use crate::io::there::{Facts, There as _};
 use crate::knowledge::{ReplicaId, Vector};
 use crate::path::RelPath;
 use crate::peer::{Id, Mode, Name};
-use crate::report::{Monitor, Problem};
+use crate::report::{Monitor, Phase, Problem};
 use crate::store::{Filter, Listing};
-use crate::wire::{self, Introduction, Join, Message, Ready};
+use crate::wire::{self, Introduction, Join, Message, Ready, Report};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -243,9 +243,11 @@ impl Live {
         monitor: &dyn Monitor,
     ) -> Result<(), SyncError> {
         let mut end = self.end();
-        if let Some(stopped) = end.survey(there, terms, None, monitor)?.stopped {
+        let Surveyed { totals, stopped } = end.survey(there, terms, None, monitor)?;
+        if let Some(stopped) = stopped {
             return Err(stopped);
         }
+        monitor.phase(Phase::Apply, Some(totals.created + totals.updated + totals.deleted + totals.moved), Some(totals.bytes));
         for number in 0..SETTLING {
             let pulled = end.pull(there, terms, u32::try_from(number).unwrap_or(u32::MAX), monitor)?;
             brought.totals.add(&pulled.totals);
@@ -350,6 +352,8 @@ pub struct Member {
     /// By what it is recognised should it come under another identity.
     location: Vec<u8>,
     told: Arc<Mutex<Ready>>,
+    /// What is to be told of the way and the exchange, and what was told.
+    reports: Arc<Mutex<Reports>>,
     rules: Rules,
     sets_owner: bool,
     /// What it may do here.
@@ -367,6 +371,12 @@ impl std::fmt::Debug for Member {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} at {:?}", self.live.name, self.peer)
     }
+}
+
+#[derive(Debug, Default)]
+struct Reports {
+    ours: Report,
+    theirs: Option<Report>,
 }
 
 /// By what a peer's root of a folder is recognised.
@@ -460,25 +470,26 @@ impl Member {
         })?;
         let told = Ready { identity, seq: 0, passing: false, unavailable: Vec::new() };
         let told = Arc::new(Mutex::new(told));
-        let over = Arc::new(AtomicBool::new(false));
+        let (over, reports) = (Arc::new(AtomicBool::new(false)), Arc::<Mutex<Reports>>::default());
         let answers = mode != Mode::ReceiveOnly;
         let pulls = mode != Mode::SendOnly && granted != Mode::ReceiveOnly;
         let mut threads = Vec::new();
         if answers && granted != Mode::SendOnly {
-            let (live, connection, over) = (live.clone(), connection.clone(), over.clone());
-            threads.push(std::thread::spawn(move || tell_all(&live, &connection, &over)));
+            let (live, connection, over, reports) = (live.clone(), connection.clone(), over.clone(), Arc::clone(&reports));
+            threads.push(std::thread::spawn(move || tell_all(&live, &connection, &reports, &over)));
         }
         {
-            let (live, connection, over, told) = (live.clone(), connection.clone(), over.clone(), told.clone());
+            let (live, connection, over) = (live.clone(), connection.clone(), over.clone());
+            let (told, reports) = (told.clone(), Arc::clone(&reports));
             threads.push(std::thread::spawn(move || {
-                answer_all(&live, &connection, answers, &told, &ear);
+                answer_all(&live, &connection, answers, (&told, &reports), &ear);
                 over.store(true, Ordering::Release);
                 live.news.changed.notify_all();
                 ear(Heard::Ended);
             }));
         }
         let location = introduction.location;
-        Ok(Member { peer, connection, location, told, rules, sets_owner, mode, pulls, answers, over, live, threads })
+        Ok(Member { peer, connection, location, told, reports, rules, sets_owner, mode, pulls, answers, over, live, threads })
     }
 
     /// Whose it is.
@@ -515,6 +526,20 @@ impl Member {
     #[must_use]
     pub fn quality(&self) -> PathQuality {
         self.connection.quality()
+    }
+
+    /// Tells it how the way and the exchange look from here.
+    pub fn report(&self, report: Report) {
+        let changed = std::mem::replace(&mut lock(&self.reports).ours, report) != report;
+        if changed {
+            self.live.tell();
+        }
+    }
+
+    /// How the way and the exchange look from there, as it told last.
+    #[must_use]
+    pub fn reported(&self) -> Option<Report> {
+        lock(&self.reports).theirs
     }
 
     /// Its newest sequence number, as it told last.
@@ -555,17 +580,26 @@ fn own_rules(live: &Live) -> Result<String, SyncError> {
 }
 
 /// Tells the other side what this one is, now and whenever that has changed.
-fn tell_all(live: &Live, connection: &Connection, over: &AtomicBool) {
+fn tell_all(live: &Live, connection: &Connection, reports: &Mutex<Reports>, over: &AtomicBool) {
     let told = || -> Result<(), SyncError> {
         let peer = connection.peer_id().to_string();
         let failed = |error: ChannelError| SyncError::of_remote(&peer, error);
         let mut channel = Channel::new(connection.open(WAIT).map_err(|error| failed(error.into()))?);
-        let mut last = None;
+        let (mut last, mut ready, mut report) = (None, None, None);
         while !over.load(Ordering::Acquire) {
             let number = *lock(&live.news.number);
             if last != Some(number) {
-                let sent = channel.send(&Message::Ready(live.ready()?)).and_then(|()| channel.flush());
-                sent.map_err(failed)?;
+                let now = live.ready()?;
+                if ready.as_ref() != Some(&now) {
+                    channel.send(&Message::Ready(now.clone())).map_err(failed)?;
+                    ready = Some(now);
+                }
+                let ours = lock(reports).ours;
+                if report != Some(ours) {
+                    channel.send(&Message::Report(ours)).map_err(failed)?;
+                    report = Some(ours);
+                }
+                channel.flush().map_err(failed)?;
                 last = Some(number);
             }
             let now = lock(&live.news.number);
@@ -581,8 +615,21 @@ fn tell_all(live: &Live, connection: &Connection, over: &AtomicBool) {
 }
 
 /// Answers what the other side asks, and hears what it tells, until the connection ends.
-fn answer_all(live: &Live, connection: &Connection, may_read: bool, told: &Mutex<Ready>, ear: &Ear) {
-    let heard = |ready: Ready| {
+fn answer_all(
+    live: &Live,
+    connection: &Connection,
+    may_read: bool,
+    (told, reports): (&Mutex<Ready>, &Mutex<Reports>),
+    ear: &Ear,
+) {
+    let heard = |what: Told| {
+        let ready = match what {
+            Told::Ready(ready) => ready,
+            Told::Report(report) => {
+                lock(reports).theirs = Some(report);
+                return;
+            }
+        };
         {
             let mut told = lock(told);
             let same =

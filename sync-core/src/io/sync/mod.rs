@@ -16,6 +16,7 @@ mod told;
 mod tests;
 
 pub use crate::plan::Totals;
+pub use crate::wire::Report as LinkReport;
 pub use guest::Remote;
 pub use host::{Export, Host, HostOptions, Served};
 pub use live::{Brought, Ear, Heard, Live, Member, Standing, is_root_lost};

@@ -257,6 +257,8 @@ fn looking() -> impl Strategy<Value = Message> {
         (introduction(), text(), any::<bool>()).prop_map(|(introduction, rules, sets_owner)| {
             Message::Introduced(Introduced { introduction, rules, sets_owner })
         }),
+        vec(size(), 5)
+            .prop_map(|n| { Message::Report(Report { sent: n[0], lost: n[1], incorporated: n[2], files: n[3], bytes: n[4] }) }),
         (text(), introduction(), text(), any::<bool>(), mode()).prop_map(|(folder, introduction, rules, sets_owner, mode)| {
             Message::Join(Join { folder, introduction, rules, sets_owner, mode })
         }),
