@@ -78,7 +78,6 @@ struct Joined {
     incorporated: u64,
     lacking: Option<Behind>,
     last_sync: Option<status::Moment>,
-    said: Option<String>,
 }
 
 /// What is shown of a folder.
@@ -303,7 +302,6 @@ impl Shared {
             incorporated: 0,
             lacking: None,
             last_sync: None,
-            said: None,
         };
         let replaced = inbox.members.insert(peer, joined);
         inbox.scheduler.joined(peer, now);

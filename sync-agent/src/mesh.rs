@@ -187,8 +187,8 @@ impl Mesh {
             let live = shared.live()?;
             Some(Export { name: name.clone(), path: live.root().path().into(), live: Some(live) })
         });
-        let options = directory.folders.values().next().map(|shared| shared.host_options());
-        let host = Host::new(exports.collect(), options.unwrap_or(HostOptions { state_dir: None, keep_versions: None }));
+        // The roots are open already, and each with its own options.
+        let host = Host::new(exports.collect(), HostOptions { state_dir: None, keep_versions: None });
         let grants = |folder: &Name| -> Option<Mode> {
             let shared = directory.folders.get(folder)?;
             let here = named.as_ref().and_then(|name| shared.mode(name));

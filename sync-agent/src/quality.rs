@@ -7,7 +7,7 @@ use crate::scheduler::Moment;
 use std::time::Duration;
 
 /// How often a path is looked at.
-pub const SAMPLE: Duration = Duration::from_secs(10);
+pub(crate) const SAMPLE: Duration = Duration::from_secs(10);
 /// After so long a sample counts half.
 const HALF_LIFE: f64 = 60.0;
 /// Packets below which a share of lost ones says little: they are added up first.
@@ -19,16 +19,16 @@ const MOST_LOSS: f64 = 0.9;
 
 /// Counters of one direction since the connection was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counters {
+pub(crate) struct Counters {
     /// Packets sent.
-    pub sent: u64,
+    pub(crate) sent: u64,
     /// Of those, packets given up for lost.
-    pub lost: u64,
+    pub(crate) lost: u64,
 }
 
 /// The smoothed quality of one connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub struct Quality {
+pub(crate) struct Quality {
     rtt_ms: Option<f64>,
     out: Loss,
     back: Loss,
@@ -59,7 +59,7 @@ impl Loss {
 
 impl Quality {
     /// A look at the path: its round trip now, what was sent from here, and what the other side says that it sent.
-    pub fn sample(&mut self, rtt: Duration, out: Counters, back: Option<Counters>, now: Moment) {
+    pub(crate) fn sample(&mut self, rtt: Duration, out: Counters, back: Option<Counters>, now: Moment) {
         let passed = now.saturating_sub(self.last).as_secs_f64();
         let weight = 1.0 - 0.5f64.powf(passed / HALF_LIFE);
         self.last = now;
@@ -72,19 +72,19 @@ impl Quality {
 
     /// Smoothed round trip, milliseconds.
     #[must_use]
-    pub fn rtt_ms(&self) -> Option<f64> {
+    pub(crate) fn rtt_ms(&self) -> Option<f64> {
         self.rtt_ms
     }
 
     /// Shares of packets lost on the way there and on the way back, as far as they are known.
     #[must_use]
-    pub fn loss(&self) -> [Option<f64>; 2] {
+    pub(crate) fn loss(&self) -> [Option<f64>; 2] {
         [self.out.share, self.back.share]
     }
 
     /// What the path costs, in milliseconds of an equally good path without losses.
     #[must_use]
-    pub fn cost(&self) -> Option<f64> {
+    pub(crate) fn cost(&self) -> Option<f64> {
         let kept = |loss: &Loss| 1.0 - loss.share.unwrap_or(0.0).min(MOST_LOSS);
         Some(self.rtt_ms?.max(LEAST_RTT_MS) / (kept(&self.out) * kept(&self.back)))
     }

@@ -8,28 +8,28 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Time since the agent began.
-pub type Moment = Duration;
+pub(crate) type Moment = Duration;
 
 /// How long news of a peer with a bad path wait for somebody better to have them too.
-pub const HOLD: Duration = Duration::from_secs(1);
+pub(crate) const HOLD: Duration = Duration::from_secs(1);
 /// A path is clearly better if it costs less than this share of another one.
-pub const BETTER: f64 = 0.8;
+pub(crate) const BETTER: f64 = 0.8;
 /// A path must have been better for so long before it is preferred.
-pub const STEADY: Duration = Duration::from_secs(30);
+pub(crate) const STEADY: Duration = Duration::from_secs(30);
 /// The first wait after a failure; it doubles with every further one.
-pub const RETRY: Duration = Duration::from_millis(500);
+pub(crate) const RETRY: Duration = Duration::from_millis(500);
 /// The longest.
-pub const RETRY_MOST: Duration = Duration::from_secs(60);
+pub(crate) const RETRY_MOST: Duration = Duration::from_secs(60);
 /// How often what is of no use any more goes.
-pub const TIDY: Duration = Duration::from_secs(60);
+pub(crate) const TIDY: Duration = Duration::from_secs(60);
 /// How long a job may hold others up. Large transfers go on where they were stopped.
-pub const SLICE: Duration = Duration::from_secs(2);
+pub(crate) const SLICE: Duration = Duration::from_secs(2);
 /// Whoever is stopped again and again gets more time, up to this.
-pub const SLICE_MOST: Duration = Duration::from_secs(64);
+pub(crate) const SLICE_MOST: Duration = Duration::from_secs(64);
 
 /// Something to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Job<P> {
+pub(crate) enum Job<P> {
     /// Look at what was noticed to change.
     Look,
     /// Look at everything.
@@ -42,7 +42,7 @@ pub enum Job<P> {
 
 /// What is next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next<P> {
+pub(crate) enum Next<P> {
     /// This, now.
     Now(Job<P>),
     /// Nothing before that moment, unless something happens.
@@ -53,7 +53,7 @@ pub enum Next<P> {
 
 /// How a job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
+pub(crate) enum Ended {
     /// All of it was done.
     Well,
     /// Single paths failed: they are tried again later.
@@ -66,7 +66,7 @@ pub enum Ended {
 
 /// The jobs of one folder.
 #[derive(Debug, Clone)]
-pub struct Scheduler<P> {
+pub(crate) struct Scheduler<P> {
     every: Duration,
     paused: bool,
     /// When something that was noticed is quiet enough to be looked at.
@@ -106,7 +106,7 @@ struct Preferred<P> {
 
 /// A wait that doubles with every failure; `jitter` (0 to 1) takes away up to a half of it, so that many do not come at once.
 #[must_use]
-pub fn wait_after(failures: u32, jitter: f64) -> Duration {
+pub(crate) fn wait_after(failures: u32, jitter: f64) -> Duration {
     let longest = RETRY.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(RETRY_MOST);
     longest.mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0)
 }
@@ -114,7 +114,7 @@ pub fn wait_after(failures: u32, jitter: f64) -> Duration {
 impl<P: Copy + Ord> Scheduler<P> {
     /// A folder that was just opened: all of it is looked at first, and then once in `every`.
     #[must_use]
-    pub fn new(now: Moment, every: Duration) -> Scheduler<P> {
+    pub(crate) fn new(now: Moment, every: Duration) -> Scheduler<P> {
         Scheduler {
             every,
             paused: false,
@@ -127,18 +127,18 @@ impl<P: Copy + Ord> Scheduler<P> {
     }
 
     /// Does nothing until it is told to go on.
-    pub fn pause(&mut self, paused: bool) {
+    pub(crate) fn pause(&mut self, paused: bool) {
         self.paused = paused;
     }
 
     /// Is it told to do nothing?
     #[must_use]
-    pub fn is_paused(&self) -> bool {
+    pub(crate) fn is_paused(&self) -> bool {
         self.paused
     }
 
     /// How often everything is looked at.
-    pub fn set_every(&mut self, every: Duration, now: Moment) {
+    pub(crate) fn set_every(&mut self, every: Duration, now: Moment) {
         self.every = every;
         if self.all.failures == 0 {
             self.all.at = self.all.at.min(now + every);
@@ -146,29 +146,29 @@ impl<P: Copy + Ord> Scheduler<P> {
     }
 
     /// When the next noticed change is ready; `None`: there is none.
-    pub fn ready_at(&mut self, at: Option<Moment>) {
+    pub(crate) fn ready_at(&mut self, at: Option<Moment>) {
         self.ready = at;
     }
 
     /// Everything is to be looked at, now.
-    pub fn look_at_all(&mut self, now: Moment) {
+    pub(crate) fn look_at_all(&mut self, now: Moment) {
         self.all = Again { at: now, failures: 0 };
     }
 
     /// Was everything looked at, and nothing asked for since?
     #[must_use]
-    pub fn is_looked_at(&self, now: Moment) -> bool {
+    pub(crate) fn is_looked_at(&self, now: Moment) -> bool {
         self.all.at > now && self.all.failures == 0
     }
 
     /// A peer is connected. What it has that is not here, nobody knows yet.
-    pub fn joined(&mut self, peer: P, now: Moment) {
+    pub(crate) fn joined(&mut self, peer: P, now: Moment) {
         let again = Again { at: now, failures: 0 };
         self.peers.insert(peer, Peer { news: Some(now), more: false, again, cost: None, slices: 0 });
     }
 
     /// A peer is connected no more.
-    pub fn left(&mut self, peer: P) {
+    pub(crate) fn left(&mut self, peer: P) {
         self.peers.remove(&peer);
         if self.preferred.peer == Some(peer) {
             self.preferred.peer = None;
@@ -179,7 +179,7 @@ impl<P: Copy + Ord> Scheduler<P> {
     }
 
     /// A peer has news.
-    pub fn heard(&mut self, peer: P, now: Moment) {
+    pub(crate) fn heard(&mut self, peer: P, now: Moment) {
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.more = true;
             peer.news.get_or_insert(now);
@@ -187,7 +187,7 @@ impl<P: Copy + Ord> Scheduler<P> {
     }
 
     /// Ask a peer again now, whatever failed before.
-    pub fn ask_again(&mut self, peer: P, now: Moment) {
+    pub(crate) fn ask_again(&mut self, peer: P, now: Moment) {
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.again = Again { at: now, failures: 0 };
             peer.news = Some(now);
@@ -195,7 +195,7 @@ impl<P: Copy + Ord> Scheduler<P> {
     }
 
     /// What the paths to the peers cost now.
-    pub fn measured(&mut self, costs: impl IntoIterator<Item = (P, f64)>, now: Moment) {
+    pub(crate) fn measured(&mut self, costs: impl IntoIterator<Item = (P, f64)>, now: Moment) {
         for (peer, cost) in costs {
             if let Some(peer) = self.peers.get_mut(&peer) {
                 peer.cost = Some(cost);
@@ -223,8 +223,8 @@ impl<P: Copy + Ord> Scheduler<P> {
     }
 
     /// Whose path is the best.
-    #[must_use]
-    pub fn preferred(&self) -> Option<P> {
+    #[cfg(test)]
+    fn preferred(&self) -> Option<P> {
         self.preferred.peer
     }
 
@@ -245,7 +245,7 @@ impl<P: Copy + Ord> Scheduler<P> {
 
     /// What to do.
     #[must_use]
-    pub fn next(&self, now: Moment) -> Next<P> {
+    pub(crate) fn next(&self, now: Moment) -> Next<P> {
         if self.paused {
             return Next::Never;
         }
@@ -273,7 +273,7 @@ impl<P: Copy + Ord> Scheduler<P> {
 
     /// Is anything else due while a job runs? Then it is to stop when its time is over.
     #[must_use]
-    pub fn others_wait(&self, running: Job<P>, now: Moment) -> bool {
+    pub(crate) fn others_wait(&self, running: Job<P>, now: Moment) -> bool {
         let ready = self.ready.is_some_and(|at| at <= now) && running != Job::Look;
         let all = self.all.at <= now && running != Job::LookAtAll;
         let pulls = self.peers.iter().any(|(peer, state)| {
@@ -284,7 +284,7 @@ impl<P: Copy + Ord> Scheduler<P> {
 
     /// How long a job may hold others up.
     #[must_use]
-    pub fn slice(&self, job: Job<P>) -> Duration {
+    pub(crate) fn slice(&self, job: Job<P>) -> Duration {
         let slices = match job {
             Job::Pull(peer) => self.peers.get(&peer).map_or(0, |peer| peer.slices),
             _ => 0,
@@ -293,7 +293,7 @@ impl<P: Copy + Ord> Scheduler<P> {
     }
 
     /// A job begins. News that come from here on are not covered by it.
-    pub fn begin(&mut self, job: Job<P>) {
+    pub(crate) fn begin(&mut self, job: Job<P>) {
         if let Job::Pull(peer) = job
             && let Some(peer) = self.peers.get_mut(&peer)
         {
@@ -302,7 +302,7 @@ impl<P: Copy + Ord> Scheduler<P> {
     }
 
     /// A job has ended. `jitter`: a random number, 0 to 1.
-    pub fn ended(&mut self, job: Job<P>, how: Ended, now: Moment, jitter: f64) {
+    pub(crate) fn ended(&mut self, job: Job<P>, how: Ended, now: Moment, jitter: f64) {
         let again = |before: Again, well: Moment| match how {
             Ended::Well => Again { at: well, failures: 0 },
             Ended::Stopped => Again { at: now, failures: before.failures },
@@ -441,7 +441,7 @@ mod tests {
         scheduler.begin(Job::Pull(1));
         assert!(!scheduler.others_wait(Job::Pull(1), at(1.0)));
         scheduler.ready_at(Some(at(1.0)));
-        assert!(scheduler.others_wait(Job::Pull(1), at(1.0)) && !scheduler.others_wait(Job::Look, at(0.5)));
+        assert!(scheduler.others_wait(Job::Pull(1), at(1.0)) && !scheduler.others_wait(Job::Pull(1), at(0.5)));
         assert_eq!(scheduler.slice(Job::Pull(1)), SLICE);
         scheduler.ended(Job::Pull(1), Ended::Stopped, at(3.0), 0.0);
         assert_eq!(scheduler.slice(Job::Pull(1)), 2 * SLICE);

@@ -166,6 +166,8 @@ impl Host {
         let mut control = Channel::for_hello(connection.accept(HELLO).map_err(|error| failed(error.into()))?);
         let served = self.converse(&connection, &mut control, (grants, ear), monitor);
         if let Ok(joined @ Served::Joined(_)) = served {
+            // All is said on this stream; given up, the answer could be lost with it.
+            control.finish().map_err(failed)?;
             return Ok(joined);
         }
         if let Err(error) = &served {
@@ -203,15 +205,18 @@ impl Host {
         };
         let (export, mode) = self.granted(&open.folder, grants)?;
         let (path, seen) = resolve(export, &open.sub)?;
-        let asked = self.asked(open, &peer, mode)?;
+        // A part of a folder is a root of its own.
+        let live = export.live.as_ref().filter(|live| live.root().path() == path);
+        let mut asked = self.asked(open, &peer, mode)?;
+        if let Some(live) = live {
+            asked.options.keep_versions = live.keep_versions();
+        }
         let holder = Holder {
             peer: connection.peer_id(),
             location: asked.introduction.location.clone(),
             owns_root: introductions == 0,
             connection: Arc::downgrade(connection),
         };
-        // A part of a folder is a root of its own.
-        let live = export.live.as_ref().filter(|live| live.root().path() == path);
         let (begun, told) =
             while_told(control, monitor, false, |monitor| self.begin((&path, live), seen, &holder, &asked, monitor));
         let early = told.map_err(|error| SyncError::of_remote(&peer, error))?;

@@ -138,6 +138,11 @@ impl Live {
         &self.opened.root
     }
 
+    /// How long its old versions are kept.
+    pub(super) fn keep_versions(&self) -> Option<Duration> {
+        self.options.keep_versions
+    }
+
     pub(super) fn opened(&self) -> &Arc<Opened> {
         &self.opened
     }
@@ -426,6 +431,7 @@ impl Member {
             Message::Opened(opened) => opened,
             other => return Err(failed(ChannelError::unexpected(other, "the folder"))),
         };
+        control.finish().map_err(failed)?;
         let introduction = Introduction { location, ..opened.introduction };
         live.meet(&introduction, monitor)?;
         let rules = guest::parsed(&opened.rules, &peer.to_string())?;
