@@ -217,3 +217,30 @@ fn a_paused_folder_stands_still_and_an_unmounted_one_is_not_deleted() -> Result<
     fs::rename(&away, &c.root)?;
     wait_until("all are equal", || Ok(c.at("two").exists() && equal(&[&a, &b, &c])?))
 }
+
+#[test]
+#[ignore = "measures"]
+fn latency() -> Result<()> {
+    let lab = Lab::new()?;
+    let [a, b, _c] = line(&lab)?;
+    write(&a.at("first"), "x")?;
+    wait_until("it is there", || Ok(b.at("first").exists()))?;
+    thread::sleep(Duration::from_secs(2));
+    let mut times = Vec::new();
+    for number in 0..200 {
+        let path = a.at(&format!("d{}/f{number}", number % 7));
+        if let Some(parent) = path.parent() { fs::create_dir_all(parent)?; }
+        let begun = Instant::now();
+        fs::write(&path, "hello")?;
+        let there = b.at(&format!("d{}/f{number}", number % 7));
+        while !there.exists() {
+            thread::sleep(Duration::from_micros(200));
+            assert!(begun.elapsed() < PATIENCE);
+        }
+        times.push(begun.elapsed());
+        thread::sleep(Duration::from_millis(300));
+    }
+    times.sort();
+    eprintln!("p50 {:?} p90 {:?} p99 {:?} max {:?}", times[100], times[180], times[197], times[199]);
+    Ok(())
+}

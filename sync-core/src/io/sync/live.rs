@@ -389,6 +389,20 @@ fn located(peer: Id, folder: &Name) -> Vec<u8> {
     format!("{peer}:folder:{folder}").into_bytes()
 }
 
+/// What counts of what a peer says: one that may only read changes nothing here, the identity of this root least of all.
+fn believed(introduction: &Introduction, mode: Mode) -> Introduction {
+    if mode == Mode::SendOnly {
+        Introduction { location: introduction.location.clone(), ..nobody() }
+    } else {
+        introduction.clone()
+    }
+}
+
+/// Somebody of whom nothing is known.
+fn nobody() -> Introduction {
+    Introduction { identity: None, knows: Vector::new(), remembers: Vec::new(), location: Vec::new(), expects: false }
+}
+
 /// What both sides of a member have told each other.
 struct Met {
     introduction: Introduction,
@@ -433,7 +447,7 @@ impl Member {
         };
         control.finish().map_err(failed)?;
         let introduction = Introduction { location, ..opened.introduction };
-        live.meet(&introduction, monitor)?;
+        live.meet(&believed(&introduction, mode), monitor)?;
         let rules = guest::parsed(&opened.rules, &peer.to_string())?;
         let met = Met { introduction, rules, sets_owner: opened.sets_owner, mode, granted: opened.mode };
         Member::begin(live.clone(), connection, met, ear)
@@ -452,7 +466,7 @@ impl Member {
         let failed = |error: ChannelError| SyncError::of_remote(&peer.to_string(), error);
         let location = located(peer, &live.name);
         let introduction = Introduction { location: location.clone(), ..join.introduction };
-        live.meet(&introduction, monitor)?;
+        live.meet(&believed(&introduction, mode), monitor)?;
         let rules = Rules::parse(&join.rules)?;
         let answer = wire::Opened {
             mode,
