@@ -111,9 +111,7 @@ impl Live {
         if known && !options.rejoin {
             candidate.must_stand()?;
         }
-        let nobody =
-            Introduction { identity: None, knows: Vector::new(), remembers: Vec::new(), location: Vec::new(), expects: false };
-        let (opened, rules) = candidate.open(&nobody, &options, monitor)?;
+        let (opened, rules) = candidate.open(&nobody(), &options, monitor)?;
         opened.state.settle()?;
         Ok(Live {
             name,
@@ -608,7 +606,9 @@ fn tell_all(live: &Live, connection: &Connection, reports: &Mutex<Reports>, over
         let (mut last, mut ready, mut report) = (None, None, None);
         while !over.load(Ordering::Acquire) {
             let number = *lock(&live.news.number);
-            if last != Some(number) {
+            // Hashes that were recorded to answer a question are no news to anybody, and have a number all the same.
+            let told = ready.as_ref().map(|ready: &Ready| ready.seq);
+            if last != Some(number) || told != Some(live.opened.state.seq()) {
                 let now = live.ready()?;
                 if ready.as_ref() != Some(&now) {
                     channel.send(&Message::Ready(now.clone())).map_err(failed)?;
