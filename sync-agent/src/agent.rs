@@ -1,19 +1,26 @@
-//! The agent itself: what is done with folders and peers. The seam between `service`, which starts, asks and ends it, and the work.
-//!
-//! In this release it holds the configuration and who paused what, and answers with folders that are starting: nothing is watched,
-//! scanned or exchanged yet, and whoever asks for it is told so.
+//! The agent itself: its folders, its connections, and how they are. Between `service`, which starts, asks and ends it, and the work.
 
-use crate::config::{Changes, Config, Folder, diff};
+use crate::config::{Changes, Config, Folder as FolderConfig, diff};
 use crate::control::{ControlError, Refused};
+use crate::folder::{Folder, Setting};
 use crate::log::{Level, Log};
-use crate::status::{FolderState, FolderStatus, Link, Moment, PathText, PeerStatus, Problems, Status, Watches};
-use std::collections::BTreeSet;
+use crate::mesh::{Directory, Mesh, Peer};
+use crate::quality::SAMPLE;
+use crate::roots::Roots;
+use crate::status::{FolderState, FolderStatus, LISTED, Moment, PathText, PeerStatus, Problems, Status, Watches};
+use crate::works::{Permits, now_ns};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt as _;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
-use sync_core::io::home::Home;
-use sync_core::io::link::{Identity, IdentityError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+use sync_core::io::home::{Home, HomeError, KnownPeers};
+use sync_core::io::link::{Identity, IdentityError, LinkError, Listener, Network};
 use sync_core::peer::{Id, Name};
+
+/// How often it is looked whether threads have ended.
+const GLANCE: Duration = Duration::from_millis(20);
 
 /// Why the agent could not begin, or not go on.
 #[derive(Debug, thiserror::Error)]
@@ -21,33 +28,76 @@ pub enum AgentError {
     /// This machine's key cannot be read or made.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The known peers cannot be read.
+    #[error(transparent)]
+    Home(#[from] HomeError),
+    /// The network cannot be used.
+    #[error(transparent)]
+    Link(#[from] LinkError),
 }
 
 /// A running agent.
 pub struct Agent {
     id: Id,
     since: Moment,
+    begun: Instant,
     log: Log,
+    home: Home,
+    mesh: Arc<Mesh>,
+    roots: Arc<Roots>,
     held: Mutex<Held>,
+    ticker: Arc<Ticker>,
+    ticking: Mutex<Option<JoinHandle<()>>>,
 }
 
 struct Held {
     config: Config,
-    paused: BTreeSet<Name>,
+    folders: BTreeMap<Name, Folder>,
+    permits: Arc<Permits>,
+    listeners: BTreeMap<SocketAddr, (Arc<Listener>, JoinHandle<()>)>,
+    notices: Vec<String>,
+}
+
+/// Wakes the thread that measures paths.
+#[derive(Default)]
+struct Ticker {
+    over: Mutex<bool>,
+    changed: Condvar,
 }
 
 impl Agent {
-    /// Begins. `home` has this machine's key and its known peers.
+    /// Begins: opens the folders, listens, and calls the peers, each in threads of their own. `home` has this machine's key and its
+    /// known peers.
     ///
     /// # Errors
-    /// A key that cannot be read or made.
-    #[allow(clippy::disallowed_methods, reason = "when the agent began")]
+    /// A key that cannot be read or made, or a network that cannot be used. A folder that cannot be opened, or an address that
+    /// cannot be listened at, is told in the log and by [`Agent::status`], and tried again.
+    #[allow(clippy::disallowed_methods, reason = "the clock from which all else is counted")]
     pub fn start(config: Config, home: &Home, log: Log) -> Result<Agent, AgentError> {
-        let id = Identity::open(home)?.id();
-        let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let since = Moment(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX));
-        log(Level::Warning, "folders are not watched or exchanged yet in this release: the agent only answers");
-        Ok(Agent { id, since, log, held: Mutex::new(Held { config, paused: BTreeSet::new() }) })
+        let network = Network::new(Identity::open(home)?)?;
+        let id = network.identity().id();
+        let mesh = Mesh::new(network, KnownPeers::open(home.clone())?, Arc::clone(&log));
+        let held = Held {
+            permits: Arc::new(Permits::new(config.limits.exchanges)),
+            folders: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            notices: Vec::new(),
+            config,
+        };
+        let agent = Agent {
+            id,
+            since: now_ns(),
+            begun: Instant::now(),
+            roots: Arc::new(Roots::open(home.folder())),
+            home: home.clone(),
+            log,
+            mesh,
+            held: Mutex::new(held),
+            ticker: Arc::default(),
+            ticking: Mutex::default(),
+        };
+        agent.take_over();
+        Ok(agent)
     }
 
     /// Who this machine is.
@@ -56,20 +106,166 @@ impl Agent {
         self.id
     }
 
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes folders, listeners and connections what the configuration says.
+    fn take_over(&self) {
+        let mut held = self.held();
+        let held = &mut *held;
+        let gone: Vec<Name> = held.folders.keys().filter(|name| !held.config.folders.contains_key(*name)).cloned().collect();
+        for name in gone {
+            if let Some(folder) = held.folders.remove(&name) {
+                folder.stop();
+            }
+        }
+        for (name, config) in &held.config.folders {
+            match held.folders.get(name) {
+                Some(folder) => folder.shared().configure(config.clone()),
+                None => {
+                    let folder = Folder::start(name.clone(), config.clone(), self.setting(config, held));
+                    held.folders.insert(name.clone(), folder);
+                }
+            }
+        }
+        self.listen(held);
+        let peers = held.config.peers.iter();
+        let peers = peers.map(|(name, peer)| (name.clone(), Peer { id: peer.id, addresses: peer.addresses.clone() }));
+        let folders = held.folders.iter().map(|(name, folder)| (name.clone(), Arc::clone(folder.shared())));
+        self.mesh.configure(Directory { peers: peers.collect(), folders: folders.collect() });
+        let shared: Vec<_> = held.folders.values().map(|folder| Arc::clone(folder.shared())).collect();
+        self.tick(shared);
+    }
+
+    fn setting(&self, config: &FolderConfig, held: &Held) -> Setting {
+        let (roots, path) = (Arc::clone(&self.roots), config.path.clone());
+        let log = Arc::clone(&self.log);
+        let known = Box::new(move |opened: bool| {
+            if opened && let Err(error) = roots.remember(&path) {
+                log(Level::Warning, &format!("it is not remembered that {} was open: {error}", path.display()));
+            }
+            roots.knows(&path)
+        });
+        let folders = held.config.folders.len().max(1) as u64;
+        Setting {
+            own: self.id,
+            begun: self.begun,
+            log: Arc::clone(&self.log),
+            permits: Arc::clone(&held.permits),
+            watches: held.config.limits.watches.map(|watches| watches / folders),
+            known,
+        }
+    }
+
+    fn listen(&self, held: &mut Held) {
+        let wanted = &held.config.listen;
+        let gone: Vec<SocketAddr> = held.listeners.keys().filter(|address| !wanted.contains(address)).copied().collect();
+        for address in gone {
+            if let Some((listener, thread)) = held.listeners.remove(&address) {
+                listener.close();
+                // A panic there is a defect that was told.
+                let _ = thread.join();
+            }
+        }
+        held.notices.clear();
+        for address in wanted.clone() {
+            if held.listeners.contains_key(&address) {
+                continue;
+            }
+            match self.mesh.listen(address) {
+                Ok(listening) => {
+                    (self.log)(Level::Notice, &format!("listening on {}", listening.0.address()));
+                    held.listeners.insert(address, listening);
+                }
+                Err(error) => {
+                    (self.log)(Level::Error, &error.to_string());
+                    held.notices.truncate(LISTED - 1);
+                    held.notices.insert(0, error.to_string());
+                }
+            }
+        }
+    }
+
+    /// Measures all paths now and then, in a thread of its own.
+    fn tick(&self, folders: Vec<Arc<crate::folder::Shared>>) {
+        let mut ticking = self.ticking.lock().unwrap_or_else(PoisonError::into_inner);
+        self.end_ticking(ticking.take());
+        *self.ticker.over.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        let ticker = Arc::clone(&self.ticker);
+        *ticking = Some(thread::spawn(move || {
+            loop {
+                let over = ticker.over.lock().unwrap_or_else(PoisonError::into_inner);
+                let (over, _) =
+                    ticker.changed.wait_timeout_while(over, SAMPLE, |over| !*over).unwrap_or_else(PoisonError::into_inner);
+                if *over {
+                    return;
+                }
+                drop(over);
+                folders.iter().for_each(|folder| folder.measure());
+            }
+        }));
+    }
+
+    fn end_ticking(&self, thread: Option<JoinHandle<()>>) {
+        *self.ticker.over.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.ticker.changed.notify_all();
+        if let Some(thread) = thread {
+            // A panic there is a defect that was told.
+            let _ = thread.join();
+        }
+    }
+
     /// How everything is, as last known. Never waits for work under way.
     #[must_use]
     pub fn status(&self) -> Status {
         let held = self.held();
-        let folders = held.config.folders.iter().map(|(name, folder)| held.folder(name, folder)).collect();
+        let folders = held.config.folders.iter().map(|(name, config)| self.folder_status(&held, name, config)).collect();
         Status {
             name: held.config.name.clone(),
             id: self.id,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             since: self.since,
-            listen: Vec::new(),
-            notices: Vec::new(),
+            listen: held.listeners.values().map(|(listener, _)| listener.address()).collect(),
+            notices: held.notices.clone(),
             folders,
         }
+    }
+
+    fn folder_status(&self, held: &Held, name: &Name, config: &FolderConfig) -> FolderStatus {
+        let shared = held.folders.get(name).map(Folder::shared);
+        let peers = config.peers.iter().filter_map(|(peer, mode)| {
+            let id = held.config.peers.get(peer)?.id;
+            let facts = shared.map(|shared| shared.peer(id))?;
+            Some(PeerStatus {
+                name: peer.clone(),
+                id,
+                mode: *mode,
+                link: facts.link.unwrap_or_else(|| self.mesh.apart(name, peer)),
+                quality: facts.quality,
+                lacking_here: facts.lacking_here,
+                lacking_there: facts.lacking_there,
+                last_sync: facts.last_sync,
+                transfers: Vec::new(),
+            })
+        });
+        let mut status = FolderStatus {
+            name: name.clone(),
+            place: PathText::new(config.path.as_os_str().as_bytes()),
+            state: shared.map_or(FolderState::Starting, |shared| shared.state()),
+            files: None,
+            bytes: None,
+            watches: Watches::default(),
+            conflicts: None,
+            problems: Problems::default(),
+            kept: None,
+            last_change: None,
+            peers: peers.collect(),
+        };
+        if let Some(shared) = shared {
+            shared.fill(&mut status);
+        }
+        status
     }
 
     /// Stops exchanging a folder, or all that there are.
@@ -77,13 +273,7 @@ impl Agent {
     /// # Errors
     /// A folder that is not there.
     pub fn pause(&self, folder: Option<&Name>) -> Result<(), ControlError> {
-        let mut held = self.held();
-        for name in held.named(folder)? {
-            if held.paused.insert(name.clone()) {
-                (self.log)(Level::Notice, &format!("folder {name} is paused"));
-            }
-        }
-        Ok(())
+        self.set_paused(folder, true)
     }
 
     /// Takes it up again.
@@ -91,104 +281,116 @@ impl Agent {
     /// # Errors
     /// A folder that is not there.
     pub fn resume(&self, folder: Option<&Name>) -> Result<(), ControlError> {
-        let mut held = self.held();
-        for name in held.named(folder)? {
-            if held.paused.remove(&name) {
-                (self.log)(Level::Notice, &format!("folder {name} is resumed"));
+        self.set_paused(folder, false)
+    }
+
+    fn set_paused(&self, folder: Option<&Name>, paused: bool) -> Result<(), ControlError> {
+        let held = self.held();
+        for (name, folder) in held.named(folder)? {
+            if folder.shared().is_paused() != paused {
+                folder.shared().pause(paused);
+                (self.log)(Level::Notice, &format!("folder {name} is {}", if paused { "paused" } else { "resumed" }));
             }
         }
+        self.mesh.wake();
         Ok(())
     }
 
     /// Scans and exchanges a folder, or all, now.
     ///
     /// # Errors
-    /// A folder that is not there, or paused; in this release, always.
+    /// A folder that is not there, or paused.
     pub fn sync(&self, folder: Option<&Name>) -> Result<(), ControlError> {
         let held = self.held();
-        let names = held.named(folder)?;
-        if let Some(name) = folder.filter(|name| held.paused.contains(name)) {
-            return Err(ControlError::new(
-                Refused::Paused,
-                format!("folder {name} is paused; driftless agent resume {name} takes it up again"),
-            ));
+        let named = held.named(folder)?;
+        if let Some(name) = folder.filter(|_| named.iter().all(|(_, folder)| folder.shared().is_paused())) {
+            let text = format!("folder {name} is paused; driftless agent resume {name} takes it up again");
+            return Err(ControlError::new(Refused::Paused, text));
         }
-        let text = format!("{} folders wait: this release of the agent exchanges nothing yet; driftless sync does", names.len());
-        Err(ControlError::new(Refused::Failed, text))
+        named.iter().for_each(|(_, folder)| folder.shared().sync());
+        self.mesh.wake();
+        Ok(())
     }
 
     /// Goes over to another configuration, and tells what that changed. Links of peers that stay are not dropped.
     ///
     /// # Errors
-    /// None in this release.
+    /// None at present.
     pub fn reload(&self, config: Config) -> Result<Changes, AgentError> {
-        let mut held = self.held();
-        let changes = diff(&held.config, &config);
-        held.paused.retain(|name| config.folders.contains_key(name));
-        held.config = config;
+        let changes = {
+            let mut held = self.held();
+            let changes = diff(&held.config, &config);
+            for name in &changes.reopened {
+                if let Some(folder) = held.folders.remove(name) {
+                    folder.stop();
+                }
+            }
+            if changes.limits {
+                held.permits = Arc::new(Permits::new(config.limits.exchanges));
+            }
+            held.config = config;
+            changes
+        };
+        self.take_over();
         Ok(changes)
     }
 
     /// Does it still do its work? Whoever supervises the process is told only as long as it does.
     #[must_use]
     pub fn is_well(&self) -> bool {
-        true
+        self.held().folders.values().all(|folder| !folder.is_over())
     }
 
     /// Ends it: what was begun finishes its step, states are closed. False if that took longer than `wait`.
     #[must_use]
-    pub fn stop(&self, _wait: Duration) -> bool {
+    #[allow(clippy::disallowed_methods, reason = "a deadline on the clock from which all else is counted")]
+    pub fn stop(&self, wait: Duration) -> bool {
+        let deadline = Instant::now() + wait;
+        let ticking = self.ticking.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.end_ticking(ticking);
+        let (folders, listeners) = {
+            let mut held = self.held();
+            (std::mem::take(&mut held.folders), std::mem::take(&mut held.listeners))
+        };
+        listeners.values().for_each(|(listener, _)| listener.stop());
+        folders.values().for_each(Folder::stop);
+        self.mesh.stop();
+        // Threads of others have no deadline to be joined with.
+        while !folders.values().all(Folder::is_over) {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            thread::sleep(GLANCE);
+        }
+        for (listener, thread) in listeners.into_values() {
+            listener.close();
+            // A panic there is a defect that was told.
+            let _ = thread.join();
+        }
         true
     }
 
-    fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Where its key and its known peers are.
+    #[must_use]
+    pub fn home(&self) -> &Home {
+        &self.home
     }
 }
 
 impl Held {
     /// The folder of that name, or all.
-    fn named(&self, folder: Option<&Name>) -> Result<Vec<Name>, ControlError> {
-        let known = || self.config.folders.keys();
+    fn named(&self, folder: Option<&Name>) -> Result<Vec<(&Name, &Folder)>, ControlError> {
         match folder {
-            None => Ok(known().cloned().collect()),
-            Some(name) if self.config.folders.contains_key(name) => Ok(vec![name.clone()]),
-            Some(name) => {
-                let known: Vec<&str> = known().map(Name::as_str).collect();
-                let known =
-                    if known.is_empty() { "there are none".to_owned() } else { format!("there are: {}", known.join(", ")) };
-                Err(ControlError::new(Refused::NoSuchFolder, format!("no folder is named {name}; {known}")))
-            }
-        }
-    }
-
-    fn folder(&self, name: &Name, folder: &Folder) -> FolderStatus {
-        let peers = folder.peers.iter().filter_map(|(peer, mode)| {
-            let link = Link::Apart { since: None, why: None, address: None, next_try: None };
-            Some(PeerStatus {
-                name: peer.clone(),
-                id: self.config.peers.get(peer)?.id,
-                mode: *mode,
-                link,
-                quality: None,
-                lacking_here: None,
-                lacking_there: None,
-                last_sync: None,
-                transfers: Vec::new(),
-            })
-        });
-        FolderStatus {
-            name: name.clone(),
-            place: PathText::new(folder.path.as_os_str().as_bytes()),
-            state: if self.paused.contains(name) { FolderState::Paused } else { FolderState::Starting },
-            files: None,
-            bytes: None,
-            watches: Watches { limit: self.config.limits.watches, ..Watches::default() },
-            conflicts: None,
-            problems: Problems::default(),
-            kept: None,
-            last_change: None,
-            peers: peers.collect(),
+            None => Ok(self.folders.iter().collect()),
+            Some(name) => match self.folders.get_key_value(name) {
+                Some(found) => Ok(vec![found]),
+                None => {
+                    let known: Vec<&str> = self.folders.keys().map(Name::as_str).collect();
+                    let known =
+                        if known.is_empty() { "there are none".to_owned() } else { format!("there are: {}", known.join(", ")) };
+                    Err(ControlError::new(Refused::NoSuchFolder, format!("no folder is named {name}; {known}")))
+                }
+            },
         }
     }
 }

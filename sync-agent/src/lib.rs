@@ -9,6 +9,12 @@ pub mod log;
 pub mod status;
 pub mod control;
 mod notify;
+mod scheduler;
+mod quality;
+mod roots;
+mod works;
+mod folder;
+mod mesh;
 pub mod agent;
 pub mod service;
 

@@ -61,7 +61,7 @@ pub enum Filter {
 }
 
 impl Filter {
-    /// No rows: what stands in a listing besides them.
+    /// No rows: what a directory knows as a whole.
     #[must_use]
     pub fn header() -> Filter {
         Filter::Since { after: u64::MAX, also: Arc::default() }

@@ -51,7 +51,7 @@ impl Lab {
             fs::create_dir(&root)?;
             Tree::parse(text)?.write_to(&root)?;
         }
-        let export = Export { name: "folder".parse()?, path: home.path().join("b") };
+        let export = Export { name: "folder".parse()?, path: home.path().join("b"), live: None };
         let options = HostOptions { state_dir: None, keep_versions: Some(Duration::from_secs(3600)) };
         Ok(Lab { home, host: Host::new(vec![export], options) })
     }
@@ -483,7 +483,7 @@ fn over_quic_it_is_the_same() -> Result<()> {
 fn two_roots_on_other_machines_meet_through_this_one() -> Result<()> {
     let lab = Lab::new("d/x = one\ny = two\n", "z = three\n")?;
     let other = {
-        let export = Export { name: "folder".parse()?, path: lab.root("a") };
+        let export = Export { name: "folder".parse()?, path: lab.root("a"), live: None };
         Host::new(vec![export], HostOptions { state_dir: None, keep_versions: None })
     };
     let round = || -> Result<(Report, u64)> {

@@ -216,7 +216,7 @@ fn a_mistake_is_told_with_its_line_its_key_and_what_can_be_written() {
         (
             head,
             "[limits]\nbandwidth = \"fast\"",
-            "3: limits.bandwidth: \"fast\" is no rate; give a number with K, M or G a second (1.5M), or off",
+            "3: limits.bandwidth: \"fast\" is no rate; give KiB a second (500), or a number with K, M or G (1.5M), or 0 for no limit",
         ),
         // What does not fit together.
         (

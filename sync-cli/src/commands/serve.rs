@@ -63,7 +63,7 @@ fn host(args: &ServeArgs, output: &Output) -> Result<Host> {
             output.talk_safely(&format!("note: {} is no folder at present, and refused until it is one", root.path.display()));
         }
     }
-    let exports = args.roots.iter().map(|root| Export { name: root.name.clone(), path: root.path.clone() }).collect();
+    let exports = args.roots.iter().map(|root| Export { name: root.name.clone(), path: root.path.clone(), live: None }).collect();
     let options = HostOptions { state_dir: args.state.state_dir.clone(), keep_versions: args.keep_versions.0 };
     Ok(Host::new(exports, options))
 }

@@ -31,8 +31,8 @@ pub use list::{
     MAX_AHEAD, MAX_ALSO, MAX_DECIDED, MAX_ROWS, Piece,
 };
 pub use open::{
-    Identity, Introduce, Introduced, Introduction, MAX_LOCATION, MAX_RULES, MaxDelete, Open, Opened, Policy, Ready, Remembered,
-    Side, Transfer,
+    Identity, Introduce, Introduced, Introduction, Join, MAX_LOCATION, MAX_RULES, MaxDelete, Open, Opened, Policy, Ready,
+    Remembered, Report, Side, Transfer,
 };
 pub use ops::{OpReader, put_op};
 pub use pack::{Data, MAX_RATIO, Packer, Packing, Unpacker};
@@ -174,6 +174,10 @@ messages! {
     39 = Lane(Lane),
     /// Which streams carry the answers to come.
     40 = Widen(Widen),
+    /// Asks to take part in a folder.
+    41 = Join(Join),
+    /// How the way and the exchange look from there.
+    42 = Report(Report),
 }
 
 /// The content of a message that has none.

@@ -115,6 +115,21 @@ pub struct Introduced {
     pub sets_owner: bool,
 }
 
+/// Asks to take part in a folder for as long as the connection lasts: both sides stay open, and pull when they like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Join {
+    /// The folder's name, as granted.
+    pub folder: String,
+    /// Who asks.
+    pub introduction: Introduction,
+    /// The folder's ignore rules as they stand at the asker.
+    pub rules: String,
+    /// Owners can be set there.
+    pub sets_owner: bool,
+    /// What the other side may do with the asker's folder.
+    pub mode: Mode,
+}
+
 /// Opens a folder for one run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Open {
@@ -176,7 +191,7 @@ pub struct Opened {
     pub passing: bool,
 }
 
-/// Who asks, as it is now: told before what depends on it.
+/// A replica as it is now: told before what depends on it, and to those who joined whenever it has changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ready {
     /// Its replica, and the newest event that it made. All of its events are durable.
@@ -189,6 +204,21 @@ pub struct Ready {
     pub unavailable: Vec<RelPath>,
     /// Its user has decided conflicts there.
     pub decisions: bool,
+}
+
+/// How the way and the exchange look from the side that tells it, where both stay open.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Packets that it has sent over this connection.
+    pub sent: u64,
+    /// Of those, packets that it has given up for lost.
+    pub lost: u64,
+    /// The other side's sequence number up to which it has all.
+    pub incorporated: u64,
+    /// Files that it knows to lack of what the other side has.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
 }
 
 impl Policy {
@@ -303,6 +333,8 @@ fields!(Transfer { packing, whole_files, limit as maybe_size });
 fields!(Opened { mode, introduction, root, rules as rules, sets_owner, passing });
 fields!(Introduce { folder, sub, location as location, rejoin });
 fields!(Introduced { introduction, rules as rules, sets_owner });
+fields!(Join { folder, introduction, rules as rules, sets_owner, mode });
+fields!(Report { sent as size, lost as size, incorporated as size, files as size, bytes as size });
 fields!(Ready { identity, seq as size, passing, unavailable, decisions });
 
 pub(super) mod maybe_size {

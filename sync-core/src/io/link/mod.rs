@@ -126,6 +126,17 @@ pub struct Traffic {
     pub received: u64,
 }
 
+/// How good the way of a connection is, since it was made.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct PathQuality {
+    /// Smoothed round trip; zero within the process.
+    pub rtt: Duration,
+    /// Packets sent from here.
+    pub sent: u64,
+    /// Of those, packets that were given up for lost.
+    pub lost: u64,
+}
+
 /// An authenticated connection to another machine. Usable from several threads.
 #[derive(Debug)]
 pub struct Connection {
@@ -216,6 +227,14 @@ impl Connection {
         match &self.inner {
             Inner::Quic(quic) => quic.traffic(),
             Inner::Local(local) => local.traffic(),
+        }
+    }
+
+    /// How good the way is.
+    pub fn quality(&self) -> PathQuality {
+        match &self.inner {
+            Inner::Quic(quic) => quic.quality(),
+            Inner::Local(_) => PathQuality::default(),
         }
     }
 

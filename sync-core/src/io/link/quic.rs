@@ -2,7 +2,9 @@
 
 use super::endpoint::Network;
 use super::tls::key_of;
-use super::{CloseCode, Connection, Inner, LinkError, ReadInner, Reader, Stream, Traffic, WriteInner, Writer, too_long};
+use super::{
+    CloseCode, Connection, Inner, LinkError, PathQuality, ReadInner, Reader, Stream, Traffic, WriteInner, Writer, too_long,
+};
 use crate::peer::PublicKey;
 use quinn::{ConnectionError, ReadError, RecvStream, SendStream, VarInt, WriteError};
 use rustls::pki_types::CertificateDer;
@@ -75,6 +77,11 @@ impl Quic {
     pub(super) fn traffic(&self) -> Traffic {
         let stats = self.connection.stats();
         Traffic { sent: stats.udp_tx.bytes, received: stats.udp_rx.bytes }
+    }
+
+    pub(super) fn quality(&self) -> PathQuality {
+        let path = self.connection.stats().path;
+        PathQuality { rtt: path.rtt, sent: path.sent_packets, lost: path.lost_packets }
     }
 
     pub(super) fn export(&self, label: &[u8]) -> Result<[u8; 32], LinkError> {

@@ -12,7 +12,16 @@ use crate::knowledge::ReplicaId;
 use crate::path::RelPath;
 use crate::report::Monitor;
 use crate::store::{Filter, Listing};
-use crate::wire::Identity;
+use crate::wire::{Identity, Ready, Report};
+
+/// What the other side tells of itself.
+#[derive(Debug)]
+pub enum Told {
+    /// What it is now.
+    Ready(Ready),
+    /// How the way and the exchange look from there.
+    Report(Report),
+}
 
 /// A root of this machine.
 pub struct Here<'a> {
@@ -32,6 +41,8 @@ pub struct Here<'a> {
     pub stands_for: Option<(ReplicaId, ReplicaId)>,
     /// Lets questions of another machine in; `None`: there are none.
     pub gate: Option<&'a Gate<'a>>,
+    /// Hears what the other side tells of itself, where both stay open.
+    pub heard: Option<&'a (dyn Fn(Told) + Sync)>,
 }
 
 /// Who a state is, and the newest event that it made.

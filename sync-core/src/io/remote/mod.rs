@@ -25,7 +25,7 @@ mod tests_resume;
 
 pub use fetch::{CONTENT_WAIT, REQUESTS, RemoteSource};
 pub use gate::{Allowed, Gate};
-pub use here::{Here, identity};
+pub use here::{Here, Told, identity};
 pub use lanes::Parked;
 pub use respond::{PATIENCE, respond};
 pub use rows::RemoteThere;

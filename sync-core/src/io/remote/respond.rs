@@ -3,7 +3,7 @@
 use super::content;
 use super::follow::Follow;
 use super::gate::Gate;
-use super::here::Here;
+use super::here::{Here, Told};
 use super::lanes::{Lanes, Parked};
 use crate::entry::Content;
 use crate::io::channel::{Channel, ChannelError};
@@ -68,6 +68,20 @@ fn converse(lanes: &mut Lanes, first: Option<Message>, here: &Here<'_>, parked: 
     while let Some(question) = next {
         let extra = lanes.extra();
         let channel = lanes.main();
+        // What it tells of itself whoever may not ask may tell all the same.
+        let question = match (question, here.heard) {
+            (Message::Ready(ready), Some(heard)) => {
+                heard(Told::Ready(ready));
+                next = channel.next_or_end()?;
+                continue;
+            }
+            (Message::Report(report), Some(heard)) => {
+                heard(Told::Report(report));
+                next = channel.next_or_end()?;
+                continue;
+            }
+            (question, _) => question,
+        };
         let _asked = match here.gate.map(Gate::enter).transpose() {
             Ok(asked) => asked,
             Err(why) => return channel.refuse(Refusal::NotGranted, why),

@@ -274,8 +274,14 @@ impl<'a> Walker<'a> {
             Was::Root => Ok(()),
             Was::Absent => self.push(Finding::put(path, object, *now, None)),
             Was::Leaf(creation) => self.push(Finding::put(path, object, *now, creation.clone())),
-            // On the way to what was asked for; it was not asked for itself.
-            Was::Dir(..) if task.only.is_some() => Ok(()),
+            // On the way to what was asked for; it was not asked for itself. A new time that is explained by what came or went would
+            // be taken for an edit later, when nothing explains it any more.
+            Was::Dir(before, _) if task.only.is_some() => {
+                if !tally.names_changed || before.dev != now.dev || before.mtime_ns == now.mtime_ns {
+                    return Ok(());
+                }
+                self.push(Finding::Refresh { path, signature: *now, hash: None, mtime_ns: Some(now.mtime_ns) })
+            }
             Was::Dir(before, _) if before.dev == now.dev && compare::same_signature(before, now) => Ok(()),
             Was::Dir(before, _) if self.is_edited(before, now, tally) => {
                 let creation = self.creation(&path)?;

@@ -67,7 +67,7 @@ pub(super) fn quiet(halves: &[Half; 2], options: &Options) -> Result<bool, SyncE
 }
 
 /// Does a pull end where the roots are compared?
-fn is_covered(here: Side, theirs: &Listing, ours: &Listing, options: &Options) -> bool {
+pub(super) fn is_covered(here: Side, theirs: &Listing, ours: &Listing, options: &Options) -> bool {
     let mut terms = session::Terms::everything(options.conflicts.naming(|side| side.end(here)), options.mask);
     terms.force = options.force.map(|side| side.end(here));
     let mut pull = Pull::new(terms);

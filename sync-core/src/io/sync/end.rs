@@ -127,9 +127,12 @@ impl LocalEnd {
     }
 }
 
-impl End for LocalEnd {
-    fn scan(&mut self, terms: &ScanTerms<'_>, monitor: &dyn Monitor) -> Result<Scanned, SyncError> {
+impl LocalEnd {
+    /// Finds what changed in the root, and records it. The marker is left as it is.
+    pub(super) fn look(&mut self, terms: &ScanTerms<'_>, monitor: &dyn Monitor) -> Result<Scanned, SyncError> {
         let ScanTerms { options, rules, run_rules } = *terms;
+        let opened = self.opened.clone();
+        let _work = opened.work();
         let ignore = |path: &RelPath, dir: bool| rules.iter().chain([run_rules]).any(|rules| rules.ignores(path, dir));
         let ignores_any = rules.iter().chain([run_rules]).any(|rules| !rules.is_empty());
         let scanned = scan::scan(&Scan {
@@ -152,7 +155,15 @@ impl End for LocalEnd {
                 self.path().display()
             )));
         }
+        Ok(scanned)
+    }
+}
+
+impl End for LocalEnd {
+    fn scan(&mut self, terms: &ScanTerms<'_>, monitor: &dyn Monitor) -> Result<Scanned, SyncError> {
+        let scanned = self.look(terms, monitor)?;
         // What the scan recorded belongs to the tree as it is now, and to no earlier one.
+        let _work = self.opened.work();
         super::marker::advance(&self.opened)?;
         Ok(scanned)
     }
@@ -183,6 +194,7 @@ impl End for LocalEnd {
 
     fn pull(&mut self, there: &dyn There, asked: &Terms<'_>, number: u32, monitor: &dyn Monitor) -> Result<Pulled, SyncError> {
         let opened = self.opened.clone();
+        let _work = opened.work();
         let (counter, live) = (opened.state.counter(), opened.state.live()?);
         let mut pull = OnePull::new(self.side, &opened, there, asked)?;
         pull.again = self.pulls > 0;
@@ -227,10 +239,12 @@ impl End for LocalEnd {
     }
 
     fn tidy(&mut self, options: &Options, monitor: &dyn Monitor) -> Result<(), SyncError> {
+        let _work = self.opened.work();
         if options.dry_run { Ok(()) } else { roots::tidy(&self.opened, options, monitor) }
     }
 
     fn finish(&mut self, there: &dyn There, options: &Options, monitor: &dyn Monitor) -> Result<RulesNow, SyncError> {
+        let _work = self.opened.work();
         roots::remember(&self.opened, there, options, monitor)?;
         Ok(match roots::rules(&self.opened.root) {
             Ok(rules) if rules.text() == self.rules.text() => RulesNow::Same,

@@ -184,7 +184,7 @@ impl Greeted {
 }
 
 /// The ignore rules of a folder there.
-fn parsed(rules: &str, shown: &str) -> Result<Rules, SyncError> {
+pub(super) fn parsed(rules: &str, shown: &str) -> Result<Rules, SyncError> {
     Rules::parse(rules).map_err(|source| SyncError::RuleFile { path: format!("{shown}/{}", crate::ignore::FILE).into(), source })
 }
 
@@ -300,7 +300,7 @@ impl Remote {
     }
 }
 
-fn hello(control: &mut Channel) -> Result<(), ChannelError> {
+pub(super) fn hello(control: &mut Channel) -> Result<(), ChannelError> {
     let hello = Hello {
         versions: Versions::OURS,
         program: concat!("driftless ", env!("CARGO_PKG_VERSION")).into(),
@@ -624,7 +624,7 @@ pub(super) fn answer_all(connection: &Connection, opened: &Opened, asker: &Speak
 }
 
 /// Takes every stream, each in a thread of its own; there are no more than the link allows.
-fn accept_all(connection: &Connection, each: &(dyn Fn(Stream) + Sync)) {
+pub(super) fn accept_all(connection: &Connection, each: &(dyn Fn(Stream) + Sync)) {
     std::thread::scope(|scope| {
         loop {
             match connection.accept(SILENCE) {

@@ -3,6 +3,7 @@
 use super::end::{End, LocalEnd, Pulled, RulesNow, ScanTerms, Surveyed};
 use super::grant::{Grant, Grants, WhileGranted};
 use super::guest::answer_all;
+use super::live::{Ear, Live, Member};
 use super::marker;
 use super::pulls::Terms;
 use super::roots::{self, Candidate, Opened};
@@ -50,12 +51,26 @@ const HELD: Duration = Duration::from_secs(5);
 const TRY: Duration = Duration::from_millis(50);
 
 /// A folder that is served.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Export {
     /// Its name for others.
     pub name: Name,
     /// Its root.
     pub path: PathBuf,
+    /// The root itself, where it stays open: others may join it, and runs share it.
+    pub live: Option<Arc<Live>>,
+}
+
+/// What is to hear of a machine that joins a folder; `None` where it may not.
+pub type Ears<'a> = dyn Fn(&Name) -> Option<Ear> + 'a;
+
+/// What became of a connection.
+#[derive(Debug)]
+pub enum Served {
+    /// Its run is over.
+    Run,
+    /// It joined a folder, and stays.
+    Joined(Box<Member>),
 }
 
 /// What this side decides alone, whoever asks.
@@ -68,7 +83,6 @@ pub struct HostOptions {
 }
 
 /// Serves folders to other machines.
-#[derive(Debug)]
 pub struct Host {
     exports: Vec<Export>,
     options: HostOptions,
@@ -117,7 +131,7 @@ struct Asked {
 struct Begun<'a> {
     _turn: Turn<'a>,
     introduction: Introduction,
-    opened: Opened,
+    opened: Arc<Opened>,
     rules: Rules,
     sent_rules: String,
 }
@@ -135,11 +149,30 @@ impl Host {
     /// # Errors
     /// The other side was refused, broke the rules or vanished; or something failed here. It was told, where it could be.
     pub fn serve(&self, connection: Connection, grants: &Grants<'_>, monitor: &dyn Monitor) -> Result<(), SyncError> {
+        self.serve_or_join(connection, grants, &|_| None, monitor).map(drop)
+    }
+
+    /// As [`Host::serve`]; whoever asks to join a folder that stays open is let in, and `ear` gives what is to hear of it.
+    ///
+    /// # Errors
+    /// As [`Host::serve`].
+    pub fn serve_or_join(
+        &self,
+        connection: Connection,
+        grants: &Grants<'_>,
+        ear: &Ears<'_>,
+        monitor: &dyn Monitor,
+    ) -> Result<Served, SyncError> {
         let connection = Arc::new(connection);
         let peer = connection.peer_id().to_string();
         let failed = |error: ChannelError| SyncError::of_remote(&peer, error);
         let mut control = Channel::for_hello(connection.accept(HELLO).map_err(|error| failed(error.into()))?);
-        let served = self.converse(&connection, &mut control, grants, monitor);
+        let served = self.converse(&connection, &mut control, (grants, ear), monitor);
+        if let Ok(joined @ Served::Joined(_)) = served {
+            // All is said on this stream; given up, the answer could be lost with it.
+            control.finish().map_err(failed)?;
+            return Ok(joined);
+        }
         conclude(&connection, &mut control, &served);
         served
     }
@@ -148,9 +181,9 @@ impl Host {
         &self,
         connection: &Arc<Connection>,
         control: &mut Channel,
-        grants: &Grants<'_>,
+        (grants, ear): (&Grants<'_>, &Ears<'_>),
         monitor: &dyn Monitor,
-    ) -> Result<(), SyncError> {
+    ) -> Result<Served, SyncError> {
         let peer = connection.peer_id().to_string();
         control.set_wait(HELLO);
         greet(control).map_err(|error| SyncError::of_remote(&peer, error))?;
@@ -158,8 +191,9 @@ impl Host {
         let mut introductions = 0;
         let open = loop {
             match next(control, &peer, (ASK, &|| Duration::MAX), monitor)? {
-                None => return Ok(()),
+                None => return Ok(Served::Run),
                 Some(Message::Open(open)) => break open,
+                Some(Message::Join(join)) => return self.joined((connection, control), join, (grants, ear), monitor),
                 Some(Message::Introduce(asked)) if introductions < INTRODUCTIONS => {
                     introductions += 1;
                     let answer = self.introduced(asked, &peer, grants)?;
@@ -172,7 +206,12 @@ impl Host {
         let (export, mode) = self.granted(&open.folder, grants)?;
         let (path, seen) = resolve(export, &open.sub)?;
         let place = (export, open.sub.clone());
-        let asked = self.asked(open, &peer, mode)?;
+        // A part of a folder is a root of its own.
+        let live = export.live.as_ref().filter(|live| live.root().path() == path);
+        let mut asked = self.asked(open, &peer, mode)?;
+        if let Some(live) = live {
+            asked.options.keep_versions = live.keep_versions();
+        }
         connection.limit(asked.options.transfer.limit);
         let grant = Grant::new(grants, place.0.name.clone(), mode);
         let monitor: &dyn Monitor = &WhileGranted { own: monitor, grant: &grant };
@@ -183,7 +222,7 @@ impl Host {
             connection: Arc::downgrade(connection),
         };
         let (begun, told) =
-            while_told(control, monitor, false, |monitor| self.begin((&path, seen), &place, &holder, &asked, monitor));
+            while_told(control, monitor, false, |monitor| self.begin((&path, seen, live), &place, &holder, &asked, monitor));
         let early = told.map_err(|error| SyncError::of_remote(&peer, error))?;
         let Begun { _turn, introduction, opened, rules, sent_rules } = or_taken_back(begun, &grant)?;
         let answer = wire::Opened {
@@ -196,7 +235,6 @@ impl Host {
         };
         let sent = control.send(&Message::Opened(answer)).and_then(|()| control.flush());
         sent.map_err(|error| SyncError::of_remote(&peer, error))?;
-        let opened = Arc::new(opened);
         let may_read = || {
             grant.check().map_err(|error| error.to_string())?;
             if mode == Mode::ReceiveOnly { Err("this machine may not read the folder".into()) } else { Ok(()) }
@@ -227,20 +265,42 @@ impl Host {
             conclude(connection, control, &ended);
             // A panic while answering is a defect: it goes on in this thread.
             answering.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            ended
+            ended.map(|()| Served::Run)
         })
+    }
+
+    /// Lets another machine join a folder that stays open.
+    fn joined(
+        &self,
+        (connection, control): (&Arc<Connection>, &mut Channel),
+        join: wire::Join,
+        (grants, ear): (&Grants<'_>, &Ears<'_>),
+        monitor: &dyn Monitor,
+    ) -> Result<Served, SyncError> {
+        let (export, mode) = self.granted(&join.folder, grants)?;
+        let closed = || {
+            let text = format!("the folder {} does not stay open here: an agent can be joined, and a server cannot", export.name);
+            SyncError::Refuse { code: Refusal::Folder, text }
+        };
+        let live = export.live.as_ref().ok_or_else(closed)?;
+        let ear = ear(&export.name).ok_or_else(closed)?;
+        Member::accept(live, (connection.clone(), control), join, mode, ear, monitor)
+            .map(|member| Served::Joined(Box::new(member)))
     }
 
     /// Waits for the root, and opens it.
     fn begin(
         &self,
-        (path, seen): (&Path, (u64, u64)),
+        (path, seen, live): (&Path, (u64, u64), Option<&Arc<Live>>),
         (export, sub): &(&Export, RelPath),
         holder: &Holder,
         asked: &Asked,
         monitor: &dyn Monitor,
     ) -> Result<Begun<'_>, SyncError> {
         let turn = self.turn(path, holder, monitor)?;
+        if let Some(live) = live {
+            return begin_shared(turn, live, asked, monitor);
+        }
         let candidate = patiently(|| self.candidate(path, seen, &asked.options))?;
         let mut introduction = candidate.introduce(&asked.introduction.location)?;
         candidate.check(&asked.introduction, &asked.options)?;
@@ -256,7 +316,7 @@ impl Host {
         opened.state.settle()?;
         introduction.identity = Some(identity(&opened.state)?);
         introduction.location = Vec::new();
-        Ok(Begun { _turn: turn, introduction, opened, rules, sent_rules })
+        Ok(Begun { _turn: turn, introduction, opened: Arc::new(opened), rules, sent_rules })
     }
 
     /// Who a folder's replica is. Nothing stays open or locked.
@@ -412,6 +472,20 @@ fn may_begin(export: &Export, sub: &RelPath, mode: Mode) -> Result<(), SyncError
     Ok(())
 }
 
+/// A run in a root that stays open: it is opened, and its rules are known. Looking and changing take turns with its owner.
+fn begin_shared<'a>(turn: Turn<'a>, live: &Live, asked: &Asked, monitor: &dyn Monitor) -> Result<Begun<'a>, SyncError> {
+    if asked.options.rejoin {
+        let text = "the folder stays open there, and begins anew only while its agent is stopped".into();
+        return Err(SyncError::Refuse { code: Refusal::Busy, text });
+    }
+    live.meet(&asked.introduction, monitor)?;
+    let opened = live.opened().clone();
+    let introduction = Introduction { location: Vec::new(), ..live.introduce(&asked.introduction.location)? };
+    let rules = live.rules();
+    let sent_rules = sendable(&rules, live.root().path())?;
+    Ok(Begun { _turn: turn, introduction, opened, rules, sent_rules })
+}
+
 /// To begin anew is the decision of whoever may change the folder in every way.
 fn may_rejoin(rejoin: bool, mode: Mode) -> Result<(), SyncError> {
     if !rejoin || mode == Mode::TwoWay {
@@ -426,7 +500,7 @@ fn located(peer: &str, location: &[u8]) -> Vec<u8> {
     [peer.as_bytes(), b":", location].concat()
 }
 
-fn sendable(rules: &Rules, path: &Path) -> Result<String, SyncError> {
+pub(super) fn sendable(rules: &Rules, path: &Path) -> Result<String, SyncError> {
     if rules.text().len() > wire::MAX_RULES {
         let most = wire::MAX_RULES;
         let what = format!("the ignore rules of {} have more than the {most} bytes that cross a link", path.display());
@@ -516,7 +590,7 @@ fn or_taken_back<T>(ended: Result<T, SyncError>, grant: &Grant<'_>) -> Result<T,
 }
 
 /// Ends a connection whose run is over, unless that was done before.
-fn conclude(connection: &Connection, control: &mut Channel, served: &Result<(), SyncError>) {
+fn conclude<T>(connection: &Connection, control: &mut Channel, served: &Result<T, SyncError>) {
     if connection.wait_closed(Duration::ZERO).is_ok() {
         return;
     }

@@ -6,6 +6,7 @@ mod grant;
 mod guard;
 mod guest;
 mod host;
+mod live;
 mod marker;
 mod pulls;
 mod replica;
@@ -16,10 +17,12 @@ mod told;
 mod tests;
 
 pub use crate::plan::Totals;
+pub use crate::wire::Report as LinkReport;
 pub use crate::wire::{Packing, Transfer};
 pub use grant::Grants;
 pub use guest::Remote;
-pub use host::{Export, Host, HostOptions};
+pub use host::{Ears, Export, Host, HostOptions, Served};
+pub use live::{Brought, Ear, Heard, Live, Member, Standing, is_root_lost};
 pub use replica::{Keep, KeptVersion, OpenConflict, Replica};
 
 use crate::entry::AttrMask;

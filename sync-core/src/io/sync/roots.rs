@@ -10,6 +10,7 @@ use crate::entry::{AttrMask, Digest};
 use crate::ignore::{self, Rules};
 use crate::io::apply::{self, Inherited, LATE_AGE, PRUNE_OBJECTS};
 use crate::io::fs::{Dir, FsError, Root, coarse_now_ns, ctime_granularity};
+use crate::io::mutex::lock;
 use crate::io::remote::{Gate, Here, identity};
 use crate::io::scan;
 use crate::io::source::{LocalSource, Source, SourceError};
@@ -25,7 +26,7 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 /// Under this key a state remembers the ignore rules that its rows obey.
@@ -49,6 +50,8 @@ pub(super) struct Opened {
     pub(super) state_elsewhere: bool,
     /// In a run that only looks: what is open with the first record still stands under the second one.
     pub(super) stands_for: OnceLock<(ReplicaId, ReplicaId)>,
+    /// Held by whoever records changes or makes them: runs, and the owner of a root that stays open.
+    pub(super) work: Mutex<()>,
 }
 
 /// A root before its state is opened.
@@ -120,17 +123,21 @@ impl Candidate {
         self.found.root.path().as_os_str().as_bytes().to_vec()
     }
 
+    /// The root was used before: what has no marker and no state is the place of a disk that is not mounted.
+    pub(super) fn must_stand(&self) -> Result<(), SyncError> {
+        match self.standing {
+            Standing::Kept(_) => Ok(()),
+            _ => Err(forgotten(self.found.root.path())),
+        }
+    }
+
     /// What the other side, which is at `other`, must know.
     pub(super) fn introduce(&self, other: &[u8]) -> Result<Introduction, SyncError> {
         let location = self.location();
-        let Standing::Kept(state) = &self.standing else {
-            return Ok(Introduction { identity: None, knows: Vector::new(), remembers: Vec::new(), location, expects: false });
-        };
-        let root = state.listing(&RelPath::root(), &Filter::header())?;
-        let peers = state.peers()?;
-        let expects = peers.iter().any(|(_, peer)| peer.location == other);
-        let remembers = remembered(state, peers)?;
-        Ok(Introduction { identity: Some(identity(state)?), knows: (*root.sub).clone(), remembers, location, expects })
+        match &self.standing {
+            Standing::Kept(state) => introduction(state, location, other),
+            _ => Ok(Introduction { identity: None, knows: Vector::new(), remembers: Vec::new(), location, expects: false }),
+        }
     }
 
     /// May the run go on, by what the other side knows of this one?
@@ -178,16 +185,7 @@ impl Candidate {
     /// remembers what the other has seen of it takes no new identity by itself: one of the two states is wrong.
     fn overclaimed(&self, there: &Introduction) -> Result<Option<Overclaimed>, SyncError> {
         let Standing::Kept(ours) = &self.standing else { return Ok(None) };
-        let (claimed, own) = (there.knows.get(ours.id()), ours.counter());
-        let same = there.identity.is_some_and(|identity| identity.replica == ours.id());
-        if claimed <= own || ours.moved().is_some() || same {
-            return Ok(None);
-        }
-        let renewed = match seen(there, ours.id()) {
-            Some(seen) => !ours.remembers(seen)?,
-            None => false,
-        };
-        Ok((!renewed).then_some(Overclaimed { claimed, own }))
+        overclaimed(ours, there)
     }
 
     /// Opens the root for the run: from here on things are made and changed.
@@ -208,6 +206,49 @@ impl Candidate {
         obey(&opened, &rules)?;
         Ok((opened, rules))
     }
+}
+
+/// What the other side, which is at `other`, must know of a replica.
+pub(super) fn introduction(state: &State, location: Vec<u8>, other: &[u8]) -> Result<Introduction, SyncError> {
+    let root = state.listing(&RelPath::root(), &Filter::header())?;
+    let peers = state.peers()?;
+    let expects = peers.iter().any(|(_, peer)| peer.location == other);
+    let remembers = remembered(state, peers)?;
+    Ok(Introduction { identity: Some(identity(state)?), knows: (*root.sub).clone(), remembers, location, expects })
+}
+
+/// As [`Candidate::check`] asks.
+fn overclaimed(ours: &State, there: &Introduction) -> Result<Option<Overclaimed>, SyncError> {
+    let (claimed, own) = (there.knows.get(ours.id()), ours.counter());
+    let same = there.identity.is_some_and(|identity| identity.replica == ours.id());
+    if claimed <= own || ours.moved().is_some() || same {
+        return Ok(None);
+    }
+    let renewed = match seen(there, ours.id()) {
+        Some(seen) => !ours.remembers(seen)?,
+        None => false,
+    };
+    Ok((!renewed).then_some(Overclaimed { claimed, own }))
+}
+
+/// May a root that stays open work with another one, by what that one knows of it? It takes a new identity where that is needed.
+pub(super) fn meet(here: &Opened, there: &Introduction, monitor: &dyn Monitor) -> Result<(), SyncError> {
+    let path = here.root.path();
+    if there.expects && here.state.peers()?.is_empty() {
+        return Err(forgotten(path));
+    }
+    if let Some(claimed) = overclaimed(&here.state, there)? {
+        return Err(rolled_back(path, &there.location, &claimed));
+    }
+    if there.identity.is_some_and(|other| other.replica == here.state.id()) {
+        return Err(SyncError::Guard(format!(
+            "{} and {} bear the same identity: one of them is a copy of the other. Nothing was changed. Stop the agent of the \
+             copy and synchronise it once with --rejoin: it takes a new identity",
+            path.display(),
+            escape(&there.location)
+        )));
+    }
+    check_lineage(here, there, monitor)
 }
 
 /// How far the other side has seen a replica: the highest of its counters, and the nonce of the start that made it.
@@ -416,9 +457,17 @@ fn finish(found: Found, state: Standing, options: &Options, monitor: &dyn Monito
             root.path().display()
         ));
     }
-    let stands_for = OnceLock::new();
-    let opened =
-        Opened { root, state_dir, state, granularity_ns, passing, looking: options.dry_run, state_elsewhere, stands_for };
+    let opened = Opened {
+        root,
+        state_dir,
+        state,
+        granularity_ns,
+        passing,
+        looking: options.dry_run,
+        state_elsewhere,
+        stands_for: OnceLock::new(),
+        work: Mutex::default(),
+    };
     if passing {
         return Ok(opened);
     }
@@ -579,7 +628,7 @@ pub(super) fn rules(root: &Root) -> Result<Rules, SyncError> {
 }
 
 /// Where the folder's rules changed, the rows of paths that are ignored now go: without an event, unknown.
-fn obey(opened: &Opened, rules: &Rules) -> Result<(), SyncError> {
+pub(super) fn obey(opened: &Opened, rules: &Rules) -> Result<(), SyncError> {
     let obeyed = opened.state.meta(RULES)?.unwrap_or_default();
     if obeyed == rules.text().as_bytes() {
         return Ok(());
@@ -680,7 +729,14 @@ impl Opened {
             asker,
             stands_for: self.stands_for.get().copied(),
             gate,
+            heard: None,
         }
+    }
+
+    /// Waits until nobody else records or makes changes here.
+    pub(super) fn work(&self) -> MutexGuard<'_, ()> {
+        // A panic left what a crash leaves: the state is whole, and what was under way is recovered at the next start.
+        lock(&self.work)
     }
 
     /// Reads and hashes files whose bytes decide something.

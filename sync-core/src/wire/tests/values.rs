@@ -141,9 +141,12 @@ fn open() -> impl Strategy<Value = Open> {
     )
 }
 
+fn mode() -> impl Strategy<Value = Mode> {
+    prop::sample::select(vec![Mode::TwoWay, Mode::SendOnly, Mode::ReceiveOnly, Mode::NoDelete])
+}
+
 fn opened() -> impl Strategy<Value = Opened> {
-    let modes = [Mode::TwoWay, Mode::SendOnly, Mode::ReceiveOnly, Mode::NoDelete];
-    (prop::sample::select(modes.to_vec()), introduction(), text(), text(), any::<[bool; 2]>()).prop_map(
+    (mode(), introduction(), text(), text(), any::<[bool; 2]>()).prop_map(
         |(mode, introduction, root, rules, [sets_owner, passing])| Opened {
             mode,
             introduction,
@@ -279,6 +282,11 @@ fn looking() -> impl Strategy<Value = Message> {
         }),
         (identity(), size(), any::<[bool; 2]>(), paths()).prop_map(|(identity, seq, [passing, decisions], unavailable)| {
             Message::Ready(Ready { identity, seq, passing, unavailable, decisions })
+        }),
+        vec(size(), 5)
+            .prop_map(|n| { Message::Report(Report { sent: n[0], lost: n[1], incorporated: n[2], files: n[3], bytes: n[4] }) }),
+        (text(), introduction(), text(), any::<bool>(), mode()).prop_map(|(folder, introduction, rules, sets_owner, mode)| {
+            Message::Join(Join { folder, introduction, rules, sets_owner, mode })
         }),
         (prop::sample::select(phases.to_vec()), size(), of(size()), size(), of(size())).prop_map(
             |(phase, files, files_total, bytes, bytes_total)| {

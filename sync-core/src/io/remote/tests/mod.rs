@@ -53,7 +53,17 @@ impl Site {
     fn here(&self) -> Here<'_> {
         let location = self.root.path().as_os_str().as_encoded_bytes().to_vec();
         let (root, state) = (&self.root, &self.state);
-        Here { root, state, granularity_ns: 0, passing: false, location, asker: Speaker::Here, stands_for: None, gate: None }
+        Here {
+            root,
+            state,
+            granularity_ns: 0,
+            passing: false,
+            location,
+            asker: Speaker::Here,
+            stands_for: None,
+            gate: None,
+            heard: None,
+        }
     }
 
     /// Records paths as new: directories end in a slash.

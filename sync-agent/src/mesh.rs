@@ -1,0 +1,349 @@
+//! Connections: whoever can be called is called, whoever calls is let in, for each folder and peer one connection. What is said
+//! over them is the engine's, what is done with them the folder's.
+
+use crate::folder::{Called, Shared};
+use crate::log::{Level, Log};
+use crate::scheduler::wait_after;
+use crate::status::{self, Link};
+use crate::works::{now_ns, random_share};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+use sync_core::io::home::KnownPeers;
+use sync_core::io::link::{CloseCode, Connection, LinkError, Listener, Network};
+use sync_core::io::sync::{Export, Host, HostOptions, Member, Served, SyncError};
+use sync_core::peer::{Address, Id, Mode, Name};
+use sync_core::report::Monitor;
+
+/// How long a peer may take to answer a call.
+const CALL: Duration = Duration::from_secs(10);
+/// How often it is looked whether a connection is needed, beside being told so.
+const LOOK: Duration = Duration::from_secs(1);
+/// Runs and joinings at a time; who comes then is told that all are taken.
+const VISITORS: usize = 64;
+
+/// A peer as the mesh must know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Peer {
+    pub(crate) id: Id,
+    pub(crate) addresses: Vec<Address>,
+}
+
+/// What the threads of the mesh look things up in; replaced as a whole by a reload.
+#[derive(Default)]
+pub(crate) struct Directory {
+    pub(crate) peers: BTreeMap<Name, Peer>,
+    pub(crate) folders: BTreeMap<Name, Arc<Shared>>,
+}
+
+/// All connections of the agent.
+pub(crate) struct Mesh {
+    network: Network,
+    known: KnownPeers,
+    directory: RwLock<Arc<Directory>>,
+    /// The callers by folder and peer, with what became of their last call.
+    callers: Mutex<BTreeMap<(Name, Name), Caller>>,
+    wake: Condvar,
+    wakes: Mutex<u64>,
+    stop: AtomicBool,
+    visitors: Mutex<usize>,
+    log: Log,
+}
+
+struct Caller {
+    thread: JoinHandle<()>,
+    end: Arc<AtomicBool>,
+    last: Arc<Mutex<LastCall>>,
+}
+
+/// What became of the last call.
+#[derive(Debug, Clone, Default)]
+struct LastCall {
+    since: Option<status::Moment>,
+    why: Option<String>,
+    next_try: Option<status::Moment>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Values that are replaced as a whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Mesh {
+    pub(crate) fn new(network: Network, known: KnownPeers, log: Log) -> Arc<Mesh> {
+        Arc::new(Mesh {
+            network,
+            known,
+            directory: RwLock::default(),
+            callers: Mutex::default(),
+            wake: Condvar::new(),
+            wakes: Mutex::default(),
+            stop: AtomicBool::new(false),
+            visitors: Mutex::new(0),
+            log,
+        })
+    }
+
+    fn directory(&self) -> Arc<Directory> {
+        Arc::clone(&self.directory.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// Whoever waits looks again.
+    pub(crate) fn wake(&self) {
+        *lock(&self.wakes) += 1;
+        self.wake.notify_all();
+    }
+
+    fn rest(&self, wait: Duration, end: &AtomicBool) {
+        let before = lock(&self.wakes);
+        let number = *before;
+        let quiet = |now: &mut u64| *now == number && !self.is_stopping() && !end.load(Ordering::Acquire);
+        drop(self.wake.wait_timeout_while(before, wait, quiet));
+    }
+
+    /// Goes over to other peers and folders. Connections that may stay do.
+    pub(crate) fn configure(self: &Arc<Self>, directory: Directory) {
+        let directory = Arc::new(directory);
+        *self.directory.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&directory);
+        let mut wanted = BTreeMap::new();
+        for (folder, shared) in &directory.folders {
+            for (peer, known) in &directory.peers {
+                match shared.mode(peer) {
+                    Some(_) if !known.addresses.is_empty() => drop(wanted.insert((folder.clone(), peer.clone()), known.clone())),
+                    Some(_) => {}
+                    None => shared.part(known.id),
+                }
+            }
+        }
+        let mut callers = lock(&self.callers);
+        let gone: Vec<_> = callers.extract_if(.., |key, _| !wanted.contains_key(key)).map(|(_, caller)| caller).collect();
+        gone.iter().for_each(|caller| caller.end.store(true, Ordering::Release));
+        for key in wanted.into_keys().filter(|key| !callers.contains_key(key)).collect::<Vec<_>>() {
+            let (end, last) = (Arc::<AtomicBool>::default(), Arc::<Mutex<LastCall>>::default());
+            let calling = Calling {
+                mesh: Arc::clone(self),
+                folder: key.0.clone(),
+                peer: key.1.clone(),
+                end: end.clone(),
+                last: last.clone(),
+            };
+            let thread = thread::spawn(move || calling.run());
+            callers.insert(key, Caller { thread, end, last });
+        }
+        drop(callers);
+        self.wake();
+    }
+
+    /// Listens at an address, until the listener is stopped.
+    pub(crate) fn listen(self: &Arc<Self>, address: SocketAddr) -> Result<(Arc<Listener>, JoinHandle<()>), LinkError> {
+        let asked = Arc::downgrade(self);
+        let admits = Arc::new(move |id: &Id| asked.upgrade().is_some_and(|mesh| mesh.admits(id)));
+        let listener = Arc::new(self.network.listen_if(address, admits)?);
+        let (mesh, waiting) = (Arc::clone(self), Arc::clone(&listener));
+        let thread = thread::spawn(move || mesh.accept(&waiting));
+        Ok((listener, thread))
+    }
+
+    fn admits(&self, id: &Id) -> bool {
+        let (book, _) = self.known.now();
+        self.directory().peers.values().any(|peer| peer.id == *id) || book.named(id).is_some()
+    }
+
+    fn accept(self: &Arc<Self>, listener: &Listener) {
+        while !self.is_stopping() {
+            match listener.accept(LOOK) {
+                Ok(connection) => {
+                    let mut visitors = lock(&self.visitors);
+                    if *visitors >= VISITORS {
+                        connection.close(CloseCode::Busy);
+                        continue;
+                    }
+                    *visitors += 1;
+                    drop(visitors);
+                    let mesh = Arc::clone(self);
+                    drop(thread::spawn(move || {
+                        let _visit = Visit(&mesh);
+                        mesh.receive(connection);
+                    }));
+                }
+                Err(LinkError::TooLong(_)) => {}
+                Err(LinkError::Ended(_)) => return,
+                Err(error) => {
+                    (self.log)(Level::Error, &format!("{} is listened at no more: {error}", listener.address()));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Serves a run, or lets the peer join a folder.
+    fn receive(&self, connection: Connection) {
+        let (id, directory) = (connection.peer_id(), self.directory());
+        let (book, _) = self.known.now();
+        let named = directory.peers.iter().find(|(_, peer)| peer.id == id).map(|(name, _)| name.clone());
+        let shown = named.clone().or_else(|| book.named(&id).cloned()).map_or_else(|| id.to_string(), |name| name.to_string());
+        let exports = directory.folders.iter().filter_map(|(name, shared)| {
+            let live = shared.live()?;
+            Some(Export { name: name.clone(), path: live.root().path().into(), live: Some(live) })
+        });
+        // The roots are open already, and each with its own options.
+        let host = Host::new(exports.collect(), HostOptions { state_dir: None, keep_versions: None });
+        let grants = |folder: &Name| -> Option<Mode> {
+            let shared = directory.folders.get(folder)?;
+            let here = named.as_ref().and_then(|name| shared.mode(name));
+            here.or_else(|| book.peers().values().find(|peer| peer.id == id)?.grants.get(folder).copied())
+        };
+        let met: Mutex<Option<(Arc<Shared>, u64)>> = Mutex::new(None);
+        let ear = |folder: &Name| {
+            let shared = directory.folders.get(folder)?;
+            named.as_ref().and_then(|name| shared.mode(name))?;
+            let (number, ear) = shared.ear(id);
+            *lock(&met) = Some((Arc::clone(shared), number));
+            Some(ear)
+        };
+        let monitor = Visitor { mesh: self, shown: &shown };
+        match host.serve_or_join(connection, &grants, &ear, &monitor) {
+            Ok(Served::Joined(member)) => {
+                if let Some((shared, number)) = lock(&met).take()
+                    && shared.joined(*member, Called::ByThem, number)
+                {
+                    shared.log(Level::Notice, &format!("{shown} is connected, it called"));
+                }
+            }
+            Ok(Served::Run) => (self.log)(Level::Info, &format!("{shown}: a run has ended")),
+            Err(error) => (self.log)(Level::Warning, &format!("{shown}: {error}")),
+        }
+        self.wake();
+    }
+
+    /// What became of the last call to a peer for a folder.
+    pub(crate) fn apart(&self, folder: &Name, peer: &Name) -> Link {
+        let last = lock(&self.callers).get(&(folder.clone(), peer.clone())).map(|caller| lock(&caller.last).clone());
+        let LastCall { since, why, next_try } = last.unwrap_or_default();
+        let address = self.directory().peers.get(peer).and_then(|peer| peer.addresses.first().cloned());
+        Link::Apart { since, why, address, next_try }
+    }
+
+    /// Ends all callers. Connections end with their folders.
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.wake();
+        let callers = std::mem::take(&mut *lock(&self.callers));
+        for caller in callers.into_values() {
+            caller.end.store(true, Ordering::Release);
+            self.wake();
+            // A panic there is a defect that was told.
+            let _ = caller.thread.join();
+        }
+    }
+}
+
+/// Somebody who was let in and has not left yet.
+struct Visit<'a>(&'a Mesh);
+
+impl Drop for Visit<'_> {
+    fn drop(&mut self) {
+        *lock(&self.0.visitors) -= 1;
+    }
+}
+
+/// Listens to a run, or to a joining.
+struct Visitor<'a> {
+    mesh: &'a Mesh,
+    shown: &'a str,
+}
+
+impl Monitor for Visitor<'_> {
+    fn notice(&self, text: &str) {
+        (self.mesh.log)(Level::Notice, &format!("{}: {text}", self.shown));
+    }
+
+    fn cancelled(&self) -> bool {
+        self.mesh.is_stopping()
+    }
+}
+
+/// Calls one peer for one folder, again and again while there is no connection.
+struct Calling {
+    mesh: Arc<Mesh>,
+    folder: Name,
+    peer: Name,
+    end: Arc<AtomicBool>,
+    last: Arc<Mutex<LastCall>>,
+}
+
+impl Calling {
+    fn is_over(&self) -> bool {
+        self.end.load(Ordering::Acquire) || self.mesh.is_stopping()
+    }
+
+    fn run(&self) {
+        let mut failures = 0;
+        while !self.is_over() {
+            let directory = self.mesh.directory();
+            let found = directory.folders.get(&self.folder).zip(directory.peers.get(&self.peer));
+            let Some((shared, peer)) = found else { return };
+            let Some(live) = shared.live().filter(|_| !shared.has(peer.id) && !shared.is_paused()) else {
+                failures = 0;
+                *lock(&self.last) = LastCall::default();
+                self.mesh.rest(LOOK, &self.end);
+                continue;
+            };
+            let Some(mode) = shared.mode(&self.peer) else { return };
+            let called = self.call(shared, peer, |connection, number, ear| {
+                Member::join(&live, connection, mode, ear, &Visitor { mesh: &self.mesh, shown: self.peer.as_str() })
+                    .map(|member| (member, number))
+            });
+            match called {
+                Ok(true) => {
+                    failures = 0;
+                    *lock(&self.last) = LastCall::default();
+                    shared.log(Level::Notice, &format!("{} is connected, it was called", self.peer));
+                }
+                // The other connection stays.
+                Ok(false) => self.mesh.rest(LOOK, &self.end),
+                Err(why) => {
+                    failures += 1;
+                    let wait = wait_after(failures, random_share());
+                    self.failed(shared, why, wait);
+                    self.mesh.rest(wait, &self.end);
+                }
+            }
+        }
+    }
+
+    fn call(
+        &self,
+        shared: &Arc<Shared>,
+        peer: &Peer,
+        join: impl FnOnce(Connection, u64, sync_core::io::sync::Ear) -> Result<(Member, u64), SyncError>,
+    ) -> Result<bool, String> {
+        let dialled = self.mesh.network.dial(peer.id, &peer.addresses, CALL);
+        let connection = dialled.map_err(|error| error.to_string())?;
+        let (number, ear) = shared.ear(peer.id);
+        let (member, number) = join(connection, number, ear).map_err(|error| error.to_string())?;
+        Ok(shared.joined(member, Called::ByUs, number))
+    }
+
+    /// One line when it begins to fail, and when it fails for another reason.
+    fn failed(&self, shared: &Shared, why: String, wait: Duration) {
+        let mut last = lock(&self.last);
+        if last.why.as_ref() != Some(&why) {
+            shared.log(Level::Warning, &format!("{} is not reached: {why}; it is tried again", self.peer));
+        }
+        let now = now_ns();
+        let wait = i64::try_from(wait.as_nanos()).unwrap_or(i64::MAX);
+        *last = LastCall {
+            since: last.since.or(Some(now)),
+            why: Some(why),
+            next_try: Some(status::Moment(now.0.saturating_add(wait))),
+        };
+    }
+}

@@ -1,0 +1,552 @@
+//! What one folder does next: scans, pulls, tidying up. Pure: events and the present time in, the next job or the next deadline out.
+//!
+//! Local changes come first, since they are small, new, and what others wait for. Then pulls: whoever has the best path first. A
+//! peer whose path is clearly worse than another's is not asked at once for what the better one will have in a moment. Whatever
+//! failed is tried again later and later, and never given up.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Time since the agent began.
+pub(crate) type Moment = Duration;
+
+/// How long news of a peer with a bad path wait for somebody better to have them too.
+pub(crate) const HOLD: Duration = Duration::from_secs(1);
+/// A path is clearly better if it costs less than this share of another one.
+pub(crate) const BETTER: f64 = 0.8;
+/// A path must have been better for so long before it is preferred.
+pub(crate) const STEADY: Duration = Duration::from_secs(30);
+/// The first wait after a failure; it doubles with every further one.
+pub(crate) const RETRY: Duration = Duration::from_millis(500);
+/// The longest.
+pub(crate) const RETRY_MOST: Duration = Duration::from_secs(60);
+/// How often what is of no use any more goes.
+pub(crate) const TIDY: Duration = Duration::from_secs(60);
+/// How long a job may hold others up. Large transfers go on where they were stopped.
+pub(crate) const SLICE: Duration = Duration::from_secs(2);
+/// Whoever is stopped again and again gets more time, up to this.
+pub(crate) const SLICE_MOST: Duration = Duration::from_secs(64);
+
+/// Something to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Job<P> {
+    /// Look at what was noticed to change.
+    Look,
+    /// Look at everything.
+    LookAtAll,
+    /// Pull from a peer.
+    Pull(P),
+    /// Drop what is of no use any more.
+    Tidy,
+}
+
+/// What is next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next<P> {
+    /// This, now.
+    Now(Job<P>),
+    /// Nothing before that moment, unless something happens.
+    At(Moment),
+    /// Nothing, unless something happens.
+    Never,
+}
+
+/// How a job ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// All of it was done.
+    Well,
+    /// Single paths failed: they are tried again later.
+    InPart,
+    /// It was stopped so that others get their turn.
+    Stopped,
+    /// It failed.
+    Badly,
+}
+
+/// The jobs of one folder.
+#[derive(Debug, Clone)]
+pub(crate) struct Scheduler<P> {
+    every: Duration,
+    paused: bool,
+    /// When something that was noticed is quiet enough to be looked at.
+    ready: Option<Moment>,
+    all: Again,
+    tidy: Moment,
+    peers: BTreeMap<P, Peer>,
+    preferred: Preferred<P>,
+}
+
+/// Something that is due at some moment, later after failures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Again {
+    at: Moment,
+    failures: u32,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Peer {
+    /// Since when it has had news that were not pulled.
+    news: Option<Moment>,
+    /// News came while they were pulled.
+    more: bool,
+    again: Again,
+    /// What its path costs; `None`: nothing is known of it yet.
+    cost: Option<f64>,
+    slices: u32,
+}
+
+/// Whose path is the best, with hysteresis.
+#[derive(Debug, Clone, Copy)]
+struct Preferred<P> {
+    peer: Option<P>,
+    /// Who has been clearly better, and since when.
+    rival: Option<(P, Moment)>,
+}
+
+/// A wait that doubles with every failure; `jitter` (0 to 1) takes away up to a half of it, so that many do not come at once.
+#[must_use]
+pub(crate) fn wait_after(failures: u32, jitter: f64) -> Duration {
+    let longest = RETRY.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(RETRY_MOST);
+    longest.mul_f64(1.0 - jitter.clamp(0.0, 1.0) / 2.0)
+}
+
+impl<P: Copy + Ord> Scheduler<P> {
+    /// A folder that was just opened: all of it is looked at first, and then once in `every`.
+    #[must_use]
+    pub(crate) fn new(now: Moment, every: Duration) -> Scheduler<P> {
+        Scheduler {
+            every,
+            paused: false,
+            ready: None,
+            all: Again { at: now, failures: 0 },
+            tidy: now + TIDY,
+            peers: BTreeMap::new(),
+            preferred: Preferred { peer: None, rival: None },
+        }
+    }
+
+    /// Does nothing until it is told to go on.
+    pub(crate) fn pause(&mut self, paused: bool) {
+        self.paused = paused;
+    }
+
+    /// Is it told to do nothing?
+    #[must_use]
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// How often everything is looked at.
+    pub(crate) fn set_every(&mut self, every: Duration, now: Moment) {
+        self.every = every;
+        if self.all.failures == 0 {
+            self.all.at = self.all.at.min(now + every);
+        }
+    }
+
+    /// When the next noticed change is ready; `None`: there is none.
+    pub(crate) fn ready_at(&mut self, at: Option<Moment>) {
+        self.ready = at;
+    }
+
+    /// Everything is to be looked at, now.
+    pub(crate) fn look_at_all(&mut self, now: Moment) {
+        self.all = Again { at: now, failures: 0 };
+    }
+
+    /// Was everything looked at, and nothing asked for since?
+    #[must_use]
+    pub(crate) fn is_looked_at(&self, now: Moment) -> bool {
+        self.all.at > now && self.all.failures == 0
+    }
+
+    /// A peer is connected. What it has that is not here, nobody knows yet.
+    pub(crate) fn joined(&mut self, peer: P, now: Moment) {
+        let again = Again { at: now, failures: 0 };
+        self.peers.insert(peer, Peer { news: Some(now), more: false, again, cost: None, slices: 0 });
+    }
+
+    /// A peer is connected no more.
+    pub(crate) fn left(&mut self, peer: P) {
+        self.peers.remove(&peer);
+        if self.preferred.peer == Some(peer) {
+            self.preferred.peer = None;
+        }
+        if self.preferred.rival.is_some_and(|(rival, _)| rival == peer) {
+            self.preferred.rival = None;
+        }
+    }
+
+    /// A peer has news.
+    pub(crate) fn heard(&mut self, peer: P, now: Moment) {
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.more = true;
+            peer.news.get_or_insert(now);
+        }
+    }
+
+    /// Ask a peer again now, whatever failed before.
+    pub(crate) fn ask_again(&mut self, peer: P, now: Moment) {
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.again = Again { at: now, failures: 0 };
+            peer.news = Some(now);
+        }
+    }
+
+    /// What the paths to the peers cost now.
+    pub(crate) fn measured(&mut self, costs: impl IntoIterator<Item = (P, f64)>, now: Moment) {
+        for (peer, cost) in costs {
+            if let Some(peer) = self.peers.get_mut(&peer) {
+                peer.cost = Some(cost);
+            }
+        }
+        self.prefer(now);
+    }
+
+    fn prefer(&mut self, now: Moment) {
+        let best = self.peers.iter().filter_map(|(peer, state)| Some((*peer, state.cost?))).min_by(|a, b| a.1.total_cmp(&b.1));
+        let Some((best, cost)) = best else { return };
+        let current = self.preferred.peer.and_then(|peer| self.peers.get(&peer)?.cost);
+        match current {
+            None => self.preferred = Preferred { peer: Some(best), rival: None },
+            Some(current) if cost < BETTER * current => match self.preferred.rival {
+                Some((rival, since)) if rival == best => {
+                    if now.saturating_sub(since) >= STEADY {
+                        self.preferred = Preferred { peer: Some(best), rival: None };
+                    }
+                }
+                _ => self.preferred.rival = Some((best, now)),
+            },
+            Some(_) => self.preferred.rival = None,
+        }
+    }
+
+    /// Whose path is the best.
+    #[cfg(test)]
+    fn preferred(&self) -> Option<P> {
+        self.preferred.peer
+    }
+
+    /// How long news of this peer wait for a better one to have them.
+    fn hold(&self, peer: P, state: &Peer) -> Duration {
+        let better = self.preferred.peer.filter(|preferred| *preferred != peer).and_then(|preferred| self.peers.get(&preferred));
+        match (better.and_then(|better| better.cost), state.cost) {
+            (Some(better), Some(own)) if better < BETTER * own => HOLD,
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// When a peer is to be pulled from.
+    fn due(&self, peer: P, state: &Peer) -> Option<Moment> {
+        let news = state.news?;
+        Some((news + self.hold(peer, state)).max(state.again.at))
+    }
+
+    /// What to do.
+    #[must_use]
+    pub(crate) fn next(&self, now: Moment) -> Next<P> {
+        if self.paused {
+            return Next::Never;
+        }
+        // Nothing is pulled before the folder was looked at once.
+        let pulls = self.peers.iter().filter_map(|(peer, state)| {
+            let cost = state.cost.unwrap_or(f64::MAX);
+            Some((self.due(*peer, state)?, cost, *peer))
+        });
+        let first = pulls.min_by(|a, b| {
+            let waiting = |due: Moment| due.max(now);
+            waiting(a.0).cmp(&waiting(b.0)).then(a.1.total_cmp(&b.1))
+        });
+        let candidates = [
+            self.ready.map(|at| (at, Job::Look)),
+            Some((self.all.at, Job::LookAtAll)),
+            first.map(|(at, _, peer)| (at, Job::Pull(peer))),
+            Some((self.tidy, Job::Tidy)),
+        ];
+        let due = candidates.iter().flatten().find(|(at, _)| *at <= now);
+        match due {
+            Some((_, job)) => Next::Now(*job),
+            None => candidates.iter().flatten().map(|(at, _)| *at).min().map_or(Next::Never, Next::At),
+        }
+    }
+
+    /// Is anything else due while a job runs? Then it is to stop when its time is over.
+    #[must_use]
+    pub(crate) fn others_wait(&self, running: Job<P>, now: Moment) -> bool {
+        let ready = self.ready.is_some_and(|at| at <= now) && running != Job::Look;
+        let all = self.all.at <= now && running != Job::LookAtAll;
+        let pulls = self
+            .peers
+            .iter()
+            .any(|(peer, state)| running != Job::Pull(*peer) && self.due(*peer, state).is_some_and(|due| due <= now));
+        !self.paused && (ready || all || pulls)
+    }
+
+    /// How long a job may hold others up.
+    #[must_use]
+    pub(crate) fn slice(&self, job: Job<P>) -> Duration {
+        let slices = match job {
+            Job::Pull(peer) => self.peers.get(&peer).map_or(0, |peer| peer.slices),
+            _ => 0,
+        };
+        SLICE.saturating_mul(1 << slices.min(16)).min(SLICE_MOST)
+    }
+
+    /// A job begins. News that come from here on are not covered by it.
+    pub(crate) fn begin(&mut self, job: Job<P>) {
+        if let Job::Pull(peer) = job
+            && let Some(peer) = self.peers.get_mut(&peer)
+        {
+            peer.more = false;
+        }
+    }
+
+    /// A job has ended. `jitter`: a random number, 0 to 1.
+    pub(crate) fn ended(&mut self, job: Job<P>, how: Ended, now: Moment, jitter: f64) {
+        let again = |before: Again, well: Moment| match how {
+            Ended::Well => Again { at: well, failures: 0 },
+            Ended::Stopped => Again { at: now, failures: before.failures },
+            Ended::InPart | Ended::Badly => {
+                let failures = before.failures.saturating_add(1);
+                Again { at: now + wait_after(failures, jitter), failures }
+            }
+        };
+        match job {
+            Job::LookAtAll if how == Ended::InPart => self.all = Again { at: now + self.every, failures: 0 },
+            Job::LookAtAll => self.all = again(self.all, now + self.every),
+            Job::Tidy => self.tidy = now + TIDY,
+            Job::Look => {}
+            Job::Pull(peer) => {
+                let Some(peer) = self.peers.get_mut(&peer) else { return };
+                peer.again = again(peer.again, now);
+                peer.slices = if how == Ended::Stopped { peer.slices.saturating_add(1) } else { 0 };
+                peer.news = match how {
+                    Ended::Well if !peer.more => None,
+                    _ => Some(now),
+                };
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn at(seconds: f64) -> Moment {
+        Duration::from_secs_f64(seconds)
+    }
+
+    fn looked_at() -> Scheduler<u8> {
+        let mut scheduler = Scheduler::new(at(0.0), HOUR);
+        scheduler.ended(Job::LookAtAll, Ended::Well, at(0.0), 0.0);
+        scheduler
+    }
+
+    #[test]
+    fn everything_is_looked_at_first_and_then_once_in_a_while() {
+        let mut scheduler = Scheduler::new(at(0.0), HOUR);
+        scheduler.joined(1, at(0.0));
+        assert_eq!(scheduler.next(at(0.0)), Next::Now(Job::LookAtAll));
+        scheduler.ended(Job::LookAtAll, Ended::Well, at(1.0), 0.0);
+        assert_eq!(scheduler.next(at(1.0)), Next::Now(Job::Pull(1)));
+        scheduler.begin(Job::Pull(1));
+        scheduler.ended(Job::Pull(1), Ended::Well, at(2.0), 0.0);
+        assert_eq!(scheduler.next(at(2.0)), Next::At(TIDY));
+        scheduler.ended(Job::Tidy, Ended::Well, at(3600.0), 0.0);
+        assert_eq!(scheduler.next(at(3601.0)), Next::Now(Job::LookAtAll));
+    }
+
+    #[test]
+    fn local_changes_come_before_pulls_and_news_during_a_pull_are_not_forgotten() {
+        let mut scheduler = looked_at();
+        scheduler.joined(1, at(0.0));
+        scheduler.ready_at(Some(at(0.5)));
+        assert_eq!(scheduler.next(at(1.0)), Next::Now(Job::Look));
+        scheduler.ready_at(None);
+        scheduler.begin(Job::Pull(1));
+        scheduler.heard(1, at(1.5));
+        scheduler.ended(Job::Pull(1), Ended::Well, at(2.0), 0.0);
+        assert_eq!(scheduler.next(at(2.0)), Next::Now(Job::Pull(1)));
+    }
+
+    #[test]
+    fn who_fails_is_asked_later_and_later_and_others_meanwhile() {
+        let mut scheduler = looked_at();
+        scheduler.joined(1, at(0.0));
+        scheduler.joined(2, at(0.0));
+        scheduler.measured([(1, 10.0), (2, 11.0)], at(0.0));
+        let mut now = at(1.0);
+        for failures in 1..12 {
+            scheduler.begin(Job::Pull(1));
+            scheduler.ended(Job::Pull(1), Ended::Badly, now, 0.0);
+            assert_eq!(scheduler.next(now), Next::Now(Job::Pull(2)));
+            now += wait_after(failures, 0.0);
+            assert_eq!(scheduler.next(now), Next::Now(if now >= TIDY { Job::Pull(1) } else { Job::Pull(1) }));
+        }
+        assert_eq!(wait_after(12, 0.0), RETRY_MOST);
+        assert_eq!(wait_after(1, 1.0), RETRY / 2);
+    }
+
+    #[test]
+    fn news_of_a_bad_path_wait_for_the_better_one_and_only_for_a_moment() {
+        let mut scheduler = looked_at();
+        scheduler.joined(1, at(0.0));
+        scheduler.joined(2, at(0.0));
+        for peer in [1, 2] {
+            scheduler.begin(Job::Pull(peer));
+            scheduler.ended(Job::Pull(peer), Ended::Well, at(0.0), 0.0);
+        }
+        scheduler.measured([(1, 10.0), (2, 100.0)], at(0.0));
+        scheduler.heard(2, at(5.0));
+        assert_eq!(scheduler.next(at(5.0)), Next::At(at(5.0) + HOLD));
+        scheduler.heard(1, at(5.5));
+        assert_eq!(scheduler.next(at(5.5)), Next::Now(Job::Pull(1)));
+        scheduler.begin(Job::Pull(1));
+        scheduler.ended(Job::Pull(1), Ended::Well, at(5.6), 0.0);
+        assert_eq!(scheduler.next(at(6.0)), Next::Now(Job::Pull(2)));
+    }
+
+    #[test]
+    fn the_preferred_path_changes_only_if_another_was_clearly_better_for_long() {
+        let mut scheduler = looked_at();
+        scheduler.joined(1, at(0.0));
+        scheduler.joined(2, at(0.0));
+        scheduler.measured([(1, 10.0), (2, 20.0)], at(0.0));
+        assert_eq!(scheduler.preferred(), Some(1));
+        // Better, but not clearly.
+        scheduler.measured([(1, 10.0), (2, 9.0)], at(100.0));
+        scheduler.measured([(1, 10.0), (2, 9.0)], at(200.0));
+        assert_eq!(scheduler.preferred(), Some(1));
+        // Clearly, but not for long; and a moment of doubt begins anew.
+        scheduler.measured([(2, 5.0)], at(210.0));
+        scheduler.measured([(2, 9.0)], at(230.0));
+        scheduler.measured([(2, 5.0)], at(235.0));
+        scheduler.measured([(2, 5.0)], at(260.0));
+        assert_eq!(scheduler.preferred(), Some(1));
+        scheduler.measured([(2, 5.0)], at(265.0));
+        assert_eq!(scheduler.preferred(), Some(2));
+        scheduler.left(2);
+        scheduler.measured([(1, 10.0)], at(266.0));
+        assert_eq!(scheduler.preferred(), Some(1));
+    }
+
+    #[test]
+    fn who_holds_others_up_is_stopped_and_gets_more_time_the_next_time() {
+        let mut scheduler = looked_at();
+        scheduler.joined(1, at(0.0));
+        scheduler.begin(Job::Pull(1));
+        assert!(!scheduler.others_wait(Job::Pull(1), at(1.0)));
+        scheduler.ready_at(Some(at(1.0)));
+        assert!(scheduler.others_wait(Job::Pull(1), at(1.0)) && !scheduler.others_wait(Job::Pull(1), at(0.5)));
+        assert_eq!(scheduler.slice(Job::Pull(1)), SLICE);
+        scheduler.ended(Job::Pull(1), Ended::Stopped, at(3.0), 0.0);
+        assert_eq!(scheduler.slice(Job::Pull(1)), 2 * SLICE);
+        scheduler.ready_at(None);
+        assert_eq!(scheduler.next(at(3.0)), Next::Now(Job::Pull(1)));
+        for _ in 0..20 {
+            scheduler.ended(Job::Pull(1), Ended::Stopped, at(3.0), 0.0);
+        }
+        assert_eq!(scheduler.slice(Job::Pull(1)), SLICE_MOST);
+    }
+
+    #[test]
+    fn a_paused_folder_does_nothing_and_forgets_nothing() {
+        let mut scheduler = looked_at();
+        scheduler.joined(1, at(0.0));
+        scheduler.pause(true);
+        assert_eq!(scheduler.next(at(10.0)), Next::Never);
+        scheduler.pause(false);
+        assert_eq!(scheduler.next(at(10.0)), Next::Now(Job::Pull(1)));
+    }
+
+    #[derive(Debug, Clone)]
+    enum Event {
+        Heard(u8),
+        Left(u8),
+        Joined(u8),
+        Ready,
+        Cost(u8, f64),
+        Wait(u64),
+        End(bool),
+    }
+
+    fn events() -> impl Strategy<Value = Vec<Event>> {
+        let event = prop_oneof![
+            (0u8..3).prop_map(Event::Heard),
+            (0u8..3).prop_map(Event::Left),
+            (0u8..3).prop_map(Event::Joined),
+            Just(Event::Ready),
+            (0u8..3, 1.0f64..100.0).prop_map(|(peer, cost)| Event::Cost(peer, cost)),
+            (0u64..5000).prop_map(Event::Wait),
+            any::<bool>().prop_map(Event::End),
+        ];
+        prop::collection::vec(event, 1..120)
+    }
+
+    proptest! {
+        /// Whatever happens: once things are quiet and jobs end well, everything that was heard of is done in bounded time.
+        #[test]
+        fn all_news_are_pulled_in_the_end(events in events()) {
+            let mut scheduler: Scheduler<u8> = Scheduler::new(Duration::ZERO, HOUR);
+            let mut now = Duration::ZERO;
+            let mut waiting = std::collections::BTreeSet::new();
+            for event in events {
+                match event {
+                    Event::Heard(peer) => {
+                        if scheduler.peers.contains_key(&peer) {
+                            waiting.insert(peer);
+                        }
+                        scheduler.heard(peer, now);
+                    }
+                    Event::Left(peer) => {
+                        waiting.remove(&peer);
+                        scheduler.left(peer);
+                    }
+                    Event::Joined(peer) => {
+                        waiting.insert(peer);
+                        scheduler.joined(peer, now);
+                    }
+                    Event::Ready => scheduler.ready_at(Some(now)),
+                    Event::Cost(peer, cost) => scheduler.measured([(peer, cost)], now),
+                    Event::Wait(ms) => now += Duration::from_millis(ms),
+                    Event::End(well) => {
+                        if let Next::Now(job) = scheduler.next(now) {
+                            scheduler.begin(job);
+                            if job == Job::Look {
+                                scheduler.ready_at(None);
+                            }
+                            if let (Job::Pull(peer), true) = (job, well) {
+                                waiting.remove(&peer);
+                            }
+                            scheduler.ended(job, if well { Ended::Well } else { Ended::Badly }, now, 0.5);
+                        }
+                    }
+                }
+            }
+            let limit = now + RETRY_MOST + HOLD + Duration::from_secs(1);
+            for _ in 0..100 {
+                match scheduler.next(now) {
+                    Next::Now(job) => {
+                        scheduler.begin(job);
+                        if job == Job::Look {
+                            scheduler.ready_at(None);
+                        }
+                        if let Job::Pull(peer) = job {
+                            waiting.remove(&peer);
+                        }
+                        scheduler.ended(job, Ended::Well, now, 0.0);
+                    }
+                    Next::At(at) if at <= limit => now = at,
+                    _ => break,
+                }
+            }
+            prop_assert!(waiting.is_empty(), "{waiting:?} were never pulled from");
+            prop_assert!(scheduler.ready.is_none());
+        }
+    }
+}

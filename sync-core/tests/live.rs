@@ -1,0 +1,223 @@
+//! Roots that stay open: they join each other, tell of changes, and pull.
+
+use anyhow::{Context as _, Result, bail};
+use fixtures::tree::Tree;
+use std::fs;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
+use sync_core::io::link::local_pair;
+use sync_core::io::sync::{
+    Ear, Export, Heard, Host, HostOptions, Live, Member, Options, Place, Policy, Remote, Served, Sync, SyncError,
+};
+use sync_core::path::RelPath;
+use sync_core::peer::{Mode, PublicKey};
+use sync_core::report::Silent;
+
+/// No wait here may take longer, on however busy a machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Lab {
+    dir: tempfile::TempDir,
+}
+
+/// One end of a meeting: what it heard comes out of the receiver.
+struct End {
+    member: Member,
+    heard: Receiver<Heard>,
+}
+
+impl Lab {
+    fn new(roots: &[&str]) -> Result<Lab> {
+        let dir = tempfile::tempdir()?;
+        roots.iter().try_for_each(|root| fs::create_dir(dir.path().join(root)))?;
+        Ok(Lab { dir })
+    }
+
+    fn root(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn open(&self, name: &str) -> Result<Arc<Live>> {
+        let options = Options { conflicts: Policy::KeepBoth, ..Options::standard() };
+        let live = Live::open("folder".parse()?, &self.root(name), options, false, &Silent)?;
+        live.scan(&[], &Silent)?;
+        Ok(Arc::new(live))
+    }
+
+    fn write(&self, path: &str, text: &str) -> Result<()> {
+        fs::write(self.root(path), text).context("cannot write")
+    }
+
+    fn tree(&self, root: &str) -> Result<Tree> {
+        Tree::read(&self.root(root)).context("cannot read")
+    }
+}
+
+fn ear() -> (Ear, Receiver<Heard>) {
+    let (tell, heard) = channel();
+    let tell = Mutex::new(tell);
+    let ear: Ear = Arc::new(move |what| {
+        // A test that has heard enough has gone.
+        let _ = tell.lock().expect("no panic while it is held").send(what);
+    });
+    (ear, heard)
+}
+
+/// The first root joins the second; `modes` are what the other one may do at each.
+fn meet(a: &Arc<Live>, b: &Arc<Live>, modes: [Mode; 2], keys: [u8; 2]) -> Result<[End; 2], SyncError> {
+    let [near, far] = local_pair(keys.map(|key| PublicKey::from_bytes([key; 32])), [7; 32]);
+    let (ear_a, heard_a) = ear();
+    let (ear_b, heard_b) = ear();
+    let export = Export { name: b.name().clone(), path: b.root().path().into(), live: Some(b.clone()) };
+    let host = Host::new(vec![export], HostOptions { state_dir: None, keep_versions: None });
+    thread::scope(|scope| {
+        let served = scope.spawn(|| host.serve_or_join(far, &|_| Some(modes[1]), &|_| Some(ear_b.clone()), &Silent));
+        let joined = Member::join(a, near, modes[0], ear_a, &Silent);
+        let served = served.join().expect("the host does not panic");
+        let member = joined?;
+        let Served::Joined(other) = served? else { panic!("a run was served") };
+        Ok([End { member, heard: heard_a }, End { member: *other, heard: heard_b }])
+    })
+}
+
+impl End {
+    /// Waits until the other side has told that it is at `seq`, at least.
+    fn hears_of(&self, live: &Live) -> Result<()> {
+        let seq = live.standing()?.seq;
+        while self.member.seq() < seq {
+            match self.heard.recv_timeout(PATIENCE).context("nothing is heard")? {
+                Heard::News => {}
+                Heard::Ended => bail!("the connection ended"),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn what_changes_at_one_is_told_and_pulled_and_goes_on_to_the_third() -> Result<()> {
+    let lab = Lab::new(&["a", "b", "c"])?;
+    lab.write("a/one", "1")?;
+    lab.write("c/three", "3")?;
+    let (a, b, c) = (lab.open("a")?, lab.open("b")?, lab.open("c")?);
+    let [ab, ba] = meet(&a, &b, [Mode::TwoWay; 2], [1, 2])?;
+    let [bc, cb] = meet(&b, &c, [Mode::TwoWay; 2], [2, 3])?;
+    for (here, end, there) in [(&b, &ba, &a), (&c, &cb, &b), (&b, &bc, &c), (&a, &ab, &b)] {
+        end.hears_of(there)?;
+        assert!(here.pull(&end.member, &Silent)?.whole);
+    }
+    assert_eq!(lab.tree("a")?, lab.tree("b")?);
+    assert_eq!(lab.tree("b")?, lab.tree("c")?);
+    fs::remove_file(lab.root("a").join("three"))?;
+    lab.write("a/one", "one")?;
+    a.scan(&[RelPath::parse(b"one")?, RelPath::parse(b"three")?], &Silent)?;
+    for (here, end, there) in [(&b, &ba, &a), (&c, &cb, &b)] {
+        end.hears_of(there)?;
+        let brought = here.pull(&end.member, &Silent)?;
+        assert!(brought.whole && brought.news && brought.totals.deleted == 1 && brought.totals.updated == 1, "{brought:?}");
+    }
+    assert_eq!(fs::read_to_string(lab.root("c").join("one"))?, "one");
+    assert_eq!(lab.tree("a")?, lab.tree("c")?);
+    ab.hears_of(&b)?;
+    assert!(a.covers(&ab.member)? && !a.pull(&ab.member, &Silent)?.news);
+    drop((ab, bc));
+    assert_eq!(ba.heard.iter().last(), Some(Heard::Ended));
+    assert!(ba.member.is_over());
+    Ok(())
+}
+
+#[test]
+fn conflicts_that_both_decide_at_once_become_one() -> Result<()> {
+    let lab = Lab::new(&["a", "b"])?;
+    let (a, b) = (lab.open("a")?, lab.open("b")?);
+    let [ab, ba] = meet(&a, &b, [Mode::TwoWay; 2], [1, 2])?;
+    for round in 0..20 {
+        lab.write("a/same", &format!("here {round}"))?;
+        lab.write("b/same", &format!("there {round}"))?;
+        a.scan(&[], &Silent)?;
+        b.scan(&[], &Silent)?;
+        ab.hears_of(&b)?;
+        ba.hears_of(&a)?;
+        thread::scope(|scope| {
+            let other = scope.spawn(|| b.pull(&ba.member, &Silent));
+            a.pull(&ab.member, &Silent)?;
+            other.join().expect("no panic")
+        })?;
+        for _ in 0..3 {
+            ab.hears_of(&b)?;
+            a.pull(&ab.member, &Silent)?;
+            ba.hears_of(&a)?;
+            b.pull(&ba.member, &Silent)?;
+        }
+        assert_eq!(lab.tree("a")?, lab.tree("b")?, "round {round}");
+        assert_eq!(fs::read_dir(lab.root("a"))?.count(), 3 + round, "round {round}");
+    }
+    Ok(())
+}
+
+#[test]
+fn who_may_only_read_is_told_but_not_pulled_and_nothing_is_deleted_by_whom_may_not() -> Result<()> {
+    let lab = Lab::new(&["a", "b"])?;
+    lab.write("a/one", "1")?;
+    lab.write("b/two", "2")?;
+    let (a, b) = (lab.open("a")?, lab.open("b")?);
+    // B may only read at A; A may do everything but delete at B.
+    let [ab, ba] = meet(&a, &b, [Mode::SendOnly, Mode::NoDelete], [1, 2])?;
+    assert!(!ab.member.may_be_pulled() && ba.member.may_be_pulled());
+    ba.hears_of(&a)?;
+    b.pull(&ba.member, &Silent)?;
+    assert!(lab.root("b").join("one").exists() && !lab.root("a").join("two").exists());
+    fs::remove_file(lab.root("a").join("one"))?;
+    a.scan(&[], &Silent)?;
+    ba.hears_of(&a)?;
+    assert!(matches!(b.pull(&ba.member, &Silent), Err(SyncError::Guard(_))));
+    assert!(lab.root("b").join("one").exists());
+    Ok(())
+}
+
+#[test]
+fn a_run_of_another_machine_shares_a_root_that_stays_open() -> Result<()> {
+    let lab = Lab::new(&["a", "b"])?;
+    lab.write("a/one", "1")?;
+    lab.write("b/two", "2")?;
+    let b = lab.open("b")?;
+    let [near, far] = local_pair([1, 2].map(|key| PublicKey::from_bytes([key; 32])), [7; 32]);
+    let export = Export { name: b.name().clone(), path: b.root().path().into(), live: Some(b.clone()) };
+    let host = Host::new(vec![export], HostOptions { state_dir: None, keep_versions: None });
+    thread::scope(|scope| -> Result<()> {
+        let served = scope.spawn(|| host.serve(far, &|_| Some(Mode::TwoWay), &Silent));
+        let folder = b.name().clone();
+        let remote = Remote {
+            connection: Arc::new(near),
+            folder,
+            sub: RelPath::root(),
+            shown: "quic://host/folder".into(),
+            vouched: None,
+        };
+        let mut sync = Sync::open_with(Place::Local(lab.root("a")), Place::Remote(remote), Options::standard(), &Silent)?;
+        // Its owner goes on meanwhile.
+        lab.write("b/three", "3")?;
+        b.scan(&[], &Silent)?;
+        sync.apply(&Silent)?;
+        drop(sync);
+        Ok(served.join().expect("the host does not panic")?)
+    })?;
+    assert!(lab.root("a").join("two").exists() && lab.root("b").join("one").exists());
+    Ok(())
+}
+
+#[test]
+fn a_root_that_was_open_before_and_has_lost_its_marker_is_a_disk_that_is_not_mounted() -> Result<()> {
+    let lab = Lab::new(&["a"])?;
+    drop(lab.open("a")?);
+    fs::rename(lab.root("a"), lab.root("away"))?;
+    fs::create_dir(lab.root("a"))?;
+    let opened = Live::open("folder".parse()?, &lab.root("a"), Options::standard(), true, &Silent);
+    let error = opened.err().context("it was opened")?.to_string();
+    assert!(error.contains("is its disk mounted"), "{error}");
+    assert_eq!(fs::read_dir(lab.root("a"))?.count(), 0);
+    Ok(())
+}
