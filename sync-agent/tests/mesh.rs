@@ -1,4 +1,9 @@
 //! Agents of several machines, each with its own home, on loopback.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::print_stderr,
+    reason = "real files, a real clock, and logs for whoever looks why it failed"
+)]
 
 use anyhow::{Context as _, Result, bail};
 use fixtures::tree::Tree;
