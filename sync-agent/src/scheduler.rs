@@ -386,7 +386,7 @@ mod tests {
             scheduler.ended(Job::Pull(1), Ended::Badly, now, 0.0);
             assert_eq!(scheduler.next(now), Next::Now(Job::Pull(2)));
             now += wait_after(failures, 0.0);
-            assert_eq!(scheduler.next(now), Next::Now(if now >= TIDY { Job::Pull(1) } else { Job::Pull(1) }));
+            assert_eq!(scheduler.next(now), Next::Now(Job::Pull(1)));
         }
         assert_eq!(wait_after(12, 0.0), RETRY_MOST);
         assert_eq!(wait_after(1, 1.0), RETRY / 2);
