@@ -1,4 +1,5 @@
 //! Roots that stay open: they join each other, tell of changes, and pull.
+#![allow(clippy::disallowed_methods, reason = "what users do to their files")]
 
 use anyhow::{Context as _, Result, bail};
 use fixtures::tree::Tree;

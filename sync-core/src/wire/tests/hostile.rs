@@ -283,7 +283,7 @@ fn flags_of_a_row_fit_its_kind() {
 fn enumerations_have_no_other_values() {
     let cases: [(&[u8], u64); 13] = [
         (&[0], 0),
-        (&[41], 41),
+        (&[43], 43),
         (&[19, 0, 0, 3], 3),
         (&[255], 255),
         (&[3, 0, 0], 0),
