@@ -133,7 +133,7 @@ impl Agent {
         let peers = held.config.peers.iter();
         let peers = peers.map(|(name, peer)| (name.clone(), Peer { id: peer.id, addresses: peer.addresses.clone() }));
         let folders = held.folders.iter().map(|(name, folder)| (name.clone(), Arc::clone(folder.shared())));
-        self.mesh.configure(Directory { peers: peers.collect(), folders: folders.collect() });
+        self.mesh.configure(Directory::new(peers.collect(), folders.collect()));
         let shared: Vec<_> = held.folders.values().map(|folder| Arc::clone(folder.shared())).collect();
         self.tick(shared);
     }

@@ -8,7 +8,7 @@ use crate::scheduler::{Ended, Job, Moment, Next, Scheduler};
 use crate::status::{self, Behind, FolderState, LISTED, PathProblem, PathText, Problems, Watches};
 use crate::works::{Permits, Watchful, now_ns, random_share};
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -21,6 +21,8 @@ use sync_core::quiet::{Change, Limits, Quiet};
 
 /// How long a root that cannot be used is left alone before it is tried again.
 const REOPEN: Duration = Duration::from_secs(5);
+/// How long paths that failed are left alone.
+const AGAIN: Duration = Duration::from_secs(5);
 /// How often directories without a watch are looked at.
 const POLL: Duration = Duration::from_secs(30);
 /// Longest wait for anything: the wish to end comes by a signal of its own.
@@ -171,6 +173,8 @@ impl Folder {
     /// Asks it to end. What has begun finishes its step.
     pub(crate) fn stop(&self) {
         self.shared.stop.store(true, Ordering::Release);
+        // Whoever looked at it a moment before waits by now, and hears of it.
+        drop(self.shared.inbox());
         self.shared.wake.notify_all();
     }
 
@@ -192,6 +196,11 @@ impl Shared {
 
     pub(crate) fn now(&self) -> Moment {
         self.begun.elapsed()
+    }
+
+    /// Where its root is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Is it to end?
@@ -245,15 +254,16 @@ impl Shared {
         self.wake.notify_all();
     }
 
-    /// Should a job that began at `since` stop?
-    pub(crate) fn is_to_stop(&self, job: Job<Id>, since: Moment) -> bool {
+    /// Should a job stop that holds others up since that moment?
+    pub(crate) fn is_to_stop(&self, job: Job<Id>, since: Option<Moment>) -> bool {
         if self.is_stopping() {
             return true;
         }
         let now = self.now();
         let inbox = self.inbox();
         let scheduler = &inbox.scheduler;
-        let held_up = now.saturating_sub(since) > scheduler.slice(job) && scheduler.others_wait(job, now);
+        let held_up =
+            since.is_some_and(|since| now.saturating_sub(since) > scheduler.slice(job) && scheduler.others_wait(job, now));
         let gone = matches!(job, Job::Pull(peer) if !inbox.members.contains_key(&peer));
         inbox.reopen || scheduler.is_paused() || gone || (matches!(job, Job::Pull(_)) && held_up)
     }
@@ -287,10 +297,11 @@ impl Shared {
         let by_smaller = |called: Called| (called == Called::ByUs) == (self.own < peer);
         let member = Arc::new(member);
         let mut inbox = self.inbox();
-        let there = inbox.members.get(&peer).filter(|joined| !joined.member.is_over());
+        let open = inbox.live.as_ref().is_some_and(|live| member.is_of(live)) && !self.is_stopping() && !inbox.reopen;
+        // One that was started anew has lost the connection that it had before, as has one that calls again.
+        let there = inbox.members.get(&peer).filter(|joined| !joined.member.is_over() && joined.member.start() == member.start());
         let called_before = there.map(|joined| if joined.called { Called::ByUs } else { Called::ByThem });
-        // Who calls again has lost the connection that it made before.
-        if called_before.is_some_and(|before| before != called && by_smaller(before)) {
+        if !open || called_before.is_some_and(|before| before != called && by_smaller(before)) {
             drop(inbox);
             return false;
         }
@@ -322,17 +333,20 @@ impl Shared {
         let gone = if same { inbox.members.remove(&peer) } else { None };
         if same {
             inbox.scheduler.left(peer);
+            inbox.facts.problems.remove(&Source::Pull(peer));
         }
         drop(inbox);
         drop(gone);
     }
 
-    /// Ends the connection to a peer that may take part no more.
-    pub(crate) fn part(&self, peer: Id) {
-        let member = self.inbox().members.get(&peer).map(|joined| Arc::clone(&joined.member));
-        if let Some(member) = member {
-            member.leave();
-        }
+    /// Ends the connections to peers that may take part no more, or as something else than they joined as.
+    pub(crate) fn keep(&self, peers: &BTreeMap<Id, Mode>) {
+        let gone: Vec<_> = {
+            let inbox = self.inbox();
+            let others = inbox.members.iter().filter(|(id, joined)| peers.get(*id) != Some(&joined.member.mode()));
+            others.map(|(_, joined)| Arc::clone(&joined.member)).collect()
+        };
+        gone.iter().for_each(|member| member.leave());
     }
 
     /// Looks at all paths, and tells the peers how they look from here.
@@ -400,7 +414,7 @@ impl Shared {
             inbox.facts.problems.remove(&Source::Root);
             inbox.facts.said.remove(&Source::Root);
             let now = self.now();
-            inbox.scheduler.look_at_all(now);
+            inbox.scheduler.opened(now);
         }
         let watching = Arc::new(AtomicBool::new(true));
         let mut watcher = match self.watch(live, &watching) {
@@ -412,8 +426,7 @@ impl Shared {
             }
         };
         while let Some(job) = self.next_job() {
-            let since = self.now();
-            let how = self.carry_out(live, job, since);
+            let how = self.carry_out(live, job);
             let (now, jitter) = (self.now(), random_share());
             let mut inbox = self.inbox();
             inbox.running = None;
@@ -460,8 +473,8 @@ impl Shared {
         }
     }
 
-    fn carry_out(&self, live: &Arc<Live>, job: Job<Id>, since: Moment) -> Ended {
-        let monitor = Watchful::of_job(self, job, since);
+    fn carry_out(&self, live: &Arc<Live>, job: Job<Id>) -> Ended {
+        let monitor = Watchful::of_job(self, job);
         match job {
             Job::Look => {
                 let paths: Vec<RelPath> = {
@@ -491,8 +504,9 @@ impl Shared {
     }
 
     fn look(&self, live: &Live, paths: &[RelPath], monitor: &Watchful<'_>) -> Ended {
-        let rules_changed = paths.iter().any(|path| path.as_bytes() == sync_core::ignore::FILE.as_bytes());
+        let rules = live.rules_text();
         let scanned = live.scan(paths, monitor);
+        let rules_changed = live.rules_text() != rules;
         let standing = live.standing();
         let mut inbox = self.inbox();
         match scanned {
@@ -500,6 +514,14 @@ impl Shared {
                 let listed = scanned.problems.iter().take(LISTED).map(shown).collect();
                 if paths.is_empty() || scanned.failed > 0 {
                     inbox.facts.problems.insert(Source::Look, (scanned.failed, listed));
+                }
+                if !paths.is_empty() && scanned.failed > 0 {
+                    // Nobody may tell of them again before everything is looked at.
+                    inbox
+                        .noticed
+                        .extend(scanned.problems.iter().map(|problem| problem.path.clone()).filter(|path| !path.is_root()));
+                    let at = self.now() + AGAIN;
+                    inbox.scheduler.ready_at(Some(at));
                 }
                 if scanned.changed + scanned.vanished > 0 {
                     inbox.facts.last_change = Some(now_ns());
@@ -518,9 +540,11 @@ impl Shared {
                 Ended::Stopped
             }
             Err(error) => {
-                // What was noticed is looked at with everything else.
-                let now = self.now();
-                inbox.scheduler.look_at_all(now);
+                if !paths.is_empty() {
+                    // What was noticed is looked at with everything else.
+                    let now = self.now();
+                    inbox.scheduler.look_at_all(now);
+                }
                 drop(inbox);
                 self.failed(Source::Look, &error);
                 Ended::Badly
@@ -529,13 +553,21 @@ impl Shared {
     }
 
     fn pull(&self, live: &Live, peer: Id, monitor: &Watchful<'_>) -> Ended {
-        let Some(member) = self.inbox().members.get(&peer).map(|joined| Arc::clone(&joined.member)) else { return Ended::Badly };
+        let found = self.inbox().members.get(&peer).map(|joined| (Arc::clone(&joined.member), joined.number));
+        let Some((member, number)) = found else { return Ended::Badly };
         if !member.may_be_pulled() {
             return Ended::Well;
         }
-        let Some(_permit) = self.permits.take(&self.stop) else { return Ended::Stopped };
         let seq = member.seq();
-        let pulled = live.pull(&member, monitor);
+        // What came through others is not asked for again.
+        let pulled = match live.covers(&member) {
+            Ok(true) => Ok(Brought { whole: true, ..Brought::default() }),
+            Ok(false) => {
+                let Some(_permit) = self.permits.take(&self.stop) else { return Ended::Stopped };
+                live.pull(&member, monitor)
+            }
+            Err(error) => Err(error),
+        };
         let conflicts = live.open_conflicts().ok();
         let standing = live.standing().ok();
         let mut inbox = self.inbox();
@@ -557,9 +589,17 @@ impl Shared {
                 }
             }
             Err(SyncError::Cancelled) => Ended::Stopped,
-            Err(_) => Ended::Badly,
+            Err(error) => {
+                // A guard, or a root that cannot be changed, waits for somebody who looks.
+                let here = !matches!(error, SyncError::Remote { .. } | SyncError::Source(_));
+                let listed = vec![PathProblem { place: PathText::new(b""), step: "pull".into(), error: words(error) }];
+                if here {
+                    inbox.facts.problems.insert(Source::Pull(peer), (1, listed));
+                }
+                Ended::Badly
+            }
         };
-        let report = inbox.members.get_mut(&peer).map(|joined| {
+        let report = inbox.members.get_mut(&peer).filter(|joined| joined.number == number).map(|joined| {
             if matches!(ended, Ended::Well) {
                 (joined.incorporated, joined.last_sync) = (seq, Some(now_ns()));
                 joined.lacking = Some(Behind { files: 0, bytes: 0, since: None, oldest: None });
@@ -584,7 +624,7 @@ impl Shared {
             self.inbox().reopen = true;
         }
         let level = if matches!(error, SyncError::Remote { .. } | SyncError::Source(_)) { Level::Warning } else { Level::Error };
-        self.say(source, level, &error.to_string());
+        self.say(source, level, &words(error));
     }
 
     /// One line, unless it was the last one of this source too.
@@ -656,9 +696,11 @@ impl Shared {
             let changes = match watch.wait(next.saturating_sub(now)) {
                 Ok(changes) => changes,
                 Err(error) => {
-                    self.say(Source::Watch, Level::Error, &format!("{error}; the folder is opened anew"));
-                    self.inbox().reopen = true;
-                    self.wake.notify_all();
+                    self.say(
+                        Source::Watch,
+                        Level::Error,
+                        &format!("{error}; changes are found by scans only, until the folder is opened anew"),
+                    );
                     return;
                 }
             };
@@ -677,15 +719,17 @@ impl Shared {
 
     /// Changes are quiet, and to be looked at.
     fn notice(&self, changes: Vec<Change>, now: Moment) {
+        for change in &changes {
+            if let Change::Everything { why } = change {
+                self.log(Level::Warning, &format!("everything is looked at: {why}"));
+            }
+        }
         let mut inbox = self.inbox();
         for change in changes {
             match change {
                 Change::Touched(path) | Change::Tree(path) if !path.is_root() => drop(inbox.noticed.insert(path)),
                 Change::Touched(_) | Change::Tree(_) => inbox.scheduler.look_at_all(now),
-                Change::Everything { why } => {
-                    (self.log)(Level::Warning, &format!("{}: everything is looked at: {why}", self.name));
-                    inbox.scheduler.look_at_all(now);
-                }
+                Change::Everything { .. } => inbox.scheduler.look_at_all(now),
                 Change::RootLost => inbox.reopen = true,
             }
         }
@@ -762,6 +806,14 @@ impl Joined {
         let path = self.member.quality();
         let (files, bytes) = self.lacking.as_ref().map_or((0, 0), |lacking| (lacking.files, lacking.bytes));
         LinkReport { sent: path.sent, lost: path.lost, incorporated: self.incorporated, files, bytes }
+    }
+}
+
+/// What an agent's user can do about it is not what the command's user can.
+fn words(error: &SyncError) -> String {
+    match error {
+        SyncError::Guard(_) => format!("{error} (with an agent: change max_delete of the folder in agent.toml and reload it)"),
+        other => other.to_string(),
     }
 }
 

@@ -14,7 +14,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use sync_core::io::home::KnownPeers;
 use sync_core::io::link::{CloseCode, Connection, LinkError, Listener, Network};
-use sync_core::io::sync::{Export, Host, HostOptions, Member, Served, SyncError};
+use sync_core::io::sync::{Export, Host, HostOptions, Kept, Member, Served, SyncError};
 use sync_core::peer::{Address, Id, Mode, Name};
 use sync_core::report::Monitor;
 
@@ -33,10 +33,24 @@ pub(crate) struct Peer {
 }
 
 /// What the threads of the mesh look things up in; replaced as a whole by a reload.
-#[derive(Default)]
 pub(crate) struct Directory {
-    pub(crate) peers: BTreeMap<Name, Peer>,
-    pub(crate) folders: BTreeMap<Name, Arc<Shared>>,
+    peers: BTreeMap<Name, Peer>,
+    folders: BTreeMap<Name, Arc<Shared>>,
+    /// For runs of others: one of them works in a folder at a time.
+    host: Host,
+}
+
+impl Directory {
+    pub(crate) fn new(peers: BTreeMap<Name, Peer>, folders: BTreeMap<Name, Arc<Shared>>) -> Directory {
+        let exports = folders.values().map(|shared| {
+            let kept = Arc::downgrade(shared);
+            let kept: Kept = Arc::new(move || kept.upgrade()?.live());
+            Export { name: shared.name.clone(), path: shared.path().to_path_buf(), live: Some(kept) }
+        });
+        // The roots are open already, and each with its own options.
+        let host = Host::new(exports.collect(), HostOptions { state_dir: None, keep_versions: None });
+        Directory { peers, folders, host }
+    }
 }
 
 /// All connections of the agent.
@@ -77,7 +91,7 @@ impl Mesh {
         Arc::new(Mesh {
             network,
             known,
-            directory: RwLock::default(),
+            directory: RwLock::new(Arc::new(Directory::new(BTreeMap::new(), BTreeMap::new()))),
             callers: Mutex::default(),
             wake: Condvar::new(),
             wakes: Mutex::default(),
@@ -114,13 +128,15 @@ impl Mesh {
         *self.directory.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&directory);
         let mut wanted = BTreeMap::new();
         for (folder, shared) in &directory.folders {
+            let mut modes = BTreeMap::new();
             for (peer, known) in &directory.peers {
-                match shared.mode(peer) {
-                    Some(_) if !known.addresses.is_empty() => drop(wanted.insert((folder.clone(), peer.clone()), known.clone())),
-                    Some(_) => {}
-                    None => shared.part(known.id),
+                let Some(mode) = shared.mode(peer) else { continue };
+                modes.insert(known.id, mode);
+                if !known.addresses.is_empty() {
+                    wanted.insert((folder.clone(), peer.clone()), known.clone());
                 }
             }
+            shared.keep(&modes);
         }
         let mut callers = lock(&self.callers);
         let gone: Vec<_> = callers.extract_if(.., |key, _| !wanted.contains_key(key)).map(|(_, caller)| caller).collect();
@@ -189,16 +205,12 @@ impl Mesh {
         let (book, _) = self.known.now();
         let named = directory.peers.iter().find(|(_, peer)| peer.id == id).map(|(name, _)| name.clone());
         let shown = named.clone().or_else(|| book.named(&id).cloned()).map_or_else(|| id.to_string(), |name| name.to_string());
-        let exports = directory.folders.iter().filter_map(|(name, shared)| {
-            let live = shared.live()?;
-            Some(Export { name: name.clone(), path: live.root().path().into(), live: Some(live) })
-        });
-        // The roots are open already, and each with its own options.
-        let host = Host::new(exports.collect(), HostOptions { state_dir: None, keep_versions: None });
+        // As it is at each moment: what is taken back ends what is under way.
         let grants = |folder: &Name| -> Option<Mode> {
+            let directory = self.directory();
             let shared = directory.folders.get(folder)?;
-            let here = named.as_ref().and_then(|name| shared.mode(name));
-            here.or_else(|| book.peers().values().find(|peer| peer.id == id)?.grants.get(folder).copied())
+            let here = directory.peers.iter().find(|(_, peer)| peer.id == id).and_then(|(name, _)| shared.mode(name));
+            here.or_else(|| self.known.now().0.peers().values().find(|peer| peer.id == id)?.grants.get(folder).copied())
         };
         let met: Mutex<Option<(Arc<Shared>, u64)>> = Mutex::new(None);
         let ear = |folder: &Name| {
@@ -209,7 +221,7 @@ impl Mesh {
             Some(ear)
         };
         let monitor = Visitor { mesh: self, shown: &shown };
-        match host.serve_or_join(connection, &grants, &ear, &monitor) {
+        match directory.host.serve_or_join(connection, &grants, &ear, &monitor) {
             Ok(Served::Joined(member)) => {
                 if let Some((shared, number)) = lock(&met).take()
                     && shared.joined(*member, Called::ByThem, number)

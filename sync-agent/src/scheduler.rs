@@ -4,6 +4,7 @@
 //! peer whose path is clearly worse than another's is not asked at once for what the better one will have in a moment. Whatever
 //! failed is tried again later and later, and never given up.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -24,8 +25,8 @@ pub(crate) const RETRY_MOST: Duration = Duration::from_secs(60);
 pub(crate) const TIDY: Duration = Duration::from_secs(60);
 /// How long a job may hold others up. Large transfers go on where they were stopped.
 pub(crate) const SLICE: Duration = Duration::from_secs(2);
-/// Whoever is stopped again and again gets more time, up to this.
-pub(crate) const SLICE_MOST: Duration = Duration::from_secs(64);
+/// Whoever is stopped again and again gets more time, up to this: one file whose hash takes long must come to its end.
+pub(crate) const SLICE_MOST: Duration = Duration::from_secs(4 * 3600);
 
 /// Something to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,6 +73,8 @@ pub(crate) struct Scheduler<P> {
     /// When something that was noticed is quiet enough to be looked at.
     ready: Option<Moment>,
     all: Again,
+    /// Was everything looked at since the root was opened? Before, nobody knows what pulls would meet here.
+    looked: bool,
     tidy: Moment,
     peers: BTreeMap<P, Peer>,
     preferred: Preferred<P>,
@@ -120,6 +123,7 @@ impl<P: Copy + Ord> Scheduler<P> {
             paused: false,
             ready: None,
             all: Again { at: now, failures: 0 },
+            looked: false,
             tidy: now + TIDY,
             peers: BTreeMap::new(),
             preferred: Preferred { peer: None, rival: None },
@@ -148,6 +152,12 @@ impl<P: Copy + Ord> Scheduler<P> {
     /// When the next noticed change is ready; `None`: there is none.
     pub(crate) fn ready_at(&mut self, at: Option<Moment>) {
         self.ready = at;
+    }
+
+    /// The root was opened, and may be another than before.
+    pub(crate) fn opened(&mut self, now: Moment) {
+        self.looked = false;
+        self.look_at_all(now);
     }
 
     /// Everything is to be looked at, now.
@@ -237,10 +247,22 @@ impl<P: Copy + Ord> Scheduler<P> {
         }
     }
 
-    /// When a peer is to be pulled from.
+    /// When a peer is to be pulled from. Nothing is pulled before the folder was looked at once.
     fn due(&self, peer: P, state: &Peer) -> Option<Moment> {
-        let news = state.news?;
+        let news = state.news.filter(|_| self.looked)?;
         Some((news + self.hold(peer, state)).max(state.again.at))
+    }
+
+    /// Whose turn it is first: who has waited for long before everybody else, and the longest first; of the others the one with
+    /// the best path.
+    fn before(now: Moment, a: (Moment, f64), b: (Moment, f64)) -> Ordering {
+        let long = |due: Moment| now.saturating_sub(due) > SLICE;
+        match (long(a.0), long(b.0)) {
+            (true, true) => a.0.cmp(&b.0),
+            (true, false) => Ordering::Less,
+            (false, true) => Ordering::Greater,
+            (false, false) => a.0.max(now).cmp(&b.0.max(now)).then(a.1.total_cmp(&b.1)),
+        }
     }
 
     /// What to do.
@@ -249,15 +271,11 @@ impl<P: Copy + Ord> Scheduler<P> {
         if self.paused {
             return Next::Never;
         }
-        // Nothing is pulled before the folder was looked at once.
         let pulls = self.peers.iter().filter_map(|(peer, state)| {
             let cost = state.cost.unwrap_or(f64::MAX);
             Some((self.due(*peer, state)?, cost, *peer))
         });
-        let first = pulls.min_by(|a, b| {
-            let waiting = |due: Moment| due.max(now);
-            waiting(a.0).cmp(&waiting(b.0)).then(a.1.total_cmp(&b.1))
-        });
+        let first = pulls.min_by(|a, b| Self::before(now, (a.0, a.1), (b.0, b.1)));
         let candidates = [
             self.ready.map(|at| (at, Job::Look)),
             Some((self.all.at, Job::LookAtAll)),
@@ -313,8 +331,13 @@ impl<P: Copy + Ord> Scheduler<P> {
             }
         };
         match job {
-            Job::LookAtAll if how == Ended::InPart => self.all = Again { at: now + self.every, failures: 0 },
-            Job::LookAtAll => self.all = again(self.all, now + self.every),
+            Job::LookAtAll => {
+                self.looked |= matches!(how, Ended::Well | Ended::InPart);
+                self.all = match how {
+                    Ended::InPart => Again { at: now + self.every, failures: 0 },
+                    _ => again(self.all, now + self.every),
+                };
+            }
             Job::Tidy => self.tidy = now + TIDY,
             Job::Look => {}
             Job::Pull(peer) => {
@@ -382,9 +405,12 @@ mod tests {
         scheduler.measured([(1, 10.0), (2, 11.0)], at(0.0));
         let mut now = at(1.0);
         for failures in 1..12 {
+            scheduler.heard(2, now);
             scheduler.begin(Job::Pull(1));
             scheduler.ended(Job::Pull(1), Ended::Badly, now, 0.0);
             assert_eq!(scheduler.next(now), Next::Now(Job::Pull(2)));
+            scheduler.begin(Job::Pull(2));
+            scheduler.ended(Job::Pull(2), Ended::Well, now, 0.0);
             now += wait_after(failures, 0.0);
             assert_eq!(scheduler.next(now), Next::Now(Job::Pull(1)));
         }
@@ -455,6 +481,30 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_pulled_before_everything_was_looked_at_once() {
+        let mut scheduler = Scheduler::new(at(0.0), HOUR);
+        scheduler.joined(1, at(0.0));
+        scheduler.ended(Job::LookAtAll, Ended::Badly, at(0.0), 0.0);
+        assert_eq!(scheduler.next(at(0.0)), Next::At(at(0.5)));
+        scheduler.ended(Job::LookAtAll, Ended::InPart, at(1.0), 0.0);
+        assert_eq!(scheduler.next(at(1.0)), Next::Now(Job::Pull(1)));
+        scheduler.opened(at(2.0));
+        assert_eq!(scheduler.next(at(2.0)), Next::Now(Job::LookAtAll));
+    }
+
+    #[test]
+    fn who_waits_while_another_is_stopped_again_and_again_has_its_turn() {
+        let mut scheduler = looked_at();
+        scheduler.joined(1, at(0.0));
+        scheduler.joined(2, at(0.0));
+        scheduler.measured([(1, 1.0), (2, 1.1)], at(0.0));
+        assert_eq!(scheduler.next(at(1.0)), Next::Now(Job::Pull(1)));
+        scheduler.begin(Job::Pull(1));
+        scheduler.ended(Job::Pull(1), Ended::Stopped, at(3.0), 0.0);
+        assert_eq!(scheduler.next(at(3.0)), Next::Now(Job::Pull(2)));
+    }
+
+    #[test]
     fn a_paused_folder_does_nothing_and_forgets_nothing() {
         let mut scheduler = looked_at();
         scheduler.joined(1, at(0.0));
@@ -466,6 +516,7 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Event {
+        Stop,
         Heard(u8),
         Left(u8),
         Joined(u8),
@@ -477,6 +528,7 @@ mod tests {
 
     fn events() -> impl Strategy<Value = Vec<Event>> {
         let event = prop_oneof![
+            Just(Event::Stop),
             (0u8..3).prop_map(Event::Heard),
             (0u8..3).prop_map(Event::Left),
             (0u8..3).prop_map(Event::Joined),
@@ -512,6 +564,12 @@ mod tests {
                         scheduler.joined(peer, now);
                     }
                     Event::Ready => scheduler.ready_at(Some(now)),
+                    Event::Stop => {
+                        if let Next::Now(job @ Job::Pull(_)) = scheduler.next(now) {
+                            scheduler.begin(job);
+                            scheduler.ended(job, Ended::Stopped, now, 0.5);
+                        }
+                    }
                     Event::Cost(peer, cost) => scheduler.measured([(peer, cost)], now),
                     Event::Wait(ms) => now += Duration::from_millis(ms),
                     Event::End(well) => {

@@ -16,21 +16,23 @@ const GLANCE: Duration = Duration::from_millis(200);
 /// Listens to one job of a folder.
 pub(crate) struct Watchful<'a> {
     folder: &'a Shared,
-    job: Option<(Job<Id>, Moment)>,
+    job: Option<Job<Id>>,
+    /// Since when it holds others up: not before content is brought, so that finding out what to bring always comes to its end.
+    since: Mutex<Option<Moment>>,
 }
 
 impl<'a> Watchful<'a> {
     pub(crate) fn of_root(folder: &'a Shared) -> Watchful<'a> {
-        Watchful { folder, job: None }
+        Watchful { folder, job: None, since: Mutex::default() }
     }
 
-    pub(crate) fn of_job(folder: &'a Shared, job: Job<Id>, since: Moment) -> Watchful<'a> {
-        Watchful { folder, job: Some((job, since)) }
+    pub(crate) fn of_job(folder: &'a Shared, job: Job<Id>) -> Watchful<'a> {
+        Watchful { folder, job: Some(job), since: Mutex::default() }
     }
 
     fn source(&self) -> Option<Id> {
         match self.job {
-            Some((Job::Pull(peer), _)) => Some(peer),
+            Some(Job::Pull(peer)) => Some(peer),
             _ => None,
         }
     }
@@ -39,6 +41,7 @@ impl<'a> Watchful<'a> {
 impl Monitor for Watchful<'_> {
     fn phase(&self, phase: Phase, files: Option<u64>, bytes: Option<u64>) {
         if let (Phase::Apply, Some(peer), Some(files), Some(bytes)) = (phase, self.source(), files, bytes) {
+            *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.folder.now());
             self.folder.lacks(peer, files, bytes);
         }
     }
@@ -59,7 +62,7 @@ impl Monitor for Watchful<'_> {
 
     fn cancelled(&self) -> bool {
         match self.job {
-            Some((job, since)) => self.folder.is_to_stop(job, since),
+            Some(job) => self.folder.is_to_stop(job, *self.since.lock().unwrap_or_else(PoisonError::into_inner)),
             None => self.folder.is_stopping(),
         }
     }

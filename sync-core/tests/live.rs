@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 use sync_core::io::link::local_pair;
 use sync_core::io::sync::{
-    Ear, Export, Heard, Host, HostOptions, Live, Member, Options, Place, Policy, Remote, Served, Sync, SyncError,
+    Ear, Export, Heard, Host, HostOptions, Kept, Live, Member, Options, Place, Policy, Remote, Served, Sync, SyncError,
 };
 use sync_core::path::RelPath;
 use sync_core::peer::{Mode, PublicKey};
@@ -67,12 +67,17 @@ fn ear() -> (Ear, Receiver<Heard>) {
     (ear, heard)
 }
 
+fn kept(live: &Arc<Live>) -> Kept {
+    let live = live.clone();
+    Arc::new(move || Some(live.clone()))
+}
+
 /// The first root joins the second; `modes` are what the other one may do at each.
 fn meet(a: &Arc<Live>, b: &Arc<Live>, modes: [Mode; 2], keys: [u8; 2]) -> Result<[End; 2], SyncError> {
     let [near, far] = local_pair(keys.map(|key| PublicKey::from_bytes([key; 32])), [7; 32]);
     let (ear_a, heard_a) = ear();
     let (ear_b, heard_b) = ear();
-    let export = Export { name: b.name().clone(), path: b.root().path().into(), live: Some(b.clone()) };
+    let export = Export { name: b.name().clone(), path: b.root().path().into(), live: Some(kept(b)) };
     let host = Host::new(vec![export], HostOptions { state_dir: None, keep_versions: None });
     thread::scope(|scope| {
         let served = scope.spawn(|| host.serve_or_join(far, &|_| Some(modes[1]), &|_| Some(ear_b.clone()), &Silent));
@@ -186,7 +191,7 @@ fn a_run_of_another_machine_shares_a_root_that_stays_open() -> Result<()> {
     lab.write("b/two", "2")?;
     let b = lab.open("b")?;
     let [near, far] = local_pair([1, 2].map(|key| PublicKey::from_bytes([key; 32])), [7; 32]);
-    let export = Export { name: b.name().clone(), path: b.root().path().into(), live: Some(b.clone()) };
+    let export = Export { name: b.name().clone(), path: b.root().path().into(), live: Some(kept(&b)) };
     let host = Host::new(vec![export], HostOptions { state_dir: None, keep_versions: None });
     thread::scope(|scope| -> Result<()> {
         let served = scope.spawn(|| host.serve(far, &|_| Some(Mode::TwoWay), &Silent));

@@ -58,8 +58,11 @@ pub struct Export {
     /// Its root.
     pub path: PathBuf,
     /// The root itself, where it stays open: others may join it, and runs share it.
-    pub live: Option<Arc<Live>>,
+    pub live: Option<Kept>,
 }
+
+/// Gives the root of a folder that stays open; `None` while it cannot be used.
+pub type Kept = Arc<dyn Fn() -> Option<Arc<Live>> + Send + Sync>;
 
 /// What is to hear of a machine that joins a folder; `None` where it may not.
 pub type Ears<'a> = dyn Fn(&Name) -> Option<Ear> + 'a;
@@ -136,6 +139,15 @@ struct Begun<'a> {
     sent_rules: String,
 }
 
+impl Export {
+    /// The root, if it stays open.
+    fn kept(&self) -> Result<Option<Arc<Live>>, SyncError> {
+        let Some(kept) = &self.live else { return Ok(None) };
+        let gone = || SyncError::Root(format!("the folder {} cannot be used there at present: its agent says why", self.name));
+        kept().map(Some).ok_or_else(gone)
+    }
+}
+
 impl Host {
     /// Serves these folders. Nothing is opened, made or locked before a run asks for it.
     #[must_use]
@@ -207,9 +219,9 @@ impl Host {
         let (path, seen) = resolve(export, &open.sub)?;
         let place = (export, open.sub.clone());
         // A part of a folder is a root of its own.
-        let live = export.live.as_ref().filter(|live| live.root().path() == path);
+        let live = export.kept()?.filter(|live| live.root().path() == path);
         let mut asked = self.asked(open, &peer, mode)?;
-        if let Some(live) = live {
+        if let Some(live) = &live {
             asked.options.keep_versions = live.keep_versions();
         }
         connection.limit(asked.options.transfer.limit);
@@ -221,8 +233,9 @@ impl Host {
             owns_root: introductions == 0,
             connection: Arc::downgrade(connection),
         };
-        let (begun, told) =
-            while_told(control, monitor, false, |monitor| self.begin((&path, seen, live), &place, &holder, &asked, monitor));
+        let (begun, told) = while_told(control, monitor, false, |monitor| {
+            self.begin((&path, seen, live.as_ref()), &place, &holder, &asked, monitor)
+        });
         let early = told.map_err(|error| SyncError::of_remote(&peer, error))?;
         let Begun { _turn, introduction, opened, rules, sent_rules } = or_taken_back(begun, &grant)?;
         let answer = wire::Opened {
@@ -282,9 +295,9 @@ impl Host {
             let text = format!("the folder {} does not stay open here: an agent can be joined, and a server cannot", export.name);
             SyncError::Refuse { code: Refusal::Folder, text }
         };
-        let live = export.live.as_ref().ok_or_else(closed)?;
+        let live = export.kept()?.ok_or_else(closed)?;
         let ear = ear(&export.name).ok_or_else(closed)?;
-        Member::accept(live, (connection.clone(), control), join, mode, ear, monitor)
+        Member::accept(&live, (connection.clone(), control), join, mode, ear, monitor)
             .map(|member| Served::Joined(Box::new(member)))
     }
 

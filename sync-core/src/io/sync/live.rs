@@ -146,6 +146,12 @@ impl Live {
         lock(&self.rules).clone()
     }
 
+    /// The rules that stand in the root, as they were read last.
+    #[must_use]
+    pub fn rules_text(&self) -> String {
+        lock(&self.rules).text().to_owned()
+    }
+
     /// Is a path left out, by the rules of the root or by the owner's?
     #[must_use]
     pub fn ignores(&self, path: &RelPath, dir: bool) -> bool {
@@ -352,6 +358,8 @@ pub struct Member {
     connection: Arc<Connection>,
     /// By what it is recognised should it come under another identity.
     location: Vec<u8>,
+    /// Nonce of the start there.
+    start: u64,
     told: Arc<Mutex<Ready>>,
     /// What is to be told of the way and the exchange, and what was told.
     reports: Arc<Mutex<Reports>>,
@@ -505,7 +513,35 @@ impl Member {
             }));
         }
         let location = introduction.location;
-        Ok(Member { peer, connection, location, told, reports, rules, sets_owner, mode, pulls, answers, over, live, threads })
+        let start = identity.nonce;
+        Ok(Member {
+            peer,
+            connection,
+            location,
+            start,
+            told,
+            reports,
+            rules,
+            sets_owner,
+            mode,
+            pulls,
+            answers,
+            over,
+            live,
+            threads,
+        })
+    }
+
+    /// Did it join this very root, opened once?
+    #[must_use]
+    pub fn is_of(&self, live: &Arc<Live>) -> bool {
+        Arc::ptr_eq(&self.live, live)
+    }
+
+    /// A number that the root there takes anew whenever it is opened.
+    #[must_use]
+    pub fn start(&self) -> u64 {
+        self.start
     }
 
     /// Whose it is.

@@ -21,7 +21,7 @@ pub use crate::wire::Report as LinkReport;
 pub use crate::wire::{Packing, Transfer};
 pub use grant::Grants;
 pub use guest::Remote;
-pub use host::{Ears, Export, Host, HostOptions, Served};
+pub use host::{Ears, Export, Host, HostOptions, Kept, Served};
 pub use live::{Brought, Ear, Heard, Live, Member, Standing, is_root_lost};
 pub use replica::{Keep, KeptVersion, OpenConflict, Replica};
 
