@@ -82,7 +82,7 @@ fn converse(lanes: &mut Lanes, first: Option<Message>, here: &Here<'_>, parked: 
             }
             (question, _) => question,
         };
-        let _asked = match here.gate.map(Gate::enter).transpose() {
+        let asked = match here.gate.map(Gate::enter).transpose() {
             Ok(asked) => asked,
             Err(why) => return channel.refuse(Refusal::NotGranted, why),
         };
@@ -104,6 +104,9 @@ fn converse(lanes: &mut Lanes, first: Option<Message>, here: &Here<'_>, parked: 
             Message::Widen(widen) if widen.lanes.len() + extra <= MAX_LANES => lanes.widen(parked.take(&widen.lanes)?),
             Message::FetchRequest(request) => content::answer(here.root, here.state, request, lanes)?,
             other => return Err(ChannelError::unexpected(other, "a question about rows or content")),
+        lanes.flush()?;
+        // The answer is complete: whoever thinks about the next question asks nothing.
+        drop(asked);
         }
         next = lanes.main().next_or_end()?;
     }
