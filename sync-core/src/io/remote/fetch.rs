@@ -307,7 +307,8 @@ impl RemoteFeed<'_> {
         self.drop_asked();
         let (mut files, mut bases, mut signatures) = (Vec::new(), Vec::new(), Vec::new());
         let (mut bytes, mut base_bytes, mut content) = (0, 0, 0u64);
-        for wanted in &self.wanted[first..] {
+        for number in first..self.wanted.len() {
+            let wanted = &self.wanted[number];
             bytes += wanted.path.as_bytes().len() + WANTED_BYTES + wanted.m.len() * EVENT_BYTES;
             let base = self.base(wanted);
             base_bytes += base.as_ref().map_or(0, Base::size);
@@ -325,6 +326,11 @@ impl RemoteFeed<'_> {
                 m: wanted.m.clone(),
                 offset: wanted.held,
                 base: base.as_ref().and_then(Base::announced),
+            let wanted = &mut self.wanted[number];
+            if base.is_some() {
+                // It is made anew, and what had come of it goes.
+                wanted.held = 0;
+            }
             });
             signatures.extend(signature.map(|signature| (bases.len() as u32, signature)));
             bases.push(base);
@@ -338,11 +344,13 @@ impl RemoteFeed<'_> {
         Ok(())
     }
 
-    /// What a file may be made of.
+    /// What a file may be made of. What has come of it already is worth less, as a rule: it may have come as a delta itself, and
+    /// behind it all would cross, the bytes that stand here too. Where no more is left than a signature takes, it goes on.
     fn base(&self, wanted: &Wanted) -> Option<Base> {
-        let useful = self.source.bases && wanted.size >= DELTA_MIN && wanted.held == 0;
+        let useful = self.source.bases && wanted.size >= DELTA_MIN;
         let path = wanted.base.as_ref().filter(|_| useful)?;
-        Base::open(self.here, path)
+        let left = wanted.size.saturating_sub(wanted.held);
+        Base::open(self.here, path).filter(|base| wanted.held == 0 || base.signature_bytes().is_some_and(|bytes| bytes < left))
     }
 
     fn take(&mut self, number: usize, target: &mut File) -> Result<Answer, ChannelError> {

@@ -89,7 +89,8 @@ impl Incoming {
     }
 
     /// By what the beginning of its content may be known: its hash, and what stands for it as long as nobody has read it, which may
-    /// have been so when the beginning came. Not for a new version of a file here: what is left of that costs less as a delta.
+    /// have been so when the beginning came. Not for a new version of a file here: what is left of that costs less as a delta, and a
+    /// beginning that is known by its hash is used only where there is no delta.
     fn known_by(&self) -> impl Iterator<Item = Hash> {
         let hash = if let Content::File { hash, .. } = self.object.content { hash } else { None };
         let unread = self.theirs.as_ref().filter(|_| !self.replaces_file()).map(|row| unread(&row.m, &self.from));
