@@ -7,7 +7,7 @@
 
 use crate::io::channel::{Channel, ChannelError};
 use crate::io::link::WAIT;
-use crate::wire::Message;
+use crate::wire::{Message, Refusal, Refused, cut};
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Instant;
@@ -33,6 +33,7 @@ impl Lanes {
     }
 
     /// The stream of the requests; the lanes end here.
+    #[cfg(test)]
     pub(super) fn into_main(self) -> Channel {
         let mut channels = self.channels;
         channels.swap_remove(0)
@@ -49,19 +50,27 @@ impl Lanes {
         &mut self.channels[0]
     }
 
-    fn next(&mut self) -> &mut Channel {
-        let turn = self.turn;
-        self.turn = (turn + 1) % self.channels.len();
-        &mut self.channels[turn]
-    }
-
     /// Sends the next message of an answer.
     pub(super) fn send(&mut self, message: &Message) -> Result<(), ChannelError> {
-        let alone = self.channels.len() == 1;
-        let channel = self.next();
+        let count = self.channels.len();
+        let channel = &mut self.channels[self.turn];
+        // What cannot be sent takes no turn: the other side waits on this stream.
         channel.send(message)?;
+        self.turn = (self.turn + 1) % count;
         // Nothing may wait behind on a stream that the other side is reading, while the next one has no room.
-        if alone { Ok(()) } else { channel.flush() }
+        if count == 1 { Ok(()) } else { channel.flush() }
+    }
+
+    /// Tells the other side, as the next message of the answer, that it ends here, and why.
+    pub(super) fn refuse(&mut self, code: Refusal, text: &str) -> Result<(), ChannelError> {
+        self.send(&Message::Refused(Refused { code, text: cut(text).to_owned() }))?;
+        self.flush()
+    }
+
+    /// Says on each of them that nothing more will be sent.
+    pub(super) fn finish(self) -> Result<(), ChannelError> {
+        let ended: Vec<Result<(), ChannelError>> = self.channels.into_iter().map(Channel::finish).collect();
+        ended.into_iter().collect()
     }
 
     /// Sends what waits to be sent.
@@ -71,7 +80,9 @@ impl Lanes {
 
     /// The next message of an answer.
     pub(super) fn receive(&mut self) -> Result<Message, ChannelError> {
-        self.next().receive()
+        let turn = self.turn;
+        self.turn = (turn + 1) % self.channels.len();
+        self.channels[turn].receive()
     }
 }
 
@@ -110,5 +121,46 @@ impl Parked {
             }
         }
         Ok(taken)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::link::{Connection, local_pair};
+    use crate::peer::PublicKey;
+    use crate::wire::Nothing;
+
+    fn ends() -> [Connection; 2] {
+        local_pair([1, 2].map(|key| PublicKey::from_bytes([key; 32])), [3; 32])
+    }
+
+    /// Both ends of a stream.
+    fn stream([near, far]: &[Connection; 2]) -> [Channel; 2] {
+        let mut opened = Channel::new(near.open(WAIT).unwrap());
+        // A stream is there for the other side once something was sent on it.
+        opened.send(&Message::Cancel(Nothing)).and_then(|()| opened.flush()).unwrap();
+        let mut accepted = Channel::new(far.accept(WAIT).unwrap());
+        assert!(matches!(accepted.receive(), Ok(Message::Cancel(_))));
+        [opened, accepted]
+    }
+
+    #[test]
+    fn a_refusal_in_the_midst_of_an_answer_is_the_next_message_of_it_and_ends_all_its_streams() {
+        for before in 0..4 {
+            let ends = ends();
+            let [[asking, answering], [lane_a, lane_b], [second_a, second_b]] = [(); 3].map(|()| stream(&ends));
+            let (mut asking, mut answering) = (Lanes::new(asking), Lanes::new(answering));
+            asking.widen(vec![lane_a, second_a]);
+            answering.widen(vec![lane_b, second_b]);
+            (0..before).for_each(|_| answering.send(&Message::Bye(Nothing)).unwrap());
+            answering.refuse(Refusal::Failed, "why").unwrap();
+            answering.finish().unwrap();
+            (0..before).for_each(|_| assert!(matches!(asking.receive(), Ok(Message::Bye(_)))));
+            assert!(matches!(asking.receive(), Ok(Message::Refused(Refused { text, .. })) if &*text == "why"));
+            for channel in &mut asking.channels {
+                assert!(matches!(channel.next_or_end(), Ok(None)));
+            }
+        }
     }
 }
