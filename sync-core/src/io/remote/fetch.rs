@@ -16,7 +16,7 @@ use crate::path::RelPath;
 use crate::wire::{self, DigestRequest, FetchRequest, Lane, Message, Packing, Widen};
 use std::fs::File;
 use std::io::Seek as _;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -53,8 +53,6 @@ pub struct RemoteSource {
     threads: rayon::ThreadPool,
     /// Streams on which nothing is under way, and how many lanes there are.
     idle: Mutex<Idle>,
-    /// Lanes opened so far.
-    lanes: AtomicU64,
     lost: Mutex<Lost>,
     stop: Arc<AtomicBool>,
 }
@@ -94,7 +92,6 @@ impl RemoteSource {
             bases: true,
             threads,
             idle: Mutex::default(),
-            lanes: AtomicU64::new(0),
             lost: Mutex::default(),
             stop: Arc::default(),
         })
@@ -176,7 +173,7 @@ impl RemoteSource {
             let mut numbers = Vec::new();
             let mut lane = || {
                 let mut lane = self.channel()?;
-                let number = self.lanes.fetch_add(1, Ordering::Relaxed);
+                let number = self.connection.number();
                 lane.send(&Message::Lane(Lane { number }))?;
                 lane.flush()?;
                 numbers.push(number);
@@ -318,6 +315,11 @@ impl RemoteFeed<'_> {
             }
             let signature = base.as_ref().and_then(Base::signature);
             let base = base.filter(|_| signature.is_some());
+            let wanted = &mut self.wanted[number];
+            if base.is_some() {
+                // It is made anew, and what had come of it goes.
+                wanted.held = 0;
+            }
             content = content.saturating_add(wanted.size - wanted.held.min(wanted.size));
             files.push(wire::Wanted {
                 path: wanted.path.clone(),
@@ -326,11 +328,6 @@ impl RemoteFeed<'_> {
                 m: wanted.m.clone(),
                 offset: wanted.held,
                 base: base.as_ref().and_then(Base::announced),
-            let wanted = &mut self.wanted[number];
-            if base.is_some() {
-                // It is made anew, and what had come of it goes.
-                wanted.held = 0;
-            }
             });
             signatures.extend(signature.map(|signature| (bases.len() as u32, signature)));
             bases.push(base);

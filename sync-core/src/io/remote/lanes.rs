@@ -7,8 +7,9 @@
 
 use crate::io::channel::{Channel, ChannelError};
 use crate::io::link::WAIT;
+use crate::io::mutex::lock;
 use crate::wire::{Message, Refusal, Refused, cut};
-use std::collections::BTreeMap;
+use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -86,30 +87,42 @@ impl Lanes {
     }
 }
 
-/// Lanes that were opened, and that no request has named yet. There are no more than the link allows streams.
+/// Lanes that wait to be named. The other side has seven of each of four requests at the most, and names them when they are opened.
+const PARKED: usize = 32;
+
+/// Lanes that were opened, and that no request has named yet. Of too many the oldest is given up.
 #[derive(Debug, Default)]
 pub struct Parked {
-    lanes: Mutex<BTreeMap<u64, Channel>>,
+    /// By their numbers, in the order in which they came.
+    lanes: Mutex<VecDeque<(u64, Channel)>>,
     came: Condvar,
 }
 
 impl Parked {
     /// Keeps a lane until it is named.
     pub(super) fn put(&self, number: u64, channel: Channel) -> Result<(), ChannelError> {
-        let before = self.lanes.lock().unwrap_or_else(PoisonError::into_inner).insert(number, channel);
+        let mut lanes = lock(&self.lanes);
+        if lanes.iter().any(|(used, _)| *used == number) {
+            return Err(ChannelError::Unexpected { found: "a lane of a number that is in use", expected: "another number" });
+        }
+        let oldest = if lanes.len() < PARKED { None } else { lanes.pop_front() };
+        lanes.push_back((number, channel));
+        drop(lanes);
         self.came.notify_all();
-        let twice = ChannelError::Unexpected { found: "a lane of a number that is in use", expected: "another number" };
-        before.map_or(Ok(()), |_| Err(twice))
+        // A request that names it finds that it never came.
+        drop(oldest);
+        Ok(())
     }
 
     /// Takes the lanes of these numbers. They were opened before they were named, and may yet come later.
     pub(super) fn take(&self, numbers: &[u64]) -> Result<Vec<Channel>, ChannelError> {
         let until = Instant::now() + WAIT;
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lanes = lock(&self.lanes);
         let mut taken = Vec::new();
         for number in numbers {
             loop {
-                if let Some(lane) = lanes.remove(number) {
+                let found = lanes.iter().position(|(parked, _)| parked == number);
+                if let Some((_, lane)) = found.and_then(|at| lanes.remove(at)) {
                     taken.push(lane);
                     break;
                 }
@@ -143,6 +156,26 @@ mod tests {
         let mut accepted = Channel::new(far.accept(WAIT).unwrap());
         assert!(matches!(accepted.receive(), Ok(Message::Cancel(_))));
         [opened, accepted]
+    }
+
+    #[test]
+    fn of_too_many_lanes_that_nobody_names_the_oldest_is_given_up() {
+        let (ends, parked) = (ends(), Parked::default());
+        let mut opened = Vec::new();
+        for number in 0..=PARKED as u64 {
+            let [lane, there] = stream(&ends);
+            opened.push(lane);
+            // Their order is not that of the numbers.
+            parked.put(1000 - number, there).unwrap();
+        }
+        assert!(matches!(opened[0].next_or_end(), Err(ChannelError::Io(_))));
+        let [_lane, there] = stream(&ends);
+        assert!(matches!(parked.put(998, there), Err(ChannelError::Unexpected { .. })));
+        let mut taken = parked.take(&[999, 998, 1000 - PARKED as u64]).unwrap();
+        for (there, at) in taken.iter_mut().zip([1, 2, PARKED]) {
+            there.send(&Message::Bye(Nothing)).and_then(|()| there.flush()).unwrap();
+            assert!(matches!(opened[at].receive(), Ok(Message::Bye(_))));
+        }
     }
 
     #[test]
