@@ -53,6 +53,8 @@ pub struct RemoteSource {
     threads: rayon::ThreadPool,
     /// Streams on which nothing is under way, and how many lanes there are.
     idle: Mutex<Idle>,
+    /// May answers go over several streams?
+    lanes: bool,
     lost: Mutex<Lost>,
     stop: Arc<AtomicBool>,
 }
@@ -92,6 +94,7 @@ impl RemoteSource {
             bases: true,
             threads,
             idle: Mutex::default(),
+            lanes: true,
             lost: Mutex::default(),
             stop: Arc::default(),
         })
@@ -113,6 +116,14 @@ impl RemoteSource {
     #[must_use]
     pub fn without_bases(self) -> RemoteSource {
         RemoteSource { bases: false, ..self }
+    }
+
+    /// The other side is behind a third machine that passes each stream on by itself: over both of its connections an answer is under
+    /// way on a single stream. A stream of several that is not read yet would use up what the others need, and they might wait for
+    /// each other.
+    #[must_use]
+    pub fn without_lanes(self) -> RemoteSource {
+        RemoteSource { lanes: false, ..self }
     }
 
     /// What crossed the connection so far.
@@ -147,7 +158,7 @@ impl RemoteSource {
     fn streams(&self, bytes: u64) -> Result<Lanes, ChannelError> {
         let widen = {
             let mut idle = lock(&self.idle);
-            let large = bytes >= WIDE_BYTES;
+            let large = self.lanes && bytes >= WIDE_BYTES;
             let found = if large {
                 idle.wide.pop().or_else(|| (idle.wides >= WIDES).then(|| idle.narrow.pop()).flatten())
             } else {
