@@ -209,8 +209,8 @@ impl Stage {
             path: dir.path().to_owned(),
             source: io::Error::other(error),
         })?;
-        // Permissions that are not replicated are still those a new object starts with.
         prune(&dir)?;
+        // Permissions that are not replicated are still those a new object starts with.
         let mask = AttrMask { perms: true, ..mask };
         Ok(Stage { dir, mask, run, next: AtomicU64::new(0), parts: Parts::default() })
     }
