@@ -71,6 +71,8 @@ pub struct Channel {
     wait: Duration,
     /// Ends every wait when it is set.
     stop: Option<Arc<AtomicBool>>,
+    /// Why nothing can be sent any more. What was on its way then may have gone in part, and never goes again.
+    broken: Option<(ErrorKind, String)>,
 }
 
 impl Channel {
@@ -88,7 +90,7 @@ impl Channel {
 
     fn with_limit(stream: Stream, limit: usize) -> Channel {
         let (frames, read) = (FrameReader::new(limit), vec![0; READ_BYTES].into());
-        Channel { stream, frames, out: Vec::new(), read, wait: WAIT, stop: None }
+        Channel { stream, frames, out: Vec::new(), read, wait: WAIT, stop: None, broken: None }
     }
 
     /// From now on messages may be as long as any.
@@ -120,15 +122,25 @@ impl Channel {
 
     /// Sends a message, soon: [`Channel::flush`] sends it now.
     pub fn send(&mut self, message: &Message) -> Result<(), ChannelError> {
+        if self.broken.is_some() {
+            return self.flush();
+        }
         put_frame(message, &mut self.out)?;
         if self.out.len() >= HELD_BYTES { self.flush() } else { Ok(()) }
     }
 
-    /// Sends what waits to be sent.
+    /// Sends what waits to be sent. Once that has failed, nothing is sent any more.
     pub fn flush(&mut self) -> Result<(), ChannelError> {
+        if let Some((kind, why)) = &self.broken {
+            return Err(io::Error::new(*kind, why.clone()).into());
+        }
         if !self.out.is_empty() {
-            self.stream.writer.write_all(&self.out)?;
+            let sent = self.stream.writer.write_all(&self.out);
             self.out.clear();
+            if let Err(error) = sent {
+                self.broken = Some((error.kind(), error.to_string()));
+                return Err(error.into());
+            }
         }
         Ok(())
     }
@@ -202,6 +214,7 @@ mod tests {
     use super::*;
     use crate::io::link::local_pair;
     use crate::peer::PublicKey;
+    use crate::wire::{Data, FileData, MAX_DATA, Nothing};
     use std::thread;
 
     #[test]
@@ -227,5 +240,32 @@ mod tests {
             assert!(polled.iter().all(|polled| matches!(polled, Ok(None))), "{polled:?}");
             assert!(matches!(&received, Err(ChannelError::Io(error)) if error.kind() == ErrorKind::TimedOut), "{received:?}");
         });
+    }
+
+    #[test]
+    fn what_went_in_part_never_goes_again() {
+        let [near, far] = local_pair([1, 2].map(|key| PublicKey::from_bytes([key; 32])), [7; 32]);
+        let mut sending = Channel::new(near.open(WAIT).unwrap());
+        sending.set_wait(Duration::from_millis(1));
+        let large = Message::FileData(FileData { data: Data::Plain(vec![7; MAX_DATA].into()) });
+        let mut sent = 0;
+        let failed = loop {
+            match sending.send(&large) {
+                Ok(()) => sent += 1,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(&failed, ChannelError::Io(error) if error.kind() == ErrorKind::TimedOut), "{failed:?}");
+        let mut receiving = Channel::new(far.accept(WAIT).unwrap());
+        for _ in 0..sent {
+            assert!(matches!(receiving.receive(), Ok(Message::FileData(_))));
+        }
+        // There is room now, and none of it is used.
+        let nothing = Message::Cancel(Nothing);
+        for failed in [sending.flush(), sending.send(&nothing), sending.next_or_end().map(|_| ()), sending.finish()] {
+            assert!(matches!(&failed, Err(ChannelError::Io(error)) if error.kind() == ErrorKind::TimedOut), "{failed:?}");
+        }
+        let received = receiving.receive();
+        assert!(matches!(&received, Err(ChannelError::Io(error)) if error.kind() == ErrorKind::ConnectionReset), "{received:?}");
     }
 }

@@ -92,7 +92,7 @@ pub struct Wanted {
     pub m: Vector,
     /// A file here that it may have much in common with: the one that it replaces.
     pub base: Option<RelPath>,
-    /// So many bytes of it stand in its target already, if they are right.
+    /// So many bytes of it stand in its target already, if they are right. They may be dropped for what can be made of the base.
     pub held: u64,
 }
 

@@ -8,10 +8,10 @@ use super::areas::{Area, Areas, STAGE, leaf};
 use super::swap::set_signature;
 use super::{ApplyError, Stop, late, versions};
 use crate::entry::{AttrMask, Attrs, Kind, Signature};
-use crate::io::fs::{Dir, FsError, Replace, Root, coarse_now_ns, ctime_granularity};
+use crate::io::fs::{Dir, FsError, Replace, Root, ctime_granularity};
 use crate::io::kill::kill_point;
 use crate::io::source::{kind_of, same_object};
-use crate::io::stage::{Owned, outdated, owner_of, remove_all};
+use crate::io::stage::{Owned, owner_of, remove_all};
 use crate::io::state::{Batch, Intent, NewVersion, State};
 use crate::path::{Name, RelPath};
 use crate::report::Problem;
@@ -464,15 +464,13 @@ impl Recovery<'_> {
     fn sweep(&self, state: &State) -> Result<(), ApplyError> {
         for area in self.areas.all() {
             let stage = area.stage.dir();
-            let (mut rubbish, mut parts) = (Vec::new(), Vec::new());
+            let mut rubbish = Vec::new();
             for name in stage.names()? {
-                match stage.stat(&name)?.filter(|now| is_ours(&name, now)) {
-                    Some(now) if owner_of(&name) == Owned::Part => parts.push((now.mtime_ns, name)),
-                    Some(_) => rubbish.push(name),
-                    None => {}
+                // Beginnings that are not kept went when the folder was opened.
+                if owner_of(&name) != Owned::Part && stage.stat(&name)?.is_some_and(|now| is_ours(&name, &now)) {
+                    rubbish.push(name);
                 }
             }
-            rubbish.append(&mut outdated(parts, coarse_now_ns()));
             for name in rubbish {
                 state.settle()?;
                 kill_point("recover-settled");

@@ -29,6 +29,7 @@ use gate::Gate;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Bytes under way on one stream, one way.
@@ -143,6 +144,8 @@ pub struct Connection {
     inner: Inner,
     /// What all its streams together may send.
     gate: Arc<Gate>,
+    /// Numbers given at this end so far.
+    numbers: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -153,7 +156,7 @@ enum Inner {
 
 impl Connection {
     fn new(inner: Inner) -> Connection {
-        Connection { inner, gate: Arc::default() }
+        Connection { inner, gate: Arc::default(), numbers: AtomicU64::new(0) }
     }
 
     /// The key with which the other side proved who it is.
@@ -198,6 +201,11 @@ impl Connection {
     fn gated(&self, mut stream: Stream) -> Stream {
         stream.writer.gate = self.gate.clone();
         stream
+    }
+
+    /// A number that nothing else at this end of the connection has.
+    pub fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
     /// From now on, all streams together take no more than so many bytes a second from this side; `None`: as many as there are.

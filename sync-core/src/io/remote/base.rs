@@ -46,6 +46,11 @@ impl Base {
         Some(Shape::of(self.size)?.announced())
     }
 
+    /// How much of a request its signature takes.
+    pub(super) fn signature_bytes(&self) -> Option<u64> {
+        Some(Shape::of(self.size)?.signature_bytes())
+    }
+
     /// Its signature, unless it cannot be read.
     pub(super) fn signature(&self) -> Option<Vec<u8>> {
         Signature::of(&self.file, self.size).ok().map(|signature| signature.to_bytes())
@@ -172,6 +177,10 @@ pub(super) fn receive_delta(
     base: &Base,
     target: &mut File,
 ) -> Result<Patched, ChannelError> {
+    // What had come of it is no part of what comes now.
+    if let Err(error) = target.set_len(0).and_then(|()| target.rewind()) {
+        return Ok(Patched::Unwritten(error));
+    }
     let mut ops = OpReader::default();
     let mut patch = Patch::new(base, base.size, wanted.size, Sparse(&*target));
     loop {

@@ -16,7 +16,7 @@ use crate::path::RelPath;
 use crate::wire::{self, DigestRequest, FetchRequest, Lane, Message, Packing, Widen};
 use std::fs::File;
 use std::io::Seek as _;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -53,8 +53,8 @@ pub struct RemoteSource {
     threads: rayon::ThreadPool,
     /// Streams on which nothing is under way, and how many lanes there are.
     idle: Mutex<Idle>,
-    /// Lanes opened so far.
-    lanes: AtomicU64,
+    /// May answers go over several streams?
+    lanes: bool,
     lost: Mutex<Lost>,
     stop: Arc<AtomicBool>,
 }
@@ -94,7 +94,7 @@ impl RemoteSource {
             bases: true,
             threads,
             idle: Mutex::default(),
-            lanes: AtomicU64::new(0),
+            lanes: true,
             lost: Mutex::default(),
             stop: Arc::default(),
         })
@@ -116,6 +116,14 @@ impl RemoteSource {
     #[must_use]
     pub fn without_bases(self) -> RemoteSource {
         RemoteSource { bases: false, ..self }
+    }
+
+    /// The other side is behind a third machine that passes each stream on by itself: over both of its connections an answer is under
+    /// way on a single stream. A stream of several that is not read yet would use up what the others need, and they might wait for
+    /// each other.
+    #[must_use]
+    pub fn without_lanes(self) -> RemoteSource {
+        RemoteSource { lanes: false, ..self }
     }
 
     /// What crossed the connection so far.
@@ -150,7 +158,7 @@ impl RemoteSource {
     fn streams(&self, bytes: u64) -> Result<Lanes, ChannelError> {
         let widen = {
             let mut idle = lock(&self.idle);
-            let large = bytes >= WIDE_BYTES;
+            let large = self.lanes && bytes >= WIDE_BYTES;
             let found = if large {
                 idle.wide.pop().or_else(|| (idle.wides >= WIDES).then(|| idle.narrow.pop()).flatten())
             } else {
@@ -176,7 +184,7 @@ impl RemoteSource {
             let mut numbers = Vec::new();
             let mut lane = || {
                 let mut lane = self.channel()?;
-                let number = self.lanes.fetch_add(1, Ordering::Relaxed);
+                let number = self.connection.number();
                 lane.send(&Message::Lane(Lane { number }))?;
                 lane.flush()?;
                 numbers.push(number);
@@ -307,7 +315,8 @@ impl RemoteFeed<'_> {
         self.drop_asked();
         let (mut files, mut bases, mut signatures) = (Vec::new(), Vec::new(), Vec::new());
         let (mut bytes, mut base_bytes, mut content) = (0, 0, 0u64);
-        for wanted in &self.wanted[first..] {
+        for number in first..self.wanted.len() {
+            let wanted = &self.wanted[number];
             bytes += wanted.path.as_bytes().len() + WANTED_BYTES + wanted.m.len() * EVENT_BYTES;
             let base = self.base(wanted);
             base_bytes += base.as_ref().map_or(0, Base::size);
@@ -317,6 +326,11 @@ impl RemoteFeed<'_> {
             }
             let signature = base.as_ref().and_then(Base::signature);
             let base = base.filter(|_| signature.is_some());
+            let wanted = &mut self.wanted[number];
+            if base.is_some() {
+                // It is made anew, and what had come of it goes.
+                wanted.held = 0;
+            }
             content = content.saturating_add(wanted.size - wanted.held.min(wanted.size));
             files.push(wire::Wanted {
                 path: wanted.path.clone(),
@@ -338,11 +352,13 @@ impl RemoteFeed<'_> {
         Ok(())
     }
 
-    /// What a file may be made of.
+    /// What a file may be made of. What has come of it already is worth less, as a rule: it may have come as a delta itself, and
+    /// behind it all would cross, the bytes that stand here too. Where no more is left than a signature takes, it goes on.
     fn base(&self, wanted: &Wanted) -> Option<Base> {
-        let useful = self.source.bases && wanted.size >= DELTA_MIN && wanted.held == 0;
+        let useful = self.source.bases && wanted.size >= DELTA_MIN;
         let path = wanted.base.as_ref().filter(|_| useful)?;
-        Base::open(self.here, path)
+        let left = wanted.size.saturating_sub(wanted.held);
+        Base::open(self.here, path).filter(|base| wanted.held == 0 || base.signature_bytes().is_some_and(|bytes| bytes < left))
     }
 
     fn take(&mut self, number: usize, target: &mut File) -> Result<Answer, ChannelError> {

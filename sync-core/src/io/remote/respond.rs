@@ -49,16 +49,15 @@ pub fn respond(stream: Stream, here: &Here<'_>, parked: &Parked) -> Result<(), C
     };
     let mut lanes = Lanes::new(channel);
     let answered = first.and_then(|first| converse(&mut lanes, first, here, parked));
-    let mut channel = lanes.into_main();
     if let Err(error) = &answered {
         let code = match error {
             ChannelError::Wire(_) | ChannelError::Unexpected { .. } => Refusal::Request,
             _ => Refusal::Failed,
         };
-        // Where the connection failed this fails as well, and is known already.
-        let _ = channel.refuse(code, error.to_string());
+        // In the midst of an answer it is the next message of it. Where the connection failed this fails as well, and is known already.
+        let _ = lanes.refuse(code, &error.to_string());
     }
-    let finished = channel.finish();
+    let finished = lanes.finish();
     answered.and(finished)
 }
 
@@ -82,7 +81,7 @@ fn converse(lanes: &mut Lanes, first: Option<Message>, here: &Here<'_>, parked: 
             }
             (question, _) => question,
         };
-        let _asked = match here.gate.map(Gate::enter).transpose() {
+        let asked = match here.gate.map(Gate::enter).transpose() {
             Ok(asked) => asked,
             Err(why) => return channel.refuse(Refusal::NotGranted, why),
         };
@@ -105,6 +104,9 @@ fn converse(lanes: &mut Lanes, first: Option<Message>, here: &Here<'_>, parked: 
             Message::FetchRequest(request) => content::answer(here.root, here.state, request, lanes)?,
             other => return Err(ChannelError::unexpected(other, "a question about rows or content")),
         }
+        lanes.flush()?;
+        // The answer is complete: whoever thinks about the next question asks nothing.
+        drop(asked);
         next = lanes.main().next_or_end()?;
     }
     Ok(())

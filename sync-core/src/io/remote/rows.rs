@@ -44,6 +44,8 @@ pub struct RemoteThere {
     /// May the other side hear of files here, by their signatures?
     bases: bool,
     packing: Packing,
+    /// May content come over several streams at a time?
+    lanes: bool,
 }
 
 impl RemoteThere {
@@ -62,6 +64,7 @@ impl RemoteThere {
             source: OnceLock::new(),
             bases: true,
             packing: Packing::Auto,
+            lanes: true,
         }
     }
 
@@ -77,6 +80,13 @@ impl RemoteThere {
     #[must_use]
     pub fn without_bases(mut self) -> RemoteThere {
         self.bases = false;
+        self
+    }
+
+    /// It is behind a third machine that passes streams on.
+    #[must_use]
+    pub fn without_lanes(mut self) -> RemoteThere {
+        self.lanes = false;
         self
     }
 
@@ -175,6 +185,7 @@ impl There for RemoteThere {
         let made = RemoteSource::new(self.connection.clone()).map_err(ChannelError::from)?;
         let made = made.with_packing(self.packing);
         let made = if self.bases { made } else { made.without_bases() };
+        let made = if self.lanes { made } else { made.without_lanes() };
         Ok(Box::new(self.source.get_or_init(|| made)))
     }
 }

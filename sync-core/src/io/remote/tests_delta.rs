@@ -13,6 +13,7 @@ use crate::wire::{
     SignaturePart, put_op,
 };
 use std::fs;
+use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::thread;
 use std::time::Duration;
@@ -242,5 +243,53 @@ fn a_signature_against_the_rules_ends_the_conversation() {
         asking.flush().unwrap();
         let answered = super::content::answer(&there.root, &there.state, request, &mut Lanes::new(answering));
         assert!(matches!(answered, Err(ChannelError::Unexpected { .. })), "{answered:?}");
+    }
+}
+
+/// Brings `f` to a root that has another version of it, and of which so much has come already; returns the bytes that crossed, each
+/// way.
+fn crossed_behind(old: &[u8], new: &[u8], held: &[u8], bases: bool) -> [u64; 2] {
+    let (here, there) = (World::new(&[("f", old)]), World::new(&[("f", new)]));
+    let (near, far) = ends();
+    thread::scope(|scope| {
+        scope.spawn(|| respond(&there, &far));
+        let source = RemoteSource::new(near.clone()).unwrap().with_packing(Packing::Off);
+        let source = if bases { source } else { source.without_bases() };
+        let mut target = tempfile::tempfile().unwrap();
+        target.write_all(held).unwrap();
+        target.rewind().unwrap();
+        let wanted = Wanted { held: held.len() as u64, ..based(&there, "f") };
+        assert_eq!(source.feed(&here.root, vec![wanted]).fetch(0, &mut target).unwrap(), fetched(new));
+        target.rewind().unwrap();
+        let mut bytes = Vec::new();
+        target.read_to_end(&mut bytes).unwrap();
+        assert!(bytes == new);
+        source.settle().unwrap();
+        let traffic = near.traffic();
+        near.close(CloseCode::Done);
+        [traffic.sent, traffic.received]
+    })
+}
+
+#[test]
+fn a_delta_that_was_interrupted_comes_as_a_delta_again() {
+    let old = noise(1, 6 << 20);
+    let mut new = old.clone();
+    new[5 << 20..(5 << 20) + 100].fill(7);
+    let signature = Shape::of(6 << 20).unwrap().signature_bytes();
+    // Be what had come right or wrong, short or long.
+    for held in [&new[..100], &new[..5 << 20], &noise(2, 3 << 20)] {
+        let [sent, received] = crossed_behind(&old, &new, held, true);
+        assert!(sent > signature && sent < signature + 500 && received < 20_000, "{sent} {received}");
+    }
+    // Where no more is left than the signature takes, the rest comes as it is.
+    for held in [&new[..], &new[..new.len() - signature as usize]] {
+        let [sent, received] = crossed_behind(&old, &new, held, true);
+        assert!(sent < 500 && received < signature + 5000, "{sent} {received}");
+    }
+    // Nor does anything else where no delta can be.
+    for (old, bases) in [(&old[..], false), (b"short", true)] {
+        let [sent, received] = crossed_behind(old, &new, &new[..5 << 20], bases);
+        assert!(sent < 500 && received < (1 << 20) + 5000, "{sent} {received}");
     }
 }

@@ -158,3 +158,20 @@ fn what_fails_for_another_reason_leaves_nothing() {
     });
     assert_eq!(staged(&here), []);
 }
+
+#[test]
+fn through_a_third_machine_content_comes_over_the_stream_of_its_request_alone() {
+    let large = noise(1, SIZE);
+    let world = &World::new(&[("f", &large)]);
+    let (near, far) = ends();
+    thread::scope(|scope| {
+        let source = RemoteSource::new(near.clone()).unwrap().without_lanes();
+        let mut feed = source.feed(&world.root, vec![world.wanted("f")]);
+        // It was asked for already, and nothing else came before.
+        let mut asked = Lanes::new(Channel::new(far.accept(LONG).unwrap()));
+        let Message::FetchRequest(request) = asked.main().receive().unwrap() else { panic!("no request") };
+        scope.spawn(move || super::content::answer(&world.root, &world.state, request, &mut asked).unwrap());
+        assert_eq!(take(&mut *feed, 0).0.unwrap(), fetched(&large));
+        near.close(CloseCode::Done);
+    });
+}

@@ -120,9 +120,10 @@ impl Bringing<'_> {
             if let (true, Content::File { size, hash }) = (is_asked_for(incoming), &incoming.object.content) {
                 // Only directories come without a row.
                 let m = incoming.theirs.as_ref().map(|row| row.m.clone()).unwrap_or_default();
-                let base = incoming.base();
                 let part = self.stage.begun(incoming, *size).and_then(|known_by| self.part(&known_by, *size));
                 let held = part.as_ref().map_or(0, |part| part.held);
+                // Had a file that only looks alike helped, it would not have been half-way.
+                let base = incoming.base().filter(|_| held == 0 || incoming.replaces_file());
                 parts.extend(part.map(|part| (wanted.len(), part)));
                 wanted.push(Wanted { path: incoming.from.clone(), size: *size, hash: *hash, m, base, held });
             }

@@ -9,8 +9,6 @@
 mod bring;
 mod parts;
 
-pub(crate) use parts::outdated;
-
 use crate::entry::{AttrMask, Attrs, Content, Hash, Kind, Object, Signature};
 use crate::io::fs::{Dir, FsError, Replace, Root};
 use crate::io::kill::kill_point;
@@ -19,7 +17,7 @@ use crate::knowledge::Row;
 use crate::path::RelPath;
 use crate::plan::{Displaced, Item, Stamp};
 use bring::{Asked, Bringing};
-use parts::{PART_MIN, Parts, is_part, unread};
+use parts::{PART_MIN, Parts, is_part, prune, unread};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -91,7 +89,8 @@ impl Incoming {
     }
 
     /// By what the beginning of its content may be known: its hash, and what stands for it as long as nobody has read it, which may
-    /// have been so when the beginning came. Not for a new version of a file here: what is left of that costs less as a delta.
+    /// have been so when the beginning came. Not for a new version of a file here: what is left of that costs less as a delta, and a
+    /// beginning that is known by its hash is used only where there is no delta.
     fn known_by(&self) -> impl Iterator<Item = Hash> {
         let hash = if let Content::File { hash, .. } = self.object.content { hash } else { None };
         let unread = self.theirs.as_ref().filter(|_| !self.replaces_file()).map(|row| unread(&row.m, &self.from));
@@ -203,13 +202,14 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// A staging folder for this run.
+    /// A staging folder for this run. Old beginnings go: a root may stay open for months, and no recovery comes upon them.
     pub(crate) fn open(dir: Dir, mask: AttrMask) -> Result<Stage, FsError> {
         let run = getrandom::u64().map_err(|error| FsError {
             action: "draw a random name for",
             path: dir.path().to_owned(),
             source: io::Error::other(error),
         })?;
+        prune(&dir)?;
         // Permissions that are not replicated are still those a new object starts with.
         let mask = AttrMask { perms: true, ..mask };
         Ok(Stage { dir, mask, run, next: AtomicU64::new(0), parts: Parts::default() })

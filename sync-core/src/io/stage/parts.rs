@@ -4,8 +4,9 @@
 //!
 //! The bytes are not trusted: the hash of the whole decides in the end, and a beginning that was wrong is thrown away.
 
+use super::remove_all;
 use crate::entry::Hash;
-use crate::io::fs::{Dir, FsError};
+use crate::io::fs::{Dir, FsError, coarse_now_ns};
 use crate::io::mutex::lock;
 use crate::knowledge::Vector;
 use crate::path::RelPath;
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 /// Smaller files begin anew.
 pub(crate) const PART_MIN: u64 = 4 << 20;
-/// Beginnings that are kept when a root is opened, the newest.
+/// Beginnings that are kept when a pull begins, the newest.
 pub(crate) const PARTS: usize = 16;
 /// Older ones go.
 pub(crate) const PART_AGE: Duration = Duration::from_secs(7 * 86_400);
@@ -108,8 +109,28 @@ pub(crate) fn is_part(name: &[u8]) -> bool {
     is_hex(hash) && is_hex(size) && (1..=16).contains(&size.len())
 }
 
+/// Throws away what is not kept any longer, before any of it is in use. What may not be removed stays.
+pub(crate) fn prune(stage: &Dir) -> Result<(), FsError> {
+    let mut parts = Vec::new();
+    for name in stage.names()? {
+        if is_part(&name)
+            && let Some(seen) = stage.stat(&name)?
+        {
+            parts.push((seen.mtime_ns, name));
+        }
+    }
+    for name in outdated(parts, coarse_now_ns()) {
+        if let Err(error) = remove_all(stage, &name)
+            && !error.is_refusal()
+        {
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
 /// Which of these beginnings, each with the time of its last change, are not kept any longer.
-pub(crate) fn outdated<T>(mut parts: Vec<(i64, T)>, now_ns: i64) -> Vec<T> {
+fn outdated<T>(mut parts: Vec<(i64, T)>, now_ns: i64) -> Vec<T> {
     parts.sort_by_key(|(changed_ns, _)| std::cmp::Reverse(*changed_ns));
     let oldest_ns = now_ns.saturating_sub_unsigned(PART_AGE.as_nanos() as u64);
     let kept = parts.iter().take(PARTS).take_while(|(changed_ns, _)| *changed_ns >= oldest_ns).count();
@@ -172,5 +193,32 @@ mod tests {
         dir.unlink(&part.name).unwrap();
         dir.create_symlink(&part.name, b"elsewhere").unwrap();
         assert!(parts.take(&dir, &hash, 10).is_err() && parts.take(&dir, &hash, 10).is_err());
+    }
+
+    #[test]
+    fn whoever_opens_the_folder_throws_old_beginnings_away_and_nothing_else() {
+        use crate::entry::AttrMask;
+        use std::time::SystemTime;
+        let folder = tempfile::tempdir().unwrap();
+        let dir = || crate::io::fs::Root::open(folder.path()).unwrap().dir(&RelPath::root()).unwrap();
+        let open = || super::super::Stage::open(dir(), AttrMask { perms: true, owner: false, times: true }).unwrap();
+        let put = |name: &[u8], age: Duration| {
+            let file = dir().open_or_create_file(name).unwrap();
+            file.set_modified(SystemTime::now() - age).unwrap();
+        };
+        let name = |number: u8| name_of(&Hash([number; 32]), 5 << 20);
+        let hour = Duration::from_secs(3600);
+        let all = || dir().names().unwrap().into_iter().map(Vec::from).collect::<BTreeSet<Vec<u8>>>();
+        put(&name(1), PART_AGE + hour);
+        put(&name(2), PART_AGE - hour);
+        put(b"somebody's", PART_AGE + hour);
+        put(b"new-1-1", PART_AGE + hour);
+        open();
+        assert_eq!(all(), BTreeSet::from([name(2), b"somebody's".to_vec(), b"new-1-1".to_vec()]));
+        // Of many the newest stay.
+        (3..30).for_each(|number| put(&name(number), hour * u32::from(number)));
+        open();
+        let kept = all().into_iter().filter(|name| is_part(name)).collect::<BTreeSet<_>>();
+        assert_eq!(kept, (3..).take(PARTS).map(name).collect());
     }
 }

@@ -23,7 +23,7 @@ use crate::wire::{
     self, Apply, Hello, Introduce, Introduction, Message, Nothing, Notice, Open, Progress, Ready, Refusal, Survey, Versions,
 };
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -562,10 +562,17 @@ impl Alive {
                     continue;
                 }
                 last = Instant::now();
-                // Whoever holds the channel is heard of by what it says.
-                if working.load(Ordering::Acquire)
-                    && let Ok(mut control) = control.try_lock()
-                {
+                if !working.load(Ordering::Acquire) {
+                    continue;
+                }
+                let free = match control.try_lock() {
+                    // Whoever holds the channel is heard of by what it says.
+                    Err(TryLockError::WouldBlock) => None,
+                    // As everywhere else: a panic of whoever held it before closes no lock.
+                    Err(TryLockError::Poisoned(panicked)) => Some(panicked.into_inner()),
+                    Ok(control) => Some(control),
+                };
+                if let Some(mut control) = free {
                     let phase = wire::Phase::Apply;
                     let progress = Progress { phase, files: 0, files_total: None, bytes: 0, bytes_total: None };
                     // Whoever asks next finds out that it cannot be said.
@@ -738,5 +745,19 @@ mod tests {
             next = asked.receive().unwrap();
         }
         assert!(matches!(next, Message::Bye(_)));
+    }
+
+    #[test]
+    fn a_panic_under_the_lock_of_a_channel_does_not_silence_it() {
+        let (_ends, [asking, mut asked]) = ends();
+        let control = Arc::new(Mutex::new(asking));
+        let held = control.clone();
+        let panicked = thread::spawn(move || {
+            let _held = lock(&held);
+            panic!("a defect of this test's making");
+        });
+        assert!(panicked.join().is_err() && control.is_poisoned());
+        let _alive = Alive::begin(control, Arc::new(AtomicBool::new(true)), Duration::from_millis(1));
+        assert!(matches!(asked.receive().unwrap(), Message::Progress(_)));
     }
 }

@@ -266,6 +266,7 @@ impl Host {
                 asked: &asked,
                 grant: &grant,
                 gate: &gate,
+                relayed: introductions > 0,
                 rules,
                 unavailable,
                 end,
@@ -641,6 +642,9 @@ struct Serving<'a> {
     asked: &'a Asked,
     grant: &'a Grant<'a>,
     gate: &'a Gate<'a>,
+    /// The other root is on a third machine, and the asker passes all that is said between the two on: only then it asks for
+    /// introductions.
+    relayed: bool,
     rules: [Rules; 2],
     unavailable: [Vec<RelPath>; 2],
     end: LocalEnd,
@@ -755,6 +759,7 @@ impl Serving<'_> {
                 }
                 let there = RemoteThere::new(self.connection.clone(), facts, ready.seq);
                 let there = there.with_transfer(&self.asked.options.transfer);
+                let there = if self.relayed { there.without_lanes() } else { there };
                 self.there = Some(Arc::new(if self.may_hear() { there } else { there.without_bases() }));
             }
         }

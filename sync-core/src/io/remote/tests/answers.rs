@@ -13,6 +13,7 @@ use crate::wire::Refusal;
 use std::collections::BTreeSet;
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 #[derive(Default)]
 struct Told {
@@ -185,4 +186,26 @@ fn who_may_not_read_is_told_nothing() {
             }
         });
     }
+}
+
+#[test]
+fn who_has_its_answer_and_asks_nothing_more_has_no_question_under_way() {
+    let home = tempfile::tempdir().unwrap();
+    let site = Site::open(home.path());
+    site.add(["a"]);
+    let allowed = || Ok(());
+    let gate = Gate::new(&allowed);
+    let here = Here { gate: Some(&gate), ..site.here() };
+    serving(&here, &Ended::default(), |near| {
+        let there = RemoteThere::new(near.clone(), here.facts().unwrap(), 0);
+        for _ in 0..2 {
+            there.digest(&RelPath::root()).unwrap();
+            let answered = Instant::now();
+            // The stream stays open, and waits. The answer may be here a moment before its question has ended.
+            while gate.idle().is_zero() {
+                assert!(answered.elapsed() < PATIENCE);
+                thread::yield_now();
+            }
+        }
+    });
 }
