@@ -214,7 +214,10 @@ impl Live {
         let facts = member.facts_of(&told);
         let there = RemoteThere::new(member.connection.clone(), facts.clone(), told.seq);
         let there = if member.answers { there } else { there.without_bases() };
-        self.opened.follow(&facts)?;
+        {
+            let _work = self.opened.work();
+            self.opened.follow(&facts)?;
+        }
         let rules = [member.rules.clone(), self.rules()];
         let mut unavailable = lock(&self.unavailable).clone();
         unavailable.extend(told.unavailable);
@@ -260,7 +263,7 @@ impl Live {
                 break;
             }
         }
-        roots::note_seen(&self.opened, there)
+        Ok(())
     }
 
     /// Does this root know all that a member had when it told last? One question, and nothing is recorded.
