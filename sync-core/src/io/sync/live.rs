@@ -344,7 +344,6 @@ impl Live {
 
     /// May the two work together, by what the other side knows of this one?
     pub(super) fn meet(&self, there: &Introduction, monitor: &dyn Monitor) -> Result<(), SyncError> {
-        let _work = self.opened.work();
         roots::meet(&self.opened, there, monitor)
     }
 }
