@@ -180,6 +180,39 @@ fn who_may_only_read_is_told_but_not_pulled_and_nothing_is_deleted_by_whom_may_n
 }
 
 #[test]
+fn deletions_that_come_one_by_one_are_stopped_like_those_that_come_at_once() -> Result<()> {
+    let lab = Lab::new(&["a", "b"])?;
+    let names: Vec<String> = (0..100).map(|number| format!("file {number}")).collect();
+    names.iter().try_for_each(|name| lab.write(&format!("a/{name}"), name))?;
+    let (a, b) = (lab.open("a")?, lab.open("b")?);
+    let [_ab, ba] = meet(&a, &b, [Mode::TwoWay; 2], [1, 2])?;
+    ba.hears_of(&a)?;
+    b.pull(&ba.member, &Silent)?;
+    let delete = |name: &String| -> Result<_> {
+        fs::remove_file(lab.root("a").join(name))?;
+        a.scan(&[RelPath::parse(name.as_bytes())?], &Silent)?;
+        ba.hears_of(&a)?;
+        Ok(b.pull(&ba.member, &Silent))
+    };
+    for name in &names[..50] {
+        assert_eq!(delete(name)??.totals.deleted, 1);
+    }
+    for name in &names[50..60] {
+        let error = delete(name)?.err().context("more than half went")?.to_string();
+        assert!(error.contains("within the hour") && error.contains("of 100 paths"), "{error}");
+    }
+    assert_eq!(b.standing()?.live, 50);
+    b.allow_deletions();
+    assert_eq!(b.pull(&ba.member, &Silent)?.totals.deleted, 10);
+    // The leave was for that, and what went with it does not count.
+    for name in &names[60..80] {
+        assert_eq!(delete(name)??.totals.deleted, 1);
+    }
+    assert!(matches!(delete(&names[80])?, Err(SyncError::Guard(_))));
+    Ok(())
+}
+
+#[test]
 fn a_run_of_another_machine_shares_a_root_that_stays_open() -> Result<()> {
     let lab = Lab::new(&["a", "b"])?;
     lab.write("a/one", "1")?;

@@ -97,18 +97,30 @@ pub(super) struct LocalEnd {
     /// Which side of the run it is.
     side: Side,
     guard: Option<Guard>,
+    /// What went before it, and counts.
+    spent: u64,
     surveyed: Option<OneSurvey>,
     pulls: u32,
 }
 
 impl LocalEnd {
     pub(super) fn new(opened: Arc<Opened>, rules: Rules, side: Side) -> LocalEnd {
-        LocalEnd { opened, rules, side, guard: None, surveyed: None, pulls: 0 }
+        LocalEnd { opened, rules, side, guard: None, spent: 0, surveyed: None, pulls: 0 }
+    }
+
+    /// So many paths went before, which count for its guard.
+    pub(super) fn with_spent(self, spent: u64) -> LocalEnd {
+        LocalEnd { spent, ..self }
+    }
+
+    /// How much its pulls have deleted.
+    pub(super) fn spent(&self) -> u64 {
+        self.guard.as_ref().map_or(0, Guard::spent)
     }
 
     fn guard(&mut self, options: &Options) -> Result<&mut Guard, SyncError> {
         if self.guard.is_none() {
-            self.guard = Some(Guard::new(&self.opened, options.max_delete)?);
+            self.guard = Some(Guard::new(&self.opened, options.max_delete, self.spent)?);
         }
         Ok(self.guard.as_mut().expect("it was just made"))
     }
@@ -214,7 +226,11 @@ impl End for LocalEnd {
             self.warn_of_space(&surveyed.totals(), monitor)?;
         }
         roots::note_seen(&opened, there)?;
-        let (outcome, applied) = match pull.run(moves, gone, monitor) {
+        let run = pull.run(moves, gone, monitor);
+        if run.is_err() {
+            self.guard(asked.options)?.broken_off(&opened, live)?;
+        }
+        let (outcome, applied) = match run {
             // Whatever was broken off for it: what was done before is recorded.
             Err(SyncError::Source(_) | SyncError::Apply(_) | SyncError::Remote { .. }) if monitor.cancelled() => {
                 return Err(SyncError::Cancelled);

@@ -6,6 +6,7 @@
 
 use super::drive;
 use super::end::{End as _, LocalEnd, ScanTerms, Surveyed};
+use super::guard::Spent;
 use super::guest::{self, accept_all};
 use super::host;
 use super::pulls::Terms;
@@ -31,7 +32,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Pulls in a row that settle what was left open.
 const SETTLING: usize = 3;
@@ -48,6 +49,8 @@ pub struct Live {
     rules: Mutex<Rules>,
     /// Where it misses a file system, by its last scan.
     unavailable: Mutex<Vec<RelPath>>,
+    /// What pulls have deleted lately.
+    spent: Mutex<Spent>,
     news: News,
 }
 
@@ -117,6 +120,7 @@ impl Live {
             run_rules,
             rules: Mutex::new(rules),
             unavailable: Mutex::default(),
+            spent: Mutex::default(),
             news: News::default(),
         })
     }
@@ -222,6 +226,10 @@ impl Live {
         let mut unavailable = lock(&self.unavailable).clone();
         unavailable.extend(told.unavailable);
         let mut options = self.options.clone();
+        let allowed = lock(&self.spent).is_allowed(Instant::now());
+        if allowed {
+            options.max_delete = None;
+        }
         if member.mode == Mode::NoDelete {
             options.max_delete = Some(MaxDelete::Count(0));
         }
@@ -230,7 +238,16 @@ impl Live {
         let terms = Terms { options: &options, mask, rules: &rules, run_rules: &self.run_rules, unavailable: &unavailable };
         let before = self.opened.state.seq();
         let mut brought = Brought { whole: true, ..Brought::default() };
-        let pulled = self.pull_all(&there, &terms, &mut brought, monitor);
+        let mut end = self.end().with_spent(lock(&self.spent).deleted(Instant::now()));
+        let pulled = pull_all(&mut end, &there, &terms, &mut brought, monitor);
+        let deleted = end.spent();
+        if !allowed {
+            let created = brought.totals.created + brought.totals.conflicts;
+            lock(&self.spent).add(deleted, created, Instant::now());
+        } else if deleted > 0 && pulled.is_ok() && !brought.cancelled {
+            // One that was broken off goes on.
+            lock(&self.spent).use_leave();
+        }
         if self.opened.state.seq() != before {
             brought.news = true;
             self.tell();
@@ -238,32 +255,10 @@ impl Live {
         pulled.map(|()| brought)
     }
 
-    fn pull_all(
-        &self,
-        there: &RemoteThere,
-        terms: &Terms<'_>,
-        brought: &mut Brought,
-        monitor: &dyn Monitor,
-    ) -> Result<(), SyncError> {
-        let mut end = self.end();
-        let Surveyed { totals, stopped } = end.survey(there, terms, None, monitor)?;
-        if let Some(stopped) = stopped {
-            return Err(stopped);
-        }
-        monitor.phase(Phase::Apply, Some(totals.created + totals.updated + totals.deleted + totals.moved), Some(totals.bytes));
-        for number in 0..SETTLING {
-            let pulled = end.pull(there, terms, u32::try_from(number).unwrap_or(u32::MAX), monitor)?;
-            brought.totals.add(&pulled.totals);
-            brought.problems.extend(pulled.problems);
-            (brought.whole, brought.cancelled) = (pulled.whole, pulled.cancelled);
-            if let Some(stopped) = pulled.stopped {
-                return Err(stopped);
-            }
-            if pulled.cancelled || !pulled.again {
-                break;
-            }
-        }
-        Ok(())
+    /// Lifts the deletion guard once: what went before counts no more, and the next pull that deletes anything may delete what it is
+    /// to, if it comes within the hour. What a member may not do at all it may not do then.
+    pub fn allow_deletions(&self) {
+        lock(&self.spent).allow(Instant::now());
     }
 
     /// Does this root know all that a member had when it told last? One question, and nothing is recorded.
@@ -346,6 +341,34 @@ impl Live {
     pub(super) fn meet(&self, there: &Introduction, monitor: &dyn Monitor) -> Result<(), SyncError> {
         roots::meet(&self.opened, there, monitor)
     }
+}
+
+/// Brings to an end of a pull what is there: looked at first, then pulled until nothing is left open that can be settled.
+fn pull_all(
+    end: &mut LocalEnd,
+    there: &RemoteThere,
+    terms: &Terms<'_>,
+    brought: &mut Brought,
+    monitor: &dyn Monitor,
+) -> Result<(), SyncError> {
+    let Surveyed { totals, stopped } = end.survey(there, terms, None, monitor)?;
+    if let Some(stopped) = stopped {
+        return Err(stopped);
+    }
+    monitor.phase(Phase::Apply, Some(totals.created + totals.updated + totals.deleted + totals.moved), Some(totals.bytes));
+    for number in 0..SETTLING {
+        let pulled = end.pull(there, terms, u32::try_from(number).unwrap_or(u32::MAX), monitor)?;
+        brought.totals.add(&pulled.totals);
+        brought.problems.extend(pulled.problems);
+        (brought.whole, brought.cancelled) = (pulled.whole, pulled.cancelled);
+        if let Some(stopped) = pulled.stopped {
+            return Err(stopped);
+        }
+        if pulled.cancelled || !pulled.again {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Another machine's root of the same folder, which stays open too.
