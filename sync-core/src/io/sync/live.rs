@@ -47,7 +47,7 @@ pub struct Live {
     run_rules: Rules,
     /// Those that stand in the root.
     rules: Mutex<Rules>,
-    /// Where it misses a file system, by its last scan.
+    /// Where it misses a file system, by the last scan of each path.
     unavailable: Mutex<Vec<RelPath>>,
     /// What pulls have deleted lately.
     spent: Mutex<Spent>,
@@ -179,13 +179,32 @@ impl Live {
         let rules = [self.rules(), self.rules()];
         let terms = ScanTerms { options: &options, rules: &rules, run_rules: &self.run_rules };
         let scanned = self.end().look(&terms, monitor)?;
-        if only.is_empty() {
-            lock(&self.unavailable).clone_from(&scanned.unavailable);
-        }
-        if self.opened.state.seq() != before {
+        let other = {
+            let mut known = lock(&self.unavailable);
+            let now = still_missing(&known, only, &scanned.unavailable);
+            let other = *known != now;
+            *known = now;
+            other
+        };
+        if other || self.opened.state.seq() != before {
             self.tell();
         }
+        self.missing()?;
         Ok(scanned)
+    }
+
+    /// Where it misses a file system, as far as scans have found.
+    ///
+    /// # Errors
+    /// There are more such places than others can be told.
+    pub fn missing(&self) -> Result<Vec<RelPath>, SyncError> {
+        let missing = lock(&self.unavailable).clone();
+        if missing.len() > wire::MAX_LIST {
+            let (root, most) = (self.root().path().display(), wire::MAX_LIST);
+            let text = format!("more than {most} paths below {root} are unavailable: mount their file systems");
+            return Err(SyncError::Root(text));
+        }
+        Ok(missing)
     }
 
     /// The rules of the root as they are now; what they cover from now on is forgotten.
@@ -329,7 +348,7 @@ impl Live {
         let seq = self.header()?.seq;
         let (identity, decisions) = (identity(state)?, state.has_decisions()?);
         state.flush()?;
-        let unavailable = lock(&self.unavailable).iter().take(wire::MAX_LIST).cloned().collect();
+        let unavailable = self.missing()?;
         Ok(Ready { identity, seq, passing: false, unavailable, decisions })
     }
 
@@ -341,6 +360,16 @@ impl Live {
     pub(super) fn meet(&self, there: &Introduction, monitor: &dyn Monitor) -> Result<(), SyncError> {
         roots::meet(&self.opened, there, monitor)
     }
+}
+
+/// Where file systems are missing after a scan of some paths, or of everything if there are none: what it did not look at is as
+/// it was known.
+fn still_missing(known: &[RelPath], only: &[RelPath], found: &[RelPath]) -> Vec<RelPath> {
+    let looked_at = |path: &RelPath| only.is_empty() || only.iter().any(|only| only.contains(path));
+    let mut missing: Vec<RelPath> = known.iter().filter(|path| !looked_at(path)).chain(found).cloned().collect();
+    missing.sort();
+    missing.dedup();
+    missing
 }
 
 /// Brings to an end of a pull what is there: looked at first, then pulled until nothing is left open that can be settled.
@@ -705,5 +734,27 @@ pub fn is_root_lost(error: &SyncError) -> bool {
         SyncError::Scan(ScanError::RootChanged { .. }) => true,
         SyncError::Scan(ScanError::Fs(error)) | SyncError::Fs(error) => error.is_missing(),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_scan_did_not_look_at_is_as_it_was_known() {
+        let paths = |paths: &[&str]| -> Vec<RelPath> {
+            paths.iter().map(|path| RelPath::parse(path.as_bytes()).expect("a path")).collect()
+        };
+        for (known, only, found, missing) in [
+            (&[][..], &["mnt"][..], &["mnt"][..], &["mnt"][..]),
+            (&["mnt"], &["other"], &[], &["mnt"]),
+            (&["mnt"], &["mnt/below"], &["mnt"], &["mnt"]),
+            (&["a/mnt", "mnt"], &["a"], &[], &["mnt"]),
+            (&["mnt"], &["mnt", "b"], &["b/mnt"], &["b/mnt"]),
+            (&["mnt"], &[], &["a"], &["a"]),
+        ] {
+            assert_eq!(still_missing(&paths(known), &paths(only), &paths(found)), paths(missing), "{known:?} {only:?} {found:?}");
+        }
     }
 }
