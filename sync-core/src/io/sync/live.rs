@@ -353,7 +353,10 @@ impl Live {
     }
 
     pub(super) fn introduce(&self, there: &[u8]) -> Result<Introduction, SyncError> {
-        roots::introduction(&self.opened.state, Vec::new(), there)
+        let introduction = roots::introduction(&self.opened.state, Vec::new(), there)?;
+        // What is told must be true after a power cut too.
+        self.opened.state.settle()?;
+        Ok(introduction)
     }
 
     /// May the two work together, by what the other side knows of this one?
