@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 use sync_core::io::link::local_pair;
 use sync_core::io::sync::{
-    Ear, Export, Heard, Host, HostOptions, Live, Member, Options, Place, Policy, Remote, Served, Sync, SyncError,
+    Ear, Export, Heard, Host, HostOptions, Live, Member, Options, Place, Policy, Remote, Served, Sync, SyncError, is_root_lost,
 };
 use sync_core::path::RelPath;
 use sync_core::peer::{Mode, PublicKey};
@@ -240,6 +240,27 @@ fn a_run_of_another_machine_shares_a_root_that_stays_open() -> Result<()> {
         Ok(served.join().expect("the host does not panic")?)
     })?;
     assert!(lab.root("a").join("two").exists() && lab.root("b").join("one").exists());
+    Ok(())
+}
+
+#[test]
+fn a_root_that_loses_its_marker_while_it_is_open_is_lost_and_nothing_in_it_is_deleted() -> Result<()> {
+    let lab = Lab::new(&["a"])?;
+    let (marker, away) = (lab.root("a").join(".driftless/marker"), lab.root("marker"));
+    lab.write("a/one", "1")?;
+    let a = lab.open("a")?;
+    let before = a.standing()?;
+    fs::rename(&marker, &away)?;
+    fs::remove_file(lab.root("a").join("one"))?;
+    for only in [vec![], vec![RelPath::parse(b"one")?]] {
+        let error = a.scan(&only, &Silent).err().context("it was scanned")?;
+        assert!(is_root_lost(&error) && error.to_string().contains("lost its marker"), "{error}");
+    }
+    assert!(is_root_lost(&a.tidy(&Silent).err().context("it was tidied")?));
+    assert!(!marker.exists() && a.standing()? == before);
+    fs::rename(&away, &marker)?;
+    assert_eq!(a.scan(&[], &Silent)?.vanished, 1);
+    a.tidy(&Silent)?;
     Ok(())
 }
 

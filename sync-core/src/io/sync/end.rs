@@ -3,6 +3,7 @@
 //! [`LocalEnd`] does it to a root of this machine; for a root on another machine, messages ask a `LocalEnd` there.
 
 use super::guard::Guard;
+use super::marker;
 use super::pulls::{OnePull, Terms, only_ignored};
 use super::roots::{self, Opened};
 use super::survey::{self, OneSurvey};
@@ -147,7 +148,7 @@ impl LocalEnd {
         let _work = opened.work();
         let ignore = |path: &RelPath, dir: bool| rules.iter().chain([run_rules]).any(|rules| rules.ignores(path, dir));
         let ignores_any = rules.iter().chain([run_rules]).any(|rules| !rules.is_empty());
-        let scanned = scan::scan(&Scan {
+        let scan = Scan {
             root: &self.opened.root,
             state: &self.opened.state,
             ignore: ignores_any.then_some(&ignore as scan::Ignore<'_>),
@@ -156,7 +157,8 @@ impl LocalEnd {
             mask: options.mask,
             granularity_ns: self.opened.granularity_ns,
             monitor,
-        })?;
+        };
+        let scanned = scan::scan_while(&scan, &|| marker::check(&self.opened))?;
         if monitor.cancelled() {
             return Err(SyncError::Cancelled);
         }
@@ -176,7 +178,7 @@ impl End for LocalEnd {
         let scanned = self.look(terms, monitor)?;
         // What the scan recorded belongs to the tree as it is now, and to no earlier one.
         let _work = self.opened.work();
-        super::marker::advance(&self.opened)?;
+        marker::advance(&self.opened)?;
         Ok(scanned)
     }
 

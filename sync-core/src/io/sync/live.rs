@@ -734,7 +734,7 @@ fn answer_all(
 #[must_use]
 pub fn is_root_lost(error: &SyncError) -> bool {
     match error {
-        SyncError::Scan(ScanError::RootChanged { .. }) => true,
+        SyncError::Scan(ScanError::RootChanged { .. } | ScanError::Unmarked { .. }) => true,
         SyncError::Scan(ScanError::Fs(error)) | SyncError::Fs(error) => error.is_missing(),
         _ => false,
     }

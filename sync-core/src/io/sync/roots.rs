@@ -716,6 +716,8 @@ pub(super) fn tidy(opened: &Opened, options: &Options, monitor: &dyn Monitor) ->
     if opened.passing {
         return Ok(());
     }
+    // One that is gone is not written anew: what it stood for may be gone with it.
+    marker::check(opened)?;
     opened.state.prune()?;
     if let Err(error) = remove_aside(opened, options) {
         monitor.notice(&format!("{error}"));
