@@ -42,7 +42,13 @@ impl Lab {
     }
 
     fn open(&self, name: &str) -> Result<Arc<Live>> {
-        let options = Options { conflicts: Policy::KeepBoth, ..Options::standard() };
+        self.open_without(name, &[])
+    }
+
+    /// Opens a root whose owner leaves something out.
+    fn open_without(&self, name: &str, ignore: &[&str]) -> Result<Arc<Live>> {
+        let ignore = ignore.iter().map(|&rule| rule.to_owned()).collect();
+        let options = Options { conflicts: Policy::KeepBoth, ignore, ..Options::standard() };
         let live = Live::open("folder".parse()?, &self.root(name), options, false, &Silent)?;
         live.scan(&[], &Silent)?;
         Ok(Arc::new(live))
@@ -217,7 +223,10 @@ fn a_run_of_another_machine_shares_a_root_that_stays_open() -> Result<()> {
     let lab = Lab::new(&["a", "b"])?;
     lab.write("a/one", "1")?;
     lab.write("b/two", "2")?;
-    let b = lab.open("b")?;
+    // What its owner leaves out the run leaves out too, whatever its own rules say.
+    lab.write("a/left-out", "theirs")?;
+    lab.write("b/left-out-too", "ours")?;
+    let b = lab.open_without("b", &["left-out*"])?;
     let [near, far] = local_pair([1, 2].map(|key| PublicKey::from_bytes([key; 32])), [7; 32]);
     let export = Export { name: b.name().clone(), path: b.root().path().into(), live: Some(b.clone()) };
     let host = Host::new(vec![export], HostOptions { state_dir: None, keep_versions: None });
@@ -231,7 +240,8 @@ fn a_run_of_another_machine_shares_a_root_that_stays_open() -> Result<()> {
             shown: "quic://host/folder".into(),
             vouched: None,
         };
-        let mut sync = Sync::open_with(Place::Local(lab.root("a")), Place::Remote(remote), Options::standard(), &Silent)?;
+        let options = Options { ignore: vec!["!left-out*".into()], ..Options::standard() };
+        let mut sync = Sync::open_with(Place::Local(lab.root("a")), Place::Remote(remote), options, &Silent)?;
         // Its owner goes on meanwhile.
         lab.write("b/three", "3")?;
         b.scan(&[], &Silent)?;
@@ -240,6 +250,7 @@ fn a_run_of_another_machine_shares_a_root_that_stays_open() -> Result<()> {
         Ok(served.join().expect("the host does not panic")?)
     })?;
     assert!(lab.root("a").join("two").exists() && lab.root("b").join("one").exists());
+    assert!(!lab.root("a").join("left-out-too").exists() && !lab.root("b").join("left-out").exists());
     Ok(())
 }
 

@@ -150,6 +150,14 @@ impl Live {
         lock(&self.rules).clone()
     }
 
+    /// The rules of a run that shares the root, together with its owner's. The owner's have the last word.
+    pub(super) fn with_own_rules(&self, run_rules: &Rules) -> Result<Rules, SyncError> {
+        if self.run_rules.text().is_empty() {
+            return Ok(run_rules.clone());
+        }
+        Ok(Rules::parse(&[run_rules.text(), self.run_rules.text()].join("\n"))?)
+    }
+
     /// Is a path left out, by the rules of the root or by the owner's?
     #[must_use]
     pub fn ignores(&self, path: &RelPath, dir: bool) -> bool {
