@@ -751,21 +751,38 @@ pub fn is_root_lost(error: &SyncError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::Silent;
+    use crate::wire::{Refusal, Remembered};
 
     #[test]
     fn what_a_scan_did_not_look_at_is_as_it_was_known() {
-        let paths = |paths: &[&str]| -> Vec<RelPath> {
-            paths.iter().map(|path| RelPath::parse(path.as_bytes()).expect("a path")).collect()
+        let paths = |paths: &str| -> Vec<RelPath> {
+            paths.split_whitespace().map(|path| RelPath::parse(path.as_bytes()).unwrap()).collect()
         };
         for (known, only, found, missing) in [
-            (&[][..], &["mnt"][..], &["mnt"][..], &["mnt"][..]),
-            (&["mnt"], &["other"], &[], &["mnt"]),
-            (&["mnt"], &["mnt/below"], &["mnt"], &["mnt"]),
-            (&["a/mnt", "mnt"], &["a"], &[], &["mnt"]),
-            (&["mnt"], &["mnt", "b"], &["b/mnt"], &["b/mnt"]),
-            (&["mnt"], &[], &["a"], &["a"]),
+            ("", "mnt", "mnt", "mnt"),
+            ("mnt", "other", "", "mnt"),
+            ("mnt", "mnt/below", "mnt", "mnt"),
+            ("a/mnt mnt", "a", "", "mnt"),
+            ("mnt", "mnt b", "b/mnt", "b/mnt"),
+            ("mnt", "", "a", "a"),
         ] {
-            assert_eq!(still_missing(&paths(known), &paths(only), &paths(found)), paths(missing), "{known:?} {only:?} {found:?}");
+            assert_eq!(still_missing(&paths(known), &paths(only), &paths(found)), paths(missing), "{known}; {only}; {found}");
         }
+    }
+
+    #[test]
+    fn joining_waits_for_nobody_and_takes_a_new_identity_only_in_turn() {
+        let folder = tempfile::tempdir().unwrap();
+        let live = Live::open("folder".parse().unwrap(), folder.path(), Options::standard(), false, &Silent).unwrap();
+        let before = live.opened.state.id();
+        let ahead = Introduction { remembers: vec![Remembered { replica: before, counter: 9, nonce: 9 }], ..nobody() };
+        let work = live.opened.work();
+        live.meet(&nobody(), &Silent).unwrap();
+        assert!(matches!(live.meet(&ahead, &Silent), Err(SyncError::Refuse { code: Refusal::Busy, .. })));
+        assert_eq!(live.opened.state.id(), before);
+        drop(work);
+        live.meet(&ahead, &Silent).unwrap();
+        assert_ne!(live.opened.state.id(), before);
     }
 }
