@@ -12,6 +12,7 @@ use std::time::Duration;
 use sync_core::io::link::local_pair;
 use sync_core::io::sync::{
     Ear, Export, Heard, Host, HostOptions, Kept, Live, Member, Options, Place, Policy, Remote, Served, Sync, SyncError,
+    is_root_lost,
 };
 use sync_core::path::RelPath;
 use sync_core::peer::{Mode, PublicKey};
@@ -42,7 +43,13 @@ impl Lab {
     }
 
     fn open(&self, name: &str) -> Result<Arc<Live>> {
-        let options = Options { conflicts: Policy::KeepBoth, ..Options::standard() };
+        self.open_without(name, &[])
+    }
+
+    /// Opens a root whose owner leaves something out.
+    fn open_without(&self, name: &str, ignore: &[&str]) -> Result<Arc<Live>> {
+        let ignore = ignore.iter().map(|&rule| rule.to_owned()).collect();
+        let options = Options { conflicts: Policy::KeepBoth, ignore, ..Options::standard() };
         let live = Live::open("folder".parse()?, &self.root(name), options, false, &Silent)?;
         live.scan(&[], &Silent)?;
         Ok(Arc::new(live))
@@ -185,11 +192,47 @@ fn who_may_only_read_is_told_but_not_pulled_and_nothing_is_deleted_by_whom_may_n
 }
 
 #[test]
+fn deletions_that_come_one_by_one_are_stopped_like_those_that_come_at_once() -> Result<()> {
+    let lab = Lab::new(&["a", "b"])?;
+    let names: Vec<String> = (0..100).map(|number| format!("file {number}")).collect();
+    names.iter().try_for_each(|name| lab.write(&format!("a/{name}"), name))?;
+    let (a, b) = (lab.open("a")?, lab.open("b")?);
+    let [_ab, ba] = meet(&a, &b, [Mode::TwoWay; 2], [1, 2])?;
+    ba.hears_of(&a)?;
+    b.pull(&ba.member, &Silent)?;
+    let delete = |name: &String| -> Result<_> {
+        fs::remove_file(lab.root("a").join(name))?;
+        a.scan(&[RelPath::parse(name.as_bytes())?], &Silent)?;
+        ba.hears_of(&a)?;
+        Ok(b.pull(&ba.member, &Silent))
+    };
+    for name in &names[..50] {
+        assert_eq!(delete(name)??.totals.deleted, 1);
+    }
+    for name in &names[50..60] {
+        let error = delete(name)?.err().context("more than half went")?.to_string();
+        assert!(error.contains("within the hour") && error.contains("of 100 paths"), "{error}");
+    }
+    assert_eq!(b.standing()?.live, 50);
+    b.allow_deletions();
+    assert_eq!(b.pull(&ba.member, &Silent)?.totals.deleted, 10);
+    // The leave was for that, and what went with it does not count.
+    for name in &names[60..80] {
+        assert_eq!(delete(name)??.totals.deleted, 1);
+    }
+    assert!(matches!(delete(&names[80])?, Err(SyncError::Guard(_))));
+    Ok(())
+}
+
+#[test]
 fn a_run_of_another_machine_shares_a_root_that_stays_open() -> Result<()> {
     let lab = Lab::new(&["a", "b"])?;
     lab.write("a/one", "1")?;
     lab.write("b/two", "2")?;
-    let b = lab.open("b")?;
+    // What its owner leaves out the run leaves out too, whatever its own rules say.
+    lab.write("a/left-out", "theirs")?;
+    lab.write("b/left-out-too", "ours")?;
+    let b = lab.open_without("b", &["left-out*"])?;
     let [near, far] = local_pair([1, 2].map(|key| PublicKey::from_bytes([key; 32])), [7; 32]);
     let export = Export { name: b.name().clone(), path: b.root().path().into(), live: Some(kept(&b)) };
     let host = Host::new(vec![export], HostOptions { state_dir: None, keep_versions: None });
@@ -203,7 +246,8 @@ fn a_run_of_another_machine_shares_a_root_that_stays_open() -> Result<()> {
             shown: "quic://host/folder".into(),
             vouched: None,
         };
-        let mut sync = Sync::open_with(Place::Local(lab.root("a")), Place::Remote(remote), Options::standard(), &Silent)?;
+        let options = Options { ignore: vec!["!left-out*".into()], ..Options::standard() };
+        let mut sync = Sync::open_with(Place::Local(lab.root("a")), Place::Remote(remote), options, &Silent)?;
         // Its owner goes on meanwhile.
         lab.write("b/three", "3")?;
         b.scan(&[], &Silent)?;
@@ -212,6 +256,28 @@ fn a_run_of_another_machine_shares_a_root_that_stays_open() -> Result<()> {
         Ok(served.join().expect("the host does not panic")?)
     })?;
     assert!(lab.root("a").join("two").exists() && lab.root("b").join("one").exists());
+    assert!(!lab.root("a").join("left-out-too").exists() && !lab.root("b").join("left-out").exists());
+    Ok(())
+}
+
+#[test]
+fn a_root_that_loses_its_marker_while_it_is_open_is_lost_and_nothing_in_it_is_deleted() -> Result<()> {
+    let lab = Lab::new(&["a"])?;
+    let (marker, away) = (lab.root("a").join(".driftless/marker"), lab.root("marker"));
+    lab.write("a/one", "1")?;
+    let a = lab.open("a")?;
+    let before = a.standing()?;
+    fs::rename(&marker, &away)?;
+    fs::remove_file(lab.root("a").join("one"))?;
+    for only in [vec![], vec![RelPath::parse(b"one")?]] {
+        let error = a.scan(&only, &Silent).err().context("it was scanned")?;
+        assert!(is_root_lost(&error) && error.to_string().contains("lost its marker"), "{error}");
+    }
+    assert!(is_root_lost(&a.tidy(&Silent).err().context("it was tidied")?));
+    assert!(!marker.exists() && a.standing()? == before);
+    fs::rename(&away, &marker)?;
+    assert_eq!(a.scan(&[], &Silent)?.vanished, 1);
+    a.tidy(&Silent)?;
     Ok(())
 }
 

@@ -12,7 +12,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use sync_core::io::sync::{Options, Replica, Sync};
+use sync_core::io::sync::{Live, Options, Replica, Sync};
 use sync_core::path::RelPath;
 use sync_core::report::Silent;
 
@@ -238,6 +238,25 @@ fn a_disk_seen_through_a_part_of_the_root_is_known_as_one() {
         unmount(&b.join("mnt"));
         assert!(!troubled(folder, &options).is_empty());
         assert!(a.join("mnt/x").exists() && a.join("mnt/y").exists());
+    });
+}
+
+#[test]
+fn a_root_that_stays_open_tells_of_a_missing_disk_that_a_scan_of_a_part_found() {
+    in_namespace("a_root_that_stays_open_tells_of_a_missing_disk_that_a_scan_of_a_part_found", |folder| {
+        with_disk(folder);
+        let at = |path: &str| RelPath::parse(path.as_bytes()).unwrap();
+        let live = Live::open("folder".parse().unwrap(), &folder.join("b"), Options::standard(), false, &Silent).unwrap();
+        live.scan(&[], &Silent).unwrap();
+        assert_eq!(live.missing().unwrap(), []);
+        unmount(&folder.join("b/mnt"));
+        let before = live.standing().unwrap().live;
+        live.scan(&[at("mnt")], &Silent).unwrap();
+        live.scan(&[at("beside")], &Silent).unwrap();
+        assert_eq!((live.missing().unwrap(), live.standing().unwrap().live), (vec![at("mnt")], before));
+        mount_disk(folder, &folder.join("b/mnt"));
+        live.scan(&[at("mnt")], &Silent).unwrap();
+        assert_eq!((live.missing().unwrap(), live.standing().unwrap().live), (vec![], before));
     });
 }
 

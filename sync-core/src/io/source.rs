@@ -6,10 +6,10 @@ use crate::io::fs::{COARSE_CLOCK_NS, Dir, FsError, Root, coarse_now_ns, copy_has
 use crate::io::kill::kill_point;
 use crate::io::mutex::lock;
 use crate::io::scan::ScanError;
-use crate::io::state::{Batch, Known, State, StateError};
+use crate::io::state::{Known, Learned, State, StateError};
 use crate::knowledge::Vector;
 use crate::path::{Name, RelPath, escape};
-use crate::store::{Change, Filter};
+use crate::store::Filter;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -195,7 +195,7 @@ pub(crate) fn read_steady<E: From<SourceError>>(
     dir: &Dir,
     recorded: &Recorded<'_>,
     pass: impl FnOnce(&File) -> Result<Fetched, E>,
-) -> Result<(Fetched, Option<Change>), E> {
+) -> Result<(Fetched, Option<Learned>), E> {
     let path = recorded.path;
     let name = path.name().ok_or_else(|| SourceError::Stale(path.clone()))?;
     let start_ns = coarse_now_ns();
@@ -224,8 +224,9 @@ pub(crate) fn read_steady<E: From<SourceError>>(
     }
     // A write in the tick of the read could leave the same times.
     after.racy = after.mtime_ns.max(after.ctime_ns) >= start_ns - COARSE_CLOCK_NS;
-    let refresh = Change::Refresh { path: path.clone(), signature: after, hash: Some(fetched.hash), mtime_ns: None };
-    Ok((fetched, Some(refresh)))
+    let expect = (*recorded.signature, recorded.hash);
+    let learned = Learned { path: path.clone(), expect, signature: after, hash: fetched.hash };
+    Ok((fetched, Some(learned)))
 }
 
 /// Do two signatures speak of the same unchanged object? The device is left out: its number may change with a mount.
@@ -271,7 +272,7 @@ pub struct LocalSource<'a> {
     root: &'a Root,
     state: &'a State,
     dirs: Mutex<Vec<Arc<OpenDir>>>,
-    late: Mutex<Vec<Change>>,
+    late: Mutex<Vec<Learned>>,
 }
 
 struct OpenDir {
@@ -354,12 +355,8 @@ impl Source for LocalSource<'_> {
     }
 
     fn settle(&self) -> Result<(), SourceError> {
-        let changes = std::mem::take(&mut *lock(&self.late));
-        if !changes.is_empty() {
-            let batch = Batch { changes, ..Default::default() };
-            self.state.commit(batch, false)?;
-        }
-        Ok(())
+        let learned = std::mem::take(&mut *lock(&self.late));
+        Ok(self.state.learn(&learned)?)
     }
 }
 
@@ -368,7 +365,9 @@ mod tests {
     use super::*;
     use crate::entry::{AttrMask, Attrs, Content, Object};
     use crate::io::kill::hook;
+    use crate::io::state::Batch;
     use crate::knowledge::Row;
+    use crate::store::Change;
     use std::io::Write as _;
     use std::os::unix::fs::FileExt as _;
 

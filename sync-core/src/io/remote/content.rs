@@ -7,9 +7,8 @@ use crate::entry::{Content, Hash};
 use crate::io::channel::ChannelError;
 use crate::io::fs::{Dir, FsError, Root};
 use crate::io::source::{Fetched, Recorded, SourceError, read_steady, with_buffer};
-use crate::io::state::{Batch, Entry, State};
+use crate::io::state::{Entry, Learned, State};
 use crate::path::RelPath;
-use crate::store::Change;
 use crate::wire::{
     Data, Encoding, Failure, FailureCode, FetchRequest, FileBegin, FileData, FileEnd, FileFailed, MAX_DATA, Message, Packer,
     Refusal, Refused, SmallFile, SmallFiles, Wanted, cut,
@@ -31,11 +30,9 @@ pub(super) fn answer(root: &Root, state: &State, request: FetchRequest, lanes: &
         answering.directory(first, files)?;
         first += files.len() as u32;
     }
-    let Answering { mut sending, learned: changes, .. } = answering;
+    let Answering { mut sending, learned, .. } = answering;
     sending.flush()?;
-    if !changes.is_empty()
-        && let Err(error) = state.commit(Batch { changes, ..Batch::default() }, false)
-    {
+    if let Err(error) = state.learn(&learned) {
         let text = cut(&error.to_string()).to_owned();
         sending.send(&Message::Refused(Refused { code: Refusal::Failed, text }))?;
         sending.flush()?;
@@ -50,7 +47,7 @@ struct Answering<'a> {
     /// What the other side has of each file.
     bases: Vec<Option<Signature>>,
     /// Hashes that nobody knew.
-    learned: Vec<Change>,
+    learned: Vec<Learned>,
 }
 
 /// Why a file is not sent to its end.
@@ -110,7 +107,7 @@ impl Answering<'_> {
         opened.and_then(|dir| Ok((dir, entries?))).map_err(|error| failure(&error))
     }
 
-    fn file(&mut self, number: u32, wanted: &Wanted, dir: &Dir, entry: Option<&Entry>) -> Result<Option<Change>, Stop> {
+    fn file(&mut self, number: u32, wanted: &Wanted, dir: &Dir, entry: Option<&Entry>) -> Result<Option<Learned>, Stop> {
         let path = &wanted.path;
         let stale = || SourceError::Stale(path.clone());
         let Entry { row, signature, .. } = entry.ok_or_else(stale)?;
@@ -129,7 +126,7 @@ impl Answering<'_> {
     }
 
     /// Reads a file as a whole, to be sent together with its neighbours.
-    fn small(&mut self, number: u32, dir: &Dir, recorded: &Recorded<'_>) -> Result<Option<Change>, Stop> {
+    fn small(&mut self, number: u32, dir: &Dir, recorded: &Recorded<'_>) -> Result<Option<Learned>, Stop> {
         let size = recorded.signature.size;
         let bytes = self.sending.room_for(number, size as usize)?;
         let held = bytes.len();
@@ -157,7 +154,7 @@ impl Answering<'_> {
         dir: &Dir,
         recorded: &Recorded<'_>,
         base: Option<&Signature>,
-    ) -> Result<Option<Change>, Stop> {
+    ) -> Result<Option<Learned>, Stop> {
         let sending = &mut self.sending;
         let (Fetched { hash, .. }, learned) = read_steady(dir, recorded, |file| {
             let encoding = if base.is_some() { Encoding::Delta } else { Encoding::Raw };

@@ -133,7 +133,7 @@ fn list(
     also: &Arc<BTreeSet<RelPath>>,
 ) -> Result<(), ChannelError> {
     let filter = request.filter.to_store(also);
-    let listing = here.state.listing(&request.path, &filter).map_err(failed)?;
+    let listing = durable(here.state.listing(&request.path, &filter), here)?;
     let mut left = if matches!(request.filter, Filter::Only(_)) { 0 } else { request.ahead as usize };
     let mut follow = Follow::after(here.state, &filter, &listing);
     let mut directories = 1;
@@ -143,7 +143,7 @@ fn list(
     while left > 0
         && let Some(path) = follow.next().map_err(failed)?
     {
-        let listing = here.state.listing(&path, &filter).map_err(failed)?;
+        let listing = durable(here.state.listing(&path, &filter), here)?;
         let Some(rest) = left.checked_sub(listing.children.len() + 1) else { break };
         left = rest;
         directories += 1;
@@ -151,6 +151,14 @@ fn list(
         send(channel, listing)?;
     }
     channel.send(&Message::ListingEnd(ListingEnd { directories }))
+}
+
+/// What was read is told only once it stands after a power cut too: in a root that stays open a scan may be recording meanwhile. It
+/// costs nothing where nothing was recorded since.
+fn durable<T>(read: Result<T, StateError>, here: &Here<'_>) -> Result<T, ChannelError> {
+    let read = read.map_err(failed)?;
+    here.state.settle().map_err(failed)?;
+    Ok(read)
 }
 
 fn send(channel: &mut Channel, listing: crate::store::Listing) -> Result<(), ChannelError> {

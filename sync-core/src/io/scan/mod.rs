@@ -104,6 +104,15 @@ pub enum ScanError {
         /// The root.
         path: PathBuf,
     },
+    /// The folder was a root, and bears no marker any more.
+    #[error(
+        "{} has lost its marker (.driftless/marker) since it was opened: nothing there is taken for deleted. Is its disk mounted?",
+        escape(path.as_os_str().as_bytes())
+    )]
+    Unmarked {
+        /// The root.
+        path: PathBuf,
+    },
     /// More mount points than can be remembered.
     #[error(
         "{path} is one mount point more than the {} that can be kept apart below one root: leave some out by ignore rules",
@@ -132,7 +141,16 @@ pub fn root_identity(root: &Root) -> Result<Signature, FsError> {
 /// # Errors
 /// See [`ScanError`]; a path that fails is a problem in the result, not an error.
 pub fn scan(scan: &Scan<'_>) -> Result<Scanned, ScanError> {
+    scan_while(scan, &|| Ok(()))
+}
+
+/// As [`scan`], of a root that must be what `stands` says it is, before and after: before anything counts as deleted.
+///
+/// # Errors
+/// As [`scan`], and those of `stands`.
+pub fn scan_while(scan: &Scan<'_>, stands: &dyn Fn() -> Result<(), ScanError>) -> Result<Scanned, ScanError> {
     let device = check_root(scan.root)?.dev;
+    stands()?;
     let moves = !scan.state.known(NodeId::ROOT)?.is_empty();
     let shared = Shared {
         clock: Clock { root_dev: device, granularity_ns: scan.granularity_ns },
@@ -145,6 +163,7 @@ pub fn scan(scan: &Scan<'_>) -> Result<Scanned, ScanError> {
     let mut recorder = Recorder::new(scan, &shared, moves);
     walk_all(scan, &shared, &mut recorder)?;
     check_root(scan.root)?;
+    stands()?;
     let mut scanned = recorder.finish()?;
     scanned.unavailable = shared.mounts.finish()?;
     // Only a whole scan renews the device of all directories' rows.

@@ -4,10 +4,9 @@ use super::compare::same_signature;
 use super::{Problems, ScanError, workers};
 use crate::entry::{Content, Hash, Signature};
 use crate::io::fs::{COARSE_CLOCK_NS, Dir, FsError, Root, coarse_now_ns, ctime_granularity, file_signature, hash_file};
-use crate::io::state::{Batch, Entry, State};
+use crate::io::state::{Entry, Learned, State};
 use crate::path::RelPath;
 use crate::report::{Monitor, Problem};
-use crate::store::Change;
 use std::fs::File;
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -179,7 +178,7 @@ enum Unhashed {
     Path(String),
 }
 
-type Hashed = Result<Option<Change>, Unhashed>;
+type Hashed = Result<Option<Learned>, Unhashed>;
 
 /// Reads some files of one directory.
 fn hash_run(
@@ -221,23 +220,13 @@ fn hash_live(
     if !same_signature(&signature, &recorded) || known.is_some_and(|known| known != hash) {
         return Err(other());
     }
-    Ok(Some(Change::Refresh { path: path.clone(), signature, hash: Some(hash), mtime_ns: None }))
+    Ok(Some(Learned { path: path.clone(), expect: (recorded, known), signature, hash }))
 }
 
-fn commit(state: &State, changes: &mut Vec<Change>) -> Result<(), ScanError> {
-    if changes.is_empty() {
-        return Ok(());
-    }
-    changes.sort_by(|a, b| refreshed_path(a).cmp(&refreshed_path(b)));
-    state.commit(Batch { changes: std::mem::take(changes), ..Batch::default() }, false)?;
+fn commit(state: &State, learned: &mut Vec<Learned>) -> Result<(), ScanError> {
+    learned.sort_by(|a, b| a.path.cmp(&b.path));
+    state.learn(&std::mem::take(learned))?;
     Ok(())
-}
-
-fn refreshed_path(change: &Change) -> Option<&RelPath> {
-    match change {
-        Change::Refresh { path, .. } => Some(path),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

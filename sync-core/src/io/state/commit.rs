@@ -4,7 +4,7 @@ use super::entries::Stored;
 use super::error::{Attempt, Result};
 use super::nodes::{ABOVE, ROOT, above, last};
 use super::tx::{Tx, invariant};
-use super::{encode, forget, removal};
+use super::{Learned, encode, forget, removal};
 use crate::entry::{AttrMask, Attrs, Content, Digest, Hash, Kind, Signature};
 use crate::knowledge::{Row, Vector};
 use crate::path::RelPath;
@@ -220,6 +220,18 @@ fn raise(tx: &mut Tx<'_>, path: &RelPath, s: Option<&Arc<Vector>>, bound: &Vecto
         tx.renumber(parent, last(path.as_bytes()), seq)?;
     }
     Ok(())
+}
+
+/// Records a hash, if the row is the one that it was read for.
+pub(super) fn learn(tx: &mut Tx<'_>, learned: &Learned) -> Result<()> {
+    let Learned { path, expect: (signature, hash), .. } = learned;
+    let Some((parent, name)) = slot(tx, path)? else { return Ok(()) };
+    let stored = tx.stored(parent, name)?;
+    let same = stored.and_then(|stored| stored.live).is_some_and(|(row, recorded)| {
+        let same_hash = matches!(row.object.content, Content::File { hash: known, .. } if known == *hash);
+        same_hash && recorded == *signature
+    });
+    if same { refresh(tx, path, &learned.signature, Some(learned.hash), None) } else { Ok(()) }
 }
 
 fn refresh(tx: &mut Tx<'_>, path: &RelPath, sig: &Signature, hash: Option<Hash>, mtime_ns: Option<i64>) -> Result<()> {

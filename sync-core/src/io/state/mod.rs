@@ -244,6 +244,19 @@ pub struct Batch {
     pub versions: Vec<NewVersion>,
 }
 
+/// The hash of a file, as somebody read it who does not keep others from changing its row meanwhile.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Learned {
+    /// The file.
+    pub path: RelPath,
+    /// What its row told before it was read.
+    pub expect: (Signature, Option<Hash>),
+    /// What the file system said of what was read.
+    pub signature: Signature,
+    /// Of all its bytes.
+    pub hash: Hash,
+}
+
 impl State {
     /// This replica.
     #[must_use]
@@ -322,6 +335,18 @@ impl State {
             forget::let_go(tx)?;
             identity::take(tx, name)
         })
+    }
+
+    /// Records hashes without an event. Where a row tells of something else by now than what was read, nothing happens: whoever
+    /// recorded that knows better.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn learn(&self, learned: &[Learned]) -> Result<()> {
+        if learned.is_empty() {
+            return Ok(());
+        }
+        self.write(false, |tx| learned.iter().try_for_each(|learned| commit::learn(tx, learned)))
     }
 
     /// Rows of one directory for a peer or for a pull.

@@ -386,6 +386,35 @@ fn a_refresh_is_heard_of_only_if_the_object_looks_different() {
 }
 
 #[test]
+fn a_hash_is_recorded_for_the_row_that_it_was_read_for_and_for_no_other() {
+    let state = memory();
+    let (first, second) = (state.tick().unwrap(), state.tick().unwrap());
+    let put = |n, hash, event: Event| {
+        let mut row = file_row(n, event.into(), first.into());
+        row.object.content = Content::File { size: n, hash };
+        Change::Put { path: path("d/f"), row, signature: sig(n), learn: None }
+    };
+    let hash = || match state.entry(&path("d/f")).unwrap().unwrap().row.object.content {
+        Content::File { hash, .. } => hash,
+        _ => None,
+    };
+    let read = Learned { path: path("d/f"), expect: (sig(4), None), signature: sig(4), hash: Hash([4; 32]) };
+    commit(&state, vec![dir("d", first), put(4, None, first)]);
+    // It was edited while it was read, and once more within the tick of the clock.
+    commit(&state, vec![put(5, None, second)]);
+    state.learn(std::slice::from_ref(&read)).unwrap();
+    assert_eq!((hash(), state.entry(&path("d/f")).unwrap().unwrap().signature), (None, sig(5)));
+    commit(&state, vec![put(4, Some(Hash([7; 32])), second)]);
+    state.learn(std::slice::from_ref(&read)).unwrap();
+    assert_eq!(hash(), Some(Hash([7; 32])));
+    commit(&state, vec![put(4, None, second)]);
+    let seq = state.seq();
+    state.learn(&[read, Learned { path: path("no"), expect: (sig(1), None), signature: sig(1), hash: Hash([1; 32]) }]).unwrap();
+    assert_eq!(hash(), Some(Hash([4; 32])));
+    assert!(state.seq() > seq);
+}
+
+#[test]
 fn what_is_forgotten_leaves_nothing() {
     let state = memory();
     let event = state.tick().unwrap();

@@ -3,6 +3,7 @@
 //! [`LocalEnd`] does it to a root of this machine; for a root on another machine, messages ask a `LocalEnd` there.
 
 use super::guard::Guard;
+use super::marker;
 use super::pulls::{OnePull, Terms, only_ignored};
 use super::roots::{self, Opened};
 use super::survey::{self, OneSurvey};
@@ -97,18 +98,30 @@ pub(super) struct LocalEnd {
     /// Which side of the run it is.
     side: Side,
     guard: Option<Guard>,
+    /// What went before it, and counts.
+    spent: u64,
     surveyed: Option<OneSurvey>,
     pulls: u32,
 }
 
 impl LocalEnd {
     pub(super) fn new(opened: Arc<Opened>, rules: Rules, side: Side) -> LocalEnd {
-        LocalEnd { opened, rules, side, guard: None, surveyed: None, pulls: 0 }
+        LocalEnd { opened, rules, side, guard: None, spent: 0, surveyed: None, pulls: 0 }
+    }
+
+    /// So many paths went before, which count for its guard.
+    pub(super) fn with_spent(self, spent: u64) -> LocalEnd {
+        LocalEnd { spent, ..self }
+    }
+
+    /// How much its pulls have deleted.
+    pub(super) fn spent(&self) -> u64 {
+        self.guard.as_ref().map_or(0, Guard::spent)
     }
 
     fn guard(&mut self, options: &Options) -> Result<&mut Guard, SyncError> {
         if self.guard.is_none() {
-            self.guard = Some(Guard::new(&self.opened, options.max_delete)?);
+            self.guard = Some(Guard::new(&self.opened, options.max_delete, self.spent)?);
         }
         Ok(self.guard.as_mut().expect("it was just made"))
     }
@@ -135,7 +148,7 @@ impl LocalEnd {
         let _work = opened.work();
         let ignore = |path: &RelPath, dir: bool| rules.iter().chain([run_rules]).any(|rules| rules.ignores(path, dir));
         let ignores_any = rules.iter().chain([run_rules]).any(|rules| !rules.is_empty());
-        let scanned = scan::scan(&Scan {
+        let scan = Scan {
             root: &self.opened.root,
             state: &self.opened.state,
             ignore: ignores_any.then_some(&ignore as scan::Ignore<'_>),
@@ -144,7 +157,8 @@ impl LocalEnd {
             mask: options.mask,
             granularity_ns: self.opened.granularity_ns,
             monitor,
-        })?;
+        };
+        let scanned = scan::scan_while(&scan, &|| marker::check(&self.opened))?;
         if monitor.cancelled() {
             return Err(SyncError::Cancelled);
         }
@@ -164,7 +178,7 @@ impl End for LocalEnd {
         let scanned = self.look(terms, monitor)?;
         // What the scan recorded belongs to the tree as it is now, and to no earlier one.
         let _work = self.opened.work();
-        super::marker::advance(&self.opened)?;
+        marker::advance(&self.opened)?;
         Ok(scanned)
     }
 
@@ -214,7 +228,11 @@ impl End for LocalEnd {
             self.warn_of_space(&surveyed.totals(), monitor)?;
         }
         roots::note_seen(&opened, there)?;
-        let (outcome, applied) = match pull.run(moves, gone, monitor) {
+        let run = pull.run(moves, gone, monitor);
+        if run.is_err() {
+            self.guard(asked.options)?.broken_off(&opened, live)?;
+        }
+        let (outcome, applied) = match run {
             // Whatever was broken off for it: what was done before is recorded.
             Err(SyncError::Source(_) | SyncError::Apply(_) | SyncError::Remote { .. }) if monitor.cancelled() => {
                 return Err(SyncError::Cancelled);

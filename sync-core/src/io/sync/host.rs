@@ -223,6 +223,7 @@ impl Host {
         let mut asked = self.asked(open, &peer, mode)?;
         if let Some(live) = &live {
             asked.options.keep_versions = live.keep_versions();
+            asked.run_rules = live.with_own_rules(&asked.run_rules)?;
         }
         connection.limit(asked.options.transfer.limit);
         let grant = Grant::new(grants, place.0.name.clone(), mode);

@@ -6,6 +6,7 @@
 
 use super::drive;
 use super::end::{End as _, LocalEnd, ScanTerms, Surveyed};
+use super::guard::Spent;
 use super::guest::{self, accept_all};
 use super::host;
 use super::pulls::Terms;
@@ -31,7 +32,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Pulls in a row that settle what was left open.
 const SETTLING: usize = 3;
@@ -46,8 +47,10 @@ pub struct Live {
     run_rules: Rules,
     /// Those that stand in the root.
     rules: Mutex<Rules>,
-    /// Where it misses a file system, by its last scan.
+    /// Where it misses a file system, by the last scan of each path.
     unavailable: Mutex<Vec<RelPath>>,
+    /// What pulls have deleted lately.
+    spent: Mutex<Spent>,
     news: News,
 }
 
@@ -117,6 +120,7 @@ impl Live {
             run_rules,
             rules: Mutex::new(rules),
             unavailable: Mutex::default(),
+            spent: Mutex::default(),
             news: News::default(),
         })
     }
@@ -152,6 +156,14 @@ impl Live {
         lock(&self.rules).text().to_owned()
     }
 
+    /// The rules of a run that shares the root, together with its owner's. The owner's have the last word.
+    pub(super) fn with_own_rules(&self, run_rules: &Rules) -> Result<Rules, SyncError> {
+        if self.run_rules.text().is_empty() {
+            return Ok(run_rules.clone());
+        }
+        Ok(Rules::parse(&[run_rules.text(), self.run_rules.text()].join("\n"))?)
+    }
+
     /// Is a path left out, by the rules of the root or by the owner's?
     #[must_use]
     pub fn ignores(&self, path: &RelPath, dir: bool) -> bool {
@@ -181,13 +193,32 @@ impl Live {
         let rules = [self.rules(), self.rules()];
         let terms = ScanTerms { options: &options, rules: &rules, run_rules: &self.run_rules };
         let scanned = self.end().look(&terms, monitor)?;
-        if only.is_empty() {
-            lock(&self.unavailable).clone_from(&scanned.unavailable);
-        }
-        if self.opened.state.seq() != before {
+        let other = {
+            let mut known = lock(&self.unavailable);
+            let now = still_missing(&known, only, &scanned.unavailable);
+            let other = *known != now;
+            *known = now;
+            other
+        };
+        if other || self.opened.state.seq() != before {
             self.tell();
         }
+        self.missing()?;
         Ok(scanned)
+    }
+
+    /// Where it misses a file system, as far as scans have found.
+    ///
+    /// # Errors
+    /// There are more such places than others can be told.
+    pub fn missing(&self) -> Result<Vec<RelPath>, SyncError> {
+        let missing = lock(&self.unavailable).clone();
+        if missing.len() > wire::MAX_LIST {
+            let (root, most) = (self.root().path().display(), wire::MAX_LIST);
+            let text = format!("more than {most} paths below {root} are unavailable: mount their file systems");
+            return Err(SyncError::Root(text));
+        }
+        Ok(missing)
     }
 
     /// The rules of the root as they are now; what they cover from now on is forgotten.
@@ -220,11 +251,18 @@ impl Live {
         let facts = member.facts_of(&told);
         let there = RemoteThere::new(member.connection.clone(), facts.clone(), told.seq);
         let there = if member.answers { there } else { there.without_bases() };
-        self.opened.follow(&facts)?;
+        {
+            let _work = self.opened.work();
+            self.opened.follow(&facts)?;
+        }
         let rules = [member.rules.clone(), self.rules()];
         let mut unavailable = lock(&self.unavailable).clone();
         unavailable.extend(told.unavailable);
         let mut options = self.options.clone();
+        let allowed = lock(&self.spent).is_allowed(Instant::now());
+        if allowed {
+            options.max_delete = None;
+        }
         if member.mode == Mode::NoDelete {
             options.max_delete = Some(MaxDelete::Count(0));
         }
@@ -233,7 +271,16 @@ impl Live {
         let terms = Terms { options: &options, mask, rules: &rules, run_rules: &self.run_rules, unavailable: &unavailable };
         let before = self.opened.state.seq();
         let mut brought = Brought { whole: true, ..Brought::default() };
-        let pulled = self.pull_all(&there, &terms, &mut brought, monitor);
+        let mut end = self.end().with_spent(lock(&self.spent).deleted(Instant::now()));
+        let pulled = pull_all(&mut end, &there, &terms, &mut brought, monitor);
+        let deleted = end.spent();
+        if !allowed {
+            let created = brought.totals.created + brought.totals.conflicts;
+            lock(&self.spent).add(deleted, created, Instant::now());
+        } else if deleted > 0 && pulled.is_ok() && !brought.cancelled {
+            // One that was broken off goes on.
+            lock(&self.spent).use_leave();
+        }
         if self.opened.state.seq() != before {
             brought.news = true;
             self.tell();
@@ -241,32 +288,10 @@ impl Live {
         pulled.map(|()| brought)
     }
 
-    fn pull_all(
-        &self,
-        there: &RemoteThere,
-        terms: &Terms<'_>,
-        brought: &mut Brought,
-        monitor: &dyn Monitor,
-    ) -> Result<(), SyncError> {
-        let mut end = self.end();
-        let Surveyed { totals, stopped } = end.survey(there, terms, None, monitor)?;
-        if let Some(stopped) = stopped {
-            return Err(stopped);
-        }
-        monitor.phase(Phase::Apply, Some(totals.created + totals.updated + totals.deleted + totals.moved), Some(totals.bytes));
-        for number in 0..SETTLING {
-            let pulled = end.pull(there, terms, u32::try_from(number).unwrap_or(u32::MAX), monitor)?;
-            brought.totals.add(&pulled.totals);
-            brought.problems.extend(pulled.problems);
-            (brought.whole, brought.cancelled) = (pulled.whole, pulled.cancelled);
-            if let Some(stopped) = pulled.stopped {
-                return Err(stopped);
-            }
-            if pulled.cancelled || !pulled.again {
-                break;
-            }
-        }
-        roots::note_seen(&self.opened, there)
+    /// Lifts the deletion guard once: what went before counts no more, and the next pull that deletes anything may delete what it is
+    /// to, if it comes within the hour. What a member may not do at all it may not do then.
+    pub fn allow_deletions(&self) {
+        lock(&self.spent).allow(Instant::now());
     }
 
     /// Does this root know all that a member had when it told last? One question, and nothing is recorded.
@@ -337,19 +362,59 @@ impl Live {
         let seq = self.header()?.seq;
         let (identity, decisions) = (identity(state)?, state.has_decisions()?);
         state.flush()?;
-        let unavailable = lock(&self.unavailable).iter().take(wire::MAX_LIST).cloned().collect();
+        let unavailable = self.missing()?;
         Ok(Ready { identity, seq, passing: false, unavailable, decisions })
     }
 
     pub(super) fn introduce(&self, there: &[u8]) -> Result<Introduction, SyncError> {
-        roots::introduction(&self.opened.state, Vec::new(), there)
+        let introduction = roots::introduction(&self.opened.state, Vec::new(), there)?;
+        // What is told must be true after a power cut too.
+        self.opened.state.settle()?;
+        Ok(introduction)
     }
 
     /// May the two work together, by what the other side knows of this one?
     pub(super) fn meet(&self, there: &Introduction, monitor: &dyn Monitor) -> Result<(), SyncError> {
-        let _work = self.opened.work();
         roots::meet(&self.opened, there, monitor)
     }
+}
+
+/// Where file systems are missing after a scan of some paths, or of everything if there are none: what it did not look at is as
+/// it was known.
+fn still_missing(known: &[RelPath], only: &[RelPath], found: &[RelPath]) -> Vec<RelPath> {
+    let looked_at = |path: &RelPath| only.is_empty() || only.iter().any(|only| only.contains(path));
+    let mut missing: Vec<RelPath> = known.iter().filter(|path| !looked_at(path)).chain(found).cloned().collect();
+    missing.sort();
+    missing.dedup();
+    missing
+}
+
+/// Brings to an end of a pull what is there: looked at first, then pulled until nothing is left open that can be settled.
+fn pull_all(
+    end: &mut LocalEnd,
+    there: &RemoteThere,
+    terms: &Terms<'_>,
+    brought: &mut Brought,
+    monitor: &dyn Monitor,
+) -> Result<(), SyncError> {
+    let Surveyed { totals, stopped } = end.survey(there, terms, None, monitor)?;
+    if let Some(stopped) = stopped {
+        return Err(stopped);
+    }
+    monitor.phase(Phase::Apply, Some(totals.created + totals.updated + totals.deleted + totals.moved), Some(totals.bytes));
+    for number in 0..SETTLING {
+        let pulled = end.pull(there, terms, u32::try_from(number).unwrap_or(u32::MAX), monitor)?;
+        brought.totals.add(&pulled.totals);
+        brought.problems.extend(pulled.problems);
+        (brought.whole, brought.cancelled) = (pulled.whole, pulled.cancelled);
+        if let Some(stopped) = pulled.stopped {
+            return Err(stopped);
+        }
+        if pulled.cancelled || !pulled.again {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// Another machine's root of the same folder, which stays open too.
@@ -713,8 +778,47 @@ fn answer_all(
 #[must_use]
 pub fn is_root_lost(error: &SyncError) -> bool {
     match error {
-        SyncError::Scan(ScanError::RootChanged { .. }) => true,
+        SyncError::Scan(ScanError::RootChanged { .. } | ScanError::Unmarked { .. }) => true,
         SyncError::Scan(ScanError::Fs(error)) | SyncError::Fs(error) => error.is_missing(),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Silent;
+    use crate::wire::{Refusal, Remembered};
+
+    #[test]
+    fn what_a_scan_did_not_look_at_is_as_it_was_known() {
+        let paths = |paths: &str| -> Vec<RelPath> {
+            paths.split_whitespace().map(|path| RelPath::parse(path.as_bytes()).unwrap()).collect()
+        };
+        for (known, only, found, missing) in [
+            ("", "mnt", "mnt", "mnt"),
+            ("mnt", "other", "", "mnt"),
+            ("mnt", "mnt/below", "mnt", "mnt"),
+            ("a/mnt mnt", "a", "", "mnt"),
+            ("mnt", "mnt b", "b/mnt", "b/mnt"),
+            ("mnt", "", "a", "a"),
+        ] {
+            assert_eq!(still_missing(&paths(known), &paths(only), &paths(found)), paths(missing), "{known}; {only}; {found}");
+        }
+    }
+
+    #[test]
+    fn joining_waits_for_nobody_and_takes_a_new_identity_only_in_turn() {
+        let folder = tempfile::tempdir().unwrap();
+        let live = Live::open("folder".parse().unwrap(), folder.path(), Options::standard(), false, &Silent).unwrap();
+        let before = live.opened.state.id();
+        let ahead = Introduction { remembers: vec![Remembered { replica: before, counter: 9, nonce: 9 }], ..nobody() };
+        let work = live.opened.work();
+        live.meet(&nobody(), &Silent).unwrap();
+        assert!(matches!(live.meet(&ahead, &Silent), Err(SyncError::Refuse { code: Refusal::Busy, .. })));
+        assert_eq!(live.opened.state.id(), before);
+        drop(work);
+        live.meet(&ahead, &Silent).unwrap();
+        assert_ne!(live.opened.state.id(), before);
     }
 }

@@ -11,6 +11,7 @@
 use super::SyncError;
 use super::roots::{self, Opened};
 use crate::io::fs::{Dir, FsError, Replace, Root};
+use crate::io::scan::ScanError;
 use crate::io::state::{FORMER, State};
 use crate::path::{RESERVED, RelPath};
 use std::io::Write as _;
@@ -132,6 +133,19 @@ pub(super) fn unmarked(root: &Root, state: &State) -> Result<Unmarked, SyncError
         false if remembered == place(root)? => Unmarked::Same,
         false => Unmarked::Other,
     })
+}
+
+/// Does the marker stand that opening the root has written or found, or is a root that could not be given one where it was?
+pub(super) fn check(opened: &Opened) -> Result<(), ScanError> {
+    let Opened { root, state, .. } = opened;
+    if opened.passing || opened.looking || is_in(&root.dir(&RelPath::root())?)? {
+        return Ok(());
+    }
+    let remembered = state.meta(MARKERLESS)?.unwrap_or_default();
+    if !remembered.is_empty() && remembered == place(root)? {
+        return Ok(());
+    }
+    Err(ScanError::Unmarked { path: root.path().to_owned() })
 }
 
 /// The directory of a root: its file system and its inode there.

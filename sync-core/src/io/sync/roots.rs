@@ -21,12 +21,12 @@ use crate::knowledge::{ReplicaId, Vector};
 use crate::path::{RelPath, escape};
 use crate::report::Monitor;
 use crate::store::{Change, Filter, Listing};
-use crate::wire::{Introduction, Remembered};
+use crate::wire::{Introduction, Refusal, Remembered};
 use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, OnceLock};
+use std::sync::{Mutex, MutexGuard, OnceLock, TryLockError};
 use std::time::Duration;
 
 /// Under this key a state remembers the ignore rules that its rows obey.
@@ -232,6 +232,7 @@ fn overclaimed(ours: &State, there: &Introduction) -> Result<Option<Overclaimed>
 }
 
 /// May a root that stays open work with another one, by what that one knows of it? It takes a new identity where that is needed.
+/// Nobody waits here for a scan or a pull that is under way: only a new identity needs its turn, and is refused until it can be had.
 pub(super) fn meet(here: &Opened, there: &Introduction, monitor: &dyn Monitor) -> Result<(), SyncError> {
     let path = here.root.path();
     if there.expects && here.state.peers()?.is_empty() {
@@ -248,6 +249,20 @@ pub(super) fn meet(here: &Opened, there: &Introduction, monitor: &dyn Monitor) -
             escape(&there.location)
         )));
     }
+    if !is_ahead(here, there)? {
+        return Ok(());
+    }
+    let _work = match here.work.try_lock() {
+        Ok(work) => work,
+        Err(TryLockError::Poisoned(left)) => left.into_inner(),
+        Err(TryLockError::WouldBlock) => {
+            let text = format!(
+                "{} was rolled back and takes a new identity, and is being looked at or changed at present: try again later",
+                path.display()
+            );
+            return Err(SyncError::Refuse { code: Refusal::Busy, text });
+        }
+    };
     check_lineage(here, there, monitor)
 }
 
@@ -610,11 +625,18 @@ fn rolled_back(here: &Path, there: &[u8], claims: &Overclaimed) -> SyncError {
 
 /// A replica that another remembers further ahead was rolled back: re-used counters would look already known.
 fn check_lineage(here: &Opened, there: &Introduction, monitor: &dyn Monitor) -> Result<(), SyncError> {
-    let Some(seen) = seen(there, here.state.id()) else { return Ok(()) };
-    if !here.state.remembers(seen)? {
+    if is_ahead(here, there)? {
         renew(here, "it was rolled back: others know more of it than it does itself", monitor)?;
     }
     Ok(())
+}
+
+/// Does the other side remember this replica further ahead than it is?
+fn is_ahead(here: &Opened, there: &Introduction) -> Result<bool, SyncError> {
+    Ok(match seen(there, here.state.id()) {
+        Some(seen) => !here.state.remembers(seen)?,
+        None => false,
+    })
 }
 
 /// The ignore rules that stand in a root.
@@ -694,6 +716,8 @@ pub(super) fn tidy(opened: &Opened, options: &Options, monitor: &dyn Monitor) ->
     if opened.passing {
         return Ok(());
     }
+    // One that is gone is not written anew: what it stood for may be gone with it.
+    marker::check(opened)?;
     opened.state.prune()?;
     if let Err(error) = remove_aside(opened, options) {
         monitor.notice(&format!("{error}"));

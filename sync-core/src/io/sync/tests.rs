@@ -51,7 +51,7 @@ fn a_pull_that_no_survey_measured_passes_the_guard_too() {
 fn the_deletions_of_all_pulls_of_a_run_count_together() {
     let home = synced(&TEN);
     let [_, (b, _)] = roots(&home);
-    let mut guard = Guard::new(&b, Some(MaxDelete::Count(5))).unwrap();
+    let mut guard = Guard::new(&b, Some(MaxDelete::Count(5)), 0).unwrap();
     assert!(guard.check(&b, 4, false).is_ok());
     // The rows of b say that ten paths stand where fourteen did.
     guard.done(&b, 4, 0, 14).unwrap();
