@@ -253,7 +253,7 @@ impl Agent {
             name: name.clone(),
             place: PathText::new(config.path.as_os_str().as_bytes()),
             state: shared.map_or(FolderState::Starting, |shared| shared.state()),
-            files: None,
+            paths: None,
             bytes: None,
             watches: Watches::default(),
             conflicts: None,

@@ -763,7 +763,7 @@ impl Shared {
     pub(crate) fn fill(&self, status: &mut status::FolderStatus) {
         let inbox = self.inbox();
         let facts = &inbox.facts;
-        (status.files, status.conflicts, status.watches) = (facts.live, facts.conflicts, facts.watches);
+        (status.paths, status.conflicts, status.watches) = (facts.live, facts.conflicts, facts.watches);
         let listed = facts.problems.values().flat_map(|(_, listed)| listed).take(LISTED).cloned().collect();
         let total = facts.problems.values().map(|(total, _)| total).sum();
         (status.problems, status.last_change) = (Problems { total, listed }, facts.last_change);

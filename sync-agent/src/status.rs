@@ -92,9 +92,9 @@ pub struct FolderStatus {
     /// What it is doing.
     #[serde(flatten)]
     pub state: FolderState,
-    /// Live files.
-    pub files: Option<u64>,
-    /// And their bytes.
+    /// Live files, directories and links.
+    pub paths: Option<u64>,
+    /// Bytes of the files.
     pub bytes: Option<u64>,
     /// How well changes are noticed.
     pub watches: Watches,
@@ -388,7 +388,7 @@ mod tests {
             name: name.parse().unwrap(),
             place: PathText::new(b"/srv/caf\xe9"),
             state: FolderState::Watching,
-            files: Some(3),
+            paths: Some(3),
             bytes: Some(4),
             watches: Watches { needed: Some(2), set: 1, limit: None },
             conflicts: Some(0),

@@ -55,9 +55,9 @@ fn folder_lines(folder: &FolderStatus) -> Vec<String> {
         lines.push(format!("  ! {}", safe(why)));
     }
     lines.extend(joined(&[
-        folder.files.map(|files| match folder.bytes {
-            Some(size) => format!("{}, {}", counted(files, "file", "files"), bytes(size)),
-            None => counted(files, "file", "files"),
+        folder.paths.map(|paths| match folder.bytes {
+            Some(size) => format!("{}, {}", counted(paths, "path", "paths"), bytes(size)),
+            None => counted(paths, "path", "paths"),
         }),
         folder.last_change.map(|at| format!("last change {}", when(at))),
     ]));
@@ -215,7 +215,7 @@ mod tests {
             name: "hot".parse().unwrap(),
             place: PathText::new(b"/srv/app/caf\xe9/hot"),
             state: FolderState::Syncing,
-            files: Some(1_234_567),
+            paths: Some(1_234_567),
             bytes: Some(45 << 30),
             watches: Watches { needed: Some(4_000), set: 3_000, limit: Some(3_000) },
             conflicts: Some(2),
@@ -256,7 +256,7 @@ mod tests {
             "  ! the configuration stays as it was".into(),
             String::new(),
             "hot  syncing  /srv/app/caf\\xe9/hot".into(),
-            format!("  1,234,567 files, 45.00 GiB; last change {}", at(61)),
+            format!("  1,234,567 paths, 45.00 GiB; last change {}", at(61)),
             "  3,000 of 4,000 folders watched (of 3,000 at most)".into(),
             "  1,200 versions kept, 1.00 GiB".into(),
             "  ! 2 conflicts: driftless conflicts '/srv/app/caf\\xe9/hot'".into(),
