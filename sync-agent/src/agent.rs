@@ -4,7 +4,7 @@ use crate::config::{Changes, Config, Folder as FolderConfig, diff};
 use crate::control::{ControlError, Refused};
 use crate::folder::{Folder, Setting};
 use crate::log::{Level, Log};
-use crate::mesh::{Directory, Mesh, Peer};
+use crate::mesh::{Directory, Listening, Mesh, Peer};
 use crate::quality::SAMPLE;
 use crate::roots::Roots;
 use crate::status::{FolderState, FolderStatus, LISTED, Moment, PathText, PeerStatus, Problems, Status, Watches};
@@ -16,7 +16,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use sync_core::io::home::{Home, HomeError, KnownPeers};
-use sync_core::io::link::{Identity, IdentityError, LinkError, Listener, Network};
+use sync_core::io::link::{Identity, IdentityError, LinkError, Network};
 use sync_core::peer::{Id, Name};
 
 /// How often it is looked whether threads have ended.
@@ -54,8 +54,7 @@ struct Held {
     config: Config,
     folders: BTreeMap<Name, Folder>,
     permits: Arc<Permits>,
-    listeners: BTreeMap<SocketAddr, (Arc<Listener>, JoinHandle<()>)>,
-    notices: Vec<String>,
+    listeners: BTreeMap<SocketAddr, (Arc<Listening>, JoinHandle<()>)>,
 }
 
 /// Wakes the thread that measures paths.
@@ -81,7 +80,6 @@ impl Agent {
             permits: Arc::new(Permits::new(config.limits.exchanges)),
             folders: BTreeMap::new(),
             listeners: BTreeMap::new(),
-            notices: Vec::new(),
             config,
         };
         let agent = Agent {
@@ -168,22 +166,8 @@ impl Agent {
                 let _ = thread.join();
             }
         }
-        held.notices.clear();
         for address in wanted.clone() {
-            if held.listeners.contains_key(&address) {
-                continue;
-            }
-            match self.mesh.listen(address) {
-                Ok(listening) => {
-                    (self.log)(Level::Notice, &format!("listening on {}", listening.0.address()));
-                    held.listeners.insert(address, listening);
-                }
-                Err(error) => {
-                    (self.log)(Level::Error, &error.to_string());
-                    held.notices.truncate(LISTED - 1);
-                    held.notices.insert(0, error.to_string());
-                }
-            }
+            held.listeners.entry(address).or_insert_with(|| self.mesh.listen(address));
         }
     }
 
@@ -226,8 +210,8 @@ impl Agent {
             id: self.id,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             since: self.since,
-            listen: held.listeners.values().map(|(listener, _)| listener.address()).collect(),
-            notices: held.notices.clone(),
+            listen: held.listeners.values().filter_map(|(listening, _)| Some(listening.listener().ok()?.address())).collect(),
+            notices: held.listeners.values().filter_map(|(listening, _)| listening.listener().err()).take(LISTED).collect(),
             folders,
         }
     }

@@ -73,6 +73,36 @@ struct Caller {
     last: Arc<Mutex<LastCall>>,
 }
 
+/// An address at which others can call.
+pub(crate) struct Listening {
+    address: SocketAddr,
+    end: AtomicBool,
+    now: Mutex<Result<Arc<Listener>, String>>,
+}
+
+impl Listening {
+    /// Whoever listens there, or why nobody does.
+    pub(crate) fn listener(&self) -> Result<Arc<Listener>, String> {
+        lock(&self.now).clone()
+    }
+
+    /// Nobody is let in any more.
+    pub(crate) fn stop(&self) {
+        self.end.store(true, Ordering::Release);
+        if let Ok(listener) = self.listener() {
+            listener.stop();
+        }
+    }
+
+    /// Ends all of its connections.
+    pub(crate) fn close(&self) {
+        self.stop();
+        if let Ok(listener) = self.listener() {
+            listener.close();
+        }
+    }
+}
+
 /// What became of the last call.
 #[derive(Debug, Clone, Default)]
 struct LastCall {
@@ -157,14 +187,42 @@ impl Mesh {
         self.wake();
     }
 
-    /// Listens at an address, until the listener is stopped.
-    pub(crate) fn listen(self: &Arc<Self>, address: SocketAddr) -> Result<(Arc<Listener>, JoinHandle<()>), LinkError> {
+    /// Listens at an address, until it is stopped. Where that fails, somebody may still be there: it is tried again.
+    pub(crate) fn listen(self: &Arc<Self>, address: SocketAddr) -> (Arc<Listening>, JoinHandle<()>) {
+        let listening = Arc::new(Listening { address, end: AtomicBool::new(false), now: Mutex::new(Err(String::new())) });
+        self.try_to_listen(&listening);
+        let (mesh, waiting) = (Arc::clone(self), Arc::clone(&listening));
+        let thread = thread::spawn(move || {
+            while !mesh.is_stopping() && !waiting.end.load(Ordering::Acquire) {
+                match waiting.listener() {
+                    Ok(listener) => {
+                        mesh.accept(&listener);
+                        *lock(&waiting.now) = Err("nobody is waited for any more".into());
+                    }
+                    Err(_) => {
+                        mesh.rest(LOOK, &waiting.end);
+                        mesh.try_to_listen(&waiting);
+                    }
+                }
+            }
+        });
+        (listening, thread)
+    }
+
+    fn try_to_listen(self: &Arc<Self>, listening: &Listening) {
+        if listening.end.load(Ordering::Acquire) || self.is_stopping() {
+            return;
+        }
         let asked = Arc::downgrade(self);
         let admits = Arc::new(move |id: &Id| asked.upgrade().is_some_and(|mesh| mesh.admits(id)));
-        let listener = Arc::new(self.network.listen_if(address, admits)?);
-        let (mesh, waiting) = (Arc::clone(self), Arc::clone(&listener));
-        let thread = thread::spawn(move || mesh.accept(&waiting));
-        Ok((listener, thread))
+        let made = self.network.listen_if(listening.address, admits).map(Arc::new).map_err(|error| error.to_string());
+        let mut now = lock(&listening.now);
+        match (&made, &*now) {
+            (Ok(listener), _) => (self.log)(Level::Notice, &format!("listening on {}", listener.address())),
+            (Err(why), Err(before)) if why == before => {}
+            (Err(why), _) => (self.log)(Level::Error, &format!("{why}; it is tried again")),
+        }
+        *now = made;
     }
 
     fn admits(&self, id: &Id) -> bool {

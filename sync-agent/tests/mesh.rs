@@ -116,6 +116,16 @@ fn wait_until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()>
     Ok(())
 }
 
+/// Where machines differ, for whoever looks why a test failed.
+fn differences(machines: &[&Machine]) -> String {
+    let trees: Vec<Tree> = machines.iter().map(|machine| machine.tree().unwrap_or_default()).collect();
+    trees[1..]
+        .iter()
+        .zip(&machines[1..])
+        .map(|(tree, machine)| format!("{}: {}", machine.name, fixtures::tree::diff(&trees[0], tree)))
+        .collect()
+}
+
 /// Trees that change while they are read are not equal yet.
 fn equal(machines: &[&Machine]) -> Result<bool> {
     let Ok(first) = machines[0].tree() else { return Ok(false) };
@@ -173,7 +183,8 @@ fn who_was_away_catches_up_and_brings_nothing_back() -> Result<()> {
     for number in 0..50 {
         write(&a.at(&format!("d/{number}")), "x")?;
     }
-    wait_until("all are equal", || Ok(c.at("d/49").exists() && equal(&[&a, &b, &c])?))?;
+    wait_until("all are equal", || Ok(c.at("d/49").exists() && equal(&[&a, &b, &c])?))
+        .with_context(|| differences(&[&a, &b, &c]))?;
     c.stop();
     for number in 0..20 {
         fs::remove_file(a.at(&format!("d/{number}")))?;
@@ -183,7 +194,8 @@ fn who_was_away_catches_up_and_brings_nothing_back() -> Result<()> {
         .with_context(|| fixtures::tree::diff(&a.tree().unwrap_or_default(), &b.tree().unwrap_or_default()))?;
     let address = b.address()?;
     c.start(&[(&b, Some(address))])?;
-    wait_until("all are equal", || Ok(a.at("d/new").exists() && !c.at("d/0").exists() && equal(&[&a, &b, &c])?))?;
+    wait_until("all are equal", || Ok(a.at("d/new").exists() && !c.at("d/0").exists() && equal(&[&a, &b, &c])?))
+        .with_context(|| differences(&[&a, &b, &c]))?;
     // The middle goes, and comes back at the same place.
     let address = b.address()?;
     b.stop();
@@ -197,6 +209,7 @@ fn who_was_away_catches_up_and_brings_nothing_back() -> Result<()> {
     let config = config::parse(&text, &Book::default()).map_err(|faults| anyhow::anyhow!("{faults:?}"))?;
     b.agent = Some(Agent::start(config, &b.home, Arc::new(|_, _| {}))?);
     wait_until("all are equal", || Ok(c.at("d/later").exists() && equal(&[&a, &b, &c])?))
+        .with_context(|| differences(&[&a, &b, &c]))
 }
 
 #[test]
