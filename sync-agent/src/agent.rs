@@ -340,7 +340,7 @@ impl Agent {
         folders.values().for_each(Folder::stop);
         self.mesh.stop();
         // Threads of others have no deadline to be joined with.
-        while !folders.values().all(Folder::is_over) {
+        while !(folders.values().all(Folder::is_over) && self.mesh.has_no_visitors()) {
             if Instant::now() >= deadline {
                 return false;
             }

@@ -504,9 +504,10 @@ impl Shared {
     }
 
     fn look(&self, live: &Live, paths: &[RelPath], monitor: &Watchful<'_>) -> Ended {
-        let rules = live.rules_text();
+        let (rules, missing) = (live.rules_text(), live.missing().ok());
         let scanned = live.scan(paths, monitor);
         let rules_changed = live.rules_text() != rules;
+        let mounts_changed = live.missing().ok() != missing;
         let standing = live.standing();
         let mut inbox = self.inbox();
         match scanned {
@@ -527,6 +528,13 @@ impl Shared {
                     inbox.facts.last_change = Some(now_ns());
                 }
                 inbox.facts.live = standing.ok().map(|standing| standing.live);
+                inbox.facts.said.remove(&Source::Look);
+                if mounts_changed {
+                    // What was left alone for want of a file system is asked for again.
+                    let now = self.now();
+                    let peers: Vec<Id> = inbox.members.keys().copied().collect();
+                    peers.into_iter().for_each(|peer| inbox.scheduler.ask_again(peer, now));
+                }
                 // Others must agree on the rules before anything more is exchanged.
                 inbox.reopen |= rules_changed;
                 if scanned.failed > 0 { Ended::InPart } else { Ended::Well }

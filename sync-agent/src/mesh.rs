@@ -301,6 +301,11 @@ impl Mesh {
         Link::Apart { since, why, address, next_try }
     }
 
+    /// Has everybody left whose run, or joining, was under way?
+    pub(crate) fn has_no_visitors(&self) -> bool {
+        *lock(&self.visitors) == 0
+    }
+
     /// Ends all callers. Connections end with their folders.
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::Release);
