@@ -12,8 +12,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use sync_core::io::sync::{Live, Options, Replica, Sync};
+use std::sync::Arc;
+use std::thread;
+use sync_core::io::link::local_pair;
+use sync_core::io::sync::{Ear, Export, Host, HostOptions, Kept, Live, Member, Options, Replica, Sync};
 use sync_core::path::RelPath;
+use sync_core::peer::{Mode, PublicKey};
 use sync_core::report::Silent;
 
 const CHILD: &str = "DRIFTLESS_TEST_MOUNTS";
@@ -257,6 +261,43 @@ fn a_root_that_stays_open_tells_of_a_missing_disk_that_a_scan_of_a_part_found() 
         mount_disk(folder, &folder.join("b/mnt"));
         live.scan(&[at("mnt")], &Silent).unwrap();
         assert_eq!((live.missing().unwrap(), live.standing().unwrap().live), (vec![], before));
+    });
+}
+
+#[test]
+fn a_pull_puts_nothing_where_a_disk_belongs_that_went_since_the_last_look() {
+    in_namespace("a_pull_puts_nothing_where_a_disk_belongs_that_went_since_the_last_look", |folder| {
+        with_disk(folder);
+        let open = |root: &str| {
+            let path = folder.join(root);
+            let live = Live::open("folder".parse().unwrap(), &path, Options::standard(), false, &Silent).unwrap();
+            live.scan(&[], &Silent).unwrap();
+            Arc::new(live)
+        };
+        let (a, b) = (open("a"), open("b"));
+        let [near, far] = local_pair([1, 2].map(|key| PublicKey::from_bytes([key; 32])), [7; 32]);
+        let kept: Kept = Arc::new({
+            let a = a.clone();
+            move || Some(a.clone())
+        });
+        let export = Export { name: a.name().clone(), path: folder.join("a"), live: Some(kept) };
+        let host = Host::new(vec![export], HostOptions { state_dir: None, keep_versions: None });
+        let deaf = || -> Ear { Arc::new(|_| {}) };
+        let (member, _other) = thread::scope(|scope| {
+            let served = scope.spawn(|| host.serve_or_join(far, &|_| Some(Mode::TwoWay), &|_| Some(deaf()), &Silent));
+            let member = Member::join(&b, near, Mode::TwoWay, deaf(), &Silent).unwrap();
+            (member, served.join().unwrap().unwrap())
+        });
+        unmount(&folder.join("b/mnt"));
+        write(folder, "a/mnt/new", "new");
+        write(folder, "a/beside-new", "new");
+        a.scan(&[], &Silent).unwrap();
+        b.pull(&member, &Silent).unwrap();
+        assert!(folder.join("b/beside-new").exists() && !folder.join("b/mnt/new").exists());
+        mount_disk(folder, &folder.join("b/mnt"));
+        b.scan(&[], &Silent).unwrap();
+        b.pull(&member, &Silent).unwrap();
+        assert!(folder.join("b/mnt/new").exists() && folder.join("a/mnt/new").exists());
     });
 }
 

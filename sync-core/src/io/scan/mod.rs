@@ -16,6 +16,7 @@ mod read;
 mod record;
 mod walk;
 
+pub use mounts::missing_mounts;
 pub use read::{Clock, rehash};
 
 use crate::entry::{AttrMask, Signature};

@@ -4,6 +4,7 @@
 //! to mount; so the state remembers the paths, each before anything below it is recorded.
 
 use super::ScanError;
+use crate::io::fs::{FsError, Root};
 use crate::io::mutex::{into_inner, lock};
 use crate::io::state::{State, StateError};
 use crate::path::RelPath;
@@ -91,6 +92,28 @@ impl<'a> Mounts<'a> {
         }
         Ok(into_inner(self.unavailable).into_iter().collect())
     }
+}
+
+/// Remembered mount points at which nothing is mounted at this moment. One whose directory is gone is not among them: what
+/// became of it a scan finds out.
+///
+/// # Errors
+/// The state cannot be read, or holds no paths where the mount points are to be.
+pub fn missing_mounts(root: &Root, state: &State) -> Result<Vec<RelPath>, ScanError> {
+    let missing = |path: &RelPath| -> Result<bool, FsError> {
+        let Some(above) = path.parent() else { return Ok(false) };
+        Ok(root.dir(path)?.mount()?.is_same(&root.dir(&above)?.mount()?))
+    };
+    let mut found = Vec::new();
+    for path in Mounts::load(state)?.before {
+        match missing(&path) {
+            Ok(false) => {}
+            Err(error) if error.is_missing() => {}
+            // What cannot be looked at is unknown.
+            Ok(true) | Err(_) => found.push(path),
+        }
+    }
+    Ok(found)
 }
 
 /// Paths hold no zero byte.

@@ -19,7 +19,7 @@ use crate::io::fs::Root;
 use crate::io::link::{CloseCode, Connection, PathQuality, WAIT};
 use crate::io::mutex::lock;
 use crate::io::remote::{Gate, Here, Parked, RemoteThere, Told, identity, respond};
-use crate::io::scan::{ScanError, Scanned};
+use crate::io::scan::{self, ScanError, Scanned};
 use crate::io::speaker::{self, Speaker};
 use crate::io::there::{Facts, There as _};
 use crate::knowledge::{ReplicaId, Vector};
@@ -258,6 +258,8 @@ impl Live {
         let rules = [member.rules.clone(), self.rules()];
         let mut unavailable = lock(&self.unavailable).clone();
         unavailable.extend(told.unavailable);
+        // A disk may have gone since the last look: nothing is to be put where it belongs.
+        unavailable.extend(scan::missing_mounts(&self.opened.root, &self.opened.state)?);
         let mut options = self.options.clone();
         let allowed = lock(&self.spent).is_allowed(Instant::now());
         if allowed {
