@@ -8,6 +8,7 @@ use super::lanes::{Lanes, Parked};
 use crate::entry::Content;
 use crate::io::channel::{Channel, ChannelError};
 use crate::io::link::Stream;
+use crate::io::mutex::EndOf;
 use crate::io::scan;
 use crate::io::state::{Decision, StateError};
 use crate::io::there::There;
@@ -218,18 +219,6 @@ struct Beat {
     /// Nobody listens any more.
     stopped: AtomicBool,
     over: AtomicBool,
-}
-
-struct EndOf<'a> {
-    over: &'a AtomicBool,
-    thread: thread::Thread,
-}
-
-impl Drop for EndOf<'_> {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Release);
-        self.thread.unpark();
-    }
 }
 
 impl Beat {

@@ -3,8 +3,9 @@
 use super::end::{End, LocalEnd, Pulled, RulesNow, ScanTerms, Surveyed};
 use super::grant::{Grant, Grants, WhileGranted};
 use super::guest::answer_all;
-use super::live::{Ear, Live, Member};
+use super::live::Live;
 use super::marker;
+use super::member::{Ear, Member};
 use super::pulls::Terms;
 use super::roots::{self, Candidate, Opened};
 use super::told::while_told;

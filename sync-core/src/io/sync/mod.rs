@@ -8,6 +8,7 @@ mod guest;
 mod host;
 mod live;
 mod marker;
+mod member;
 mod pulls;
 mod replica;
 mod roots;
@@ -22,7 +23,8 @@ pub use crate::wire::{Packing, Transfer};
 pub use grant::Grants;
 pub use guest::Remote;
 pub use host::{Ears, Export, Host, HostOptions, Kept, Served};
-pub use live::{Brought, Ear, Heard, Live, Member, Standing, is_root_lost};
+pub use live::{Brought, Live, Standing, is_root_lost};
+pub use member::{Ear, Heard, Member};
 pub use replica::{Keep, KeptVersion, OpenConflict, Replica};
 
 use crate::entry::AttrMask;

@@ -2,7 +2,7 @@
 //! stop.
 
 use crate::io::channel::{Channel, ChannelError};
-use crate::io::mutex::{into_inner, lock};
+use crate::io::mutex::{EndOf, into_inner, lock};
 use crate::plan::Item;
 use crate::report::{Done, Monitor, Phase, Problem};
 use crate::wire::{self, Message, Notice, Progress};
@@ -66,18 +66,6 @@ pub(super) fn while_told<T>(
     let Link { control, early, failed } = into_inner(told.link);
     control.set_read_wait(crate::io::link::WAIT);
     (result, failed.map_or(Ok(early), Err))
-}
-
-struct EndOf<'a> {
-    over: &'a AtomicBool,
-    thread: thread::Thread,
-}
-
-impl Drop for EndOf<'_> {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Release);
-        self.thread.unpark();
-    }
 }
 
 impl Told<'_> {

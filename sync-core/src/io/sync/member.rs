@@ -1,0 +1,388 @@
+//! Another machine's root of the same folder that stays open too: the two tell each other what they are whenever that has changed,
+//! and answer each other's questions, over one connection of their own.
+
+use super::SyncError;
+use super::guest::{self, accept_all};
+use super::host;
+use super::live::{Live, nobody};
+use crate::ignore::Rules;
+use crate::io::channel::{Channel, ChannelError};
+use crate::io::link::{CloseCode, Connection, PathQuality, WAIT};
+use crate::io::mutex::lock;
+use crate::io::remote::{Gate, Here, Parked, Told, respond};
+use crate::io::speaker::Speaker;
+use crate::io::there::Facts;
+use crate::peer::{Id, Mode, Name};
+use crate::report::Monitor;
+use crate::wire::{self, Introduction, Join, Message, Ready, Report};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// How long a member's thread waits for news before it looks whether the connection is still there.
+const GLANCE: Duration = Duration::from_secs(1);
+
+/// What a member's connection tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Heard {
+    /// The replica there has changed.
+    News,
+    /// The connection has ended.
+    Ended,
+}
+
+/// Hears of a member. Called on threads of the connection, which wait for it.
+pub type Ear = Arc<dyn Fn(Heard) + Send + Sync>;
+
+/// Another machine's root of the same folder, which stays open too.
+pub struct Member {
+    pub(super) peer: Id,
+    pub(super) connection: Arc<Connection>,
+    /// By what it is recognised should it come under another identity.
+    location: Vec<u8>,
+    /// Nonce of the start there.
+    start: u64,
+    told: Arc<Mutex<Ready>>,
+    /// What is to be told of the way and the exchange, and what was told.
+    reports: Arc<Mutex<Reports>>,
+    pub(super) rules: Rules,
+    pub(super) sets_owner: bool,
+    /// What it may do here.
+    pub(super) mode: Mode,
+    /// May this side read there, and change its own root by it?
+    pulls: bool,
+    /// Is it answered, and told of changes?
+    pub(super) answers: bool,
+    over: Arc<AtomicBool>,
+    live: Arc<Live>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Member {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} at {:?}", self.live.name, self.peer)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Reports {
+    ours: Report,
+    theirs: Option<Report>,
+}
+
+/// By what a peer's root of a folder is recognised.
+fn located(peer: Id, folder: &Name) -> Vec<u8> {
+    format!("{peer}:folder:{folder}").into_bytes()
+}
+
+/// What counts of what a peer says: one that may only read changes nothing here, the identity of this root least of all.
+fn believed(introduction: &Introduction, mode: Mode) -> Introduction {
+    if mode == Mode::SendOnly {
+        Introduction { location: introduction.location.clone(), ..nobody() }
+    } else {
+        introduction.clone()
+    }
+}
+
+/// What both sides of a member have told each other.
+struct Met {
+    introduction: Introduction,
+    rules: Rules,
+    sets_owner: bool,
+    /// What the other side may do here.
+    mode: Mode,
+    /// What this side may do there.
+    granted: Mode,
+}
+
+impl Member {
+    /// Joins the folder of another machine: `mode` is what that machine may do here.
+    ///
+    /// # Errors
+    /// The other side refuses, or it cannot be worked with; or the connection failed.
+    pub fn join(
+        live: &Arc<Live>,
+        connection: Connection,
+        mode: Mode,
+        ear: Ear,
+        monitor: &dyn Monitor,
+    ) -> Result<Member, SyncError> {
+        let peer = connection.peer_id();
+        let connection = Arc::new(connection);
+        let failed = |error: ChannelError| SyncError::of_remote(&peer.to_string(), error);
+        let location = located(peer, &live.name);
+        let mut control = Channel::for_hello(connection.open(WAIT).map_err(|error| failed(error.into()))?);
+        guest::hello(&mut control).map_err(failed)?;
+        let own = own_rules(live)?;
+        let join = Join {
+            folder: live.name.as_str().into(),
+            introduction: live.introduce(&location)?,
+            rules: own,
+            sets_owner: live.options.mask.owner,
+            mode,
+        };
+        let answer = control.send(&Message::Join(join)).and_then(|()| control.receive()).map_err(failed)?;
+        let opened = match answer {
+            Message::Opened(opened) => opened,
+            other => return Err(failed(ChannelError::unexpected(other, "the folder"))),
+        };
+        control.finish().map_err(failed)?;
+        let introduction = Introduction { location, ..opened.introduction };
+        live.meet(&believed(&introduction, mode), monitor)?;
+        let rules = guest::parsed(&opened.rules, &peer.to_string())?;
+        let met = Met { introduction, rules, sets_owner: opened.sets_owner, mode, granted: opened.mode };
+        Member::begin(live.clone(), connection, met, ear)
+    }
+
+    /// Lets another machine join, which may do here what `mode` says.
+    pub(super) fn accept(
+        live: &Arc<Live>,
+        (connection, control): (Arc<Connection>, &mut Channel),
+        join: Join,
+        mode: Mode,
+        ear: Ear,
+        monitor: &dyn Monitor,
+    ) -> Result<Member, SyncError> {
+        let peer = connection.peer_id();
+        let failed = |error: ChannelError| SyncError::of_remote(&peer.to_string(), error);
+        let location = located(peer, &live.name);
+        let introduction = Introduction { location: location.clone(), ..join.introduction };
+        live.meet(&believed(&introduction, mode), monitor)?;
+        let rules = Rules::parse(&join.rules)?;
+        let answer = wire::Opened {
+            mode,
+            introduction: live.introduce(&location)?,
+            root: live.name.to_string(),
+            rules: own_rules(live)?,
+            sets_owner: live.options.mask.owner,
+            passing: false,
+        };
+        control.send(&Message::Opened(answer)).and_then(|()| control.flush()).map_err(failed)?;
+        let met = Met { introduction, rules, sets_owner: join.sets_owner, mode, granted: join.mode };
+        Member::begin(live.clone(), connection, met, ear)
+    }
+
+    fn begin(live: Arc<Live>, connection: Arc<Connection>, met: Met, ear: Ear) -> Result<Member, SyncError> {
+        let Met { introduction, rules, sets_owner, mode, granted } = met;
+        let peer = connection.peer_id();
+        let identity = introduction.identity.ok_or_else(|| {
+            let found = ChannelError::Unexpected { found: "a folder without a replica", expected: "its replica" };
+            SyncError::of_remote(&peer.to_string(), found)
+        })?;
+        let told = Ready { identity, seq: 0, passing: false, unavailable: Vec::new(), decisions: true };
+        let told = Arc::new(Mutex::new(told));
+        let (over, reports) = (Arc::new(AtomicBool::new(false)), Arc::<Mutex<Reports>>::default());
+        let answers = mode != Mode::ReceiveOnly;
+        let pulls = mode != Mode::SendOnly && granted != Mode::ReceiveOnly;
+        let mut threads = Vec::new();
+        if answers && granted != Mode::SendOnly {
+            let (live, connection, over, reports) = (live.clone(), connection.clone(), over.clone(), Arc::clone(&reports));
+            threads.push(std::thread::spawn(move || tell_all(&live, &connection, &reports, &over)));
+        }
+        {
+            let (live, connection, over) = (live.clone(), connection.clone(), over.clone());
+            let (told, reports) = (told.clone(), Arc::clone(&reports));
+            threads.push(std::thread::spawn(move || {
+                answer_all(&live, &connection, answers, (&told, &reports), &ear);
+                over.store(true, Ordering::Release);
+                live.news.changed.notify_all();
+                ear(Heard::Ended);
+            }));
+        }
+        let location = introduction.location;
+        let start = identity.nonce;
+        Ok(Member {
+            peer,
+            connection,
+            location,
+            start,
+            told,
+            reports,
+            rules,
+            sets_owner,
+            mode,
+            pulls,
+            answers,
+            over,
+            live,
+            threads,
+        })
+    }
+
+    /// Did it join this very root, opened once?
+    #[must_use]
+    pub fn is_of(&self, live: &Arc<Live>) -> bool {
+        Arc::ptr_eq(&self.live, live)
+    }
+
+    /// A number that the root there takes anew whenever it is opened.
+    #[must_use]
+    pub fn start(&self) -> u64 {
+        self.start
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub fn peer(&self) -> Id {
+        self.peer
+    }
+
+    /// What it may do here.
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// May this side take from it what it has?
+    #[must_use]
+    pub fn may_be_pulled(&self) -> bool {
+        self.pulls
+    }
+
+    /// Where it is at present.
+    #[must_use]
+    pub fn address(&self) -> Option<std::net::SocketAddr> {
+        self.connection.address()
+    }
+
+    /// Has the connection ended?
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
+    /// How good the way there is.
+    #[must_use]
+    pub fn quality(&self) -> PathQuality {
+        self.connection.quality()
+    }
+
+    /// Tells it how the way and the exchange look from here.
+    pub fn report(&self, report: Report) {
+        let changed = std::mem::replace(&mut lock(&self.reports).ours, report) != report;
+        if changed {
+            self.live.tell();
+        }
+    }
+
+    /// How the way and the exchange look from there, as it told last.
+    #[must_use]
+    pub fn reported(&self) -> Option<Report> {
+        lock(&self.reports).theirs
+    }
+
+    /// Its newest sequence number, as it told last.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        lock(&self.told).seq
+    }
+
+    /// Ends the connection.
+    pub fn leave(&self) {
+        self.connection.close(CloseCode::Done);
+    }
+
+    pub(super) fn told(&self) -> Ready {
+        lock(&self.told).clone()
+    }
+
+    pub(super) fn facts_of(&self, told: &Ready) -> Facts {
+        let speaker = Speaker::Machine(self.peer);
+        let location = self.location.clone();
+        Facts { identity: told.identity, passing: told.passing, location, speaker, decisions: told.decisions }
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.leave();
+        self.live.news.changed.notify_all();
+        let own = std::thread::current().id();
+        for thread in self.threads.drain(..).filter(|thread| thread.thread().id() != own) {
+            // What became of its questions the side that asked them knows.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The rules that the other side is told.
+fn own_rules(live: &Live) -> Result<String, SyncError> {
+    host::sendable(&live.rules(), live.root().path())
+}
+
+/// Tells the other side what this one is, now and whenever that has changed.
+fn tell_all(live: &Live, connection: &Connection, reports: &Mutex<Reports>, over: &AtomicBool) {
+    let told = || -> Result<(), SyncError> {
+        let peer = connection.peer_id().to_string();
+        let failed = |error: ChannelError| SyncError::of_remote(&peer, error);
+        let mut channel = Channel::new(connection.open(WAIT).map_err(|error| failed(error.into()))?);
+        let (mut last, mut ready, mut report) = (None, None, None);
+        while !over.load(Ordering::Acquire) {
+            let number = *lock(&live.news.number);
+            // Hashes that were recorded to answer a question are no news to anybody, and have a number all the same.
+            let told = ready.as_ref().map(|ready: &Ready| ready.seq);
+            if last != Some(number) || told != Some(live.opened().state.seq()) {
+                let now = live.ready()?;
+                if ready.as_ref() != Some(&now) {
+                    channel.send(&Message::Ready(now.clone())).map_err(failed)?;
+                    ready = Some(now);
+                }
+                let ours = lock(reports).ours;
+                if report != Some(ours) {
+                    channel.send(&Message::Report(ours)).map_err(failed)?;
+                    report = Some(ours);
+                }
+                channel.flush().map_err(failed)?;
+                last = Some(number);
+            }
+            let now = lock(&live.news.number);
+            let unchanged = |now: &mut u64| last == Some(*now) && !over.load(Ordering::Acquire);
+            drop(live.news.changed.wait_timeout_while(now, GLANCE, unchanged));
+        }
+        channel.finish().map_err(failed)
+    };
+    if told().is_err() {
+        // Whoever does not hear of this side any more is better off with another connection.
+        connection.close(CloseCode::Failed);
+    }
+}
+
+/// Answers what the other side asks, and hears what it tells, until the connection ends.
+fn answer_all(
+    live: &Live,
+    connection: &Connection,
+    may_read: bool,
+    (told, reports): (&Mutex<Ready>, &Mutex<Reports>),
+    ear: &Ear,
+) {
+    let heard = |what: Told| {
+        let ready = match what {
+            Told::Ready(ready) => ready,
+            Told::Report(report) => {
+                lock(reports).theirs = Some(report);
+                return;
+            }
+        };
+        {
+            let mut told = lock(told);
+            let same =
+                |a: &Ready, b: &Ready| (a.identity.replica, a.identity.instance) == (b.identity.replica, b.identity.instance);
+            if !same(&told, &ready) {
+                // It is another replica now: the two must meet anew.
+                connection.close(CloseCode::Done);
+                return;
+            }
+            *told = ready;
+        }
+        ear(Heard::News);
+    };
+    let allowed = || if may_read { Ok(()) } else { Err("this machine may not read the folder".to_owned()) };
+    let (gate, parked) = (Gate::new(&allowed), Parked::default());
+    accept_all(connection, &|stream| {
+        let asker = Speaker::Machine(connection.peer_id());
+        let here = Here { heard: Some(&heard), ..live.opened().here(asker, Some(&gate)) };
+        // What goes wrong is told to the side that asks.
+        let _ = respond(stream, &here, &parked);
+    });
+}
