@@ -213,6 +213,8 @@ impl Agent {
             listen: held.listeners.values().filter_map(|(listening, _)| Some(listening.listener().ok()?.address())).collect(),
             notices: held.listeners.values().filter_map(|(listening, _)| listening.listener().err()).take(LISTED).collect(),
             folders,
+            machines: Vec::new(),
+            links: Vec::new(),
         }
     }
 
@@ -241,7 +243,9 @@ impl Agent {
             bytes: None,
             watches: Watches::default(),
             conflicts: None,
+            in_conflict: Vec::new(),
             problems: Problems::default(),
+            recent: Vec::new(),
             kept: None,
             last_change: None,
             peers: peers.collect(),

@@ -13,6 +13,12 @@ use sync_core::peer::{Address, Id, Mode, Name};
 /// Problems, transfers and notices that are listed at a time; of the rest there are numbers.
 pub const LISTED: usize = 20;
 
+/// Machines that are listed at most.
+pub const MACHINES: usize = 256;
+
+/// Links that are listed at most.
+pub const LINKS: usize = 1024;
+
 /// A moment: nanoseconds since 1970, as text RFC 3339 in UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -79,6 +85,56 @@ pub struct Status {
     pub notices: Vec<String>,
     /// The folders, in the order of their names.
     pub folders: Vec<FolderStatus>,
+    /// The machines that this one knows of, itself first, up to [`MACHINES`].
+    pub machines: Vec<Machine>,
+    /// The links between them as each end sees them, up to [`LINKS`]: so two for each pair of which both ends are heard.
+    pub links: Vec<SeenLink>,
+}
+
+/// A machine that this one knows of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Machine {
+    /// Who it is.
+    pub id: Id,
+    /// What it is called: here, or else by itself.
+    pub name: Option<String>,
+    /// Where it can be called, as far as anybody told.
+    pub addresses: Vec<Address>,
+    /// When it was heard of last, directly or through others; `None`: it was not since this agent began.
+    pub heard: Option<Moment>,
+}
+
+/// One link as one of its ends sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SeenLink {
+    /// Who tells.
+    pub from: Id,
+    /// Whom it has, or wants, a link to.
+    pub to: Id,
+    /// The folders that the link is for.
+    pub folders: Vec<Name>,
+    /// Is there a connection, and who called?
+    pub called: Option<Direction>,
+    /// Can `from` call `to`? `None`: it was not tried.
+    pub reaches: Option<Reach>,
+    /// How good it is.
+    pub quality: Option<Quality>,
+}
+
+/// What became of the last attempt to call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reach", rename_all = "kebab-case")]
+pub enum Reach {
+    /// Somebody answered, with the right key.
+    Answers {
+        /// Where.
+        address: String,
+    },
+    /// Nobody did.
+    Fails {
+        /// Why.
+        why: String,
+    },
 }
 
 /// One folder.
@@ -100,8 +156,12 @@ pub struct FolderStatus {
     pub watches: Watches,
     /// Open conflicts.
     pub conflicts: Option<u64>,
+    /// Some of their paths, up to [`LISTED`].
+    pub in_conflict: Vec<PathText>,
     /// Paths that failed.
     pub problems: Problems,
+    /// What was brought here last, the newest first, up to [`LISTED`].
+    pub recent: Vec<Recent>,
     /// Kept versions.
     pub kept: Option<Kept>,
     /// When something last changed here, by whomever.
@@ -176,6 +236,20 @@ pub struct PathProblem {
     pub step: String,
     /// What went wrong.
     pub error: String,
+}
+
+/// Something that was brought to this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recent {
+    /// When.
+    pub at: Moment,
+    /// What was done: `create`, `update`, `delete`, `move`, `meta` or `conflict`.
+    pub action: String,
+    /// Below the folder.
+    #[serde(flatten)]
+    pub place: PathText,
+    /// From whom.
+    pub from: Name,
 }
 
 /// Kept versions.
@@ -392,7 +466,14 @@ mod tests {
             bytes: Some(4),
             watches: Watches { needed: Some(2), set: 1, limit: None },
             conflicts: Some(0),
+            in_conflict: Vec::new(),
             problems: Problems::default(),
+            recent: vec![Recent {
+                at: Moment(4),
+                action: "create".into(),
+                place: PathText::new(b"d/f\xff"),
+                from: "b".parse().unwrap(),
+            }],
             kept: Some(Kept { count: 1, bytes: 2 }),
             last_change: None,
             peers: vec![peer("b"), peer("c")],
@@ -405,6 +486,20 @@ mod tests {
             listen: vec!["0.0.0.0:4477".parse().unwrap()],
             notices: vec!["x".into()],
             folders: vec![folder("cold"), folder("hot")],
+            machines: vec![Machine {
+                id: PublicKey::from_bytes([7; 32]).id(),
+                name: Some("a".into()),
+                addresses: Vec::new(),
+                heard: Some(Moment(3)),
+            }],
+            links: vec![SeenLink {
+                from: PublicKey::from_bytes([7; 32]).id(),
+                to: PublicKey::from_bytes([1; 32]).id(),
+                folders: vec!["hot".parse().unwrap()],
+                called: Some(Direction::Out),
+                reaches: Some(Reach::Answers { address: "127.0.0.1:1".into() }),
+                quality: None,
+            }],
         }
     }
 

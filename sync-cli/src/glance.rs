@@ -219,6 +219,7 @@ mod tests {
             bytes: Some(45 << 30),
             watches: Watches { needed: Some(4_000), set: 3_000, limit: Some(3_000) },
             conflicts: Some(2),
+            in_conflict: Vec::new(),
             problems: Problems {
                 total: 3,
                 listed: vec![PathProblem {
@@ -227,6 +228,7 @@ mod tests {
                     error: "permission denied".into(),
                 }],
             },
+            recent: Vec::new(),
             kept: Some(Kept { count: 1200, bytes: 1 << 30 }),
             last_change: Some(at(61)),
             peers: vec![busy, peer("web-us", apart)],
@@ -239,6 +241,8 @@ mod tests {
             listen: vec!["0.0.0.0:4477".parse().unwrap()],
             notices: vec!["the configuration stays as it was".into()],
             folders: vec![folder],
+            machines: Vec::new(),
+            links: Vec::new(),
         }
     }
 

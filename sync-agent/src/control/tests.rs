@@ -48,6 +48,8 @@ impl Control for Puppet {
             listen: Vec::new(),
             notices: vec!["x".repeat(1 << 20)],
             folders: Vec::new(),
+            machines: Vec::new(),
+            links: Vec::new(),
         }
     }
     fn pause(&self, folder: Option<&Name>) -> Result<(), ControlError> {

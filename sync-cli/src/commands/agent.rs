@@ -21,7 +21,7 @@ use sync_agent::config::{CONFIG_FILE, Changes, create, example};
 use sync_agent::control::{Client, ControlError, SOCKET_FILE, SocketError};
 use sync_agent::log::{Level, Log};
 use sync_agent::service::Service;
-use sync_agent::status::{FolderStatus, Status, Summary as Numbers};
+use sync_agent::status::{FolderStatus, Machine, SeenLink, Status, Summary as Numbers};
 use sync_core::path::escape;
 use sync_core::peer::{Id, Name};
 
@@ -40,6 +40,10 @@ enum Line<'a> {
     Agent { name: &'a Name, id: Id, version: &'a str, since: String, listen: &'a [SocketAddr], notices: &'a [String] },
     /// One folder with its peers.
     Folder(&'a FolderStatus),
+    /// A machine that the agent knows of.
+    Machine(&'a Machine),
+    /// A link as one of its ends sees it.
+    Link(&'a SeenLink),
     /// What a reload changed.
     Reloaded(&'a Changes),
     /// The end of `agent status`.
@@ -153,9 +157,11 @@ fn word(level: Level) -> &'static str {
 fn status(status: &Status, output: &Output) -> Exit {
     let numbers = status.summary();
     glance::lines(status, &numbers).iter().for_each(|line| output.line(line));
-    let Status { name, id, version, since, listen, notices, folders } = status;
+    let Status { name, id, version, since, listen, notices, folders, machines, links } = status;
     output.event(&Line::Agent { name, id: *id, version, since: String::from(*since), listen, notices });
     folders.iter().for_each(|folder| output.event(&Line::Folder(folder)));
+    machines.iter().for_each(|machine| output.event(&Line::Machine(machine)));
+    links.iter().for_each(|link| output.event(&Line::Link(link)));
     output.event(&Line::Summary(&numbers));
     Exit::of_run(numbers.in_sync, numbers.problems + numbers.unavailable)
 }
