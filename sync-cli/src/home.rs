@@ -13,15 +13,19 @@ use sync_core::io::home::Home;
 
 /// Where a configuration for the whole machine is.
 const SYSTEM_FOLDER: &str = "/etc/driftless";
+/// The folder of the agent that the machine's service runs: root means that one, where it is.
+const SERVICE_FOLDER: &str = "/var/lib/driftless";
 
-/// Opens the folder, made if it is not there: `DRIFTLESS_HOME`, or `driftless` in the user's configuration.
+/// Opens the folder, made if it is not there: `DRIFTLESS_HOME`; for root that of the service, if there is one; or `driftless` in the
+/// user's configuration.
 pub(crate) fn open() -> Result<Home> {
     Ok(Home::open(&place()?)?)
 }
 
 /// Where the folder is, whether it is there or not.
 pub(crate) fn place() -> Result<PathBuf> {
-    folder(variable).context("cannot tell where this machine's identity is: set DRIFTLESS_HOME, or HOME")
+    let service = || Path::new(SERVICE_FOLDER).is_dir() && rustix::process::geteuid().is_root();
+    folder(variable, service).context("cannot tell where this machine's identity is: set DRIFTLESS_HOME, or HOME")
 }
 
 /// The agent's configuration: what was asked for, or the first that is there. One that cannot be looked at counts as there, so that
@@ -66,11 +70,12 @@ fn variable(name: &str) -> Option<OsString> {
 }
 
 /// A relative folder would be another one in every directory; of the two variables with a specification, it is to be ignored.
-fn folder(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+fn folder(variable: impl Fn(&str) -> Option<OsString>, is_service: impl Fn() -> bool) -> Option<PathBuf> {
     let given = |name: &str| variable(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let absolute = |name: &str| given(name).filter(|path| path.is_absolute());
     let configuration = || absolute("XDG_CONFIG_HOME").or_else(|| Some(absolute("HOME")?.join(".config")));
-    given("DRIFTLESS_HOME").or_else(|| Some(configuration()?.join(Path::new("driftless"))))
+    let service = || is_service().then(|| PathBuf::from(SERVICE_FOLDER));
+    given("DRIFTLESS_HOME").or_else(service).or_else(|| Some(configuration()?.join(Path::new("driftless"))))
 }
 
 #[cfg(test)]
@@ -78,16 +83,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_most_particular_variable_wins() {
-        for (set, expected) in [
-            (&[("DRIFTLESS_HOME", "/d"), ("XDG_CONFIG_HOME", "/x"), ("HOME", "/h")][..], Some("/d")),
-            (&[("DRIFTLESS_HOME", ""), ("XDG_CONFIG_HOME", "/x"), ("HOME", "/h")], Some("/x/driftless")),
-            (&[("XDG_CONFIG_HOME", "x"), ("HOME", "/h")], Some("/h/.config/driftless")),
-            (&[("HOME", "")], None),
-            (&[], None),
+    fn the_most_particular_place_wins() {
+        for (set, service, expected) in [
+            (&[("DRIFTLESS_HOME", "/d"), ("XDG_CONFIG_HOME", "/x"), ("HOME", "/h")][..], true, Some("/d")),
+            (&[("DRIFTLESS_HOME", ""), ("XDG_CONFIG_HOME", "/x"), ("HOME", "/h")], false, Some("/x/driftless")),
+            (&[("DRIFTLESS_HOME", ""), ("XDG_CONFIG_HOME", "/x"), ("HOME", "/h")], true, Some(SERVICE_FOLDER)),
+            (&[("XDG_CONFIG_HOME", "x"), ("HOME", "/h")], false, Some("/h/.config/driftless")),
+            (&[("HOME", "")], false, None),
+            (&[], true, Some(SERVICE_FOLDER)),
         ] {
             let variable = |name: &str| set.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into());
-            assert_eq!(folder(variable), expected.map(PathBuf::from), "{set:?}");
+            assert_eq!(folder(variable, || service), expected.map(PathBuf::from), "{set:?} {service}");
         }
     }
 }

@@ -9,6 +9,7 @@ mod guards;
 mod json;
 mod machine;
 mod machines;
+mod packaging;
 mod pair;
 mod peers;
 mod selection;
