@@ -17,5 +17,7 @@ mod folder;
 mod mesh;
 pub mod agent;
 pub mod service;
+#[cfg(test)]
+mod simulation;
 
 pub use notify::Supervisor;
