@@ -315,7 +315,7 @@ pub(super) fn hello(control: &mut Channel) -> Result<(), ChannelError> {
             Ok(())
         }
         Message::HelloAnswer(_) => {
-            let text = "it speaks a version of the protocol that was not offered".into();
+            let text = "it speaks a version of the protocol that was not offered: bring both sides to the same release".into();
             Err(ChannelError::Refused(wire::Refused { code: Refusal::Version, text }))
         }
         other => Err(ChannelError::unexpected(other, "the answer to the greeting")),

@@ -139,7 +139,8 @@ impl<'a> OnePull<'a> {
         }
         Err(SyncError::Guard(format!(
             "{} claims to know {claimed} changes made in {}, whose own state knows {} only: one of them was brought back from a \
-             backup, or does not tell the truth. Nothing of it was taken over",
+             backup, or does not tell the truth. Nothing of it was taken over. If it was a backup, synchronise with --rejoin; if not, take \
+             that machine's grant back",
             escape(&self.facts.location),
             self.ours.root.path().display(),
             state.counter()
