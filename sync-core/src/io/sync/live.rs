@@ -3,6 +3,7 @@
 //!
 //! There is no run with a beginning and an end, and no side that asks: each root pulls from its members when its owner says so.
 
+use super::conflicts;
 use super::drive;
 use super::end::{End as _, LocalEnd, ScanTerms, Surveyed};
 use super::guard::Spent;
@@ -323,13 +324,7 @@ impl Live {
     /// # Errors
     /// The state cannot be read.
     pub fn open_conflicts(&self) -> Result<u64, SyncError> {
-        let state = &self.opened.state;
-        let mut count = 0;
-        for (replica, _) in state.peers()? {
-            let pending = state.pending(replica)?;
-            count += pending.iter().filter(|open| open.why == Some(crate::plan::Open::Conflict)).count() as u64;
-        }
-        Ok(count)
+        Ok(conflicts::each(&self.opened.state)?.len() as u64)
     }
 
     /// Others are to hear of a change.

@@ -1,5 +1,6 @@
 //! One two-way synchronisation of two roots: open, look, plan, apply, report. The face of the library.
 
+mod conflicts;
 mod drive;
 mod end;
 mod grant;

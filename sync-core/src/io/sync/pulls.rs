@@ -1,6 +1,7 @@
 //! One pull into a root of this machine: the engine's conversation fed from the state here and from whatever the other side
 //! is, its steps handed to apply, and what is remembered of it afterwards.
 
+use super::conflicts;
 use super::roots::Opened;
 use super::survey;
 use super::{Options, Side, SyncError};
@@ -340,7 +341,7 @@ impl<'a> OnePull<'a> {
         if !walk_first && known.as_ref() != Some(&peer) {
             state.put_peer(id, &peer)?;
         }
-        Ok(())
+        conflicts::forget_settled(self.ours, &self.facts, id)
     }
 }
 
