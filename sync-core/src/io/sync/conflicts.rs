@@ -2,7 +2,7 @@
 //! all of these: it is one conflict, and over in all of them once the rows tell that it is.
 
 use super::SyncError;
-use super::roots::Opened;
+use super::opened::Opened;
 use crate::io::speaker;
 use crate::io::state::{Peer, Pending, State, StateError};
 use crate::io::there::Facts;

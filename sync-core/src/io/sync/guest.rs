@@ -3,8 +3,8 @@
 
 use super::drive::Half;
 use super::end::{End, Pulled, RulesNow, ScanTerms, Surveyed};
+use super::opened::Opened;
 use super::pulls::Terms;
-use super::roots::Opened;
 use super::{MaxDelete, Options, Policy, Side, SyncError};
 use crate::ignore::Rules;
 use crate::io::channel::{Channel, ChannelError};

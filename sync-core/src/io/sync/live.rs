@@ -8,9 +8,11 @@ use super::drive;
 use super::end::{End as _, LocalEnd, ScanTerms, Surveyed};
 use super::guard::Spent;
 use super::member::Member;
+use super::opened::Opened;
 use super::pulls::Terms;
-use super::roots::{self, Candidate, Opened};
+use super::roots::{self, Candidate};
 use super::{MaxDelete, Options, Side, SyncError, Totals};
+use super::{keeping, meeting};
 use crate::ignore::Rules;
 use crate::io::apply;
 use crate::io::fs::Root;
@@ -302,7 +304,7 @@ impl Live {
     /// The state or the root cannot be written.
     pub fn tidy(&self, monitor: &dyn Monitor) -> Result<(), SyncError> {
         let _work = self.opened.work();
-        roots::tidy(&self.opened, &self.options, monitor)
+        keeping::tidy(&self.opened, &self.options, monitor)
     }
 
     /// Looks for writes to old versions through descriptors that were open when they were replaced: they stand beside the new
@@ -344,7 +346,7 @@ impl Live {
     }
 
     pub(super) fn introduce(&self, there: &[u8]) -> Result<Introduction, SyncError> {
-        let introduction = roots::introduction(&self.opened.state, Vec::new(), there)?;
+        let introduction = meeting::introduction(&self.opened.state, Vec::new(), there)?;
         // What is told must be true after a power cut too.
         self.opened.state.settle()?;
         Ok(introduction)
@@ -352,7 +354,7 @@ impl Live {
 
     /// May the two work together, by what the other side knows of this one?
     pub(super) fn meet(&self, there: &Introduction, monitor: &dyn Monitor) -> Result<(), SyncError> {
-        roots::meet(&self.opened, there, monitor)
+        meeting::meet(&self.opened, there, monitor)
     }
 }
 

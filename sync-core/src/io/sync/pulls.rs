@@ -2,7 +2,7 @@
 //! is, its steps handed to apply, and what is remembered of it afterwards.
 
 use super::conflicts;
-use super::roots::Opened;
+use super::opened::Opened;
 use super::survey;
 use super::{Options, Side, SyncError};
 use crate::entry::{AttrMask, Kind};
