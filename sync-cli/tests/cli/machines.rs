@@ -1,7 +1,7 @@
 //! Two machines that synchronise: one serves, the other one runs the command.
 
 use crate::machine::Machine;
-use crate::pair::{stderr, summary};
+use crate::pair::summary;
 use crate::serving::Serving;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;

@@ -2,7 +2,7 @@
 
 use crate::machine::Machine;
 use crate::pair::{driftless, lines, stderr, stdout, summary};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::fs::{self, Permissions};
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;

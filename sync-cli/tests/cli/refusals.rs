@@ -587,18 +587,19 @@ fn asked(laptop: &Machine, server: &Machine, address: &str, knows: Vector, root:
         });
         let mut last = None;
         for wish in wishes {
-            let waits = !matches!(wish, Message::Ready(_));
             control.send(&wish).and_then(|()| control.flush()).unwrap();
-            while waits {
+            if matches!(wish, Message::Ready(_)) {
+                continue;
+            }
+            let answer = loop {
                 match control.receive().unwrap() {
                     Message::Progress(_) | Message::Notice(_) => {}
-                    answer => {
-                        last = Some(answer);
-                        break;
-                    }
+                    answer => break answer,
                 }
-            }
-            if matches!(last, Some(Message::Refused(_))) {
+            };
+            let refused = matches!(answer, Message::Refused(_));
+            last = Some(answer);
+            if refused {
                 break;
             }
         }
