@@ -122,7 +122,7 @@ impl Member {
             sets_owner: live.options.mask.owner,
             mode,
         };
-        let answer = control.send(&Message::Join(join)).and_then(|()| control.receive()).map_err(failed)?;
+        let answer = guest::answer_within(&mut control, &Message::Join(join), guest::SILENCE).map_err(failed)?;
         let opened = match answer {
             Message::Opened(opened) => opened,
             other => return Err(failed(ChannelError::unexpected(other, "the folder"))),

@@ -11,7 +11,7 @@ use crate::entry::AttrMask;
 use crate::ignore::Rules;
 use crate::io::channel::{Channel, ChannelError};
 use crate::io::link::Connection;
-use crate::io::remote::{Gate, RemoteThere, identity};
+use crate::io::remote::{Gate, PATIENCE, RemoteThere, identity};
 use crate::io::speaker::Speaker;
 use crate::io::there::{Facts, There};
 use crate::path::RelPath;
@@ -21,7 +21,7 @@ use crate::report::{Done, Monitor};
 use crate::store::Filter;
 use crate::wire::{self, Applied, Finished, Introduction, Message, Problem, Refusal, Scanned};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a run may ask for nothing: somebody may be looking at its plan. Meanwhile others wait for the folder.
 const IDLE_RUN: Duration = Duration::from_secs(15 * 60);
@@ -61,6 +61,7 @@ pub(super) struct Serving<'a> {
 
 impl Serving<'_> {
     pub(super) fn run(mut self, monitor: &dyn Monitor) -> Result<(), SyncError> {
+        let mut wished = Instant::now();
         loop {
             let message = match self.early.take() {
                 Some(message) => message,
@@ -70,6 +71,7 @@ impl Serving<'_> {
                 },
             };
             self.grant.check()?;
+            let wish = !matches!(message, Message::Progress(_));
             match message {
                 Message::Scan(_) => self.scan(monitor)?,
                 Message::Ready(ready) => self.learn(ready)?,
@@ -79,7 +81,7 @@ impl Serving<'_> {
                 // It came when the work was over.
                 Message::Cancel(_) => {}
                 // The other side works by itself.
-                Message::Progress(_) => {}
+                Message::Progress(_) => still_works(wished.elapsed().min(self.gate.idle()))?,
                 Message::Bye(_) => {
                     if !self.tidied && self.asked.mode != Mode::SendOnly {
                         self.end.tidy(&self.asked.options, monitor)?;
@@ -87,6 +89,9 @@ impl Serving<'_> {
                     return Ok(());
                 }
                 other => return Err(self.failed(ChannelError::unexpected(other, "something to do"))),
+            }
+            if wish {
+                wished = Instant::now();
             }
         }
     }
@@ -272,5 +277,29 @@ impl Serving<'_> {
             RulesNow::Other(_) | RulesNow::Unusable => wire::RulesNow::Unusable,
         };
         self.send(&Message::Finished(Finished { rules }))
+    }
+}
+
+/// A side that says that it works, and for so long neither wished for anything nor asked a question, hangs: others wait for the folder.
+fn still_works(idle: Duration) -> Result<(), SyncError> {
+    if idle < PATIENCE {
+        return Ok(());
+    }
+    let text = format!("this run said for {} hours that it works, and asked for nothing: run again", PATIENCE.as_secs() / 3600);
+    Err(SyncError::Refuse { code: Refusal::Busy, text })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_side_that_says_that_it_works_is_believed_for_a_day() {
+        assert!(still_works(IDLE_RUN).is_ok() && still_works(PATIENCE - Duration::from_secs(1)).is_ok());
+        let refused = still_works(PATIENCE);
+        assert!(
+            matches!(&refused, Err(SyncError::Refuse { code: Refusal::Busy, text }) if text.contains("24 hours")),
+            "{refused:?}"
+        );
     }
 }
