@@ -284,7 +284,12 @@ impl Shared {
                     let now = shared.now();
                     shared.inbox().scheduler.heard(peer, now);
                 }
-                Heard::Ended => shared.left(peer, number),
+                Heard::Ended(why) => {
+                    if let Some(why) = why {
+                        shared.say(Source::Pull(peer), Level::Warning, &format!("{peer} cannot be told what is here: {why}"));
+                    }
+                    shared.left(peer, number);
+                }
             }
             shared.wake.notify_all();
         });

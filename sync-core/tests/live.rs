@@ -103,7 +103,7 @@ impl End {
         while self.member.seq() < seq {
             match self.heard.recv_timeout(PATIENCE).context("nothing is heard")? {
                 Heard::News => {}
-                Heard::Ended => bail!("the connection ended"),
+                Heard::Ended(why) => bail!("the connection ended: {why:?}"),
             }
         }
         Ok(())
@@ -137,7 +137,7 @@ fn what_changes_at_one_is_told_and_pulled_and_goes_on_to_the_third() -> Result<(
     ab.hears_of(&b)?;
     assert!(a.covers(&ab.member)? && !a.pull(&ab.member, &Silent)?.news);
     drop((ab, bc));
-    assert_eq!(ba.heard.iter().last(), Some(Heard::Ended));
+    assert_eq!(ba.heard.iter().last(), Some(Heard::Ended(None)));
     assert!(ba.member.is_over());
     Ok(())
 }
@@ -168,6 +168,31 @@ fn conflicts_that_both_decide_at_once_become_one() -> Result<()> {
         assert_eq!(lab.tree("a")?, lab.tree("b")?, "round {round}");
         assert_eq!(fs::read_dir(lab.root("a"))?.count(), 3 + round, "round {round}");
     }
+    Ok(())
+}
+
+#[test]
+fn who_cannot_tell_what_it_is_any_more_ends_the_connection_and_says_why() -> Result<()> {
+    let lab = Lab::new(&["a", "b"])?;
+    let (a, b) = (lab.open("a")?, lab.open("b")?);
+    let [ab, ba] = meet(&a, &b, [Mode::TwoWay; 2], [1, 2])?;
+    ba.hears_of(&a)?;
+    let beside = rusqlite::Connection::open(lab.root("a").join(".driftless/state.db"))?;
+    beside.busy_timeout(PATIENCE)?;
+    beside.execute_batch("ALTER TABLE pending RENAME TO lost")?;
+    lab.write("a/one", "1")?;
+    a.scan(&[], &Silent)?;
+    let end = |end: &End| -> Result<Option<String>> {
+        loop {
+            if let Heard::Ended(why) = end.heard.recv_timeout(PATIENCE).context("nothing is heard")? {
+                return Ok(why);
+            }
+        }
+    };
+    let why = end(&ab)?.context("it says why")?;
+    assert!(why.contains("pending"), "{why}");
+    // The other side knows no more than that the connection has ended.
+    assert_eq!(end(&ba)?, None);
     Ok(())
 }
 

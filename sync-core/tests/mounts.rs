@@ -2,16 +2,12 @@
 //!
 //! Each test runs again as a child in a mount namespace of its own, where it may mount. Where the system forbids such
 //! namespaces, it says so and proves nothing.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::print_stderr,
-    reason = "tests make, change and look at files as users do, and say why they fail"
-)]
+#![allow(clippy::disallowed_methods, reason = "tests make, change and look at files as users do")]
 #![allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
+use fixtures::namespaces::{in_namespaces, mount_tmpfs, run};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 use sync_core::io::link::local_pair;
@@ -19,39 +15,6 @@ use sync_core::io::sync::{Ear, Export, Host, HostOptions, Kept, Live, Member, Op
 use sync_core::path::RelPath;
 use sync_core::peer::{Mode, PublicKey};
 use sync_core::report::Silent;
-
-const CHILD: &str = "DRIFTLESS_TEST_MOUNTS";
-
-/// Runs `test` in a child that may mount. The child gets a folder with the roots `a` and `b`.
-fn in_namespace(name: &str, test: impl FnOnce(&Path)) {
-    if let Some(folder) = std::env::var_os(CHILD) {
-        return test(&PathBuf::from(folder));
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let namespace = ["--mount", "--map-root-user"];
-    if !Command::new("unshare").args(namespace).arg("true").status().is_ok_and(|status| status.success()) {
-        eprintln!("{name}: no mount namespaces here: nothing is proved");
-        return;
-    }
-    let child = Command::new("unshare")
-        .args(namespace)
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture"])
-        .env(CHILD, folder.path())
-        .output()
-        .unwrap();
-    let said = [child.stdout, child.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-    assert!(child.status.success(), "{said}");
-}
-
-fn run(program: &str, args: &[&str]) {
-    assert!(Command::new(program).args(args).status().unwrap().success(), "{program} {args:?}");
-}
-
-fn mount_tmpfs(at: &Path) {
-    fs::create_dir_all(at).unwrap();
-    run("mount", &["-t", "tmpfs", "-o", "mode=755", "none", at.to_str().unwrap()]);
-}
 
 fn write(root: &Path, path: &str, bytes: &str) {
     let path = root.join(path);
@@ -118,7 +81,7 @@ fn change_everything_below(folder: &Path) {
 
 #[test]
 fn another_file_system_below_the_root_is_written_like_the_root_itself() {
-    in_namespace("another_file_system_below_the_root_is_written_like_the_root_itself", |folder| {
+    in_namespaces("another_file_system_below_the_root_is_written_like_the_root_itself", |folder| {
         fs::create_dir(folder.join("a")).unwrap();
         mount_tmpfs(&folder.join("b/mnt"));
         change_everything_below(folder);
@@ -127,7 +90,7 @@ fn another_file_system_below_the_root_is_written_like_the_root_itself() {
 
 #[test]
 fn a_bind_mount_of_the_same_file_system_is_another_mount() {
-    in_namespace("a_bind_mount_of_the_same_file_system_is_another_mount", |folder| {
+    in_namespaces("a_bind_mount_of_the_same_file_system_is_another_mount", |folder| {
         fs::create_dir(folder.join("a")).unwrap();
         fs::create_dir_all(folder.join("elsewhere")).unwrap();
         fs::create_dir_all(folder.join("b/mnt")).unwrap();
@@ -170,7 +133,7 @@ fn with_disk(folder: &Path) -> Options {
 
 #[test]
 fn a_disk_that_is_not_mounted_any_more_is_no_deletion_whatever_lies_below_it() {
-    in_namespace("a_disk_that_is_not_mounted_any_more_is_no_deletion_whatever_lies_below_it", |folder| {
+    in_namespaces("a_disk_that_is_not_mounted_any_more_is_no_deletion_whatever_lies_below_it", |folder| {
         let options = with_disk(folder);
         let [a, b] = ["a", "b"].map(|side| folder.join(side));
         let before = tree(&a);
@@ -203,7 +166,7 @@ fn a_disk_that_is_not_mounted_any_more_is_no_deletion_whatever_lies_below_it() {
 
 #[test]
 fn a_mount_point_that_went_with_its_disk_is_no_deletion() {
-    in_namespace("a_mount_point_that_went_with_its_disk_is_no_deletion", |folder| {
+    in_namespaces("a_mount_point_that_went_with_its_disk_is_no_deletion", |folder| {
         let options = with_disk(folder);
         let [a, b] = ["a", "b"].map(|side| folder.join(side));
         let before = tree(&a);
@@ -228,7 +191,7 @@ fn a_mount_point_that_went_with_its_disk_is_no_deletion() {
 
 #[test]
 fn a_disk_seen_through_a_part_of_the_root_is_known_as_one() {
-    in_namespace("a_disk_seen_through_a_part_of_the_root_is_known_as_one", |folder| {
+    in_namespaces("a_disk_seen_through_a_part_of_the_root_is_known_as_one", |folder| {
         fs::create_dir(folder.join("a")).unwrap();
         mount_disk(folder, &folder.join("b/mnt"));
         for path in ["mnt/x", "mnt/y"] {
@@ -247,7 +210,7 @@ fn a_disk_seen_through_a_part_of_the_root_is_known_as_one() {
 
 #[test]
 fn a_root_that_stays_open_tells_of_a_missing_disk_that_a_scan_of_a_part_found() {
-    in_namespace("a_root_that_stays_open_tells_of_a_missing_disk_that_a_scan_of_a_part_found", |folder| {
+    in_namespaces("a_root_that_stays_open_tells_of_a_missing_disk_that_a_scan_of_a_part_found", |folder| {
         with_disk(folder);
         let at = |path: &str| RelPath::parse(path.as_bytes()).unwrap();
         let live = Live::open("folder".parse().unwrap(), &folder.join("b"), Options::standard(), false, &Silent).unwrap();
@@ -266,7 +229,7 @@ fn a_root_that_stays_open_tells_of_a_missing_disk_that_a_scan_of_a_part_found() 
 
 #[test]
 fn a_pull_puts_nothing_where_a_disk_belongs_that_went_since_the_last_look() {
-    in_namespace("a_pull_puts_nothing_where_a_disk_belongs_that_went_since_the_last_look", |folder| {
+    in_namespaces("a_pull_puts_nothing_where_a_disk_belongs_that_went_since_the_last_look", |folder| {
         with_disk(folder);
         let open = |root: &str| {
             let path = folder.join(root);
@@ -303,7 +266,7 @@ fn a_pull_puts_nothing_where_a_disk_belongs_that_went_since_the_last_look() {
 
 #[test]
 fn an_empty_folder_mounted_over_one_is_no_deletion_on_the_same_file_system_either() {
-    in_namespace("an_empty_folder_mounted_over_one_is_no_deletion_on_the_same_file_system_either", |folder| {
+    in_namespaces("an_empty_folder_mounted_over_one_is_no_deletion_on_the_same_file_system_either", |folder| {
         for root in ["a/d", "b", "empty"] {
             fs::create_dir_all(folder.join(root)).unwrap();
         }

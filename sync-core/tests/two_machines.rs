@@ -13,7 +13,9 @@ use std::thread;
 use std::time::Duration;
 use sync_core::io::link::{Connection, Identity, LinkError, Network, local_pair};
 use sync_core::io::state::{Peer, Pending, State};
-use sync_core::io::sync::{Export, Host, HostOptions, Options, Place, Policy, Remote, Report, Side, Sync, SyncError};
+use sync_core::io::sync::{
+    Export, Host, HostOptions, Keep, Options, Place, Policy, Remote, Replica, Report, Side, Sync, SyncError,
+};
 use sync_core::knowledge::ReplicaId;
 use sync_core::path::RelPath;
 use sync_core::peer::{Mode, PublicKey};
@@ -35,11 +37,21 @@ struct Wish {
     turned: bool,
     /// The asking machine.
     key: u8,
+    /// Does ssh vouch for the other one?
+    vouched: bool,
 }
 
 impl Default for Wish {
     fn default() -> Wish {
-        Wish { options: Options::standard(), folder: "folder", sub: "", granted: Some(Mode::TwoWay), turned: false, key: 1 }
+        Wish {
+            options: Options::standard(),
+            folder: "folder",
+            sub: "",
+            granted: Some(Mode::TwoWay),
+            turned: false,
+            key: 1,
+            vouched: false,
+        }
     }
 }
 
@@ -103,8 +115,11 @@ impl Lab {
             connection: Arc::new(near),
             folder: wish.folder.parse().expect("a name"),
             sub: RelPath::parse(wish.sub.as_bytes()).expect("a path"),
-            shown: ["quic://host/folder", wish.sub].join("/").trim_end_matches('/').into(),
-            vouched: None,
+            shown: [if wish.vouched { "b:folder" } else { "quic://host/folder" }, wish.sub]
+                .join("/")
+                .trim_end_matches('/')
+                .into(),
+            vouched: wish.vouched.then(|| "b".into()),
         }
     }
 
@@ -355,7 +370,10 @@ fn what_one_machine_told_of_a_replica_no_other_one_alters() -> Result<()> {
     lab.well(Wish { key: 3, ..Wish::default() })?;
     assert_eq!(lab.read("b/y")?, "from the other machine");
     let after = remembered(&lab.root("b"))?;
-    assert!(after.len() == 2 && after.contains(&before[0]), "{after:?}");
+    // But for the conflict, which is over by what stands in the rows here: so the first one is looked at as a whole again.
+    let (id, peer, _) = &before[0];
+    let first = (*id, Peer { incorporated: 0, ..peer.clone() }, Vec::new());
+    assert!(after.len() == 2 && after.contains(&first), "{after:?}");
     // And the first one goes on from where it was.
     lab.write("a/z", "from the first machine")?;
     for key in [1, 3, 1] {
@@ -366,6 +384,78 @@ fn what_one_machine_told_of_a_replica_no_other_one_alters() -> Result<()> {
     // A run between roots of one machine is another speaker too.
     drop(Sync::open(&lab.root("a"), &lab.root("b"), Options::standard(), &Silent)?.apply(&Silent)?);
     lab.equal()
+}
+
+/// Open conflicts of a root as its user sees them: paths, and what was decided.
+fn conflicts(root: &std::path::Path) -> Result<Vec<(String, Option<&'static str>)>> {
+    let listed = Replica::open(root, None)?.conflicts()?;
+    Ok(listed.into_iter().map(|open| (open.path.to_string(), open.decided)).collect())
+}
+
+#[test]
+fn a_conflict_with_a_root_that_is_met_in_two_ways_is_one_and_over_in_both() -> Result<()> {
+    for (keep, decides) in [(Keep::Local, "a"), (Keep::Remote, "b"), (Keep::Both, "b")] {
+        let lab = Lab::new("x = one\nd/y = two\n", "")?;
+        // Once as ssh vouches for it, once as a server.
+        let through_ssh = || Wish { key: 3, vouched: true, ..Wish::default() };
+        lab.well(through_ssh())?;
+        for path in ["x", "d/y"] {
+            lab.write(&format!("a/{path}"), "ours")?;
+            lab.write(&format!("b/{path}"), "theirs")?;
+        }
+        lab.well(through_ssh())?;
+        lab.well(Wish::default())?;
+        for root in ["a", "b"] {
+            assert_eq!(remembered(&lab.root(root))?.iter().filter(|(_, _, open)| open.len() == 2).count(), 2, "{root}");
+            assert_eq!(conflicts(&lab.root(root))?, [("d/y".into(), None), ("x".into(), None)], "{root}");
+        }
+        let x = RelPath::parse(b"x")?;
+        assert_eq!(Replica::open(&lab.root(decides), None)?.resolve(std::slice::from_ref(&x), keep)?, [x]);
+        let decided = conflicts(&lab.root(decides))?;
+        assert!(decided[0] == ("d/y".into(), None) && decided[1].1.is_some() && decided.len() == 2, "{decided:?}");
+        lab.well(Wish::default())?;
+        for root in ["a", "b"] {
+            // What is settled is over, the other one is not.
+            assert_eq!(conflicts(&lab.root(root))?, [("d/y".into(), None)], "{root}");
+            let open: Vec<_> = remembered(&lab.root(root))?.into_iter().flat_map(|(_, _, open)| open).collect();
+            assert!(
+                open.len() == 2 && open.iter().all(|open| open.path.to_string() == "d/y" && open.decision.is_none()),
+                "{open:?}"
+            );
+            let state = State::open(&lab.root(root).join(".driftless"), Options::standard().mask)?;
+            assert!(!state.has_decisions()?, "{root}");
+        }
+        let options = Options { conflicts: Policy::KeepBoth, ..Options::standard() };
+        lab.well(Wish { options, ..through_ssh() })?;
+        for wish in [Wish::default(), through_ssh(), Wish::default()] {
+            assert!(lab.well(wish)?.0.in_sync);
+        }
+        lab.equal()?;
+        for root in ["a", "b"] {
+            assert!(
+                conflicts(&lab.root(root))?.is_empty() && remembered(&lab.root(root))?.iter().all(|(_, _, open)| open.is_empty())
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_conflict_that_comes_again_is_open_again() -> Result<()> {
+    let lab = Lab::new("x = one\n", "")?;
+    let other = || Wish { key: 3, ..Wish::default() };
+    lab.well(other())?;
+    for round in 0..3 {
+        lab.write("a/x", &format!("ours {round}"))?;
+        lab.write("b/x", &format!("theirs {round}"))?;
+        lab.well(other())?;
+        lab.well(Wish::default())?;
+        assert_eq!(conflicts(&lab.root("b"))?, [("x".into(), None)], "{round}");
+        let options = Options { conflicts: Policy::Wins(Side::A), ..Options::standard() };
+        assert!(lab.well(Wish { options, ..Wish::default() })?.0.in_sync);
+        assert!(conflicts(&lab.root("a"))?.is_empty() && conflicts(&lab.root("b"))?.is_empty(), "{round}");
+    }
+    Ok(())
 }
 
 #[test]

@@ -9,12 +9,12 @@
 )]
 #![allow(clippy::unwrap_used, reason = "a test ends where it cannot go on")]
 
+use fixtures::namespaces::{in_namespaces, mount_tmpfs, run};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 use sync_core::io::fs::Root;
@@ -22,7 +22,6 @@ use sync_core::io::watch::{Limit, Options, Watch, WatchError};
 use sync_core::path::RelPath;
 use sync_core::quiet::{Change, Why};
 
-const CHILD: &str = "DRIFTLESS_TEST_WATCH";
 /// Whatever is waited for comes within this time, on any machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -391,36 +390,6 @@ fn whoever_waits_is_woken_by_another_thread() {
     other.join().unwrap();
 }
 
-/// Runs `test` in a child in namespaces of its own. The child gets a folder.
-fn in_namespace(name: &str, test: impl FnOnce(&Path)) {
-    if let Some(folder) = std::env::var_os(CHILD) {
-        return test(&PathBuf::from(folder));
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let namespace = ["--mount", "--map-root-user"];
-    if !Command::new("unshare").args(namespace).arg("true").status().is_ok_and(|status| status.success()) {
-        eprintln!("{name}: no namespaces here: nothing is proved");
-        return;
-    }
-    let child = Command::new("unshare")
-        .args(namespace)
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--nocapture"])
-        .env(CHILD, folder.path())
-        .output()
-        .unwrap();
-    let said = [child.stdout, child.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-    assert!(child.status.success(), "{said}");
-}
-
-fn run(program: &str, args: &[&str]) {
-    assert!(Command::new(program).args(args).status().unwrap().success(), "{program} {args:?}");
-}
-
-fn mount_tmpfs(at: &Path) {
-    run("mount", &["-t", "tmpfs", "-o", "mode=755", "none", at.to_str().unwrap()]);
-}
-
 impl Mirror {
     /// Waits until this was told; looks as it goes.
     fn until(&mut self, change: &Change) {
@@ -435,7 +404,7 @@ impl Mirror {
 
 #[test]
 fn a_file_system_mounted_below_the_root_is_watched_and_its_coming_and_going_told() {
-    in_namespace("a_file_system_mounted_below_the_root_is_watched_and_its_coming_and_going_told", |folder| {
+    in_namespaces("a_file_system_mounted_below_the_root_is_watched_and_its_coming_and_going_told", |folder| {
         let mnt = folder.join("a/my mnt");
         fs::create_dir_all(mnt.join("hidden")).unwrap();
         let mut mirror = Mirror::new(folder, Options::standard());
@@ -466,7 +435,7 @@ fn a_file_system_mounted_below_the_root_is_watched_and_its_coming_and_going_told
 
 #[test]
 fn a_directory_that_stands_at_two_paths_is_watched_at_one_and_polled_at_the_other() {
-    in_namespace("a_directory_that_stands_at_two_paths_is_watched_at_one_and_polled_at_the_other", |folder| {
+    in_namespaces("a_directory_that_stands_at_two_paths_is_watched_at_one_and_polled_at_the_other", |folder| {
         for dir in ["a/d", "b"] {
             fs::create_dir_all(folder.join(dir)).unwrap();
         }
@@ -480,7 +449,7 @@ fn a_directory_that_stands_at_two_paths_is_watched_at_one_and_polled_at_the_othe
 
 #[test]
 fn a_root_that_is_unmounted_or_mounted_over_is_lost() {
-    in_namespace("a_root_that_is_unmounted_or_mounted_over_is_lost", |folder| {
+    in_namespaces("a_root_that_is_unmounted_or_mounted_over_is_lost", |folder| {
         for way in ["unmounted", "mounted over"] {
             let root = folder.join(way);
             fs::create_dir(&root).unwrap();
@@ -506,7 +475,7 @@ fn a_root_that_is_unmounted_or_mounted_over_is_lost() {
 
 #[test]
 fn with_the_limits_of_the_system_it_goes_on_with_what_there_is_and_says_what_to_set() {
-    in_namespace("with_the_limits_of_the_system_it_goes_on_with_what_there_is_and_says_what_to_set", |folder| {
+    in_namespaces("with_the_limits_of_the_system_it_goes_on_with_what_there_is_and_says_what_to_set", |folder| {
         let limit = |name: &str, value: &str| fs::write(format!("/proc/sys/user/max_inotify_{name}"), value);
         if limit("watches", "6").is_err() {
             eprintln!("the limits of a namespace cannot be set here: nothing is proved");

@@ -12,6 +12,7 @@ mod machines;
 mod packaging;
 mod pair;
 mod peers;
+mod refusals;
 mod selection;
 mod serve;
 #[path = "../common/serving.rs"]

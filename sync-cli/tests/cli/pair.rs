@@ -100,9 +100,7 @@ impl Pair {
 
     /// Everything below a root but `.driftless`: paths, and contents or targets.
     pub(crate) fn tree(&self, root: &str) -> BTreeMap<PathBuf, Vec<u8>> {
-        let mut tree = BTreeMap::new();
-        walk(&self.root(root), &self.root(root), &mut tree);
-        tree
+        tree(&self.root(root))
     }
 
     /// Do both roots hold the same?
@@ -114,6 +112,13 @@ impl Pair {
     pub(crate) fn names(&self, root: &str) -> Vec<String> {
         self.tree(root).keys().map(|path| path.to_string_lossy().into_owned()).collect()
     }
+}
+
+/// Everything below a folder but its `.driftless`.
+pub(crate) fn tree(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut tree = BTreeMap::new();
+    walk(root, root, &mut tree);
+    tree
 }
 
 fn walk(root: &Path, dir: &Path, tree: &mut BTreeMap<PathBuf, Vec<u8>>) {

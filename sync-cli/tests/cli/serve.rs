@@ -6,14 +6,6 @@ use rustix::process::Signal;
 use serde_json::Value;
 use std::net::UdpSocket;
 
-/// A server of folder `hot`, and a machine that knows it as `server`.
-fn acquainted(grants: &[&str]) -> (Machine, Machine) {
-    let (server, laptop) = (Machine::new(), Machine::new());
-    laptop.knows("server", &server, &[]);
-    server.knows("laptop", &laptop, grants);
-    (server, laptop)
-}
-
 #[test]
 fn a_server_says_where_it_listens_and_ends_with_a_signal() {
     for (signal, code) in [(Signal::TERM, 0), (Signal::INT, 130)] {
@@ -37,33 +29,6 @@ fn an_address_in_use_is_told() {
     let root = format!("hot={}", machine.folder("hot").display());
     let told = stderr(&machine.run(&["serve", "--listen", &address, "--root", &root]).code(3));
     assert!(told.contains(&format!("listen on {address}")), "{told}");
-}
-
-#[test]
-fn a_stranger_is_refused_on_both_sides_and_told_of_once() {
-    let (server, laptop) = (Machine::new(), Machine::new());
-    laptop.knows("server", &server, &[]);
-    laptop.write("hot", "x", "1");
-    let serving = server.serve(&["hot"], &[]);
-    for _ in 0..2 {
-        let told = stderr(&laptop.sync("hot", &format!("quic://{}/hot", serving.address), &["--peer", "server"]).code(3));
-        assert!(told.contains("that machine does not know this one"), "{told}");
-    }
-    let ended = serving.end(Signal::TERM);
-    assert_eq!(ended.err.matches(&format!("no known peer has the id {}", laptop.id())).count(), 1, "{}", ended.err);
-    assert!(server.read("hot", "x").is_none());
-}
-
-#[test]
-fn another_key_at_the_address_is_refused() {
-    let (impostor, laptop) = acquainted(&["--grant", "hot=two-way"]);
-    let serving = impostor.serve(&["hot"], &[]);
-    laptop.run(&["peer", "remove", "server"]).code(0);
-    laptop.knows("server", &Machine::new(), &[&serving.address]);
-    laptop.write("hot", "x", "1");
-    let told = stderr(&laptop.sync("hot", &format!("quic://{}/hot", serving.address), &[]).code(3));
-    assert!(told.contains(&format!("another machine answers there, with the id {}", impostor.id())), "{told}");
-    assert!(impostor.read("hot", "x").is_none());
 }
 
 #[test]

@@ -186,6 +186,25 @@ pub(crate) struct Recorded<'a> {
     pub(crate) hash: Option<Hash>,
 }
 
+/// Which look at a file it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pass {
+    /// Its content is taken.
+    Take,
+    /// Is what was taken still what stands there?
+    Check,
+}
+
+/// Hashes a file that was just taken.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn read_again(mut file: &File, recorded: &Recorded<'_>) -> Result<Fetched, SourceError> {
+    let read = with_buffer(|buffer| hash_file(&mut (&mut file).take(recorded.signature.size), buffer));
+    let (size, hash) = read.map_err(|source| SourceError::Copy { path: recorded.path.clone(), source })?;
+    Ok(Fetched { size, hash })
+}
+
 /// Reads a file by `pass`, which goes over all its bytes once, and vouches that it was the recorded one before and after.
 /// Where no hash was recorded, what records it comes back, too.
 ///
@@ -194,7 +213,7 @@ pub(crate) struct Recorded<'a> {
 pub(crate) fn read_steady<E: From<SourceError>>(
     dir: &Dir,
     recorded: &Recorded<'_>,
-    pass: impl FnOnce(&File) -> Result<Fetched, E>,
+    mut pass: impl FnMut(&File, Pass) -> Result<Fetched, E>,
 ) -> Result<(Fetched, Option<Learned>), E> {
     let path = recorded.path;
     let name = path.name().ok_or_else(|| SourceError::Stale(path.clone()))?;
@@ -203,15 +222,14 @@ pub(crate) fn read_steady<E: From<SourceError>>(
     if !unchanged(recorded.signature, &before) {
         return Err(SourceError::Stale(path.clone()).into());
     }
-    let fetched = pass(&file)?;
+    let fetched = pass(&file, Pass::Take)?;
     kill_point("source-copied");
     let changes = || SourceError::Changes(path.clone());
     // A write in the tick of the last change leaves the same times: where no known hash tells, a second look does.
     let young = recorded.signature.racy || before.mtime_ns.max(before.ctime_ns) >= start_ns - COARSE_CLOCK_NS;
     if recorded.hash.is_none() && young {
-        let again = (&file).rewind().and_then(|()| with_buffer(|buffer| hash_file(&mut (&file).take(before.size), buffer)));
-        let (size, hash) = again.map_err(|source| SourceError::Copy { path: path.clone(), source })?;
-        if fetched != (Fetched { size, hash }) {
+        (&file).rewind().map_err(|source| SourceError::Copy { path: path.clone(), source })?;
+        if fetched != pass(&file, Pass::Check)? {
             return Err(changes().into());
         }
     }
@@ -322,7 +340,10 @@ impl LocalSource<'_> {
             return Err(stale());
         }
         let recorded = Recorded { path, signature: &known.signature, hash: known.hash };
-        let (fetched, learned) = read_steady(&open.dir, &recorded, |file| {
+        let (fetched, learned) = read_steady(&open.dir, &recorded, |file, pass| {
+            if pass == Pass::Check {
+                return read_again(file, &recorded);
+            }
             let copied = with_buffer(|buffer| copy_hashed(file, wanted.size, target, buffer));
             let (size, hash) = copied.map_err(|source| SourceError::Copy { path: path.clone(), source })?;
             Ok::<_, SourceError>(Fetched { size, hash })

@@ -137,7 +137,7 @@ pub struct FileBegin {
 /// The next bytes of the file that began last.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FileData {
-    /// The bytes: some, and at most [`MAX_DATA`].
+    /// The bytes, at most [`MAX_DATA`]; none where the file is still being read, and nothing of it is to be sent yet.
     pub data: Data,
 }
 
@@ -269,7 +269,6 @@ impl Code for FileData {
     fn get(reader: &mut Reader<'_>) -> Result<FileData, WireError> {
         reader.field = "FileData.data";
         let data = Data::get(reader)?;
-        reader.check(!data.is_empty(), Fault::Empty)?;
         let (found, most) = (data.len() as u64, MAX_DATA as u64);
         reader.check(found <= most, Fault::Large { found, most })?;
         Ok(FileData { data })

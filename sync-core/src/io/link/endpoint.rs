@@ -335,11 +335,14 @@ fn explain(error: &ConnectionError, seen: &Seen, purpose: Purpose) -> String {
     let alert = |alert| TransportErrorCode::crypto(alert);
     match error {
         ConnectionError::TransportError(error) if error.code == alert(ACCESS_DENIED) => match *lock(seen) {
-            Some(key) => format!("another machine answers there, with the id {}", key.id()),
+            Some(key) => format!(
+                "another machine answers there, with the id {}: if the address is right and that machine has a new key, pair with it anew",
+                key.id()
+            ),
             None => describe(&ConnectionError::TransportError(error.clone())),
         },
         ConnectionError::ConnectionClosed(close) if close.error_code == alert(ACCESS_DENIED) => {
-            "that machine does not know this one, and refused it".into()
+            "that machine does not know this one, and refused it: make the two known to each other with driftless pair".into()
         }
         ConnectionError::ConnectionClosed(close) if close.error_code == alert(NO_APPLICATION_PROTOCOL) => {
             format!("what answers there does not speak {}", purpose.alpn())

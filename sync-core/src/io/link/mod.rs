@@ -6,9 +6,9 @@
 //! gaps. What is large takes several.
 
 mod controller;
-mod gate;
 mod identity;
 mod pipe;
+mod throttle;
 mod tls;
 mod quic;
 mod local;
@@ -25,12 +25,12 @@ pub use pair::{Introduction, PairError, Paired, PairingDesk, Store, join};
 pub use tls::Admits;
 
 use crate::peer::{Id, PublicKey};
-use gate::Gate;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+use throttle::Throttle;
 
 /// Bytes under way on one stream, one way.
 pub const STREAM_WINDOW: u32 = 2 << 20;
@@ -143,7 +143,7 @@ pub struct PathQuality {
 pub struct Connection {
     inner: Inner,
     /// What all its streams together may send.
-    gate: Arc<Gate>,
+    throttle: Arc<Throttle>,
     /// Numbers given at this end so far.
     numbers: AtomicU64,
 }
@@ -156,7 +156,7 @@ enum Inner {
 
 impl Connection {
     fn new(inner: Inner) -> Connection {
-        Connection { inner, gate: Arc::default(), numbers: AtomicU64::new(0) }
+        Connection { inner, throttle: Arc::default(), numbers: AtomicU64::new(0) }
     }
 
     /// The key with which the other side proved who it is.
@@ -199,7 +199,7 @@ impl Connection {
     }
 
     fn gated(&self, mut stream: Stream) -> Stream {
-        stream.writer.gate = self.gate.clone();
+        stream.writer.throttle = self.throttle.clone();
         stream
     }
 
@@ -211,7 +211,7 @@ impl Connection {
     /// From now on, all streams together take no more than so many bytes a second from this side; `None`: as many as there are.
     /// What the connection adds to them, and what it sends again after losses, comes on top.
     pub fn limit(&self, bytes_per_second: Option<u64>) {
-        self.gate.set(bytes_per_second);
+        self.throttle.set(bytes_per_second);
     }
 
     /// Ends the connection at once: what was not read by the other side is lost.
@@ -326,7 +326,7 @@ impl Read for Reader {
 pub struct Writer {
     inner: WriteInner,
     patience: Patience,
-    gate: Arc<Gate>,
+    throttle: Arc<Throttle>,
 }
 
 #[derive(Debug)]
@@ -337,7 +337,7 @@ enum WriteInner {
 
 impl Writer {
     fn new(inner: WriteInner) -> Writer {
-        Writer { inner, patience: Patience::new(), gate: Arc::default() }
+        Writer { inner, patience: Patience::new(), throttle: Arc::default() }
     }
 
     /// How long a single write may wait for room.
@@ -361,9 +361,9 @@ impl Writer {
 
 impl Write for Writer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let passing = self.gate.pass(bytes.len());
+        let passing = self.throttle.pass(bytes.len());
         let written = self.write_now(&bytes[..passing]);
-        self.gate.give_back(passing - written.as_ref().copied().unwrap_or(0));
+        self.throttle.give_back(passing - written.as_ref().copied().unwrap_or(0));
         written
     }
 

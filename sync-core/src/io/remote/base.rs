@@ -3,6 +3,7 @@
 //! It is opened once, and its signature and the new version are made through the same descriptor. Whether it is what the rows tell
 //! of does not matter: the hash of the whole decides, and a new version that is not right comes again as a whole.
 
+use super::beats::Beats;
 use super::content::{Sending, Stop, unread};
 use super::lanes::Lanes;
 use crate::delta::{Announced, OP_BYTES, Op, Output, Patch, PatchError, ReadAt, SearchError, Shape, Signature, search};
@@ -183,9 +184,12 @@ pub(super) fn receive_delta(
     }
     let mut ops = OpReader::default();
     let mut patch = Patch::new(base, base.size, wanted.size, Sparse(&*target));
+    let mut beats = Beats::new();
     loop {
         match lanes.receive()? {
+            Message::FileData(FileData { data }) if data.is_empty() => beats.beat("FileData")?,
             Message::FileData(FileData { data }) => {
+                beats.news();
                 ops.feed(data.open(MAX_DATA, unpacker)?);
                 while let Some(op) = ops.next_op()? {
                     if let Err(error) = patch.apply(op) {

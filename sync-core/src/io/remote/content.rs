@@ -6,15 +6,18 @@ use crate::delta::Signature;
 use crate::entry::{Content, Hash};
 use crate::io::channel::ChannelError;
 use crate::io::fs::{Dir, FsError, Root};
-use crate::io::source::{Fetched, Recorded, SourceError, read_steady, with_buffer};
+use crate::io::source::{Fetched, Pass, Recorded, SourceError, read_again, read_steady, with_buffer};
 use crate::io::state::{Entry, Learned, State};
 use crate::path::RelPath;
 use crate::wire::{
     Data, Encoding, Failure, FailureCode, FetchRequest, FileBegin, FileData, FileEnd, FileFailed, MAX_DATA, Message, Packer,
     Refusal, Refused, SmallFile, SmallFiles, Wanted, cut,
 };
-use std::fs::File;
-use std::io::{self, ErrorKind, Read as _};
+use std::io::{self, ErrorKind, Read};
+use std::time::{Duration, Instant};
+
+/// While files are read and nothing of them is sent, the other side hears of it as often.
+const ALIVE: Duration = Duration::from_secs(3);
 
 /// Sends the files of a request in their order, then records the hashes of those that nobody had read before.
 ///
@@ -23,7 +26,7 @@ use std::io::{self, ErrorKind, Read as _};
 pub(super) fn answer(root: &Root, state: &State, request: FetchRequest, lanes: &mut Lanes) -> Result<(), ChannelError> {
     // All of them before anything is answered, so that the two sides never wait for each other to read.
     let bases = receive_signatures(&request.files, lanes.main())?;
-    let sending = Sending { lanes, packer: Packer::of(request.packing), small: SmallFiles::default(), bytes: Vec::new() };
+    let sending = Sending::new(lanes, Packer::of(request.packing), ALIVE);
     let mut answering = Answering { root, state, sending, bases, learned: Vec::new() };
     let mut first = 0;
     for files in request.files.chunk_by(|one, next| one.path.parent() == next.path.parent()) {
@@ -130,7 +133,10 @@ impl Answering<'_> {
         let size = recorded.signature.size;
         let bytes = self.sending.room_for(number, size as usize)?;
         let held = bytes.len();
-        let read = read_steady(dir, recorded, |file| {
+        let read = read_steady(dir, recorded, |file, pass| {
+            if pass == Pass::Check {
+                return Ok(read_again(file, recorded)?);
+            }
             file.take(size).read_to_end(bytes).map_err(|source| unread(recorded.path, source))?;
             let read = &bytes[held..];
             Ok::<_, Stop>(Fetched { size: read.len() as u64, hash: Hash(*blake3::hash(read).as_bytes()) })
@@ -156,13 +162,16 @@ impl Answering<'_> {
         base: Option<&Signature>,
     ) -> Result<Option<Learned>, Stop> {
         let sending = &mut self.sending;
-        let (Fetched { hash, .. }, learned) = read_steady(dir, recorded, |file| {
+        let (Fetched { hash, .. }, learned) = read_steady(dir, recorded, |file, pass| {
+            if pass == Pass::Check {
+                return with_buffer(|buffer| send(file, (wanted, wanted.size), buffer, sending));
+            }
             let encoding = if base.is_some() { Encoding::Delta } else { Encoding::Raw };
             sending.send(&Message::FileBegin(FileBegin { file: number, size: wanted.size, encoding }))?;
             sending.packer.iter_mut().for_each(Packer::begin);
             match base {
                 Some(base) => send_delta(file, wanted, base, sending),
-                None => with_buffer(|buffer| send(file, wanted, buffer, sending)),
+                None => with_buffer(|buffer| send(file, (wanted, wanted.offset), buffer, sending)),
             }
         })?;
         self.sending.send(&Message::FileEnd(FileEnd { hash }))?;
@@ -178,6 +187,16 @@ pub(super) struct Sending<'a> {
     small: SmallFiles,
     /// Their bytes.
     bytes: Vec<u8>,
+    /// When something was sent last.
+    said: Instant,
+    /// How often the other side hears of what goes on.
+    every: Duration,
+}
+
+impl<'a> Sending<'a> {
+    fn new(lanes: &'a mut Lanes, packer: Option<Packer>, every: Duration) -> Sending<'a> {
+        Sending { lanes, packer, small: SmallFiles::default(), bytes: Vec::new(), said: Instant::now(), every }
+    }
 }
 
 impl Sending<'_> {
@@ -206,7 +225,18 @@ impl Sending<'_> {
     /// Sends a message after the small files that wait.
     fn send(&mut self, message: &Message) -> Result<(), ChannelError> {
         self.send_small()?;
+        self.said = Instant::now();
         self.lanes.send(message)
+    }
+
+    /// The file that began last is being read, and nothing of it is to be sent: the other side, which waits no longer than it would for a
+    /// dead one, is told that this goes on.
+    fn alive(&mut self) -> Result<(), ChannelError> {
+        if self.said.elapsed() < self.every {
+            return Ok(());
+        }
+        self.send(&Message::FileData(FileData { data: Data::Plain(Box::default()) }))?;
+        self.flush()
     }
 
     /// Sends content of the file that began last.
@@ -223,7 +253,12 @@ impl Sending<'_> {
 }
 
 /// Sends the bytes from the offset on; hashes all of them.
-fn send(file: &File, wanted: &Wanted, buffer: &mut [u8], sending: &mut Sending<'_>) -> Result<Fetched, Stop> {
+fn send(
+    file: impl Read,
+    (wanted, offset): (&Wanted, u64),
+    buffer: &mut [u8],
+    sending: &mut Sending<'_>,
+) -> Result<Fetched, Stop> {
     let mut hasher = blake3::Hasher::new();
     let mut size = 0;
     let mut rest = file.take(wanted.size);
@@ -236,10 +271,11 @@ fn send(file: &File, wanted: &Wanted, buffer: &mut [u8], sending: &mut Sending<'
         };
         hasher.update(read);
         // What the other side has already is hashed and not sent.
-        let known = wanted.offset.saturating_sub(size).min(read.len() as u64);
+        let known = offset.saturating_sub(size).min(read.len() as u64);
         size += read.len() as u64;
-        if let news @ [_, ..] = &read[known as usize..] {
-            sending.data(news)?;
+        match &read[known as usize..] {
+            [] => sending.alive()?,
+            news => sending.data(news)?,
         }
     }
 }
@@ -263,4 +299,80 @@ fn failure(error: &SourceError) -> Failure {
         _ => FailureCode::Unreadable,
     };
     Failure { code, text: cut(&error.to_string()).to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::channel::Channel;
+    use crate::io::link::{WAIT, local_pair};
+    use crate::knowledge::{Event, ReplicaId};
+    use crate::peer::PublicKey;
+    use crate::wire::Nothing;
+    use std::sync::mpsc::{Receiver, channel};
+    use std::thread;
+
+    /// A disk that gives a kibibyte at a time, and the first ones only once the other side has heard of the one before.
+    struct Slow {
+        left: usize,
+        slow: usize,
+        begun: bool,
+        heard: Receiver<()>,
+    }
+
+    impl Read for Slow {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            if self.begun && self.slow > 0 {
+                self.slow -= 1;
+                self.heard.recv_timeout(Duration::from_secs(60)).map_err(|_| io::Error::other("the other side heard nothing"))?;
+            }
+            self.begun = true;
+            let count = buffer.len().min(1024).min(self.left);
+            self.left -= count;
+            buffer[..count].fill(7);
+            Ok(count)
+        }
+    }
+
+    #[test]
+    fn while_a_beginning_is_read_that_the_other_side_has_it_hears_of_it() {
+        const HELD: u64 = 4 * 1024;
+        let [near, far] = local_pair([1, 2].map(|key| PublicKey::from_bytes([key; 32])), [3; 32]);
+        let mut answering = Channel::new(near.open(WAIT).unwrap());
+        answering.send(&Message::Cancel(Nothing)).and_then(|()| answering.flush()).unwrap();
+        let mut asking = Channel::new(far.accept(WAIT).unwrap());
+        assert!(matches!(asking.receive().unwrap(), Message::Cancel(_)));
+        let (hear, heard) = channel();
+        let size = HELD + 2 * 1024;
+        let wanted = Wanted {
+            path: RelPath::parse(b"f").unwrap(),
+            size,
+            hash: None,
+            m: Event { replica: ReplicaId([1; 16]), counter: 1 }.into(),
+            offset: HELD,
+            base: None,
+        };
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                let mut came = Vec::new();
+                while came.len() < 6 {
+                    let Message::FileData(FileData { data }) = asking.receive().unwrap() else { panic!("no content") };
+                    came.push(data.len());
+                    // Nobody waits for it any more behind the beginning.
+                    let _ = hear.send(());
+                }
+                assert_eq!(came, [0, 0, 0, 0, 1024, 1024]);
+                // The stream stays until the other side has ended it.
+                assert!(asking.next_or_end().unwrap().is_none());
+            });
+            let mut lanes = Lanes::new(answering);
+            let mut sending = Sending::new(&mut lanes, None, Duration::ZERO);
+            let file = Slow { left: size as usize, slow: 4, begun: false, heard };
+            let sent = send(file, (&wanted, wanted.offset), &mut [0; 4096], &mut sending);
+            let Ok(Fetched { size: sent, hash }) = sent else { panic!("it was not sent") };
+            assert_eq!((sent, hash), (size, Hash(*blake3::hash(&vec![7; size as usize]).as_bytes())));
+            sending.flush().unwrap();
+            lanes.finish().unwrap();
+        });
+    }
 }

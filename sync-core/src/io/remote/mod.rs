@@ -5,6 +5,7 @@
 
 mod lanes;
 mod base;
+mod beats;
 mod content;
 mod fetch;
 mod follow;

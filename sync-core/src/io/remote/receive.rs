@@ -2,6 +2,7 @@
 //! written is hashed on the way.
 
 use super::base::{Base, Patched, receive_delta};
+use super::beats::Beats;
 use super::lanes::Lanes;
 use crate::entry::Hash;
 use crate::io::channel::ChannelError;
@@ -155,9 +156,12 @@ impl Asked {
     }
 
     fn content(&mut self, mut writing: Writing<'_>, file: u32) -> Result<Answer, ChannelError> {
+        let mut beats = Beats::new();
         loop {
             match self.lanes.receive()? {
+                Message::FileData(FileData { data }) if data.is_empty() => beats.beat("FileData")?,
                 Message::FileData(FileData { data }) => {
+                    beats.news();
                     writing.write(data.open(MAX_DATA, &mut self.unpacker)?)?;
                     if let Some(error) = writing.failed.take() {
                         return Ok(Answer::Unwritten(error));

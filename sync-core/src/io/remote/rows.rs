@@ -4,8 +4,8 @@
 //! costs few round trips; the rest of such an answer is read when the walk gets there, or when something else is asked. What a
 //! peer sends is checked against what it was asked for, and what is held of it is bounded ([`Limits`]).
 
+use super::beats::Beats;
 use super::fetch::RemoteSource;
-use super::respond::PATIENCE;
 use super::shelf::{Found, Limits, Shelves, walks};
 use crate::entry::Digest;
 use crate::io::channel::{Channel, ChannelError};
@@ -25,13 +25,9 @@ use crate::wire::{
 };
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Instant;
 
 /// Bytes of paths in one question for hashes.
 const HASH_BYTES: usize = 512 << 10;
-
-/// Answers that say nothing but that files are still being read, beyond one a second: one comes every few seconds.
-const BEATS: u64 = 1024;
 
 /// A root on another machine.
 pub struct RemoteThere {
@@ -307,8 +303,7 @@ impl Talk {
     fn rehash(&mut self, paths: &[RelPath], monitor: &dyn Monitor) -> Result<(), SourceError> {
         self.ask(&Message::HashRequest(HashRequest { paths: paths.to_vec() }))?;
         let mut rest = paths;
-        // What says nothing but that files are still being read comes every few seconds, however large they are.
-        let (mut last, mut beats) = (Instant::now(), 0);
+        let mut beats = Beats::new();
         while !rest.is_empty() {
             if monitor.cancelled() {
                 return Err(ScanError::Cancelled.into());
@@ -318,14 +313,13 @@ impl Talk {
                 other => return Err(ChannelError::unexpected(other, "hashes").into()),
             };
             let next = first as usize == paths.len() - rest.len() && results.len() <= rest.len();
-            beats += 1;
-            if !results.is_empty() {
-                (last, beats) = (Instant::now(), 0);
-            } else if last.elapsed() > PATIENCE {
-                let text = format!("it read files for {} hours and told of none", PATIENCE.as_secs() / 3600);
-                return Err(ChannelError::from(std::io::Error::new(std::io::ErrorKind::TimedOut, text)).into());
+            // What says nothing but that files are still being read comes every few seconds, however large they are.
+            if results.is_empty() {
+                beats.beat("Hashed")?
+            } else {
+                beats.news()
             }
-            if !next || beats > BEATS + last.elapsed().as_secs() {
+            if !next {
                 let fault = Fault::Contradiction("the hashes are not those that were asked for");
                 return Err(ChannelError::from(WireError { field: "Hashed", offset: 0, fault }).into());
             }

@@ -11,7 +11,7 @@ use crate::io::source::{Source as _, SourceError, Wanted};
 use crate::path::RelPath;
 use crate::plan::{Action, Displaced, Stamp, Step};
 use crate::report::Silent;
-use crate::wire::{Data, Encoding, FileBegin, FileData, Lane, MAX_DATA, Message, Packing};
+use crate::wire::{Data, Encoding, FileBegin, FileData, FileEnd, Lane, MAX_DATA, Message, Packing};
 use std::fs;
 use std::io::{Seek as _, Write as _};
 use std::sync::Arc;
@@ -46,6 +46,40 @@ fn a_file_goes_on_behind_what_is_held_and_begins_anew_where_that_is_wrong() {
             near.close(CloseCode::Done);
         });
     }
+}
+
+#[test]
+fn signs_of_life_while_the_other_side_reads_are_no_content() {
+    let large = noise(1, SIZE);
+    let (here, held) = (World::new(&[("f", &large)]), 5 << 20);
+    let (near, far) = ends();
+    thread::scope(|scope| {
+        let large = &large;
+        scope.spawn(move || {
+            let mut channel = Channel::new(far.accept(LONG).unwrap());
+            let Message::FetchRequest(request) = channel.receive().unwrap() else { panic!("no request") };
+            assert_eq!(request.files[0].offset, held);
+            let begin = Message::FileBegin(FileBegin { file: 0, size: SIZE as u64, encoding: Encoding::Raw });
+            let data = |bytes: &[u8]| Message::FileData(FileData { data: Data::Plain(bytes.into()) });
+            let content = large[held as usize..].chunks(MAX_DATA).flat_map(|piece| [data(&[]), data(piece), data(&[])]);
+            let end = Message::FileEnd(FileEnd { hash: fetched(large).hash });
+            for message in [begin].into_iter().chain(content).chain([end]) {
+                channel.send(&message).and_then(|()| channel.flush()).unwrap();
+            }
+            // The stream stays until the other side has read.
+            let _ = channel.next_or_end();
+        });
+        let source = RemoteSource::new(near.clone()).unwrap().without_lanes();
+        let wanted = Wanted { held, ..here.wanted("f") };
+        let mut target = tempfile::tempfile().unwrap();
+        target.write_all(&large[..held as usize]).unwrap();
+        target.rewind().unwrap();
+        let mut feed = source.feed(&here.root, vec![wanted]);
+        assert_eq!(feed.fetch(0, &mut target).unwrap(), fetched(large));
+        assert_eq!(target.metadata().unwrap().len(), SIZE as u64);
+        drop(feed);
+        near.close(CloseCode::Done);
+    });
 }
 
 /// Creates `f` of `there` at `here`.

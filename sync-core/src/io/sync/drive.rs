@@ -11,6 +11,7 @@ use crate::plan::Item;
 use crate::report::{Monitor, Problem};
 use crate::session::{self, Poll, Pull};
 use crate::store::Listing;
+use crate::wire::Identity;
 use std::sync::Arc;
 
 /// Pulls into one root in a run, at the most: a pull that makes events needs one back.
@@ -63,6 +64,13 @@ pub(super) fn quiet(halves: &[Half; 2], options: &Options) -> Result<bool, SyncE
         return Ok(false);
     }
     let (Some(a), Some(b)) = (halves[0].end.root()?, halves[1].end.root()?) else { return Ok(false) };
+    // Who claims changes that the other never made is not believed that it has no news: the pull refuses it.
+    for (half, claims) in [(&halves[0], &b), (&halves[1], &a)] {
+        let Identity { replica, counter, .. } = half.there.facts()?.identity;
+        if claims.sub.get(replica).max(claims.bound.get(replica)) > counter {
+            return Ok(false);
+        }
+    }
     Ok(is_covered(Side::B, &a, &b, options) && is_covered(Side::A, &b, &a, options))
 }
 

@@ -4,10 +4,11 @@
 
 use super::guard::Guard;
 use super::marker;
+use super::opened::Opened;
 use super::pulls::{OnePull, Terms, only_ignored};
-use super::roots::{self, Opened};
 use super::survey::{self, OneSurvey};
 use super::{Options, Side, SyncError, Totals};
+use super::{keeping, roots};
 use crate::ignore::Rules;
 use crate::io::scan::{self, Scan, Scanned};
 use crate::io::stage::shortfall;
@@ -227,7 +228,7 @@ impl End for LocalEnd {
         if let Some(surveyed) = &surveyed {
             self.warn_of_space(&surveyed.totals(), monitor)?;
         }
-        roots::note_seen(&opened, there)?;
+        keeping::note_seen(&opened, there)?;
         let run = pull.run(moves, gone, monitor);
         if run.is_err() {
             self.guard(asked.options)?.broken_off(&opened, live)?;
@@ -258,12 +259,12 @@ impl End for LocalEnd {
 
     fn tidy(&mut self, options: &Options, monitor: &dyn Monitor) -> Result<(), SyncError> {
         let _work = self.opened.work();
-        if options.dry_run { Ok(()) } else { roots::tidy(&self.opened, options, monitor) }
+        if options.dry_run { Ok(()) } else { keeping::tidy(&self.opened, options, monitor) }
     }
 
     fn finish(&mut self, there: &dyn There, options: &Options, monitor: &dyn Monitor) -> Result<RulesNow, SyncError> {
         let _work = self.opened.work();
-        roots::remember(&self.opened, there, options, monitor)?;
+        keeping::remember(&self.opened, there, options, monitor)?;
         Ok(match roots::rules(&self.opened.root) {
             Ok(rules) if rules.text() == self.rules.text() => RulesNow::Same,
             Ok(rules) => RulesNow::Other(rules),

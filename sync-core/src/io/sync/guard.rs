@@ -1,7 +1,7 @@
 //! The deletion guard: no pull is carried out that would take more from a root than the user allowed, all pulls of a run
 //! together, and all pulls of an hour where a root stays open.
 
-use super::roots::Opened;
+use super::opened::Opened;
 use super::{MaxDelete, SyncError};
 use crate::ignore;
 use crate::path::RelPath;

@@ -3,8 +3,8 @@
 
 use super::drive::Half;
 use super::end::{End, Pulled, RulesNow, ScanTerms, Surveyed};
+use super::opened::Opened;
 use super::pulls::Terms;
-use super::roots::Opened;
 use super::{MaxDelete, Options, Policy, Side, SyncError};
 use crate::ignore::Rules;
 use crate::io::channel::{Channel, ChannelError};
@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 /// How often the user's wish to stop is looked for while the other side works.
 const GLANCE: Duration = Duration::from_millis(200);
 /// A side that works says so every few seconds.
-const SILENCE: Duration = Duration::from_secs(60);
+pub(super) const SILENCE: Duration = Duration::from_secs(60);
 /// How long the other side may take to stop once the user wants to.
 const STOPPING: Duration = Duration::from_secs(60);
 /// How often the other side hears that this one works, while it is asked for nothing.
@@ -123,7 +123,7 @@ impl Greeted {
     pub(super) fn introduce(&mut self, other: &Remote, rejoin: bool) -> Result<Introduced, SyncError> {
         let Remote { folder, sub, shown, .. } = &self.remote;
         let asked = Introduce { folder: folder.as_str().into(), sub: sub.clone(), location: other.location(), rejoin };
-        let answer = self.control.send(&Message::Introduce(asked)).and_then(|()| self.control.receive());
+        let answer = answer_within(&mut self.control, &Message::Introduce(asked), SILENCE);
         match answer.map_err(|error| SyncError::of_remote(shown, error))? {
             Message::Introduced(wire::Introduced { introduction, rules, sets_owner }) => {
                 let introduction = Introduction { location: self.remote.location(), ..introduction };
@@ -300,6 +300,14 @@ impl Remote {
     }
 }
 
+/// Asks, and receives the answer: all of it within that time, however slowly it comes.
+pub(super) fn answer_within(control: &mut Channel, question: &Message, time: Duration) -> Result<Message, ChannelError> {
+    control.set_deadline(Some(Instant::now() + time));
+    let answer = control.send(question).and_then(|()| control.receive());
+    control.set_deadline(None);
+    answer
+}
+
 pub(super) fn hello(control: &mut Channel) -> Result<(), ChannelError> {
     let hello = Hello {
         versions: Versions::OURS,
@@ -308,14 +316,13 @@ pub(super) fn hello(control: &mut Channel) -> Result<(), ChannelError> {
         nonce: super::random_bytes()?,
         token: Vec::new(),
     };
-    control.send(&Message::Hello(hello))?;
-    match control.receive()? {
+    match answer_within(control, &Message::Hello(hello), WAIT)? {
         Message::HelloAnswer(answer) if offered(answer.version) => {
             control.trust();
             Ok(())
         }
         Message::HelloAnswer(_) => {
-            let text = "it speaks a version of the protocol that was not offered".into();
+            let text = "it speaks a version of the protocol that was not offered: bring both sides to the same release".into();
             Err(ChannelError::Refused(wire::Refused { code: Refusal::Version, text }))
         }
         other => Err(ChannelError::unexpected(other, "the answer to the greeting")),
@@ -669,6 +676,7 @@ mod tests {
     use super::*;
     use crate::io::link::local_pair;
     use crate::peer::PublicKey;
+    use std::io::Write as _;
 
     /// The asking side's channel, and the other one, which has read its first message.
     fn ends() -> ([Arc<Connection>; 2], [Channel; 2]) {
@@ -726,6 +734,28 @@ mod tests {
             let waited = wait(&mut asking, &Stopped, STOPPING, &mut |_| {});
             assert!(matches!(waited, Ok(Some(Message::Bye(_)))), "{waited:?}");
             asking.finish().unwrap();
+        });
+    }
+
+    #[test]
+    fn an_answer_that_trickles_in_is_waited_for_no_longer_than_one_that_does_not_come() {
+        let (connection, _) = ends();
+        let mut asking = Channel::new(connection[0].open(WAIT).unwrap());
+        let over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut answering = connection[1].accept(WAIT).unwrap();
+                answering.writer.write_all(&(wire::MAX_FRAME as u32).to_le_bytes()).unwrap();
+                while !over.load(Ordering::Acquire) {
+                    answering.writer.write_all(&[1]).unwrap();
+                    // What is tried here is its slowness.
+                    thread::sleep(Duration::from_millis(2));
+                }
+            });
+            let answer = answer_within(&mut asking, &Message::Bye(Nothing), Duration::from_millis(100));
+            over.store(true, Ordering::Release);
+            let timed_out = |error: &std::io::Error| error.kind() == std::io::ErrorKind::TimedOut;
+            assert!(matches!(&answer, Err(ChannelError::Io(error)) if timed_out(error)), "{answer:?}");
         });
     }
 

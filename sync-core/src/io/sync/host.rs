@@ -1,14 +1,17 @@
 //! Serves roots of this machine to others: a run that another machine asks for, in which this side is an end.
 
-use super::end::{End, LocalEnd, Pulled, RulesNow, ScanTerms, Surveyed};
+use super::end::LocalEnd;
 use super::grant::{Grant, Grants, WhileGranted};
 use super::guest::answer_all;
 use super::live::Live;
 use super::marker;
+use super::meeting;
 use super::member::{Ear, Member};
-use super::pulls::Terms;
-use super::roots::{self, Candidate, Opened};
-use super::told::while_told;
+use super::opened::Opened;
+use super::roots::{self, Candidate};
+use super::serving::{Asked, Serving};
+use super::teller::while_told;
+use super::wishes::{GLANCE, HELLO, conclude, greet, next, or_taken_back};
 use super::{MaxDelete, Options, Policy, Side, SyncError};
 use crate::entry::AttrMask;
 use crate::ignore::Rules;
@@ -16,17 +19,14 @@ use crate::io::channel::{Channel, ChannelError};
 use crate::io::fs::Root;
 use crate::io::link::{CloseCode, Connection, WAIT};
 use crate::io::mutex::lock;
-use crate::io::remote::{Gate, RemoteThere, identity};
+use crate::io::remote::{Gate, identity};
 use crate::io::speaker::Speaker;
 use crate::io::state::StateError;
-use crate::io::there::{Facts, There};
 use crate::knowledge::Vector;
 use crate::path::RelPath;
 use crate::peer::{Id, Mode, Name};
-use crate::plan::Item;
-use crate::report::{Done, Monitor};
-use crate::store::Filter;
-use crate::wire::{self, Applied, Finished, HelloAnswer, Introduction, Message, Open, Problem, Refusal, Scanned, Versions};
+use crate::report::Monitor;
+use crate::wire::{self, Introduction, Message, Open, Refusal};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -34,14 +34,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-/// How often the wish to stop is looked for while the other side is waited for.
-const GLANCE: Duration = Duration::from_millis(200);
-/// How long whoever was let in may take to say what it wants.
-const HELLO: Duration = Duration::from_secs(10);
-/// How long it may take from there to the folder that it wants.
+/// How long it may take from the greeting to the folder that is wanted.
 const ASK: Duration = Duration::from_secs(30);
-/// How long a run may ask for nothing: somebody may be looking at its plan. Meanwhile others wait for the folder.
-const IDLE_RUN: Duration = Duration::from_secs(15 * 60);
 /// How long a run waits for others that have the folder.
 const TURN: Duration = Duration::from_secs(10 * 60);
 /// Introductions that one connection may ask for.
@@ -117,18 +111,6 @@ impl Drop for Turn<'_> {
         lock(&self.host.busy).remove(&self.path);
         self.host.free.notify_all();
     }
-}
-
-/// What a run was asked for, in the words of this side. A is the asker, B this side.
-struct Asked {
-    options: Options,
-    /// The attributes that both sides can bear.
-    mask: AttrMask,
-    /// The folder's rules as they stand at the asker.
-    rules: Rules,
-    run_rules: Rules,
-    mode: Mode,
-    introduction: Introduction,
 }
 
 /// A root that was opened for a run.
@@ -326,7 +308,7 @@ impl Host {
         }
         let (opened, rules) = candidate.open(&asked.introduction, &asked.options, monitor)?;
         if asked.introduction.identity.is_some_and(|other| other.replica == opened.state.id()) {
-            roots::same_identity(&opened, monitor)?;
+            meeting::same_identity(&opened, monitor)?;
         }
         let sent_rules = sendable(&rules, path)?;
         opened.state.settle()?;
@@ -545,329 +527,5 @@ fn patiently<T>(mut attempt: impl FnMut() -> Result<T, SyncError>) -> Result<T, 
             Err(SyncError::State(StateError::Locked { .. })) if Instant::now() < deadline => std::thread::sleep(TRY),
             other => return other,
         }
-    }
-}
-
-fn greet(control: &mut Channel) -> Result<(), ChannelError> {
-    control.set_deadline(Some(Instant::now() + HELLO));
-    let said = control.receive();
-    control.set_deadline(None);
-    let hello = match said? {
-        Message::Hello(hello) => hello,
-        other => return Err(ChannelError::unexpected(other, "a greeting")),
-    };
-    let Some(version) = Versions::OURS.common(hello.versions) else {
-        let Versions { oldest, newest } = Versions::OURS;
-        let text =
-            format!("this side speaks the versions {oldest} to {newest} of the protocol: bring both sides to the same release");
-        control.refuse(Refusal::Version, text.clone())?;
-        return Err(ChannelError::Refused(wire::Refused { code: Refusal::Version, text }));
-    };
-    let program = concat!("driftless ", env!("CARGO_PKG_VERSION")).into();
-    let nonce = super::random_bytes()?;
-    control.send(&Message::HelloAnswer(HelloAnswer { version, program, capabilities: 0, nonce, proof: Vec::new() }))?;
-    control.trust();
-    Ok(())
-}
-
-/// The next message; `None` once the other side has ended the conversation. It is waited for as long as asked, and for as long as
-/// the other side is busy otherwise: `idle` is for how long it was not.
-fn next(
-    control: &mut Channel,
-    peer: &str,
-    (wait, idle): (Duration, &dyn Fn() -> Duration),
-    monitor: &dyn Monitor,
-) -> Result<Option<Message>, SyncError> {
-    control.set_read_wait(GLANCE);
-    let began = Instant::now();
-    loop {
-        if monitor.cancelled() {
-            return Err(SyncError::Cancelled);
-        }
-        if began.elapsed().min(idle()) >= wait {
-            let text = format!("nothing was asked for {} seconds: run again", wait.as_secs());
-            return Err(SyncError::Refuse { code: Refusal::Busy, text });
-        }
-        match control.poll() {
-            Ok(None) => {}
-            Ok(some) => return Ok(some),
-            Err(ChannelError::Ended) => return Ok(None),
-            Err(error) => return Err(SyncError::of_remote(peer, error)),
-        }
-    }
-}
-
-/// What was stopped because the grant does not stand any more says so.
-fn or_taken_back<T>(ended: Result<T, SyncError>, grant: &Grant<'_>) -> Result<T, SyncError> {
-    match ended {
-        Err(SyncError::Cancelled) => Err(grant.check().err().unwrap_or(SyncError::Cancelled)),
-        ended => ended,
-    }
-}
-
-/// Ends a connection whose run is over, unless that was done before.
-fn conclude<T>(connection: &Connection, control: &mut Channel, served: &Result<T, SyncError>) {
-    if connection.wait_closed(Duration::ZERO).is_ok() {
-        return;
-    }
-    if let Err(error) = served {
-        tell(connection, control, error);
-    }
-    connection.close(if served.is_ok() { CloseCode::Done } else { CloseCode::Failed });
-}
-
-/// Tells the other side what went wrong here, and gives it the time to read that.
-fn tell(connection: &Connection, control: &mut Channel, error: &SyncError) {
-    let (code, text) = match error {
-        // It is what failed, or what told us.
-        SyncError::Remote { source: ChannelError::Io(_) | ChannelError::Link(_) | ChannelError::Ended, .. } => return,
-        SyncError::Remote { .. } => (Refusal::Request, error.to_string()),
-        SyncError::Refuse { code, text } => (*code, text.clone()),
-        SyncError::Guard(text) => (Refusal::Guard, text.clone()),
-        SyncError::Root(text) => (Refusal::Folder, text.clone()),
-        SyncError::State(StateError::Locked { .. }) => (Refusal::Busy, error.to_string()),
-        SyncError::Cancelled => (Refusal::Failed, "the other side was stopped; what was done is recorded".into()),
-        error => (Refusal::Failed, error.to_string()),
-    };
-    // Where it cannot be told, the end of the connection tells it.
-    if control.refuse(code, text).is_ok() {
-        let _ = connection.wait_closed(HELLO);
-    }
-}
-
-/// A run under way.
-struct Serving<'a> {
-    connection: &'a Arc<Connection>,
-    control: &'a mut Channel,
-    peer: &'a str,
-    opened: &'a Arc<Opened>,
-    asked: &'a Asked,
-    grant: &'a Grant<'a>,
-    gate: &'a Gate<'a>,
-    /// The other root is on a third machine, and the asker passes all that is said between the two on: only then it asks for
-    /// introductions.
-    relayed: bool,
-    rules: [Rules; 2],
-    unavailable: [Vec<RelPath>; 2],
-    end: LocalEnd,
-    there: Option<Arc<RemoteThere>>,
-    /// Asked for while something else was done.
-    early: Option<Message>,
-    tidied: bool,
-}
-
-impl Serving<'_> {
-    fn run(mut self, monitor: &dyn Monitor) -> Result<(), SyncError> {
-        loop {
-            let message = match self.early.take() {
-                Some(message) => message,
-                None => match next(self.control, self.peer, (IDLE_RUN, &|| self.gate.idle()), monitor)? {
-                    Some(message) => message,
-                    None => return Ok(()),
-                },
-            };
-            self.grant.check()?;
-            match message {
-                Message::Scan(_) => self.scan(monitor)?,
-                Message::Ready(ready) => self.learn(ready)?,
-                Message::Survey(survey) => self.survey(survey.items, monitor)?,
-                Message::Apply(apply) => self.apply(apply, monitor)?,
-                Message::Finish(_) => self.finish(monitor)?,
-                // It came when the work was over.
-                Message::Cancel(_) => {}
-                // The other side works by itself.
-                Message::Progress(_) => {}
-                Message::Bye(_) => {
-                    if !self.tidied && self.asked.mode != Mode::SendOnly {
-                        self.end.tidy(&self.asked.options, monitor)?;
-                    }
-                    return Ok(());
-                }
-                other => return Err(self.failed(ChannelError::unexpected(other, "something to do"))),
-            }
-        }
-    }
-
-    fn failed(&self, error: ChannelError) -> SyncError {
-        SyncError::of_remote(self.peer, error)
-    }
-
-    fn send(&mut self, message: &Message) -> Result<(), SyncError> {
-        let sent = self.control.send(message).and_then(|()| self.control.flush());
-        sent.map_err(|error| self.failed(error))
-    }
-
-    fn scan(&mut self, monitor: &dyn Monitor) -> Result<(), SyncError> {
-        let Serving { control, end, asked, rules, .. } = self;
-        let terms = ScanTerms { options: &asked.options, rules, run_rules: &asked.run_rules };
-        let (scanned, told) = while_told(control, monitor, false, |monitor| end.scan(&terms, monitor));
-        self.early = told.map_err(|error| self.failed(error))?;
-        let scanned = scanned?;
-        let state = &self.opened.state;
-        // What is told of this side must be true after a power cut too.
-        state.settle()?;
-        let root = state.listing(&RelPath::root(), &Filter::header())?;
-        if scanned.unavailable.len() > wire::MAX_LIST {
-            let most = wire::MAX_LIST;
-            return Err(SyncError::Root(format!(
-                "more than {most} paths below the root are unavailable: mount their file systems"
-            )));
-        }
-        let message = Scanned {
-            entries: scanned.entries,
-            changed: scanned.changed,
-            vanished: scanned.vanished,
-            failed: scanned.failed,
-            problems: Problem::some(&scanned.problems),
-            unavailable: scanned.unavailable.clone(),
-            seq: root.seq,
-            identity: identity(state)?,
-            sub: (*root.sub).clone(),
-            bound: (*root.bound).clone(),
-            digest: root.digest,
-            decisions: state.has_decisions()?,
-        };
-        self.unavailable[1] = scanned.unavailable;
-        self.send(&Message::Scanned(message))
-    }
-
-    /// The asker says what it is now.
-    fn learn(&mut self, ready: wire::Ready) -> Result<(), SyncError> {
-        let facts = Facts {
-            identity: ready.identity,
-            passing: ready.passing,
-            location: self.asked.introduction.location.clone(),
-            speaker: Speaker::Machine(self.connection.peer_id()),
-            decisions: ready.decisions,
-        };
-        self.unavailable[0] = ready.unavailable;
-        match &self.there {
-            Some(there) => {
-                let known = there.facts()?.identity;
-                if (known.replica, known.instance) != (facts.identity.replica, facts.identity.instance) {
-                    let error = ChannelError::Unexpected { found: "another replica", expected: "the one that opened the run" };
-                    return Err(self.failed(error));
-                }
-                there.learn(facts, ready.seq);
-            }
-            None if facts.identity.replica == self.opened.state.id() => {
-                let error = ChannelError::Unexpected { found: "the replica of this side", expected: "another one" };
-                return Err(self.failed(error));
-            }
-            None => {
-                // What it says of this replica changes nothing here.
-                if self.asked.mode != Mode::SendOnly {
-                    self.opened.follow(&facts)?;
-                }
-                let there = RemoteThere::new(self.connection.clone(), facts, ready.seq);
-                let there = there.with_transfer(&self.asked.options.transfer);
-                let there = if self.relayed { there.without_lanes() } else { there };
-                self.there = Some(Arc::new(if self.may_hear() { there } else { there.without_bases() }));
-            }
-        }
-        Ok(())
-    }
-
-    fn there(&self) -> Result<Arc<RemoteThere>, SyncError> {
-        let found = ChannelError::Unexpected { found: "a wish for work", expected: "who asks for it" };
-        self.there.clone().ok_or_else(|| self.failed(found))
-    }
-
-    /// May the asker hear of what is here?
-    fn may_hear(&self) -> bool {
-        self.asked.mode != Mode::ReceiveOnly
-    }
-
-    /// May the asker change anything here?
-    fn check_writable(&self, what: &str) -> Result<(), SyncError> {
-        if self.asked.mode != Mode::SendOnly {
-            return Ok(());
-        }
-        let text = format!(
-            "{what}, and this machine may only read the folder there (send-only). Grant it another mode there, or synchronise with \
-             --force for the side that may not be changed"
-        );
-        Err(SyncError::Refuse { code: Refusal::NotGranted, text })
-    }
-
-    fn survey(&mut self, items: bool, monitor: &dyn Monitor) -> Result<(), SyncError> {
-        let there = self.there()?;
-        // Rows that claim to know and to have deleted everything would be answered by the names of all that is here.
-        let items = items && self.may_hear();
-        let unavailable = self.unavailable.concat();
-        let Serving { control, end, asked, rules, .. } = self;
-        let terms =
-            Terms { options: &asked.options, mask: asked.mask, rules, run_rules: &asked.run_rules, unavailable: &unavailable };
-        let (surveyed, told) = while_told(control, monitor, items, |monitor| {
-            let mut each = |item: &Item| monitor.item(item, Side::B.index(), Done::Done);
-            let each = items.then_some(&mut each as &mut dyn FnMut(&Item));
-            end.survey(&*there, &terms, each, monitor)
-        });
-        self.early = told.map_err(|error| self.failed(error))?;
-        let Surveyed { totals, stopped } = surveyed?;
-        let changes = totals.created
-            + totals.updated
-            + totals.deleted
-            + totals.moved
-            + (totals.conflicts - totals.skipped.min(totals.conflicts));
-        if changes > 0 && !self.asked.options.dry_run {
-            self.check_writable(&format!("{changes} paths would change on {}", self.opened.root.path().display()))?;
-        }
-        let stopped = stopped.map(|stopped| stopped.to_string());
-        self.send(&Message::Surveyed(wire::Surveyed { totals: totals.into(), stopped }))
-    }
-
-    fn apply(&mut self, apply: wire::Apply, monitor: &dyn Monitor) -> Result<(), SyncError> {
-        self.check_writable("a change was asked for")?;
-        if self.asked.options.dry_run {
-            let error = ChannelError::Unexpected { found: "a wish for a change", expected: "nothing but looking" };
-            return Err(self.failed(error));
-        }
-        let there = self.there()?;
-        let unavailable = self.unavailable.concat();
-        let items = apply.items && self.may_hear();
-        let Serving { control, end, asked, rules, .. } = self;
-        let terms =
-            Terms { options: &asked.options, mask: asked.mask, rules, run_rules: &asked.run_rules, unavailable: &unavailable };
-        let (pulled, told) = while_told(control, monitor, items, |monitor| end.pull(&*there, &terms, apply.number, monitor));
-        self.early = told.map_err(|error| self.failed(error))?;
-        let Pulled { totals, problems, whole, cancelled, again, news, stopped } = pulled?;
-        // What was done so far is recorded.
-        self.grant.check()?;
-        let state = &self.opened.state;
-        state.settle()?;
-        let applied = Applied {
-            totals: totals.into(),
-            problems: Problem::some(&problems),
-            whole,
-            cancelled,
-            again,
-            news,
-            stopped: stopped.map(|stopped| stopped.to_string()),
-            identity: identity(state)?,
-            seq: state.seq(),
-        };
-        self.send(&Message::Applied(applied))
-    }
-
-    fn finish(&mut self, monitor: &dyn Monitor) -> Result<(), SyncError> {
-        if self.asked.options.dry_run {
-            let error = ChannelError::Unexpected { found: "the end of changes", expected: "nothing but looking" };
-            return Err(self.failed(error));
-        }
-        if self.asked.mode == Mode::SendOnly {
-            return self.send(&Message::Finished(Finished { rules: wire::RulesNow::Same }));
-        }
-        let there = self.there()?;
-        self.tidied = true;
-        let Serving { control, end, asked, .. } = self;
-        let (rules, told) = while_told(control, monitor, false, |monitor| end.finish(&*there, &asked.options, monitor));
-        self.early = told.map_err(|error| self.failed(error))?;
-        let rules = match rules? {
-            RulesNow::Same => wire::RulesNow::Same,
-            RulesNow::Other(rules) if rules.text().len() <= wire::MAX_RULES => wire::RulesNow::Other(rules.text().into()),
-            RulesNow::Other(_) | RulesNow::Unusable => wire::RulesNow::Unusable,
-        };
-        self.send(&Message::Finished(Finished { rules }))
     }
 }

@@ -3,13 +3,16 @@
 //!
 //! There is no run with a beginning and an end, and no side that asks: each root pulls from its members when its owner says so.
 
+use super::conflicts;
 use super::drive;
 use super::end::{End as _, LocalEnd, ScanTerms, Surveyed};
 use super::guard::Spent;
 use super::member::Member;
+use super::opened::Opened;
 use super::pulls::Terms;
-use super::roots::{self, Candidate, Opened};
+use super::roots::{self, Candidate};
 use super::{MaxDelete, Options, Side, SyncError, Totals};
+use super::{keeping, meeting};
 use crate::ignore::Rules;
 use crate::io::apply;
 use crate::io::fs::Root;
@@ -301,7 +304,7 @@ impl Live {
     /// The state or the root cannot be written.
     pub fn tidy(&self, monitor: &dyn Monitor) -> Result<(), SyncError> {
         let _work = self.opened.work();
-        roots::tidy(&self.opened, &self.options, monitor)
+        keeping::tidy(&self.opened, &self.options, monitor)
     }
 
     /// Looks for writes to old versions through descriptors that were open when they were replaced: they stand beside the new
@@ -323,13 +326,7 @@ impl Live {
     /// # Errors
     /// The state cannot be read.
     pub fn open_conflicts(&self) -> Result<u64, SyncError> {
-        let state = &self.opened.state;
-        let mut count = 0;
-        for (replica, _) in state.peers()? {
-            let pending = state.pending(replica)?;
-            count += pending.iter().filter(|open| open.why == Some(crate::plan::Open::Conflict)).count() as u64;
-        }
-        Ok(count)
+        Ok(conflicts::each(&self.opened.state)?.len() as u64)
     }
 
     /// Others are to hear of a change.
@@ -349,7 +346,7 @@ impl Live {
     }
 
     pub(super) fn introduce(&self, there: &[u8]) -> Result<Introduction, SyncError> {
-        let introduction = roots::introduction(&self.opened.state, Vec::new(), there)?;
+        let introduction = meeting::introduction(&self.opened.state, Vec::new(), there)?;
         // What is told must be true after a power cut too.
         self.opened.state.settle()?;
         Ok(introduction)
@@ -357,7 +354,7 @@ impl Live {
 
     /// May the two work together, by what the other side knows of this one?
     pub(super) fn meet(&self, there: &Introduction, monitor: &dyn Monitor) -> Result<(), SyncError> {
-        roots::meet(&self.opened, there, monitor)
+        meeting::meet(&self.opened, there, monitor)
     }
 }
 

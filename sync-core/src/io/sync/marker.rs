@@ -9,7 +9,8 @@
 //! it was, so that a bare mount point is not taken for it. The marker is made as soon as it can be.
 
 use super::SyncError;
-use super::roots::{self, Opened};
+use super::opened::Opened;
+use super::roots;
 use crate::io::fs::{Dir, FsError, Replace, Root};
 use crate::io::scan::ScanError;
 use crate::io::state::{FORMER, State};

@@ -24,12 +24,12 @@ use std::time::Duration;
 const GLANCE: Duration = Duration::from_secs(1);
 
 /// What a member's connection tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Heard {
     /// The replica there has changed.
     News,
-    /// The connection has ended.
-    Ended,
+    /// The connection has ended; and why, where it was this side that could not go on.
+    Ended(Option<String>),
 }
 
 /// Hears of a member. Called on threads of the connection, which wait for it.
@@ -122,7 +122,7 @@ impl Member {
             sets_owner: live.options.mask.owner,
             mode,
         };
-        let answer = control.send(&Message::Join(join)).and_then(|()| control.receive()).map_err(failed)?;
+        let answer = guest::answer_within(&mut control, &Message::Join(join), guest::SILENCE).map_err(failed)?;
         let opened = match answer {
             Message::Opened(opened) => opened,
             other => return Err(failed(ChannelError::unexpected(other, "the folder"))),
@@ -176,9 +176,15 @@ impl Member {
         let answers = mode != Mode::ReceiveOnly;
         let pulls = mode != Mode::SendOnly && granted != Mode::ReceiveOnly;
         let mut threads = Vec::new();
+        let why: Arc<Mutex<Option<String>>> = Arc::default();
         if answers && granted != Mode::SendOnly {
             let (live, connection, over, reports) = (live.clone(), connection.clone(), over.clone(), Arc::clone(&reports));
-            threads.push(std::thread::spawn(move || tell_all(&live, &connection, &reports, &over)));
+            let why = Arc::clone(&why);
+            threads.push(std::thread::spawn(move || {
+                if let Err(error) = tell_all(&live, &connection, &reports, &over) {
+                    give_up(&connection, &why, &error);
+                }
+            }));
         }
         {
             let (live, connection, over) = (live.clone(), connection.clone(), over.clone());
@@ -187,7 +193,7 @@ impl Member {
                 answer_all(&live, &connection, answers, (&told, &reports), &ear);
                 over.store(true, Ordering::Release);
                 live.news.changed.notify_all();
-                ear(Heard::Ended);
+                ear(Heard::Ended(lock(&why).take()));
             }));
         }
         let location = introduction.location;
@@ -312,38 +318,41 @@ fn own_rules(live: &Live) -> Result<String, SyncError> {
 }
 
 /// Tells the other side what this one is, now and whenever that has changed.
-fn tell_all(live: &Live, connection: &Connection, reports: &Mutex<Reports>, over: &AtomicBool) {
-    let told = || -> Result<(), SyncError> {
-        let peer = connection.peer_id().to_string();
-        let failed = |error: ChannelError| SyncError::of_remote(&peer, error);
-        let mut channel = Channel::new(connection.open(WAIT).map_err(|error| failed(error.into()))?);
-        let (mut last, mut ready, mut report) = (None, None, None);
-        while !over.load(Ordering::Acquire) {
-            let number = *lock(&live.news.number);
-            // Hashes that were recorded to answer a question are no news to anybody, and have a number all the same.
-            let told = ready.as_ref().map(|ready: &Ready| ready.seq);
-            if last != Some(number) || told != Some(live.opened().state.seq()) {
-                let now = live.ready()?;
-                if ready.as_ref() != Some(&now) {
-                    channel.send(&Message::Ready(now.clone())).map_err(failed)?;
-                    ready = Some(now);
-                }
-                let ours = lock(reports).ours;
-                if report != Some(ours) {
-                    channel.send(&Message::Report(ours)).map_err(failed)?;
-                    report = Some(ours);
-                }
-                channel.flush().map_err(failed)?;
-                last = Some(number);
+fn tell_all(live: &Live, connection: &Connection, reports: &Mutex<Reports>, over: &AtomicBool) -> Result<(), SyncError> {
+    let peer = connection.peer_id().to_string();
+    let failed = |error: ChannelError| SyncError::of_remote(&peer, error);
+    let mut channel = Channel::new(connection.open(WAIT).map_err(|error| failed(error.into()))?);
+    let (mut last, mut ready, mut report) = (None, None, None);
+    while !over.load(Ordering::Acquire) {
+        let number = *lock(&live.news.number);
+        // Hashes that were recorded to answer a question are no news to anybody, and have a number all the same.
+        let told = ready.as_ref().map(|ready: &Ready| ready.seq);
+        if last != Some(number) || told != Some(live.opened().state.seq()) {
+            let now = live.ready()?;
+            if ready.as_ref() != Some(&now) {
+                channel.send(&Message::Ready(now.clone())).map_err(failed)?;
+                ready = Some(now);
             }
-            let now = lock(&live.news.number);
-            let unchanged = |now: &mut u64| last == Some(*now) && !over.load(Ordering::Acquire);
-            drop(live.news.changed.wait_timeout_while(now, GLANCE, unchanged));
+            let ours = lock(reports).ours;
+            if report != Some(ours) {
+                channel.send(&Message::Report(ours)).map_err(failed)?;
+                report = Some(ours);
+            }
+            channel.flush().map_err(failed)?;
+            last = Some(number);
         }
-        channel.finish().map_err(failed)
-    };
-    if told().is_err() {
-        // Whoever does not hear of this side any more is better off with another connection.
+        let now = lock(&live.news.number);
+        let unchanged = |now: &mut u64| last == Some(*now) && !over.load(Ordering::Acquire);
+        drop(live.news.changed.wait_timeout_while(now, GLANCE, unchanged));
+    }
+    channel.finish().map_err(failed)
+}
+
+/// Whoever does not hear of this side any more is better off with another connection. Why is kept for whoever hears of the end, unless the
+/// connection had ended before, which tells itself.
+fn give_up(connection: &Connection, why: &Mutex<Option<String>>, error: &SyncError) {
+    if connection.wait_closed(Duration::ZERO).is_err() {
+        *lock(why) = Some(error.to_string());
         connection.close(CloseCode::Failed);
     }
 }

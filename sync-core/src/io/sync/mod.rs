@@ -1,19 +1,25 @@
 //! One two-way synchronisation of two roots: open, look, plan, apply, report. The face of the library.
 
+mod conflicts;
 mod drive;
 mod end;
 mod grant;
 mod guard;
 mod guest;
 mod host;
+mod keeping;
 mod live;
 mod marker;
+mod meeting;
 mod member;
+mod opened;
 mod pulls;
 mod replica;
 mod roots;
+mod serving;
 mod survey;
-mod told;
+mod teller;
+mod wishes;
 #[cfg(test)]
 mod tests;
 
@@ -45,7 +51,8 @@ use crate::wire::{Refusal, Refused};
 use drive::{Achieved, Half, Tell};
 use end::{LocalEnd, ScanTerms};
 use guest::{Answering, Greeted};
-use roots::{Candidate, Opened};
+use opened::Opened;
+use roots::Candidate;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -383,7 +390,7 @@ impl Sync {
         }
         let (opened, rules) = candidate.open(&introduced, &options, monitor)?;
         if introduced.identity.is_some_and(|other| other.replica == opened.state.id()) {
-            roots::same_identity(&opened, monitor)?;
+            meeting::same_identity(&opened, monitor)?;
         }
         opened.follow(&guest.there().facts()?)?;
         let mut mask = options.mask;

@@ -1,7 +1,8 @@
 //! One pull into a root of this machine: the engine's conversation fed from the state here and from whatever the other side
 //! is, its steps handed to apply, and what is remembered of it afterwards.
 
-use super::roots::Opened;
+use super::conflicts;
+use super::opened::Opened;
 use super::survey;
 use super::{Options, Side, SyncError};
 use crate::entry::{AttrMask, Kind};
@@ -139,7 +140,8 @@ impl<'a> OnePull<'a> {
         }
         Err(SyncError::Guard(format!(
             "{} claims to know {claimed} changes made in {}, whose own state knows {} only: one of them was brought back from a \
-             backup, or does not tell the truth. Nothing of it was taken over",
+             backup, or does not tell the truth. Nothing of it was taken over. If it was a backup, synchronise with --rejoin; if not, take \
+             that machine's grant back",
             escape(&self.facts.location),
             self.ours.root.path().display(),
             state.counter()
@@ -339,7 +341,7 @@ impl<'a> OnePull<'a> {
         if !walk_first && known.as_ref() != Some(&peer) {
             state.put_peer(id, &peer)?;
         }
-        Ok(())
+        conflicts::forget_settled(self.ours, &self.facts, id)
     }
 }
 

@@ -1,14 +1,13 @@
 //! One root outside of a run: its open conflicts and its kept versions.
 
-use super::{SyncError, roots};
+use super::{SyncError, conflicts, roots};
 use crate::entry::{AttrMask, Content, Kind};
 use crate::io::apply;
 use crate::io::fs::Root;
-use crate::io::state::{Decision, Pending, State, Version};
+use crate::io::state::{Decision, State, Version};
 use crate::io::there::{decided_on, version};
-use crate::knowledge::{ReplicaId, Row};
+use crate::knowledge::Row;
 use crate::path::{RelPath, escape};
-use crate::plan::Open;
 use std::path::Path;
 
 /// One root outside of a run: its conflicts, its kept versions. Holds the root's lock.
@@ -100,13 +99,13 @@ impl Replica {
         &self.notices
     }
 
-    /// Open conflicts, by path.
+    /// Open conflicts, by path; one with a replica that several machines spoke for comes once.
     ///
     /// # Errors
     /// The state cannot be read.
     pub fn conflicts(&self) -> Result<Vec<OpenConflict>, SyncError> {
         let mut found = Vec::new();
-        for (other, open) in self.open_conflicts()? {
+        for (other, open) in conflicts::each(&self.state)? {
             let ours = self.state.entry(&open.path)?.map(|entry| entry.row);
             found.push(OpenConflict {
                 ours_mtime_ns: ours.as_ref().map(|row| row.object.attrs.mtime_ns),
@@ -118,7 +117,6 @@ impl Replica {
                 path: open.path,
             });
         }
-        found.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(found)
     }
 
@@ -134,7 +132,7 @@ impl Replica {
             Keep::Both => Decision::Both,
         };
         let mut resolved = Vec::new();
-        for (other, open) in self.open_conflicts()? {
+        for (other, open) in conflicts::open(&self.state)? {
             if at.iter().any(|at| at.contains(&open.path)) {
                 // What is edited here after the decision was not decided on.
                 let version = version(&self.state, &open.path)?;
@@ -162,15 +160,6 @@ impl Replica {
     /// There is no such version, or it cannot be moved; nothing is lost then.
     pub fn restore(&mut self, path: &RelPath, version: Option<i64>) -> Result<KeptVersion, SyncError> {
         Ok(kept(apply::restore(&self.root, &self.state, path, version)?))
-    }
-
-    fn open_conflicts(&self) -> Result<Vec<(ReplicaId, Pending)>, SyncError> {
-        let mut found = Vec::new();
-        for (other, _) in self.state.peers()? {
-            let pending = self.state.pending(other)?;
-            found.extend(pending.into_iter().filter(|open| open.why == Some(Open::Conflict)).map(|open| (other, open)));
-        }
-        Ok(found)
     }
 }
 

@@ -1,58 +1,31 @@
-//! Opening a root for a run: marker, lock, identity, what a crash left, and what is remembered at the end.
+//! Opening a root for a run: marker, lock, identity, and what a crash left.
 //!
 //! A root that was synchronised before carries a marker; where it is missing, the disk is not mounted, or the state
 //! was lost: both stop the run until the user says `rejoin`. A root is first looked at ([`Candidate`]), then both sides tell
 //! each other what they know of each other ([`Introduction`]), and only then is anything made.
 
 use super::marker::{self, Marker, Unmarked};
+use super::meeting::{Overclaimed, check_lineage, forgotten, introduction, overclaimed, renew, rolled_back, same_identity};
+use super::opened::Opened;
 use super::{Options, SyncError};
-use crate::entry::{AttrMask, Digest};
+use crate::entry::AttrMask;
 use crate::ignore::{self, Rules};
-use crate::io::apply::{self, Inherited, LATE_AGE, PRUNE_OBJECTS};
+use crate::io::apply::{self, Inherited, LATE_AGE};
 use crate::io::fs::{Dir, FsError, Root, coarse_now_ns, ctime_granularity};
-use crate::io::mutex::lock;
-use crate::io::remote::{Gate, Here, identity};
-use crate::io::scan;
-use crate::io::source::{LocalSource, Source, SourceError};
-use crate::io::speaker::{self, Speaker};
-use crate::io::state::{Batch, NodeId, Peer, State, StateError};
-use crate::io::there::{Decided, Facts, There, decided_on};
+use crate::io::state::{Batch, NodeId, State, StateError};
+use crate::io::there::There;
 use crate::knowledge::{ReplicaId, Vector};
 use crate::path::{RelPath, escape};
 use crate::report::Monitor;
-use crate::store::{Change, Filter, Listing};
-use crate::wire::{Introduction, Refusal, Remembered};
-use std::collections::BTreeMap;
+use crate::store::Change;
+use crate::wire::Introduction;
 use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, OnceLock, TryLockError};
-use std::time::Duration;
+use std::sync::{Mutex, OnceLock};
 
 /// Under this key a state remembers the ignore rules that its rows obey.
 const RULES: &str = "sync.rules";
-/// A state that was moved aside stays for so long at least.
-const ASIDE: Duration = Duration::from_secs(7 * 24 * 3600);
-
-/// One opened root.
-pub(super) struct Opened {
-    pub(super) root: Root,
-    /// The folder of the state.
-    pub(super) state_dir: PathBuf,
-    pub(super) state: State,
-    /// Finest step of the root's change times, ns; 0 where every change has its own.
-    pub(super) granularity_ns: i64,
-    /// Nothing of this run is to stay in the root.
-    pub(super) passing: bool,
-    /// The run only looks: the root's marker stays as it is.
-    pub(super) looking: bool,
-    /// The state lies on another file system than the root.
-    pub(super) state_elsewhere: bool,
-    /// In a run that only looks: what is open with the first record still stands under the second one.
-    pub(super) stands_for: OnceLock<(ReplicaId, ReplicaId)>,
-    /// Held by whoever records changes or makes them: runs, and the owner of a root that stays open.
-    pub(super) work: Mutex<()>,
-}
 
 /// A root before its state is opened.
 pub(super) struct Found {
@@ -100,11 +73,6 @@ pub(super) fn open(a: &Path, b: &Path, options: &Options, monitor: &dyn Monitor)
     first.0.follow(&second.0.facts()?)?;
     second.0.follow(&first.0.facts()?)?;
     Ok([first, second])
-}
-
-/// Both roots bear the same identity: this one takes another.
-pub(super) fn same_identity(opened: &Opened, monitor: &dyn Monitor) -> Result<(), SyncError> {
-    renew(opened, "both roots bore the same identity", monitor)
 }
 
 impl Candidate {
@@ -208,81 +176,6 @@ impl Candidate {
     }
 }
 
-/// What the other side, which is at `other`, must know of a replica.
-pub(super) fn introduction(state: &State, location: Vec<u8>, other: &[u8]) -> Result<Introduction, SyncError> {
-    let root = state.listing(&RelPath::root(), &Filter::header())?;
-    let peers = state.peers()?;
-    let expects = peers.iter().any(|(_, peer)| peer.location == other);
-    let remembers = remembered(state, peers)?;
-    Ok(Introduction { identity: Some(identity(state)?), knows: (*root.sub).clone(), remembers, location, expects })
-}
-
-/// As [`Candidate::check`] asks.
-fn overclaimed(ours: &State, there: &Introduction) -> Result<Option<Overclaimed>, SyncError> {
-    let (claimed, own) = (there.knows.get(ours.id()), ours.counter());
-    let same = there.identity.is_some_and(|identity| identity.replica == ours.id());
-    if claimed <= own || ours.moved().is_some() || same {
-        return Ok(None);
-    }
-    let renewed = match seen(there, ours.id()) {
-        Some(seen) => !ours.remembers(seen)?,
-        None => false,
-    };
-    Ok((!renewed).then_some(Overclaimed { claimed, own }))
-}
-
-/// May a root that stays open work with another one, by what that one knows of it? It takes a new identity where that is needed.
-/// Nobody waits here for a scan or a pull that is under way: only a new identity needs its turn, and is refused until it can be had.
-pub(super) fn meet(here: &Opened, there: &Introduction, monitor: &dyn Monitor) -> Result<(), SyncError> {
-    let path = here.root.path();
-    if there.expects && here.state.peers()?.is_empty() {
-        return Err(forgotten(path));
-    }
-    if let Some(claimed) = overclaimed(&here.state, there)? {
-        return Err(rolled_back(path, &there.location, &claimed));
-    }
-    if there.identity.is_some_and(|other| other.replica == here.state.id()) {
-        return Err(SyncError::Guard(format!(
-            "{} and {} bear the same identity: one of them is a copy of the other. Nothing was changed. Stop the agent of the \
-             copy and synchronise it once with --rejoin: it takes a new identity",
-            path.display(),
-            escape(&there.location)
-        )));
-    }
-    if !is_ahead(here, there)? {
-        return Ok(());
-    }
-    let _work = match here.work.try_lock() {
-        Ok(work) => work,
-        Err(TryLockError::Poisoned(left)) => left.into_inner(),
-        Err(TryLockError::WouldBlock) => {
-            let text = format!(
-                "{} was rolled back and takes a new identity, and is being looked at or changed at present: try again later",
-                path.display()
-            );
-            return Err(SyncError::Refuse { code: Refusal::Busy, text });
-        }
-    };
-    check_lineage(here, there, monitor)
-}
-
-/// How far the other side has seen a replica: the highest of its counters, and the nonce of the start that made it.
-fn seen(there: &Introduction, replica: ReplicaId) -> Option<(u64, u64)> {
-    let found = there.remembers.iter().find(|remembered| remembered.replica == replica);
-    found.map(|remembered| (remembered.counter, remembered.nonce))
-}
-
-/// How far every replica was seen, whoever spoke for it: of a lie the replica takes a new identity and loses nothing, and a roll-back
-/// that it did not hear of would cost changes.
-fn remembered(state: &State, peers: Vec<(ReplicaId, Peer)>) -> Result<Vec<Remembered>, SyncError> {
-    let mut highest: BTreeMap<ReplicaId, (u64, u64)> = BTreeMap::new();
-    for (record, peer) in peers {
-        let seen = highest.entry(speaker::replica(state, record)?).or_default();
-        *seen = peer.seen.max(*seen);
-    }
-    Ok(highest.into_iter().map(|(replica, (counter, nonce))| Remembered { replica, counter, nonce }).collect())
-}
-
 /// What becomes of the state of a root.
 enum Standing {
     /// It goes on.
@@ -291,12 +184,6 @@ enum Standing {
     Discarded(Box<State>),
     /// There is none.
     Missing,
-}
-
-/// Own counters that another root claims to know, and those that the state itself knows.
-struct Overclaimed {
-    claimed: u64,
-    own: u64,
 }
 
 /// Looks at a root; nothing is made, opened or locked.
@@ -393,15 +280,6 @@ pub(super) fn check_unmarked(found: &Found, state: Option<&State>) -> Result<(),
         }
         _ => Ok(()),
     }
-}
-
-/// The other root's state remembers this very place as one that it was synchronised with.
-fn forgotten(path: &Path) -> SyncError {
-    SyncError::Guard(format!(
-        "the root {} was synchronised before, and now it has no marker: is its disk mounted? Nothing was changed. \
-         If its state was lost, or the folder is meant to be a new one, run again with --rejoin",
-        path.display()
-    ))
 }
 
 fn existing(found: &mut Found, options: &Options) -> Result<Option<State>, SyncError> {
@@ -525,32 +403,6 @@ fn tell_unread(root: &Root, error: &StateError, monitor: &dyn Monitor) {
     monitor.notice(&format!("{root}: the old state does not tell of kept versions ({error}): they are found by their names"));
 }
 
-/// States that were moved aside go when they are as old as kept versions may be, and a week at least.
-fn remove_aside(opened: &Opened, options: &Options) -> Result<(), SyncError> {
-    let keep = options.keep_versions.unwrap_or_default().max(ASIDE);
-    let before = u64::try_from(coarse_now_ns() / 1_000_000_000).unwrap_or(0).saturating_sub(keep.as_secs());
-    let dir = &opened.state_dir;
-    let failed = |action, path: &Path| {
-        let path = path.to_owned();
-        move |source| FsError { action, path, source }
-    };
-    for entry in std::fs::read_dir(dir).map_err(failed("list", dir))? {
-        let entry = entry.map_err(failed("list", dir))?;
-        if moved_aside_at(entry.file_name().as_bytes()).is_some_and(|seconds| seconds < before) {
-            std::fs::remove_file(entry.path()).map_err(failed("remove", &entry.path()))?;
-        }
-    }
-    Ok(())
-}
-
-/// When a file of a state was moved aside, seconds since 1970.
-fn moved_aside_at(name: &[u8]) -> Option<u64> {
-    let name = std::str::from_utf8(name).ok()?;
-    let rest = name.strip_prefix("state.db.replaced-").or_else(|| name.strip_prefix("state.db.damaged-"))?;
-    let number = rest.strip_suffix("-wal").or_else(|| rest.strip_suffix("-shm")).unwrap_or(rest);
-    number.parse().ok()
-}
-
 fn recover(opened: &Opened, options: &Options, monitor: &dyn Monitor) -> Result<(), SyncError> {
     let recovered = apply::recover(&opened.root, &opened.state, options.mask)?;
     let mut notices = recovered.notices();
@@ -603,42 +455,6 @@ fn random_id() -> Result<ReplicaId, SyncError> {
     Ok(ReplicaId(bytes))
 }
 
-fn renew(opened: &Opened, reason: &str, monitor: &dyn Monitor) -> Result<(), SyncError> {
-    opened.state.renew_identity()?;
-    opened.state.record_place()?;
-    marker::advance(opened)?;
-    monitor.notice(&format!("{}: takes a new identity, because {reason}", opened.root.path().display()));
-    Ok(())
-}
-
-fn rolled_back(here: &Path, there: &[u8], claims: &Overclaimed) -> SyncError {
-    SyncError::Guard(format!(
-        "{} knows {} changes made in {}, whose own state knows {} only: one of them was brought back from a backup. \
-         Nothing was changed. Synchronise with --rejoin to go on: {2} takes a new identity, equal files merge, and \
-         differing ones become conflicts",
-        escape(there),
-        claims.claimed,
-        here.display(),
-        claims.own
-    ))
-}
-
-/// A replica that another remembers further ahead was rolled back: re-used counters would look already known.
-fn check_lineage(here: &Opened, there: &Introduction, monitor: &dyn Monitor) -> Result<(), SyncError> {
-    if is_ahead(here, there)? {
-        renew(here, "it was rolled back: others know more of it than it does itself", monitor)?;
-    }
-    Ok(())
-}
-
-/// Does the other side remember this replica further ahead than it is?
-fn is_ahead(here: &Opened, there: &Introduction) -> Result<bool, SyncError> {
-    Ok(match seen(there, here.state.id()) {
-        Some(seen) => !here.state.remembers(seen)?,
-        None => false,
-    })
-}
-
 /// The ignore rules that stand in a root.
 pub(super) fn rules(root: &Root) -> Result<Rules, SyncError> {
     let top = root.dir(&RelPath::root())?;
@@ -680,164 +496,4 @@ fn find_ignored(
         }
     }
     Ok(())
-}
-
-/// How far the other root was seen, and where it stands. To be called before anything of it is incorporated: the note is
-/// then durable no later than what it stands for here, and what it stands for there is durable before the note is made.
-pub(super) fn note_seen(here: &Opened, there: &dyn There) -> Result<(), SyncError> {
-    let facts = there.facts()?;
-    let Facts { identity, passing, location, speaker, .. } = &facts;
-    if here.passing || *passing {
-        return Ok(());
-    }
-    let record = here.record(&facts)?;
-    speaker::bind(&here.state, record, identity.replica, speaker)?;
-    let known = here.state.peer(record)?;
-    let mut peer = known.clone().unwrap_or_else(|| Peer { instance: identity.instance, ..Peer::default() });
-    if identity.counter > peer.seen.0 {
-        peer.seen = (identity.counter, identity.nonce);
-        there.make_durable()?;
-    }
-    peer.location.clone_from(location);
-    if known.as_ref() != Some(&peer) {
-        here.state.put_peer(record, &peer)?;
-    }
-    Ok(())
-}
-
-/// What is kept beyond the run: where the other root was found, how far it was seen; old versions go.
-pub(super) fn remember(opened: &Opened, there: &dyn There, options: &Options, monitor: &dyn Monitor) -> Result<(), SyncError> {
-    note_seen(opened, there)?;
-    tidy(opened, options, monitor)
-}
-
-/// Old versions go, and what else is of no use any more.
-pub(super) fn tidy(opened: &Opened, options: &Options, monitor: &dyn Monitor) -> Result<(), SyncError> {
-    if opened.passing {
-        return Ok(());
-    }
-    // One that is gone is not written anew: what it stood for may be gone with it.
-    marker::check(opened)?;
-    opened.state.prune()?;
-    if let Err(error) = remove_aside(opened, options) {
-        monitor.notice(&format!("{error}"));
-    }
-    let retention = options.keep_versions.unwrap_or_default();
-    let pruned = apply::prune(&opened.root, &opened.state, coarse_now_ns(), retention, PRUNE_OBJECTS)?;
-    for path in &pruned.brought_back {
-        monitor.notice(&format!(
-            "{}: an older version of {path} was written to after it had been replaced: it stands beside it as a conflict copy",
-            opened.root.path().display()
-        ));
-    }
-    for problem in &pruned.problems {
-        monitor.problem(problem);
-    }
-    marker::advance(opened)
-}
-
-impl Opened {
-    /// The root as the other side of a pull on this machine.
-    fn for_here(&self) -> Here<'_> {
-        self.here(Speaker::Here, None)
-    }
-
-    /// The root, for questions.
-    pub(super) fn here<'a>(&'a self, asker: Speaker, gate: Option<&'a Gate<'a>>) -> Here<'a> {
-        Here {
-            root: &self.root,
-            state: &self.state,
-            granularity_ns: self.granularity_ns,
-            passing: self.passing,
-            location: self.root.path().as_os_str().as_bytes().to_vec(),
-            asker,
-            stands_for: self.stands_for.get().copied(),
-            gate,
-            heard: None,
-        }
-    }
-
-    /// Waits until nobody else records or makes changes here.
-    pub(super) fn work(&self) -> MutexGuard<'_, ()> {
-        // A panic left what a crash leaves: the state is whole, and what was under way is recovered at the next start.
-        lock(&self.work)
-    }
-
-    /// Reads and hashes files whose bytes decide something.
-    pub(super) fn rehash(&self, paths: &[RelPath], monitor: &dyn Monitor) -> Result<Vec<crate::report::Problem>, SyncError> {
-        Ok(scan::rehash(&self.root, &self.state, paths, self.granularity_ns, monitor)?)
-    }
-
-    /// The record of what a machine tells of its replica.
-    pub(super) fn record(&self, there: &Facts) -> Result<ReplicaId, StateError> {
-        speaker::record(&self.state, there.identity.replica, &there.speaker)
-    }
-
-    /// The record under which stands what is open with a replica: in a run that only looks, it may be that of the identity before.
-    pub(super) fn open_with(&self, there: &Facts) -> Result<ReplicaId, StateError> {
-        let record = self.record(there)?;
-        Ok(self.stands_for.get().filter(|(new, _)| *new == record).map_or(record, |(_, old)| *old))
-    }
-
-    /// The other root bears another identity than when it was met last: what was left open with the old one, and decided of
-    /// that, is open with the new one. Under the old name nobody would ever ask for it again. A run that only looks leaves all as it
-    /// stands, and finds it there.
-    pub(super) fn follow(&self, there: &Facts) -> Result<(), SyncError> {
-        let (state, id) = (&self.state, self.record(there)?);
-        if self.passing || there.passing || state.peer(id)?.is_some() {
-            return Ok(());
-        }
-        for (old, peer) in state.peers()?.into_iter().filter(|(_, peer)| peer.location == there.location) {
-            let open = state.pending(old)?;
-            if open.is_empty() {
-                continue;
-            }
-            if self.looking {
-                self.stands_for.get_or_init(|| (id, old));
-                continue;
-            }
-            speaker::bind(state, id, there.identity.replica, &there.speaker)?;
-            // Should another disk have been mounted there, and the old one return: it is then looked at as a whole.
-            state.put_peer(old, &Peer { incorporated: 0, ..peer })?;
-            for decided in open.iter().filter(|open| open.decision.is_some()) {
-                if let Some(version) = state.meta(&decided_on(old, &decided.path))? {
-                    state.put_meta(&decided_on(id, &decided.path), &version)?;
-                }
-            }
-            state.put_pending(id, &open)?;
-            state.put_pending(old, &[])?;
-        }
-        Ok(())
-    }
-}
-
-/// A root of this machine as the source of a pull: read in place.
-impl There for Opened {
-    fn facts(&self) -> Result<Facts, SourceError> {
-        self.for_here().facts()
-    }
-
-    fn make_durable(&self) -> Result<(), SourceError> {
-        self.for_here().make_durable()
-    }
-
-    fn listing(&self, path: &RelPath, filter: &Filter) -> Result<Listing, SourceError> {
-        Ok(self.state.listing(path, filter)?)
-    }
-
-    fn digest(&self, dir: &RelPath) -> Result<Digest, SourceError> {
-        self.for_here().digest(dir)
-    }
-
-    fn rehash(&self, paths: &[RelPath], monitor: &dyn Monitor) -> Result<(), SourceError> {
-        self.for_here().rehash(paths, monitor)
-    }
-
-    fn decided(&self, with: ReplicaId) -> Result<Vec<Decided>, SourceError> {
-        self.for_here().decided(with)
-    }
-
-    fn source(&self) -> Result<Box<dyn Source + '_>, SourceError> {
-        Ok(Box::new(LocalSource::new(&self.root, &self.state)))
-    }
 }

@@ -1,8 +1,8 @@
 //! Looks at a pull without carrying it out: numbers for the guards, items for the user, and which deletions
 //! and creations are the two halves of a move.
 
+use super::opened::Opened;
 use super::pulls::OnePull;
-use super::roots::Opened;
 use super::{SyncError, Totals};
 use crate::entry::{Content, Digest, Hash, Kind};
 use crate::io::apply::{Moves, OFFERS};

@@ -19,7 +19,7 @@ const ALIVE: Duration = Duration::from_secs(5);
 const GLANCE: Duration = Duration::from_millis(1);
 
 /// Tells the other machine.
-pub(super) struct Told<'a> {
+pub(super) struct Teller<'a> {
     link: Mutex<Link<'a>>,
     /// This machine's own: it may stop the run too.
     own: &'a dyn Monitor,
@@ -45,7 +45,7 @@ pub(super) fn while_told<T>(
     work: impl FnOnce(&dyn Monitor) -> T,
 ) -> (T, Result<Option<Message>, ChannelError>) {
     control.set_read_wait(GLANCE);
-    let told = Told {
+    let told = Teller {
         link: Mutex::new(Link { control, early: None, failed: None }),
         own,
         items,
@@ -68,7 +68,7 @@ pub(super) fn while_told<T>(
     (result, failed.map_or(Ok(early), Err))
 }
 
-impl Told<'_> {
+impl Teller<'_> {
     fn beat(&self, over: &AtomicBool) {
         let (mut told, mut at) = ((0, 0), Instant::now());
         while !over.load(Ordering::Acquire) {
@@ -120,7 +120,7 @@ impl Told<'_> {
     }
 }
 
-impl Monitor for Told<'_> {
+impl Monitor for Teller<'_> {
     fn phase(&self, phase: Phase, _: Option<u64>, _: Option<u64>) {
         *lock(&self.phase) = phase.into();
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 /// Open, until a limit is set.
 #[derive(Debug, Default)]
-pub(super) struct Gate(Mutex<Option<Pacing>>);
+pub(super) struct Throttle(Mutex<Option<Pacing>>);
 
 #[derive(Debug)]
 struct Pacing {
@@ -21,7 +21,7 @@ impl Pacing {
     }
 }
 
-impl Gate {
+impl Throttle {
     /// Bytes a second from now on; `None` for as many as there are.
     pub(super) fn set(&self, rate: Option<u64>) {
         *self.lock() = rate.map(|rate| Pacing { start: Instant::now(), pace: Pace::new(rate) });
