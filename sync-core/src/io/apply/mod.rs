@@ -33,10 +33,11 @@ pub use recover::{Recovered, recover};
 pub use versions::{PRUNE_OBJECTS, Pruned, VersionError, list, prune, restore};
 
 use crate::entry::{AttrMask, Content};
+use crate::io::channel::ChannelError;
 use crate::io::fs::{FsError, Root, supports_exchange};
 use crate::io::kill::kill_point;
 use crate::io::source::{Source, SourceError};
-use crate::io::stage::{Failure, Stage, Tree};
+use crate::io::stage::{BLOCK_BYTES, Failure, SPARE_BYTES, Stage, Tree, shortfall};
 use crate::io::state::{State, StateError};
 use crate::knowledge::{Row, Vector};
 use crate::path::RelPath;
@@ -49,7 +50,8 @@ use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::thread;
+use std::sync::Arc;
+use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 use swap::Swapper;
 
@@ -203,8 +205,12 @@ pub struct Applied {
 }
 
 /// Carries out the steps of one pull: [`Apply::push`] them in the order of their tickets, then [`Apply::finish`].
-pub struct Apply<'a> {
+pub struct Apply<'a, 'e> {
     context: Context<'a>,
+    /// Where batches are staged while others are, if that is wanted.
+    scope: Option<&'a Scope<'a, 'e>>,
+    /// The batch that is staged while the steps of the next one come in.
+    filling: Option<Filling<'a>>,
     swapper: Swapper<'a>,
     steps: Vec<Step>,
     bytes: u64,
@@ -218,14 +224,30 @@ pub struct Apply<'a> {
     cancelled: bool,
 }
 
-impl<'a> Apply<'a> {
+/// A batch that a thread of its own stages.
+struct Filling<'a> {
+    thread: ScopedJoinHandle<'a, Filled>,
+    /// What it takes on the disk, at the most.
+    bytes: u64,
+}
+
+/// A batch that was staged.
+struct Filled {
+    jobs: Vec<Job>,
+    /// The source did not fail meanwhile.
+    whole: bool,
+}
+
+impl<'a, 'e> Apply<'a, 'e> {
     /// Begins. `moves` knows what the plan removes ([`Moves::new`] if moves are not to be recognised).
     ///
     /// # Errors
     /// The private folders of the root cannot be made.
-    pub fn new(context: Context<'a>, moves: Moves) -> Result<Apply<'a>, ApplyError> {
+    pub fn new(context: Context<'a>, moves: Moves) -> Result<Apply<'a, 'e>, ApplyError> {
         Ok(Apply {
             context,
+            scope: None,
+            filling: None,
             swapper: Swapper::new(context, moves)?,
             steps: Vec::new(),
             bytes: 0,
@@ -236,6 +258,13 @@ impl<'a> Apply<'a> {
             alike: None,
             cancelled: false,
         })
+    }
+
+    /// From now on content is asked for while that of the batch before is still on its way, on threads of this scope: between two
+    /// batches the link would stand still for a round trip and more.
+    #[must_use]
+    pub fn overlapping(self, scope: &'a Scope<'a, 'e>) -> Apply<'a, 'e> {
+        Apply { scope: Some(scope), ..self }
     }
 
     /// Takes the next step; carries out a batch when one is full. After the monitor asked to stop, steps are dropped.
@@ -268,6 +297,9 @@ impl<'a> Apply<'a> {
         if !self.cancelled {
             self.turn()?;
         }
+        if let Some(last) = self.filling.take() {
+            self.put_in_place(last)?;
+        }
         self.context.source.settle()?;
         if let Some(jobs) = self.staged.take() {
             self.swapper.run(jobs)?;
@@ -283,6 +315,10 @@ impl<'a> Apply<'a> {
     /// # Errors
     /// The run as a whole cannot go on.
     pub fn break_off(mut self) -> Result<(), ApplyError> {
+        if let Some(last) = self.filling.take() {
+            // A panic in staging is a defect: it goes on in the caller's thread.
+            last.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        }
         self.swapper.save()
     }
 
@@ -348,7 +384,8 @@ impl<'a> Apply<'a> {
 
     /// Stages the steps at hand while the batch before them is put in place.
     fn turn(&mut self) -> Result<(), ApplyError> {
-        self.bytes = 0;
+        // Every object takes a block at the least, and what it is not full of.
+        let room = std::mem::take(&mut self.bytes).saturating_add(BLOCK_BYTES * self.steps.len() as u64);
         self.since = None;
         self.moving_now = None;
         let steps = std::mem::take(&mut self.steps);
@@ -358,6 +395,9 @@ impl<'a> Apply<'a> {
         // Without a folder to stage in, each step that needs one says so when it is prepared.
         let stage = self.swapper.areas.main().ok().map(|main| main.stage.clone());
         let Context { root, source, .. } = self.context;
+        if let Some(scope) = self.scope {
+            return self.stage_meanwhile(scope, stage, jobs, room);
+        }
         let mut failed = None;
         match self.staged.take() {
             None => fill(stage.as_deref(), root, source, &mut jobs),
@@ -390,6 +430,71 @@ impl<'a> Apply<'a> {
         self.cancelled = self.context.monitor.cancelled();
         Ok(())
     }
+}
+
+/// Staging and all that goes with it, where a batch may be under way while the next one is begun.
+impl<'a, 'e> Apply<'a, 'e> {
+    /// Stages a batch on a thread of its own. The batch before it, which may still be on its way, is then put in place.
+    fn stage_meanwhile(
+        &mut self,
+        scope: &'a Scope<'a, 'e>,
+        stage: Option<Arc<Stage>>,
+        mut jobs: Vec<Job>,
+        bytes: u64,
+    ) -> Result<(), ApplyError> {
+        let Context { root, source, .. } = self.context;
+        let mut before = self.filling.take();
+        if let Some(filling) = before.take_if(|before| !has_room(root, before.bytes.saturating_add(bytes))) {
+            // Whether a batch finds room is looked at when it begins, and what is on its way does not show.
+            self.put_in_place(filling)?;
+        }
+        let thread = scope.spawn(move || {
+            fill(stage.as_deref(), root, source, &mut jobs);
+            Filled { jobs, whole: source.alive().is_ok() }
+        });
+        self.filling = Some(Filling { thread, bytes });
+        if let Some(filling) = before {
+            self.put_in_place(filling)?;
+        }
+        self.cancelled = self.context.monitor.cancelled();
+        Ok(())
+    }
+
+    /// Waits until a batch is staged, and puts it in place.
+    fn put_in_place(&mut self, filling: Filling<'a>) -> Result<(), ApplyError> {
+        let source = self.context.source;
+        // A panic in staging is a defect: it goes on in the caller's thread.
+        let Filled { jobs, whole } = filling.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        kill_point("batch-staged");
+        let settled = source.settle();
+        if !whole {
+            // What this batch holds is incomplete; all before it is done, and does not wait for a recovery to be recorded.
+            self.swapper.save()?;
+            return Err(settled.and_then(|()| source.alive()).map_or_else(ApplyError::from, |()| ApplyError::from(lost())));
+        }
+        match settled {
+            // While the next one was staged: this one is whole.
+            Err(error) if error.is_lost_connection() => {
+                self.swapper.run(jobs)?;
+                self.swapper.save()?;
+                Err(error.into())
+            }
+            settled => {
+                settled?;
+                self.swapper.run(jobs)
+            }
+        }
+    }
+}
+
+/// What a source has failed of that does not tell why.
+fn lost() -> SourceError {
+    ChannelError::Ended.into()
+}
+
+/// Do so many bytes find room for sure?
+fn has_room(root: &Root, bytes: u64) -> bool {
+    shortfall(root, bytes.saturating_add(SPARE_BYTES)).is_ok_and(|missing| missing.is_none())
 }
 
 fn fill(stage: Option<&Stage>, here: &Root, source: &dyn Source, jobs: &mut [Job]) {

@@ -13,6 +13,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
@@ -58,6 +59,8 @@ struct Inner {
     dialling: Mutex<[Option<Endpoint>; 2]>,
     /// What runs through pipes.
     piped: Mutex<Vec<Endpoint>>,
+    /// Connections that were begun here and, as far as is known, not ended by the other side.
+    unended: AtomicUsize,
 }
 
 impl fmt::Debug for Inner {
@@ -67,11 +70,15 @@ impl fmt::Debug for Inner {
 }
 
 impl Drop for Inner {
-    /// Tells the other ends. Names that are being resolved are not waited for.
+    /// Tells the other ends, where they do not know: whoever ended a connection by itself waits for nothing more, and QUIC would
+    /// hold it for three more time-outs. Names that are being resolved are not waited for.
     fn drop(&mut self) {
         let Some(runtime) = self.runtime.take() else { return };
         let dialling = std::mem::take(get_mut(&mut self.dialling));
         let piped = std::mem::take(get_mut(&mut self.piped));
+        if *self.unended.get_mut() == 0 {
+            return runtime.shutdown_background();
+        }
         dialling.into_iter().flatten().chain(piped).for_each(|endpoint| end(&runtime, &endpoint));
         runtime.shutdown_background();
     }
@@ -93,7 +100,8 @@ impl Network {
     pub fn new(identity: Identity) -> Result<Network, LinkError> {
         let runtime = Builder::new_multi_thread().worker_threads(THREADS).thread_name("link").enable_all().build();
         let runtime = Some(runtime.map_err(failed("start the threads of the network"))?);
-        Ok(Network(Arc::new(Inner { identity, runtime, dialling: Mutex::default(), piped: Mutex::default() })))
+        let (dialling, piped, unended) = (Mutex::default(), Mutex::default(), AtomicUsize::new(0));
+        Ok(Network(Arc::new(Inner { identity, runtime, dialling, piped, unended })))
     }
 
     /// Who this machine is.
@@ -175,6 +183,7 @@ impl Network {
         let _context = self.runtime().enter();
         let endpoint =
             Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(TokioRuntime)).map_err(failed(what))?;
+        self.0.unended.fetch_add(1, Ordering::Relaxed);
         let mut piped = lock(&self.0.piped);
         piped.retain(|endpoint| endpoint.open_connections() > 0);
         piped.push(endpoint.clone());
@@ -229,6 +238,11 @@ impl Network {
     /// Waits for a future of this network, but not longer; `None` if it was not done by then.
     pub(super) fn within<T>(&self, wait: Duration, future: impl Future<Output = T>) -> Option<T> {
         self.runtime().block_on(async { timeout(wait, future).await.ok() })
+    }
+
+    /// The other side has ended a connection that was begun here.
+    pub(super) fn was_ended(&self) {
+        self.0.unended.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn runtime(&self) -> &Runtime {
@@ -318,6 +332,7 @@ impl Plan {
             let endpoint = network.dialling(address.is_ipv6()).map_err(|error| failed(format!("no socket: {error}")))?;
             let config = tls::client(&network.identity, self.trust.clone(), self.purpose);
             let (config, seen) = config.map_err(|error| failed(error.to_string()))?;
+            network.unended.fetch_add(1, Ordering::Relaxed);
             (endpoint, config, seen)
         };
         let connecting = endpoint.connect_with(config, address, NAME).map_err(|error| failed(error.to_string()))?;

@@ -62,8 +62,11 @@ impl Quic {
         }
     }
 
+    /// Why it has ended stays as it is.
     pub(super) fn close(&self, code: CloseCode) {
-        self.connection.close(VarInt::from_u32(code.number()), b"");
+        if self.connection.close_reason().is_none() {
+            self.connection.close(VarInt::from_u32(code.number()), b"");
+        }
     }
 
     pub(super) fn wait_closed(&self, wait: Duration) -> Result<Option<CloseCode>, LinkError> {
@@ -95,6 +98,10 @@ impl Quic {
 impl Drop for Quic {
     /// Nothing happens to a connection that was closed before.
     fn drop(&mut self) {
+        let ended_there = matches!(self.connection.close_reason(), Some(ConnectionError::ApplicationClosed(_)));
+        if ended_there && self.connection.side().is_client() {
+            self.network.was_ended();
+        }
         self.close(CloseCode::Failed);
     }
 }

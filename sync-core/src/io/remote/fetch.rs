@@ -169,6 +169,10 @@ impl RemoteSource {
             }
             let widen = large && idle.wides < WIDES;
             idle.wides += usize::from(widen);
+            if widen {
+                // The link bounds the streams; a new one costs nothing.
+                idle.narrow.clear();
+            }
             widen
         };
         let made = self.open_streams(widen);

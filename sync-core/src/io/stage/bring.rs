@@ -5,14 +5,18 @@ use super::{FILLING, Failure, Incoming, Stage, Tree, remove_all};
 use crate::entry::{AttrMask, Attrs, Content, Hash, Signature};
 use crate::io::fs::{Dir, FsError, Replace, Root, finish_file};
 use crate::io::kill::kill_point;
+use crate::io::link::{CONNECTION_WINDOW, STREAM_WINDOW};
+use crate::io::mutex::lock;
 use crate::io::source::{Feed, Source, SourceError, Wanted};
 use crate::path::RelPath;
 use rayon::prelude::*;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::Ordering;
 
 /// Objects of a chunk: what one thread asks the source for at once and then stages, one after the other. Fewer of one
 /// directory are not handed to another thread: two that create in one directory wait for each other in the kernel, two
@@ -20,6 +24,10 @@ use std::path::Path;
 const CHUNK_OBJECTS: usize = 256;
 /// Content of a chunk; a larger file is one by itself.
 const CHUNK_BYTES: u64 = 8 << 20;
+/// Content of a chunk that is asked for while the one before it is staged: what a stream holds that nobody reads.
+const AHEAD_BYTES: u64 = STREAM_WINDOW as u64 / 2;
+/// Content of all such chunks: the other half of the connection's window stays for what is read.
+const AHEAD: u64 = CONNECTION_WINDOW as u64 / 2;
 
 /// What a chunk holds.
 #[derive(Debug, Clone, Copy, Default)]
@@ -96,21 +104,76 @@ pub(super) struct Bringing<'a> {
 impl Bringing<'_> {
     /// Hands trees to threads, chunk by chunk. A directory that is larger than a chunk is cut up itself: `one` gets none for it.
     pub(super) fn all(&self, trees: &mut [&mut Tree], one: &(impl Fn(&mut Tree, Option<&mut Asked<'_>>) + Sync)) {
-        let each = |chunk: &mut [&mut Tree]| {
-            if let [tree] = chunk
-                && tree.top.object.content == Content::Dir
-                && Load::of_tree(tree).exceeds(CHUNK_OBJECTS)
-            {
-                return one(tree, None);
-            }
-            let mut asked = self.ask(|see| chunk.iter().for_each(|tree| tree.each(see)));
-            chunk.iter_mut().for_each(|tree| one(tree, Some(&mut asked)));
-            self.leave(asked);
+        let chunks = chunks(trees, CHUNK_OBJECTS, |tree| Load::of_tree(tree));
+        let ask = |chunk: &[&mut Tree]| match chunk {
+            [tree] if tree.top.object.content == Content::Dir && Load::of_tree(tree).exceeds(CHUNK_OBJECTS) => None,
+            chunk => Some(self.ask(|see| chunk.iter().for_each(|tree| tree.each(see)))),
         };
-        match &mut chunks(trees, CHUNK_OBJECTS, |tree| Load::of_tree(tree))[..] {
-            [chunk] => each(chunk),
-            chunks => chunks.par_iter_mut().for_each(|chunk| each(chunk)),
+        self.hand_out(chunks, &|tree| Load::of_tree(tree), &ask, &|chunk, asked| match asked {
+            None => chunk.iter_mut().for_each(|tree| one(tree, None)),
+            Some(mut asked) => {
+                chunk.iter_mut().for_each(|tree| one(tree, Some(&mut asked)));
+                self.leave(asked);
+            }
+        });
+    }
+
+    /// Hands chunks to threads. Where content crosses a link a thread asks for its next chunk before it takes the one that it asked
+    /// for last, as far as there is room for what nobody reads yet ([`AHEAD_BYTES`], [`AHEAD`]): else all threads would be done with
+    /// theirs at the same time, and the link would stand still until the next requests are there.
+    fn hand_out<'t, 's, T: Send>(
+        &'s self,
+        mut chunks: Vec<&'t mut [T]>,
+        load: &(impl Fn(&T) -> Load + Sync),
+        ask: &(impl Fn(&[T]) -> Option<Asked<'s>> + Sync),
+        take: &(impl Fn(&mut [T], Option<Asked<'s>>) + Sync),
+    ) {
+        let bytes = |chunk: &[T]| chunk.iter().map(load).fold(Load::default(), Load::and).bytes;
+        match &mut chunks[..] {
+            [] => return,
+            [chunk] => return take(chunk, ask(chunk)),
+            chunks if !self.source.resumes() => return chunks.par_iter_mut().for_each(|chunk| take(chunk, ask(chunk))),
+            _ => {}
         }
+        let count = chunks.len();
+        let waiting = Mutex::new(VecDeque::from(chunks));
+        let next_if = |fits: &dyn Fn(&[T]) -> bool| {
+            let mut waiting = lock(&waiting);
+            if waiting.front().is_some_and(|chunk| fits(chunk)) { waiting.pop_front() } else { None }
+        };
+        let work = || {
+            let mut ahead = None;
+            while let Some((chunk, asked, held)) = ahead.take().or_else(|| {
+                let chunk = next_if(&|_| true)?;
+                let asked = ask(&*chunk);
+                Some((chunk, asked, 0))
+            }) {
+                // It is read from here on.
+                self.stage.ahead.fetch_sub(held, Ordering::Relaxed);
+                if asked.is_some()
+                    && let Some(chunk) = next_if(&|chunk| self.has_room_for(bytes(chunk)))
+                {
+                    let asked = ask(&*chunk);
+                    let held = bytes(&*chunk);
+                    ahead = Some((chunk, asked, held));
+                }
+                take(chunk, asked);
+            }
+        };
+        // Whoever waits for a batch takes no work of the next one meanwhile: it would wait for that too.
+        let threads = self.source.threads();
+        let most = threads.map_or_else(rayon::current_num_threads, rayon::ThreadPool::current_num_threads);
+        let each = 0..count.min(most);
+        match threads {
+            Some(threads) => threads.in_place_scope(|scope| each.for_each(|_| scope.spawn(|_| work()))),
+            None => rayon::in_place_scope(|scope| each.for_each(|_| scope.spawn(|_| work()))),
+        }
+    }
+
+    /// Takes the room, if there is any.
+    fn has_room_for(&self, bytes: u64) -> bool {
+        let taken = |ahead: u64| Some(ahead + bytes).filter(|ahead| *ahead <= AHEAD);
+        bytes <= AHEAD_BYTES && self.stage.ahead.fetch_update(Ordering::Relaxed, Ordering::Relaxed, taken).is_ok()
     }
 
     /// Asks for the files among what `each` shows.
@@ -201,10 +264,12 @@ impl Bringing<'_> {
     fn fill_large(&self, dir: &Dir, tree: &mut Tree) {
         // Of equal length, so that no thread comes into the directory for a few.
         let objects = tree.leaves.len().div_ceil((tree.leaves.len() / CHUNK_OBJECTS).max(1));
-        chunks(&mut tree.leaves, objects, Load::of).par_iter_mut().for_each(|chunk| {
-            let mut asked = self.ask(|see| chunk.iter().for_each(see));
-            chunk.iter_mut().for_each(|leaf| self.leaf_of(dir, leaf, &mut asked));
-            self.leave(asked);
+        let ask = |chunk: &[Incoming]| Some(self.ask(|see| chunk.iter().for_each(see)));
+        self.hand_out(chunks(&mut tree.leaves, objects, Load::of), &Load::of, &ask, &|chunk, asked| {
+            if let Some(mut asked) = asked {
+                chunk.iter_mut().for_each(|leaf| self.leaf_of(dir, leaf, &mut asked));
+                self.leave(asked);
+            }
         });
         let mut branches: Vec<&mut Tree> = tree.trees.iter_mut().collect();
         self.all(&mut branches, &|branch, asked| self.branch(dir, branch, asked));

@@ -23,9 +23,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bytes that stay free: the state has to record what was done.
-const SPARE_BYTES: u64 = 1 << 20;
+pub(crate) const SPARE_BYTES: u64 = 1 << 20;
 /// Files take whole blocks.
-const BLOCK_BYTES: u64 = 4_096;
+pub(crate) const BLOCK_BYTES: u64 = 4_096;
 /// What a directory must allow its owner while it is being filled and renamed.
 const FILLING: u32 = 0o700;
 
@@ -199,6 +199,8 @@ pub(crate) struct Stage {
     run: u64,
     next: AtomicU64,
     parts: Parts,
+    /// Bytes of content that were asked for and that nobody reads yet.
+    ahead: AtomicU64,
 }
 
 impl Stage {
@@ -212,7 +214,7 @@ impl Stage {
         prune(&dir)?;
         // Permissions that are not replicated are still those a new object starts with.
         let mask = AttrMask { perms: true, ..mask };
-        Ok(Stage { dir, mask, run, next: AtomicU64::new(0), parts: Parts::default() })
+        Ok(Stage { dir, mask, run, next: AtomicU64::new(0), parts: Parts::default(), ahead: AtomicU64::new(0) })
     }
 
     /// The folder itself.
@@ -225,11 +227,7 @@ impl Stage {
     pub(crate) fn fill(&self, here: &Root, source: &dyn Source, trees: &mut [&mut Tree]) {
         self.refuse_what_finds_no_room(trees, source.resumes());
         let bringing = Bringing { stage: self, here, source };
-        let mut all = || bringing.all(trees, &|tree, asked| self.bring(&bringing, tree, asked));
-        match source.threads() {
-            Some(pool) => pool.install(all),
-            None => all(),
-        }
+        bringing.all(trees, &|tree, asked| self.bring(&bringing, tree, asked));
     }
 
     /// By what the beginning of a content is known here, or would be; none of small ones.

@@ -74,6 +74,16 @@ pub(super) fn quiet(halves: &[Half; 2], options: &Options) -> Result<bool, SyncE
     Ok(is_covered(Side::B, &a, &b, options) && is_covered(Side::A, &b, &a, options))
 }
 
+/// Is nothing to be found out of the second of both pulls, across a link, since its root has known all that the other one does? Then no
+/// question is asked. Only of the second: it is measured again before it is carried out, whatever was recorded meanwhile.
+fn knows_all(halves: &[Half; 2], here: Side, options: &Options) -> Result<bool, SyncError> {
+    if here == Side::B || !halves[0].reads || !halves.iter().any(|half| half.remote) {
+        return Ok(false);
+    }
+    let (Some(ours), Some(theirs)) = (halves[0].end.root()?, halves[1].end.root()?) else { return Ok(false) };
+    Ok(is_covered(here, &theirs, &ours, options))
+}
+
 /// Does a pull end where the roots are compared?
 pub(super) fn is_covered(here: Side, theirs: &Listing, ours: &Listing, options: &Options) -> bool {
     let mut terms = session::Terms::everything(options.conflicts.naming(|side| side.end(here)), options.mask);
@@ -95,7 +105,7 @@ pub(super) fn survey(
 ) -> Result<[Surveyed; 2], SyncError> {
     let mut surveyed = [Surveyed::default(), Surveyed::default()];
     for here in [Side::B, Side::A] {
-        if !halves[here.other().index()].reads {
+        if !halves[here.other().index()].reads || knows_all(halves, here, asked.options)? {
             continue;
         }
         let there = halves[here.other().index()].there.clone();

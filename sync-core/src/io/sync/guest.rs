@@ -96,6 +96,8 @@ struct Alive {
 pub(super) struct Greeted {
     remote: Remote,
     control: Channel,
+    /// Was the answer to the greeting read?
+    heard: bool,
 }
 
 /// Who a folder's replica is.
@@ -106,15 +108,15 @@ pub(super) struct Introduced {
 }
 
 impl Greeted {
-    /// Says hello.
+    /// Says hello. The answer is read when there is one to what follows: to wait for it alone would cost a round trip.
     pub(super) fn greet(remote: Remote) -> Result<Greeted, SyncError> {
         let said = || {
             let mut control = Channel::for_hello(remote.connection.open(WAIT)?);
-            hello(&mut control)?;
+            say_hello(&mut control)?;
             Ok(control)
         };
         match said() {
-            Ok(control) => Ok(Greeted { remote, control }),
+            Ok(control) => Ok(Greeted { remote, control, heard: false }),
             Err(error) => Err(SyncError::of_remote(&remote.shown, error)),
         }
     }
@@ -123,7 +125,11 @@ impl Greeted {
     pub(super) fn introduce(&mut self, other: &Remote, rejoin: bool) -> Result<Introduced, SyncError> {
         let Remote { folder, sub, shown, .. } = &self.remote;
         let asked = Introduce { folder: folder.as_str().into(), sub: sub.clone(), location: other.location(), rejoin };
-        let answer = answer_within(&mut self.control, &Message::Introduce(asked), SILENCE);
+        let control = &mut self.control;
+        let asked = control.send(&Message::Introduce(asked));
+        let heard = asked.and_then(|()| if self.heard { Ok(()) } else { hear_hello(control) });
+        let answer = heard.and_then(|()| receive_within(control, SILENCE));
+        self.heard = true;
         match answer.map_err(|error| SyncError::of_remote(shown, error))? {
             Message::Introduced(wire::Introduced { introduction, rules, sets_owner }) => {
                 let introduction = Introduction { location: self.remote.location(), ..introduction };
@@ -141,12 +147,15 @@ impl Greeted {
         options: &Options,
         monitor: &dyn Monitor,
     ) -> Result<Guest, SyncError> {
-        let Greeted { remote, mut control } = self;
+        let Greeted { remote, mut control, heard } = self;
         let failed = |error: ChannelError| SyncError::of_remote(&remote.shown, error);
         let open = open_message(&remote, side, (introduction, rules), options)?;
         control.send(&Message::Open(open)).map_err(failed)?;
         control.send(&Message::Scan(Nothing)).map_err(failed)?;
         control.flush().map_err(failed)?;
+        if !heard {
+            hear_hello(&mut control).map_err(failed)?;
+        }
         remote.connection.limit(options.transfer.limit);
         let mut each = |message| {
             if let Message::Notice(Notice { text }) = message {
@@ -302,13 +311,23 @@ impl Remote {
 
 /// Asks, and receives the answer: all of it within that time, however slowly it comes.
 pub(super) fn answer_within(control: &mut Channel, question: &Message, time: Duration) -> Result<Message, ChannelError> {
+    control.send(question).and_then(|()| receive_within(control, time))
+}
+
+/// What comes next: all of it within that time.
+fn receive_within(control: &mut Channel, time: Duration) -> Result<Message, ChannelError> {
     control.set_deadline(Some(Instant::now() + time));
-    let answer = control.send(question).and_then(|()| control.receive());
+    let received = control.receive();
     control.set_deadline(None);
-    answer
+    received
 }
 
 pub(super) fn hello(control: &mut Channel) -> Result<(), ChannelError> {
+    say_hello(control)?;
+    hear_hello(control)
+}
+
+fn say_hello(control: &mut Channel) -> Result<(), ChannelError> {
     let hello = Hello {
         versions: Versions::OURS,
         program: concat!("driftless ", env!("CARGO_PKG_VERSION")).into(),
@@ -316,7 +335,12 @@ pub(super) fn hello(control: &mut Channel) -> Result<(), ChannelError> {
         nonce: super::random_bytes()?,
         token: Vec::new(),
     };
-    match answer_within(control, &Message::Hello(hello), WAIT)? {
+    control.send(&Message::Hello(hello))
+}
+
+/// What is said besides in the meantime does not matter to who cannot be spoken with.
+fn hear_hello(control: &mut Channel) -> Result<(), ChannelError> {
+    match receive_within(control, WAIT)? {
         Message::HelloAnswer(answer) if offered(answer.version) => {
             control.trust();
             Ok(())

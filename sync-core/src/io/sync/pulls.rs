@@ -21,7 +21,7 @@ use crate::store::{Child, Filter, Listing};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::thread::{self, Scope};
 use std::time::Duration;
 
 /// Beyond so many open paths the next pull looks at everything instead of asking for them by name.
@@ -208,7 +208,9 @@ impl<'a> OnePull<'a> {
         let over = AtomicBool::new(false);
         thread::scope(|scope| {
             let watching = source.resumes().then(|| scope.spawn(|| stop_when_cancelled(&*source, &over, monitor)));
-            let carried_out = self.carry_out_from(context, terms, moves, gone, monitor);
+            // Between two roots of this machine nothing is waited for.
+            let overlapping = source.resumes().then_some(scope);
+            let carried_out = self.carry_out_from((context, overlapping), terms, moves, gone, monitor);
             over.store(true, Ordering::Release);
             if let Some(watching) = watching {
                 watching.thread().unpark();
@@ -217,9 +219,9 @@ impl<'a> OnePull<'a> {
         })
     }
 
-    fn carry_out_from(
+    fn carry_out_from<'s, 'e>(
         &self,
-        context: Context<'_>,
+        (context, overlapping): (Context<'s>, Option<&'s Scope<'s, 'e>>),
         terms: session::Terms,
         moves: Moves,
         gone: u64,
@@ -247,10 +249,20 @@ impl<'a> OnePull<'a> {
             let apply = match &mut apply {
                 Some(apply) => apply,
                 // The private folders are made for the first step only: a pull of nothing touches nothing.
-                none => none.insert(Apply::new(context, moves.take().unwrap_or_default())?),
+                none => {
+                    let new = Apply::new(context, moves.take().unwrap_or_default())?;
+                    none.insert(match overlapping {
+                        Some(scope) => new.overlapping(scope),
+                        None => new,
+                    })
+                }
             };
             Ok(apply.push(step)?)
         });
+        if outcome.is_err() {
+            // What is on its way for the next batch is not waited for.
+            context.source.stop();
+        }
         let outcome = match outcome {
             // Where applying itself failed, it has recorded what it could.
             Err(error @ (SyncError::Source(_) | SyncError::Guard(_))) => {
