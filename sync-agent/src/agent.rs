@@ -1,13 +1,17 @@
 //! The agent itself: its folders, its connections, and how they are. Between `service`, which starts, asks and ends it, and the work.
 
+use crate::atlas::{Atlas, is_anywhere};
 use crate::config::{Changes, Config, Folder as FolderConfig, diff};
 use crate::control::{ControlError, Refused};
-use crate::folder::{Folder, Setting};
+use crate::folder::{Folder, Setting, Shared};
+use crate::gossip;
 use crate::log::{Level, Log};
 use crate::mesh::{Directory, Listening, Mesh, Peer};
 use crate::quality::SAMPLE;
 use crate::roots::Roots;
-use crate::status::{FolderState, FolderStatus, LISTED, Moment, PathText, PeerStatus, Problems, Status, Watches};
+use crate::status::{
+    FolderState, FolderStatus, LISTED, Machine, Moment, PathText, PeerStatus, Problems, SeenLink, Status, Watches,
+};
 use crate::works::{Permits, now_ns};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,7 +21,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use sync_core::io::home::{Home, HomeError, KnownPeers};
 use sync_core::io::link::{Identity, IdentityError, LinkError, Network};
-use sync_core::peer::{Id, Name};
+use sync_core::io::sync::Caller;
+use sync_core::peer::{ADDRESSES, Address, Id, Name};
 
 /// How often it is looked whether threads have ended.
 const GLANCE: Duration = Duration::from_millis(20);
@@ -38,6 +43,12 @@ pub enum AgentError {
 
 /// A running agent.
 pub struct Agent {
+    inner: Arc<Inner>,
+    ticking: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What its threads have in common.
+struct Inner {
     id: Id,
     since: Moment,
     begun: Instant,
@@ -46,8 +57,7 @@ pub struct Agent {
     mesh: Arc<Mesh>,
     roots: Arc<Roots>,
     held: Mutex<Held>,
-    ticker: Arc<Ticker>,
-    ticking: Mutex<Option<JoinHandle<()>>>,
+    ticker: Ticker,
 }
 
 struct Held {
@@ -57,7 +67,7 @@ struct Held {
     listeners: BTreeMap<SocketAddr, (Arc<Listening>, JoinHandle<()>)>,
 }
 
-/// Wakes the thread that measures paths.
+/// Wakes the thread that measures paths and tells of them.
 #[derive(Default)]
 struct Ticker {
     over: Mutex<bool>,
@@ -75,35 +85,198 @@ impl Agent {
     pub fn start(config: Config, home: &Home, log: Log) -> Result<Agent, AgentError> {
         let network = Network::new(Identity::open(home)?)?;
         let id = network.identity().id();
-        let mesh = Mesh::new(network, KnownPeers::open(home.clone())?, Arc::clone(&log));
+        let begun = Instant::now();
+        let mesh = Mesh::new(network, KnownPeers::open(home.clone())?, begun, Arc::clone(&log));
         let held = Held {
             permits: Arc::new(Permits::new(config.limits.exchanges)),
             folders: BTreeMap::new(),
             listeners: BTreeMap::new(),
             config,
         };
-        let agent = Agent {
+        let inner = Arc::new(Inner {
             id,
             since: now_ns(),
-            begun: Instant::now(),
+            begun,
             roots: Arc::new(Roots::open(home.folder())),
             home: home.clone(),
             log,
             mesh,
             held: Mutex::new(held),
-            ticker: Arc::default(),
-            ticking: Mutex::default(),
-        };
-        agent.take_over();
-        Ok(agent)
+            ticker: Ticker::default(),
+        });
+        inner.take_over();
+        let ticking = tick(&inner);
+        Ok(Agent { inner, ticking: Mutex::new(Some(ticking)) })
     }
 
     /// Who this machine is.
     #[must_use]
     pub fn id(&self) -> Id {
-        self.id
+        self.inner.id
     }
 
+    /// How everything is, as last known. Never waits for work under way.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let held = self.inner.held();
+        let (machines, links) = self.inner.atlas(&held);
+        let folders = held.config.folders.iter().map(|(name, config)| self.inner.folder_status(&held, name, config)).collect();
+        Status {
+            name: held.config.name.clone(),
+            id: self.inner.id,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            since: self.inner.since,
+            listen: held.listeners.values().filter_map(|(listening, _)| Some(listening.listener().ok()?.address())).collect(),
+            notices: held.listeners.values().filter_map(|(listening, _)| listening.listener().err()).take(LISTED).collect(),
+            folders,
+            machines,
+            links,
+        }
+    }
+
+    /// Stops exchanging a folder, or all that there are.
+    ///
+    /// # Errors
+    /// A folder that is not there.
+    pub fn pause(&self, folder: Option<&Name>) -> Result<(), ControlError> {
+        self.set_paused(folder, true)
+    }
+
+    /// Takes it up again.
+    ///
+    /// # Errors
+    /// A folder that is not there.
+    pub fn resume(&self, folder: Option<&Name>) -> Result<(), ControlError> {
+        self.set_paused(folder, false)
+    }
+
+    fn set_paused(&self, folder: Option<&Name>, paused: bool) -> Result<(), ControlError> {
+        let held = self.inner.held();
+        for (name, folder) in held.named(folder)? {
+            if folder.shared().is_paused() != paused {
+                folder.shared().pause(paused);
+                (self.inner.log)(Level::Notice, &format!("folder {name} is {}", if paused { "paused" } else { "resumed" }));
+            }
+        }
+        self.inner.mesh.wake();
+        Ok(())
+    }
+
+    /// Scans and exchanges a folder, or all, now.
+    ///
+    /// # Errors
+    /// A folder that is not there, or paused.
+    pub fn sync(&self, folder: Option<&Name>) -> Result<(), ControlError> {
+        let held = self.inner.held();
+        let named = held.named(folder)?;
+        if let Some(name) = folder.filter(|_| named.iter().all(|(_, folder)| folder.shared().is_paused())) {
+            let text = format!("folder {name} is paused; driftless agent resume {name} takes it up again");
+            return Err(ControlError::new(Refused::Paused, text));
+        }
+        named.iter().for_each(|(_, folder)| folder.shared().sync());
+        self.inner.mesh.wake();
+        Ok(())
+    }
+
+    /// As [`Agent::sync`], with leave for the next pull that deletes, if it comes within the hour, to delete whatever it is to delete.
+    ///
+    /// # Errors
+    /// A folder that is not there, that is paused, or whose root cannot be used.
+    pub fn allow_delete(&self, folder: &Name) -> Result<(), ControlError> {
+        {
+            let held = self.inner.held();
+            let found = held.named(Some(folder))?;
+            let live = found.first().and_then(|(_, folder)| folder.shared().live());
+            let live = live.filter(|_| found.iter().all(|(_, folder)| !folder.shared().is_paused()));
+            let Some(live) = live else {
+                let text = format!("folder {folder} is paused or cannot be used at present: driftless agent status tells why");
+                return Err(ControlError::new(Refused::Paused, text));
+            };
+            live.allow_deletions();
+            let text = format!("{folder}: the next pull that deletes may delete whatever it is to delete, within the hour");
+            (self.inner.log)(Level::Notice, &text);
+        }
+        self.sync(Some(folder))
+    }
+
+    /// Tries anew which peers can be called. [`Agent::status`] tells what comes of it: all that was tried at this moment or later.
+    #[must_use]
+    pub fn probe(&self) -> Moment {
+        let now = now_ns();
+        self.inner.mesh.probe();
+        now
+    }
+
+    /// Goes over to another configuration, and tells what that changed. Links of peers that stay are not dropped.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn reload(&self, config: Config) -> Result<Changes, AgentError> {
+        let changes = {
+            let mut held = self.inner.held();
+            let changes = diff(&held.config, &config);
+            for name in &changes.reopened {
+                if let Some(folder) = held.folders.remove(name) {
+                    folder.stop();
+                }
+            }
+            if changes.limits {
+                held.permits = Arc::new(Permits::new(config.limits.exchanges));
+            }
+            held.config = config;
+            changes
+        };
+        self.inner.take_over();
+        Ok(changes)
+    }
+
+    /// Does it still do its work? Whoever supervises the process is told only as long as it does.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.inner.held().folders.values().all(|folder| !folder.is_over())
+    }
+
+    /// Ends it: what was begun finishes its step, states are closed. False if that took longer than `wait`.
+    #[must_use]
+    #[allow(clippy::disallowed_methods, reason = "a deadline on the clock from which all else is counted")]
+    pub fn stop(&self, wait: Duration) -> bool {
+        let deadline = Instant::now() + wait;
+        let ticking = self.ticking.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.inner.ticker.end();
+        if let Some(ticking) = ticking {
+            // A panic there is a defect that was told.
+            let _ = ticking.join();
+        }
+        let (folders, listeners) = {
+            let mut held = self.inner.held();
+            (std::mem::take(&mut held.folders), std::mem::take(&mut held.listeners))
+        };
+        listeners.values().for_each(|(listener, _)| listener.stop());
+        folders.values().for_each(Folder::stop);
+        self.inner.mesh.stop();
+        // Threads of others have no deadline to be joined with.
+        while !(folders.values().all(Folder::is_over) && self.inner.mesh.has_no_visitors()) {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            thread::sleep(GLANCE);
+        }
+        for (listener, thread) in listeners.into_values() {
+            listener.close();
+            // A panic there is a defect that was told.
+            let _ = thread.join();
+        }
+        true
+    }
+
+    /// Where its key and its known peers are.
+    #[must_use]
+    pub fn home(&self) -> &Home {
+        &self.inner.home
+    }
+}
+
+impl Inner {
     fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -132,8 +305,6 @@ impl Agent {
         let peers = peers.map(|(name, peer)| (name.clone(), Peer { id: peer.id, addresses: peer.addresses.clone() }));
         let folders = held.folders.iter().map(|(name, folder)| (name.clone(), Arc::clone(folder.shared())));
         self.mesh.configure(Directory::new(peers.collect(), folders.collect()));
-        let shared: Vec<_> = held.folders.values().map(|folder| Arc::clone(folder.shared())).collect();
-        self.tick(shared);
     }
 
     fn setting(&self, config: &FolderConfig, held: &Held) -> Setting {
@@ -168,53 +339,6 @@ impl Agent {
         }
         for address in wanted.clone() {
             held.listeners.entry(address).or_insert_with(|| self.mesh.listen(address));
-        }
-    }
-
-    /// Measures all paths now and then, in a thread of its own.
-    fn tick(&self, folders: Vec<Arc<crate::folder::Shared>>) {
-        let mut ticking = self.ticking.lock().unwrap_or_else(PoisonError::into_inner);
-        self.end_ticking(ticking.take());
-        *self.ticker.over.lock().unwrap_or_else(PoisonError::into_inner) = false;
-        let ticker = Arc::clone(&self.ticker);
-        *ticking = Some(thread::spawn(move || {
-            loop {
-                let over = ticker.over.lock().unwrap_or_else(PoisonError::into_inner);
-                let (over, _) =
-                    ticker.changed.wait_timeout_while(over, SAMPLE, |over| !*over).unwrap_or_else(PoisonError::into_inner);
-                if *over {
-                    return;
-                }
-                drop(over);
-                folders.iter().for_each(|folder| folder.measure());
-            }
-        }));
-    }
-
-    fn end_ticking(&self, thread: Option<JoinHandle<()>>) {
-        *self.ticker.over.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.ticker.changed.notify_all();
-        if let Some(thread) = thread {
-            // A panic there is a defect that was told.
-            let _ = thread.join();
-        }
-    }
-
-    /// How everything is, as last known. Never waits for work under way.
-    #[must_use]
-    pub fn status(&self) -> Status {
-        let held = self.held();
-        let folders = held.config.folders.iter().map(|(name, config)| self.folder_status(&held, name, config)).collect();
-        Status {
-            name: held.config.name.clone(),
-            id: self.id,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            since: self.since,
-            listen: held.listeners.values().filter_map(|(listening, _)| Some(listening.listener().ok()?.address())).collect(),
-            notices: held.listeners.values().filter_map(|(listening, _)| listening.listener().err()).take(LISTED).collect(),
-            folders,
-            machines: Vec::new(),
-            links: Vec::new(),
         }
     }
 
@@ -256,113 +380,88 @@ impl Agent {
         status
     }
 
-    /// Stops exchanging a folder, or all that there are.
-    ///
-    /// # Errors
-    /// A folder that is not there.
-    pub fn pause(&self, folder: Option<&Name>) -> Result<(), ControlError> {
-        self.set_paused(folder, true)
+    /// Everything at which this machine can be called, as far as it knows itself.
+    fn addresses(held: &Held) -> Vec<Address> {
+        let listening = held.listeners.values().filter_map(|(listening, _)| Some(listening.listener().ok()?.address()));
+        listening.filter_map(|address| address.to_string().parse().ok()).take(ADDRESSES).collect()
     }
 
-    /// Takes it up again.
-    ///
-    /// # Errors
-    /// A folder that is not there.
-    pub fn resume(&self, folder: Option<&Name>) -> Result<(), ControlError> {
-        self.set_paused(folder, false)
-    }
-
-    fn set_paused(&self, folder: Option<&Name>, paused: bool) -> Result<(), ControlError> {
-        let held = self.held();
-        for (name, folder) in held.named(folder)? {
-            if folder.shared().is_paused() != paused {
-                folder.shared().pause(paused);
-                (self.log)(Level::Notice, &format!("folder {name} is {}", if paused { "paused" } else { "resumed" }));
-            }
+    /// The machines and links that are known.
+    fn atlas(&self, held: &Held) -> (Vec<Machine>, Vec<SeenLink>) {
+        let now = now_ns();
+        let addresses = Inner::addresses(held).into_iter().filter(|address| !is_anywhere(address)).collect();
+        let name = Some(held.config.name.to_string());
+        let mut atlas = Atlas::new(Machine { id: self.id, name, addresses, heard: Some(now) });
+        for (name, peer) in &held.config.peers {
+            atlas.peer(peer.id, name, &peer.addresses);
         }
-        self.mesh.wake();
-        Ok(())
-    }
-
-    /// Scans and exchanges a folder, or all, now.
-    ///
-    /// # Errors
-    /// A folder that is not there, or paused.
-    pub fn sync(&self, folder: Option<&Name>) -> Result<(), ControlError> {
-        let held = self.held();
-        let named = held.named(folder)?;
-        if let Some(name) = folder.filter(|_| named.iter().all(|(_, folder)| folder.shared().is_paused())) {
-            let text = format!("folder {name} is paused; driftless agent resume {name} takes it up again");
-            return Err(ControlError::new(Refused::Paused, text));
-        }
-        named.iter().for_each(|(_, folder)| folder.shared().sync());
-        self.mesh.wake();
-        Ok(())
-    }
-
-    /// Goes over to another configuration, and tells what that changed. Links of peers that stay are not dropped.
-    ///
-    /// # Errors
-    /// None at present.
-    pub fn reload(&self, config: Config) -> Result<Changes, AgentError> {
-        let changes = {
-            let mut held = self.held();
-            let changes = diff(&held.config, &config);
-            for name in &changes.reopened {
-                if let Some(folder) = held.folders.remove(name) {
-                    folder.stop();
+        for (name, folder) in &held.folders {
+            let shared = folder.shared();
+            let moment = shared.now();
+            let own = self.mesh.account(shared, &held.config.name, &[]);
+            for link in &own.links {
+                if shared.has(link.to) {
+                    atlas.heard(link.to, now);
                 }
+                // Whoever was called answers as long as the connection stands.
+                let standing = (link.called == Some(Caller::Teller)).then_some(now);
+                let tried = standing.or_else(|| self.mesh.reached(link.to).map(|tried| tried.when));
+                atlas.link(self.id, link, name, tried);
             }
-            if changes.limits {
-                held.permits = Arc::new(Permits::new(config.limits.exchanges));
+            let table = shared.gossip();
+            for (account, age) in table.machines(moment) {
+                let age = i64::try_from(age.as_nanos()).unwrap_or(i64::MAX);
+                atlas.account(account, Moment(now.0.saturating_sub(age)));
             }
-            held.config = config;
-            changes
-        };
-        self.take_over();
-        Ok(changes)
-    }
-
-    /// Does it still do its work? Whoever supervises the process is told only as long as it does.
-    #[must_use]
-    pub fn is_well(&self) -> bool {
-        self.held().folders.values().all(|folder| !folder.is_over())
-    }
-
-    /// Ends it: what was begun finishes its step, states are closed. False if that took longer than `wait`.
-    #[must_use]
-    #[allow(clippy::disallowed_methods, reason = "a deadline on the clock from which all else is counted")]
-    pub fn stop(&self, wait: Duration) -> bool {
-        let deadline = Instant::now() + wait;
-        let ticking = self.ticking.lock().unwrap_or_else(PoisonError::into_inner).take();
-        self.end_ticking(ticking);
-        let (folders, listeners) = {
-            let mut held = self.held();
-            (std::mem::take(&mut held.folders), std::mem::take(&mut held.listeners))
-        };
-        listeners.values().for_each(|(listener, _)| listener.stop());
-        folders.values().for_each(Folder::stop);
-        self.mesh.stop();
-        // Threads of others have no deadline to be joined with.
-        while !(folders.values().all(Folder::is_over) && self.mesh.has_no_visitors()) {
-            if Instant::now() >= deadline {
-                return false;
-            }
-            thread::sleep(GLANCE);
+            table.links(moment).filter(|(from, _)| *from != self.id).for_each(|(from, link)| atlas.link(from, link, name, None));
         }
-        for (listener, thread) in listeners.into_values() {
-            listener.close();
-            // A panic there is a defect that was told.
-            let _ = thread.join();
-        }
-        true
+        atlas.finish()
     }
 
-    /// Where its key and its known peers are.
-    #[must_use]
-    pub fn home(&self) -> &Home {
-        &self.home
+    /// Paths are measured, and the connected peers are told what is new.
+    fn tick(&self, measure: bool) {
+        let (name, addresses, folders) = {
+            let held = self.held();
+            let folders: Vec<Arc<Shared>> = held.folders.values().map(|folder| Arc::clone(folder.shared())).collect();
+            (held.config.name.clone(), Inner::addresses(&held), folders)
+        };
+        let clock_ms = u64::try_from(now_ns().0 / 1_000_000).unwrap_or(0);
+        for shared in folders {
+            if measure {
+                shared.measure();
+            }
+            shared.tell(self.mesh.account(&shared, &name, &addresses), clock_ms);
+        }
     }
+}
+
+impl Ticker {
+    fn end(&self) {
+        *self.over.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits; true once it is over.
+    fn wait(&self, wait: Duration) -> bool {
+        let over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
+        *self.changed.wait_timeout_while(over, wait, |over| !*over).unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// What is done now and then, in a thread of its own.
+fn tick(inner: &Arc<Inner>) -> JoinHandle<()> {
+    let inner = Arc::clone(inner);
+    thread::spawn(move || {
+        let mut measured = inner.begun.elapsed();
+        while !inner.ticker.wait(gossip::EVERY) {
+            let now = inner.begun.elapsed();
+            let measure = now.saturating_sub(measured) >= SAMPLE;
+            if measure {
+                measured = now;
+            }
+            inner.tick(measure);
+        }
+    })
 }
 
 impl Held {

@@ -1,27 +1,31 @@
 //! Connections: whoever can be called is called, whoever calls is let in, for each folder and peer one connection. What is said
 //! over them is the engine's, what is done with them the folder's.
 
+use crate::atlas::is_anywhere;
 use crate::folder::{Called, Shared};
 use crate::log::{Level, Log};
+use crate::reach::{Reached, Tried};
 use crate::scheduler::wait_after;
-use crate::status::{self, Link};
+use crate::status::{self, Link, Reach};
 use crate::works::{now_ns, random_share};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use sync_core::io::home::KnownPeers;
 use sync_core::io::link::{CloseCode, Connection, LinkError, Listener, Network};
-use sync_core::io::sync::{Export, Host, HostOptions, Kept, Member, Served, SyncError};
-use sync_core::peer::{Address, Id, Mode, Name};
+use sync_core::io::sync::{Account, Export, Host, HostOptions, Kept, MAX_TOLD_LINKS, Member, Reaches, Served, SyncError, Tie};
+use sync_core::peer::{ADDRESSES, Address, Id, Mode, Name};
 use sync_core::report::Monitor;
 
 /// How long a peer may take to answer a call.
 const CALL: Duration = Duration::from_secs(10);
 /// How often it is looked whether a connection is needed, beside being told so.
 const LOOK: Duration = Duration::from_secs(1);
+/// Peers that are probed at a time.
+const PROBES: usize = 8;
 /// Runs and joinings at a time; who comes then is told that all are taken.
 const VISITORS: usize = 64;
 
@@ -64,6 +68,9 @@ pub(crate) struct Mesh {
     wakes: Mutex<u64>,
     stop: AtomicBool,
     visitors: Mutex<usize>,
+    reached: Reached,
+    prober: Mutex<Option<JoinHandle<()>>>,
+    begun: Instant,
     log: Log,
 }
 
@@ -117,8 +124,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Mesh {
-    pub(crate) fn new(network: Network, known: KnownPeers, log: Log) -> Arc<Mesh> {
-        Arc::new(Mesh {
+    pub(crate) fn new(network: Network, known: KnownPeers, begun: Instant, log: Log) -> Arc<Mesh> {
+        let mesh = Arc::new(Mesh {
             network,
             known,
             directory: RwLock::new(Arc::new(Directory::new(BTreeMap::new(), BTreeMap::new()))),
@@ -127,8 +134,14 @@ impl Mesh {
             wakes: Mutex::default(),
             stop: AtomicBool::new(false),
             visitors: Mutex::new(0),
+            reached: Reached::default(),
+            prober: Mutex::default(),
+            begun,
             log,
-        })
+        });
+        let probing = Arc::clone(&mesh);
+        *lock(&mesh.prober) = Some(thread::spawn(move || probing.probe_all()));
+        mesh
     }
 
     fn directory(&self) -> Arc<Directory> {
@@ -184,6 +197,7 @@ impl Mesh {
             callers.insert(key, Caller { thread, end, last });
         }
         drop(callers);
+        self.reached.keep(|id| directory.peers.values().any(|peer| peer.id == *id));
         self.wake();
     }
 
@@ -287,10 +301,118 @@ impl Mesh {
                     shared.log(Level::Notice, &format!("{shown} is connected, it called"));
                 }
             }
+            // Somebody looked whether this machine can be called.
+            Ok(Served::Probed) => {}
             Ok(Served::Run) => (self.log)(Level::Info, &format!("{shown}: a run has ended")),
             Err(error) => (self.log)(Level::Warning, &format!("{shown}: {error}")),
         }
         self.wake();
+    }
+
+    fn now(&self) -> crate::scheduler::Moment {
+        self.begun.elapsed()
+    }
+
+    /// A call came to this, whatever it was made for.
+    fn tried(&self, peer: Id, reach: Reach) {
+        self.reached.called(peer, reach, now_ns(), self.now());
+    }
+
+    /// Can a peer be called from here, by what was tried last?
+    pub(crate) fn reached(&self, peer: Id) -> Option<Tried> {
+        self.reached.of(peer)
+    }
+
+    /// All peers are tried now.
+    pub(crate) fn probe(&self) {
+        self.reached.again(self.now());
+        self.wake();
+    }
+
+    /// What this machine says of itself to the members of a folder.
+    pub(crate) fn account(&self, shared: &Shared, name: &Name, addresses: &[Address]) -> Account {
+        let directory = self.directory();
+        let tie = |(peer, known): (&Name, &Peer)| -> Option<Tie> {
+            let mode = shared.mode(peer)?;
+            let reaches = self.reached(known.id).and_then(|tried| match tried.reach {
+                Reach::Answers { address } => address.parse().ok().map(Reaches::Answers),
+                Reach::Fails { why } => Some(Reaches::fails(&why)),
+            });
+            Some(shared.tie(known.id, mode, reaches))
+        };
+        let mut links: Vec<Tie> = directory.peers.iter().filter_map(tie).collect();
+        links.sort_by_key(|link| link.to);
+        links.truncate(MAX_TOLD_LINKS);
+        let addresses = addresses.iter().take(ADDRESSES).cloned().collect();
+        let (origin, introduces) = (self.network.identity().id(), shared.introduces());
+        Account { origin, number: 0, age_s: 0, name: name.clone(), addresses, introduces, links }
+    }
+
+    /// Tries again and again, now and then, which of the peers can be called that called this machine.
+    fn probe_all(&self) {
+        let never = AtomicBool::new(false);
+        while !self.is_stopping() {
+            let now = self.now();
+            let (nowhere, mut due): (Vec<_>, Vec<_>) =
+                self.candidates(&self.directory()).into_iter().partition(|(_, addresses)| addresses.is_empty());
+            // What was found out counts no more once nobody knows where to call.
+            nowhere.iter().for_each(|(peer, _)| self.reached.forget(*peer));
+            due.retain(|(peer, addresses)| self.reached.is_due(*peer, addresses, now));
+            for some in due.chunks(PROBES) {
+                thread::scope(|scope| {
+                    for (peer, addresses) in some {
+                        scope.spawn(|| self.probe_one(*peer, addresses));
+                    }
+                });
+                if self.is_stopping() {
+                    return;
+                }
+            }
+            self.rest(LOOK, &never);
+        }
+    }
+
+    fn probe_one(&self, peer: Id, addresses: &[Address]) {
+        let reach = match self.network.dial(peer, addresses, CALL) {
+            Ok(connection) => {
+                let address = connection.address().map_or_else(String::new, |address| address.to_string());
+                connection.close(CloseCode::Probe);
+                Reach::Answers { address }
+            }
+            Err(error) => Reach::Fails { why: error.to_string() },
+        };
+        self.reached.probed(peer, addresses.to_vec(), reach, (now_ns(), self.now()), random_share());
+    }
+
+    /// Peers of which it is not known by a call of this machine whether they can be called, and where that may be: as configured, as
+    /// they say themselves, and where others reach them.
+    fn candidates(&self, directory: &Directory) -> Vec<(Id, Vec<Address>)> {
+        let mut found = Vec::new();
+        for (name, peer) in &directory.peers {
+            let folders: Vec<&Arc<Shared>> = directory.folders.values().filter(|shared| shared.mode(name).is_some()).collect();
+            let whereabouts: Vec<_> = folders.iter().filter_map(|shared| shared.whereabouts(peer.id)).collect();
+            let called = whereabouts.iter().any(|(_, called)| *called == Called::ByUs);
+            if folders.is_empty() || called {
+                continue;
+            }
+            let seen = whereabouts.iter().find_map(|(address, _)| *address);
+            let mut addresses = peer.addresses.clone();
+            for shared in folders {
+                let now = shared.now();
+                let table = shared.gossip();
+                let own = table.account(peer.id, now).map(|account| account.addresses.clone()).unwrap_or_default();
+                let told = table.links(now).filter(|(_, link)| link.to == peer.id).filter_map(|(_, link)| match &link.reaches {
+                    Some(Reaches::Answers(address)) => Some(address.clone()),
+                    _ => None,
+                });
+                addresses.extend(own.into_iter().chain(told).filter_map(|address| whole(address, seen)));
+            }
+            let mut known = std::collections::BTreeSet::new();
+            addresses.retain(|address| known.insert(address.clone()));
+            addresses.truncate(ADDRESSES);
+            found.push((peer.id, addresses));
+        }
+        found
     }
 
     /// What became of the last call to a peer for a folder.
@@ -317,7 +439,22 @@ impl Mesh {
             // A panic there is a defect that was told.
             let _ = caller.thread.join();
         }
+        let prober = lock(&self.prober).take();
+        if let Some(prober) = prober {
+            self.wake();
+            // As above.
+            let _ = prober.join();
+        }
     }
+}
+
+/// An address that stands for whichever the machine is seen at, with that one.
+fn whole(address: Address, seen: Option<SocketAddr>) -> Option<Address> {
+    if !is_anywhere(&address) {
+        return Some(address);
+    }
+    let port = address.as_str().parse::<SocketAddr>().ok()?.port();
+    SocketAddr::new(seen?.ip().to_canonical(), port).to_string().parse().ok()
 }
 
 /// Somebody who was let in and has not left yet.
@@ -401,7 +538,13 @@ impl Calling {
         join: impl FnOnce(Connection, u64, sync_core::io::sync::Ear) -> Result<(Member, u64), SyncError>,
     ) -> Result<bool, String> {
         let dialled = self.mesh.network.dial(peer.id, &peer.addresses, CALL);
-        let connection = dialled.map_err(|error| error.to_string())?;
+        let connection = dialled.map_err(|error| {
+            self.mesh.tried(peer.id, Reach::Fails { why: error.to_string() });
+            error.to_string()
+        })?;
+        if let Some(address) = connection.address() {
+            self.mesh.tried(peer.id, Reach::Answers { address: address.to_string() });
+        }
         let (number, ear) = shared.ear(peer.id);
         let (member, number) = join(connection, number, ear).map_err(|error| error.to_string())?;
         Ok(shared.joined(member, Called::ByUs, number))

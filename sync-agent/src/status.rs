@@ -119,6 +119,9 @@ pub struct SeenLink {
     pub reaches: Option<Reach>,
     /// How good it is.
     pub quality: Option<Quality>,
+    /// When that was tried; of this machine's own links alone.
+    #[serde(default)]
+    pub tried: Option<Moment>,
 }
 
 /// What became of the last attempt to call.
@@ -499,6 +502,7 @@ mod tests {
                 called: Some(Direction::Out),
                 reaches: Some(Reach::Answers { address: "127.0.0.1:1".into() }),
                 quality: None,
+                tried: Some(Moment(4)),
             }],
         }
     }

@@ -9,13 +9,13 @@ use anyhow::{Context as _, Result, bail};
 use fixtures::tree::Tree;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use sync_agent::agent::Agent;
-use sync_agent::config;
+use sync_agent::config::{self, Config};
 use sync_agent::log::{Level, Log};
-use sync_agent::status::Status;
+use sync_agent::status::{Direction, Reach, SeenLink, Status};
 use sync_core::io::home::Home;
 use sync_core::io::link::Identity;
 use sync_core::peer::Book;
@@ -35,6 +35,10 @@ struct Machine {
     home: Home,
     root: PathBuf,
     agent: Option<Agent>,
+    /// What its configuration says besides of the folder.
+    folder: String,
+    /// What it logged.
+    lines: Arc<Mutex<Vec<String>>>,
 }
 
 impl Lab {
@@ -46,7 +50,7 @@ impl Lab {
         let root = self.dir.path().join(name);
         fs::create_dir(&root)?;
         let home = Home::open(&self.dir.path().join(format!("{name}.home")))?;
-        Ok(Machine { name, home, root, agent: None })
+        Ok(Machine { name, home, root, agent: None, folder: String::new(), lines: Arc::default() })
     }
 }
 
@@ -57,23 +61,46 @@ impl Machine {
 
     /// Starts its agent. With each peer goes the address at which it is called, if it is.
     fn start(&mut self, peers: &[(&Machine, Option<String>)]) -> Result<()> {
-        let mut text = format!("name = \"{}\"\nlisten = [\"127.0.0.1:0\"]\n", self.name);
+        self.start_at("127.0.0.1:0", peers)
+    }
+
+    fn start_at(&mut self, listen: &str, peers: &[(&Machine, Option<String>)]) -> Result<()> {
+        let config = self.config(listen, peers)?;
+        let (name, lines) = (self.name, Arc::clone(&self.lines));
+        let log: Log = Arc::new(move |level, line| {
+            if level <= Level::Notice {
+                eprintln!("{name}: {line}");
+                lines.lock().unwrap_or_else(PoisonError::into_inner).push(line.to_owned());
+            }
+        });
+        self.agent = Some(Agent::start(config, &self.home, log)?);
+        Ok(())
+    }
+
+    fn config(&self, listen: &str, peers: &[(&Machine, Option<String>)]) -> Result<Config> {
+        let mut text = format!("name = \"{}\"\nlisten = [\"{listen}\"]\n", self.name);
         for (peer, address) in peers {
             let addresses = address.as_ref().map(|address| format!("\"{address}\"")).unwrap_or_default();
             text += &format!("[peers.{}]\nid = \"{}\"\naddresses = [{addresses}]\n", peer.name, peer.id()?);
         }
         let modes: Vec<String> = peers.iter().map(|(peer, _)| format!("{} = \"two-way\"", peer.name)).collect();
-        text +=
-            &format!("[folders.hot]\npath = \"{}\"\nquiet = \"20ms\"\npeers = {{ {} }}\n", self.root.display(), modes.join(", "));
-        let config = config::parse(&text, &Book::default()).map_err(|faults| anyhow::anyhow!("{faults:?}\n{text}"))?;
-        let name = self.name;
-        let log: Log = Arc::new(move |level, line| {
-            if level <= Level::Notice {
-                eprintln!("{name}: {line}");
-            }
-        });
-        self.agent = Some(Agent::start(config, &self.home, log)?);
-        Ok(())
+        text += &format!(
+            "[folders.hot]\npath = \"{}\"\nquiet = \"20ms\"\npeers = {{ {} }}\n{}",
+            self.root.display(),
+            modes.join(", "),
+            self.folder
+        );
+        config::parse(&text, &Book::default()).map_err(|faults| anyhow::anyhow!("{faults:?}\n{text}"))
+    }
+
+    /// What it knows of a link.
+    fn link(&self, from: &Machine, to: &Machine) -> Result<Option<SeenLink>> {
+        let (from, to) = (from.id()?, to.id()?);
+        Ok(self.status()?.links.into_iter().find(|link| link.from.to_string() == from && link.to.to_string() == to))
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn status(&self) -> Result<Status> {
@@ -200,14 +227,7 @@ fn who_was_away_catches_up_and_brings_nothing_back() -> Result<()> {
     let address = b.address()?;
     b.stop();
     write(&a.at("d/later"), "later")?;
-    let (id_a, id_c) = (a.id()?, c.id()?);
-    let text = format!(
-        "name = \"b\"\nlisten = [\"{address}\"]\n[peers.a]\nid = \"{id_a}\"\n[peers.c]\nid = \"{id_c}\"\n\
-         [folders.hot]\npath = \"{}\"\nquiet = \"20ms\"\npeers = {{ a = \"two-way\", c = \"two-way\" }}\n",
-        b.root.display()
-    );
-    let config = config::parse(&text, &Book::default()).map_err(|faults| anyhow::anyhow!("{faults:?}"))?;
-    b.agent = Some(Agent::start(config, &b.home, Arc::new(|_, _| {}))?);
+    b.start_at(&address, &[(&a, None), (&c, None)])?;
     wait_until("all are equal", || Ok(c.at("d/later").exists() && equal(&[&a, &b, &c])?))
         .with_context(|| differences(&[&a, &b, &c]))
 }
@@ -237,4 +257,57 @@ fn a_paused_folder_stands_still_and_an_unmounted_one_is_not_deleted() -> Result<
     fs::remove_dir(&c.root)?;
     fs::rename(&away, &c.root)?;
     wait_until("all are equal", || Ok(c.at("two").exists() && equal(&[&a, &b, &c])?))
+}
+
+#[test]
+fn every_member_of_a_line_knows_all_machines_and_both_sides_of_all_links() -> Result<()> {
+    let lab = Lab::new()?;
+    let [a, b, mut c] = line(&lab)?;
+    let sees = |seen: &Option<SeenLink>, called: Direction| {
+        seen.as_ref().is_some_and(|link| link.called == Some(called) && link.folders.iter().any(|name| name.as_str() == "hot"))
+    };
+    wait_until("all know all links", || {
+        let mut all = true;
+        for one in [&a, &b, &c] {
+            for end in [&a, &c] {
+                all &= sees(&one.link(end, &b)?, Direction::Out) && sees(&one.link(&b, end)?, Direction::In);
+            }
+        }
+        Ok(all)
+    })?;
+    let status = a.status()?;
+    assert_eq!(status.machines[0].id, status.id);
+    let far = c.id()?;
+    let machine = status.machines.iter().find(|machine| machine.id.to_string() == far).context("c is not known")?;
+    assert_eq!((machine.name.as_deref(), machine.heard.is_some()), (Some("c"), true));
+    assert_eq!(machine.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), [c.address()?]);
+    // What the middle sees of its end goes to the other one.
+    c.stop();
+    wait_until("a hears that c is away", || Ok(a.link(&b, &c)?.is_some_and(|link| link.called.is_none())))
+}
+
+#[test]
+fn who_was_called_finds_out_whether_it_can_call_back_and_nobody_takes_that_for_a_visit() -> Result<()> {
+    let lab = Lab::new()?;
+    let (mut a, mut b) = (lab.machine("a")?, lab.machine("b")?);
+    b.start_at("0.0.0.0:0", &[(&a, None)])?;
+    let port = b.address()?.rsplit(':').next().context("no port")?.to_owned();
+    // It is called wherever it is seen, at the port that it tells.
+    a.start_at("0.0.0.0:0", &[(&b, Some(format!("127.0.0.1:{port}")))])?;
+    let back = format!("127.0.0.1:{}", a.address()?.rsplit(':').next().context("no port")?);
+    let answers = |link: Option<SeenLink>, at: &str| {
+        link.is_some_and(|link| matches!(&link.reaches, Some(Reach::Answers { address }) if address == at))
+    };
+    wait_until("b has found out", || Ok(answers(b.link(&b, &a)?, &back)))?;
+    wait_until("a knows it too", || {
+        Ok(answers(a.link(&b, &a)?, &back) && answers(a.link(&a, &b)?, &format!("127.0.0.1:{port}")))
+    })?;
+    let asked = b.agent.as_ref().context("no agent")?.probe();
+    wait_until("it was tried again", || Ok(b.link(&b, &a)?.is_some_and(|link| link.tried >= Some(asked))))?;
+    for lines in [a.lines(), b.lines()] {
+        let of_visits = |line: &&String| !line.starts_with("listening on");
+        assert_eq!(lines.iter().filter(of_visits).count(), 1, "{lines:?}");
+    }
+    a.stop();
+    wait_until("nobody knows where to call", || Ok(b.link(&b, &a)?.is_some_and(|link| link.reaches.is_none())))
 }

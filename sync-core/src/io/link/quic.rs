@@ -111,6 +111,7 @@ pub(super) fn describe(error: &ConnectionError) -> String {
         ConnectionError::Reset => "the other side has forgotten it".into(),
         ConnectionError::ApplicationClosed(close) => match CloseCode::from_number(close.error_code.into_inner()) {
             CloseCode::Done => "the other side has finished".into(),
+            CloseCode::Probe => "the other side only looked whether somebody answers".into(),
             CloseCode::Busy => "the other side has too many connections".into(),
             CloseCode::Protocol => "the other side complains about what it was told".into(),
             CloseCode::WrongCode => "the other side found the code wrong".into(),
