@@ -1,5 +1,6 @@
 //! Sockets, threads, listening and dialling. The threads belong to a [`Network`]; whoever calls it just waits, up to a deadline.
 
+use super::gate::Gate;
 use super::identity::Identity;
 use super::pipe::{self, Pipe};
 use super::quic::{Quic, describe, peer_key};
@@ -58,6 +59,15 @@ struct Inner {
     dialling: Mutex<[Option<Endpoint>; 2]>,
     /// What runs through pipes.
     piped: Mutex<Vec<Endpoint>>,
+    /// What all its connections together may send and receive.
+    gates: Gates,
+}
+
+/// Both ways.
+#[derive(Debug, Default)]
+pub(super) struct Gates {
+    pub(super) out: Gate,
+    pub(super) back: Gate,
 }
 
 impl fmt::Debug for Inner {
@@ -93,12 +103,24 @@ impl Network {
     pub fn new(identity: Identity) -> Result<Network, LinkError> {
         let runtime = Builder::new_multi_thread().worker_threads(THREADS).thread_name("link").enable_all().build();
         let runtime = Some(runtime.map_err(failed("start the threads of the network"))?);
-        Ok(Network(Arc::new(Inner { identity, runtime, dialling: Mutex::default(), piped: Mutex::default() })))
+        let (dialling, piped) = (Mutex::default(), Mutex::default());
+        Ok(Network(Arc::new(Inner { identity, runtime, dialling, piped, gates: Gates::default() })))
     }
 
     /// Who this machine is.
     pub fn identity(&self) -> &Identity {
         &self.0.identity
+    }
+
+    /// From now on all connections together, those that there are too, take no more than so many bytes a second each way; `None`: as
+    /// many as there are. What QUIC adds to them, and sends again after losses, comes on top.
+    pub fn limit(&self, bytes_per_second: Option<u64>) {
+        self.0.gates.out.set(bytes_per_second);
+        self.0.gates.back.set(bytes_per_second);
+    }
+
+    pub(super) fn gates(&self) -> &Gates {
+        &self.0.gates
     }
 
     /// Waits for known peers. Port 0 takes any that is free.

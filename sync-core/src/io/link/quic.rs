@@ -141,8 +141,15 @@ impl Reading {
         if buffer.is_empty() {
             return Ok(0);
         }
-        match self.network.within(wait, self.stream.read(buffer)).ok_or_else(|| too_long("reading"))? {
-            Ok(read) => Ok(read.unwrap_or(0)),
+        let back = &self.network.gates().back;
+        let most = back.piece(buffer.len());
+        match self.network.within(wait, self.stream.read(&mut buffer[..most])).ok_or_else(|| too_long("reading"))? {
+            Ok(read) => {
+                let read = read.unwrap_or(0);
+                // The other side goes no faster than it is read.
+                back.pay(read);
+                Ok(read)
+            }
             Err(ReadError::ConnectionLost(error)) => Err(broken(&error)),
             Err(ReadError::Reset(_)) => Err(io::Error::new(io::ErrorKind::ConnectionReset, "the other side gave the stream up")),
             Err(error) => Err(io::Error::other(error)),
@@ -159,6 +166,13 @@ pub(super) struct Writing {
 
 impl Writing {
     pub(super) fn write(&mut self, bytes: &[u8], wait: Duration) -> io::Result<usize> {
+        let passing = self.network.gates().out.pass(bytes.len());
+        let written = self.write_now(&bytes[..passing], wait);
+        self.network.gates().out.give_back(passing - written.as_ref().copied().unwrap_or(0));
+        written
+    }
+
+    fn write_now(&mut self, bytes: &[u8], wait: Duration) -> io::Result<usize> {
         match self.network.within(wait, self.stream.write(bytes)).ok_or_else(|| too_long("writing"))? {
             Ok(written) => Ok(written),
             Err(WriteError::ConnectionLost(error)) => Err(broken(&error)),
