@@ -5,6 +5,7 @@ use crate::config::{Changes, Config, Folder as FolderConfig, diff};
 use crate::control::{ControlError, Refused};
 use crate::folder::{Folder, Setting, Shared};
 use crate::gossip;
+use crate::learnt::{Introducers, Learnt};
 use crate::log::{Level, Log};
 use crate::mesh::{Directory, Listening, Mesh, Peer};
 use crate::quality::SAMPLE;
@@ -61,7 +62,12 @@ struct Inner {
 }
 
 struct Held {
+    /// As it was read.
     config: Config,
+    /// With the peers that others introduced.
+    whole: Config,
+    learnt: Learnt,
+    introducers: Introducers,
     folders: BTreeMap<Name, Folder>,
     permits: Arc<Permits>,
     listeners: BTreeMap<SocketAddr, (Arc<Listening>, JoinHandle<()>)>,
@@ -87,11 +93,18 @@ impl Agent {
         let id = network.identity().id();
         let begun = Instant::now();
         let mesh = Mesh::new(network, KnownPeers::open(home.clone())?, begun, Arc::clone(&log));
+        let learnt = Learnt::read(home.folder()).unwrap_or_else(|error| {
+            log(Level::Warning, &format!("who was introduced before is not known any more: learnt.json: {error}"));
+            Learnt::default()
+        });
         let held = Held {
             permits: Arc::new(Permits::new(config.limits.exchanges)),
             folders: BTreeMap::new(),
             listeners: BTreeMap::new(),
+            whole: config.clone(),
             config,
+            learnt,
+            introducers: Introducers::new(),
         };
         let inner = Arc::new(Inner {
             id,
@@ -120,7 +133,7 @@ impl Agent {
     pub fn status(&self) -> Status {
         let held = self.inner.held();
         let (machines, links) = self.inner.atlas(&held);
-        let folders = held.config.folders.iter().map(|(name, config)| self.inner.folder_status(&held, name, config)).collect();
+        let folders = held.whole.folders.iter().map(|(name, config)| self.inner.folder_status(&held, name, config)).collect();
         Status {
             name: held.config.name.clone(),
             id: self.inner.id,
@@ -285,13 +298,18 @@ impl Inner {
     fn take_over(&self) {
         let mut held = self.held();
         let held = &mut *held;
+        if held.learnt.prune(&held.config) {
+            self.keep_learnt(held);
+        }
+        self.introduce(held);
+        self.mesh.limit(held.config.limits.bandwidth);
         let gone: Vec<Name> = held.folders.keys().filter(|name| !held.config.folders.contains_key(*name)).cloned().collect();
         for name in gone {
             if let Some(folder) = held.folders.remove(&name) {
                 folder.stop();
             }
         }
-        for (name, config) in &held.config.folders {
+        for (name, config) in &held.whole.folders {
             match held.folders.get(name) {
                 Some(folder) => folder.shared().configure(config.clone()),
                 None => {
@@ -301,10 +319,67 @@ impl Inner {
             }
         }
         self.listen(held);
-        let peers = held.config.peers.iter();
-        let peers = peers.map(|(name, peer)| (name.clone(), Peer { id: peer.id, addresses: peer.addresses.clone() }));
+        self.connect(held);
+    }
+
+    /// Goes over to the peers and folders as they are now.
+    fn connect(&self, held: &Held) {
+        let peers = held.whole.peers.iter();
+        let peers = peers.map(|(name, peer)| {
+            let learnt = held.introducers.keys().any(|(_, id)| *id == peer.id);
+            (name.clone(), Peer { id: peer.id, addresses: peer.addresses.clone(), learnt })
+        });
         let folders = held.folders.iter().map(|(name, folder)| (name.clone(), Arc::clone(folder.shared())));
         self.mesh.configure(Directory::new(peers.collect(), folders.collect()));
+    }
+
+    /// Whom others introduced are peers like any other, each known as what it is.
+    fn introduce(&self, held: &mut Held) {
+        let before = std::mem::take(&mut held.introducers);
+        (held.whole, held.introducers) = held.learnt.added_to(&held.config);
+        let name = |id: &Id| {
+            let found = held.whole.peers.iter().find(|(_, peer)| peer.id == *id);
+            found.map_or_else(|| id.to_string(), |(name, _)| name.to_string())
+        };
+        for ((folder, id), by) in held.introducers.iter().filter(|(key, _)| !before.contains_key(*key)) {
+            let by: Vec<&str> = by.iter().map(Name::as_str).collect();
+            (self.log)(Level::Notice, &format!("{folder}: {} was introduced by {}", name(id), by.join(", ")));
+        }
+        for (folder, id) in before.keys().filter(|key| !held.introducers.contains_key(*key)) {
+            (self.log)(Level::Notice, &format!("{folder}: {} is introduced no more", name(id)));
+        }
+    }
+
+    fn keep_learnt(&self, held: &Held) {
+        if let Err(error) = held.learnt.write(self.home.folder()) {
+            let text = format!(
+                "who was introduced is not known after a restart: cannot write learnt.json in {}: {error}",
+                self.home.folder().display()
+            );
+            (self.log)(Level::Warning, &text);
+        }
+    }
+
+    /// Takes over what the peers say of themselves, where the configuration allows it.
+    fn learn(&self) {
+        let mut held = self.held();
+        let held = &mut *held;
+        let mut changed = false;
+        for (name, folder) in &held.folders {
+            let shared = folder.shared();
+            changed |= held.learnt.learn(self.id, &held.config, name, &shared.gossip(), shared.now());
+        }
+        if !changed {
+            return;
+        }
+        self.keep_learnt(held);
+        self.introduce(held);
+        for (name, config) in &held.whole.folders {
+            if let Some(folder) = held.folders.get(name) {
+                folder.shared().configure(config.clone());
+            }
+        }
+        self.connect(held);
     }
 
     fn setting(&self, config: &FolderConfig, held: &Held) -> Setting {
@@ -345,7 +420,7 @@ impl Inner {
     fn folder_status(&self, held: &Held, name: &Name, config: &FolderConfig) -> FolderStatus {
         let shared = held.folders.get(name).map(Folder::shared);
         let peers = config.peers.iter().filter_map(|(peer, mode)| {
-            let id = held.config.peers.get(peer)?.id;
+            let id = held.whole.peers.get(peer)?.id;
             let facts = shared.map(|shared| shared.peer(id))?;
             Some(PeerStatus {
                 name: peer.clone(),
@@ -357,6 +432,7 @@ impl Inner {
                 lacking_there: facts.lacking_there,
                 last_sync: facts.last_sync,
                 transfers: Vec::new(),
+                introduced_by: held.introducers.get(&(name.clone(), id)).into_iter().flatten().cloned().collect(),
             })
         });
         let mut status = FolderStatus {
@@ -392,7 +468,7 @@ impl Inner {
         let addresses = Inner::addresses(held).into_iter().filter(|address| !is_anywhere(address)).collect();
         let name = Some(held.config.name.to_string());
         let mut atlas = Atlas::new(Machine { id: self.id, name, addresses, heard: Some(now) });
-        for (name, peer) in &held.config.peers {
+        for (name, peer) in &held.whole.peers {
             atlas.peer(peer.id, name, &peer.addresses);
         }
         for (name, folder) in &held.folders {
@@ -432,6 +508,7 @@ impl Inner {
             }
             shared.tell(self.mesh.account(&shared, &name, &addresses), clock_ms);
         }
+        self.learn();
     }
 }
 

@@ -14,6 +14,7 @@ mod quality;
 mod gossip;
 mod reach;
 mod atlas;
+mod learnt;
 mod roots;
 mod works;
 mod folder;

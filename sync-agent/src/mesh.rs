@@ -4,7 +4,7 @@
 use crate::atlas::is_anywhere;
 use crate::folder::{Called, Shared};
 use crate::log::{Level, Log};
-use crate::reach::{Reached, Tried};
+use crate::reach::{Candidate, Reached, Tried};
 use crate::scheduler::wait_after;
 use crate::status::{self, Link, Reach};
 use crate::works::{now_ns, random_share};
@@ -34,6 +34,8 @@ const VISITORS: usize = 64;
 pub(crate) struct Peer {
     pub(crate) id: Id,
     pub(crate) addresses: Vec<Address>,
+    /// Was it introduced by another peer?
+    pub(crate) learnt: bool,
 }
 
 /// What the threads of the mesh look things up in; replaced as a whole by a reload.
@@ -309,6 +311,11 @@ impl Mesh {
         self.wake();
     }
 
+    /// So many bytes a second go each way at the most, to and from all peers together; connections stay.
+    pub(crate) fn limit(&self, bytes_per_second: Option<u64>) {
+        self.network.limit(bytes_per_second);
+    }
+
     fn now(&self) -> crate::scheduler::Moment {
         self.begun.elapsed()
     }
@@ -338,7 +345,7 @@ impl Mesh {
                 Reach::Answers { address } => address.parse().ok().map(Reaches::Answers),
                 Reach::Fails { why } => Some(Reaches::fails(&why)),
             });
-            Some(shared.tie(known.id, mode, reaches))
+            Some(Tie { learnt: known.learnt, ..shared.tie(known.id, mode, reaches) })
         };
         let mut links: Vec<Tie> = directory.peers.iter().filter_map(tie).collect();
         links.sort_by_key(|link| link.to);
@@ -354,14 +361,14 @@ impl Mesh {
         while !self.is_stopping() {
             let now = self.now();
             let (nowhere, mut due): (Vec<_>, Vec<_>) =
-                self.candidates(&self.directory()).into_iter().partition(|(_, addresses)| addresses.is_empty());
+                self.candidates(&self.directory()).into_iter().partition(|candidate| candidate.addresses.is_empty());
             // What was found out counts no more once nobody knows where to call.
-            nowhere.iter().for_each(|(peer, _)| self.reached.forget(*peer));
-            due.retain(|(peer, addresses)| self.reached.is_due(*peer, addresses, now));
+            nowhere.iter().for_each(|candidate| self.reached.forget(candidate.peer));
+            due.retain(|candidate| self.reached.is_due(candidate, now));
             for some in due.chunks(PROBES) {
                 thread::scope(|scope| {
-                    for (peer, addresses) in some {
-                        scope.spawn(|| self.probe_one(*peer, addresses));
+                    for candidate in some {
+                        scope.spawn(|| self.probe_one(candidate));
                     }
                 });
                 if self.is_stopping() {
@@ -372,8 +379,8 @@ impl Mesh {
         }
     }
 
-    fn probe_one(&self, peer: Id, addresses: &[Address]) {
-        let reach = match self.network.dial(peer, addresses, CALL) {
+    fn probe_one(&self, candidate: &Candidate) {
+        let reach = match self.network.dial(candidate.peer, &candidate.addresses, CALL) {
             Ok(connection) => {
                 let address = connection.address().map_or_else(String::new, |address| address.to_string());
                 connection.close(CloseCode::Probe);
@@ -381,12 +388,12 @@ impl Mesh {
             }
             Err(error) => Reach::Fails { why: error.to_string() },
         };
-        self.reached.probed(peer, addresses.to_vec(), reach, (now_ns(), self.now()), random_share());
+        self.reached.probed(candidate.clone(), reach, (now_ns(), self.now()), random_share());
     }
 
     /// Peers of which it is not known by a call of this machine whether they can be called, and where that may be: as configured, as
     /// they say themselves, and where others reach them.
-    fn candidates(&self, directory: &Directory) -> Vec<(Id, Vec<Address>)> {
+    fn candidates(&self, directory: &Directory) -> Vec<Candidate> {
         let mut found = Vec::new();
         for (name, peer) in &directory.peers {
             let folders: Vec<&Arc<Shared>> = directory.folders.values().filter(|shared| shared.mode(name).is_some()).collect();
@@ -410,7 +417,7 @@ impl Mesh {
             let mut known = std::collections::BTreeSet::new();
             addresses.retain(|address| known.insert(address.clone()));
             addresses.truncate(ADDRESSES);
-            found.push((peer.id, addresses));
+            found.push(Candidate { peer: peer.id, addresses, connected: !whereabouts.is_empty() });
         }
         found
     }

@@ -184,6 +184,10 @@ fn what_is_written_at_one_end_of_a_line_arrives_at_the_other_and_what_is_deleted
     write(&c.at("2026/11/21/c.txt"), "from c")?;
     wait_until("all have both", || Ok(a.at("2026/11/21/c.txt").exists() && c.at("2026/11/21/a.txt").exists()))?;
     wait_until("all are equal", || equal(&[&a, &b, &c]))?;
+    let recent = c.status()?.folders[0].recent.clone();
+    let brought =
+        recent.iter().find(|recent| recent.place.bytes() == b"2026/11/21/a.txt").context("it is not told what was brought")?;
+    assert_eq!((brought.action.as_str(), brought.from.as_str()), ("create", "b"));
     fs::rename(a.at("2026/11/21/a.txt"), a.at("renamed"))?;
     fs::remove_file(c.at("2026/11/21/c.txt"))?;
     write(&b.at("2026/11/21/b.txt"), "from b")?;
@@ -309,5 +313,96 @@ fn who_was_called_finds_out_whether_it_can_call_back_and_nobody_takes_that_for_a
         assert_eq!(lines.iter().filter(of_visits).count(), 1, "{lines:?}");
     }
     a.stop();
-    wait_until("nobody knows where to call", || Ok(b.link(&b, &a)?.is_some_and(|link| link.reaches.is_none())))
+    wait_until("nobody answers there any more", || {
+        Ok(b.link(&b, &a)?.is_some_and(|link| matches!(link.reaches, Some(Reach::Fails { .. }))))
+    })
+}
+
+#[test]
+fn two_who_know_only_the_same_third_get_to_know_each_other_by_it_where_all_allow_it() -> Result<()> {
+    let lab = Lab::new()?;
+    let (mut a, mut b, mut c) = (lab.machine("a")?, lab.machine("b")?, lab.machine("c")?);
+    [&mut a, &mut b, &mut c].into_iter().for_each(|machine| machine.folder = "introduce = true\n".into());
+    a.start(&[(&b, None), (&c, None)])?;
+    let address = a.address()?;
+    b.start(&[(&a, Some(address.clone()))])?;
+    c.start(&[(&a, Some(address.clone()))])?;
+    let knows = |one: &Machine, other: &Machine| -> Result<bool> {
+        let (status, id) = (one.status()?, other.id()?);
+        let peer = status.folders[0].peers.iter().find(|peer| peer.id.to_string() == id);
+        Ok(peer.is_some_and(|peer| {
+            peer.is_connected() && peer.introduced_by.iter().map(ToString::to_string).collect::<Vec<_>>() == ["a"]
+        }))
+    };
+    wait_until("b and c are connected", || Ok(knows(&b, &c)? && knows(&c, &b)?))?;
+    a.stop();
+    write(&b.at("from b"), "b")?;
+    write(&c.at("from c"), "c")?;
+    wait_until("both have both", || Ok(b.at("from c").exists() && c.at("from b").exists() && equal(&[&b, &c])?))?;
+    // A restart knows them, without the one between.
+    c.stop();
+    write(&b.at("later"), "b")?;
+    c.start(&[(&a, Some(address.clone()))])?;
+    wait_until("c has it", || Ok(c.at("later").exists() && knows(&c, &b)?))?;
+    // Who allows it no more knows nobody by it.
+    c.folder = "introduce = false\n".into();
+    let config = c.config("127.0.0.1:0", &[(&a, Some(address))])?;
+    c.agent.as_ref().context("no agent")?.reload(config)?;
+    let names: Vec<String> = c.status()?.folders[0].peers.iter().map(|peer| peer.name.to_string()).collect();
+    assert_eq!(names, ["a"]);
+    wait_until("b is not connected to it any more", || Ok(!knows(&b, &c)?))
+}
+
+#[test]
+fn what_both_changed_is_listed_and_a_limit_of_the_rate_ends_no_link() -> Result<()> {
+    let lab = Lab::new()?;
+    let (mut a, mut b) = (lab.machine("a")?, lab.machine("b")?);
+    [&mut a, &mut b].into_iter().for_each(|machine| machine.folder = "conflicts = \"skip\"\n".into());
+    write(&a.at("both"), "a")?;
+    write(&b.at("both"), "b, and longer")?;
+    b.start(&[(&a, None)])?;
+    let address = b.address()?;
+    a.start(&[(&b, Some(address.clone()))])?;
+    for one in [&a, &b] {
+        wait_until("the conflict is listed", || {
+            let folder = &one.status()?.folders[0];
+            let paths: Vec<Vec<u8>> = folder.in_conflict.iter().map(|path| path.bytes()).collect();
+            Ok(folder.conflicts == Some(1) && paths == [b"both".to_vec()])
+        })?;
+    }
+    let link = |one: &Machine| -> Result<_> { Ok(one.status()?.folders[0].peers[0].link.clone()) };
+    let before = link(&a)?;
+    a.folder += "[limits]\nbandwidth = \"64K\"\n";
+    let limited = a.config("127.0.0.1:0", &[(&b, Some(address))])?;
+    let changes = a.agent.as_ref().context("no agent")?.reload(limited)?;
+    assert_eq!(changes.lines(), ["limits changed"]);
+    write(&b.at("through the limit"), &"x".repeat(200_000))?;
+    wait_until("it has come", || Ok(a.at("through the limit").exists()))?;
+    assert_eq!(link(&a)?, before);
+    Ok(())
+}
+
+#[test]
+fn deletions_that_the_guard_stops_come_with_leave_and_the_problem_says_how() -> Result<()> {
+    let lab = Lab::new()?;
+    let (mut a, mut b) = (lab.machine("a")?, lab.machine("b")?);
+    b.start(&[(&a, None)])?;
+    let address = b.address()?;
+    a.start(&[(&b, Some(address))])?;
+    for number in 0..9 {
+        write(&a.at(&format!("f{number}")), "x")?;
+    }
+    wait_until("all is there", || Ok(b.at("f8").exists() && equal(&[&a, &b])?))?;
+    for number in 0..9 {
+        fs::remove_file(a.at(&format!("f{number}")))?;
+    }
+    wait_until("it is said what to do", || {
+        let problems = b.status()?.folders[0].problems.clone();
+        Ok(problems.listed.iter().any(|problem| problem.error.contains("driftless agent sync hot --allow-delete")))
+    })?;
+    assert!((0..9).any(|number| b.at(&format!("f{number}")).exists()));
+    let agent = b.agent.as_ref().context("no agent")?;
+    assert!(agent.allow_delete(&"none".parse()?).is_err());
+    agent.allow_delete(&"hot".parse()?)?;
+    wait_until("all is gone", || Ok((0..9).all(|number| !b.at(&format!("f{number}")).exists())))
 }
