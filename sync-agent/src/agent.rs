@@ -234,7 +234,7 @@ impl Agent {
                 }
             }
             if changes.limits {
-                held.permits = Arc::new(Permits::new(config.limits.exchanges));
+                held.permits.set(config.limits.exchanges);
             }
             held.config = config;
             changes

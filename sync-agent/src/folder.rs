@@ -61,6 +61,8 @@ struct Inbox {
     /// Paths that were noticed, and are quiet.
     noticed: BTreeSet<RelPath>,
     members: BTreeMap<Id, Joined>,
+    /// What the peers are called here.
+    names: BTreeMap<Id, Name>,
     /// The root is to be opened anew.
     reopen: bool,
     /// What is under way.
@@ -111,6 +113,7 @@ impl Folder {
             scheduler,
             noticed: BTreeSet::new(),
             members: BTreeMap::new(),
+            names: BTreeMap::new(),
             reopen: false,
             running: None,
             facts: Facts::default(),
@@ -329,11 +332,13 @@ impl Shared {
         drop(gone);
     }
 
-    /// Ends the connections to peers that may take part no more, or as something else than they joined as.
-    pub(crate) fn keep(&self, peers: &BTreeMap<Id, Mode>) {
+    /// Goes over to these peers: ends the connections to those that may take part no more, or as something else than they joined as.
+    pub(crate) fn keep(&self, peers: &BTreeMap<Id, (Name, Mode)>) {
         let gone: Vec<_> = {
-            let inbox = self.inbox();
-            let others = inbox.members.iter().filter(|(id, joined)| peers.get(*id) != Some(&joined.member.mode()));
+            let mut inbox = self.inbox();
+            inbox.names = peers.iter().map(|(id, (name, _))| (*id, name.clone())).collect();
+            let stays = |id: &Id, joined: &Joined| peers.get(id).is_some_and(|(_, mode)| *mode == joined.member.mode());
+            let others = inbox.members.iter().filter(|(id, joined)| !stays(id, joined));
             others.map(|(_, joined)| Arc::clone(&joined.member)).collect()
         };
         gone.iter().for_each(|member| member.leave());

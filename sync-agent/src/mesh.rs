@@ -176,7 +176,7 @@ impl Mesh {
             let mut modes = BTreeMap::new();
             for (peer, known) in &directory.peers {
                 let Some(mode) = shared.mode(peer) else { continue };
-                modes.insert(known.id, mode);
+                modes.insert(known.id, (peer.clone(), mode));
                 if !known.addresses.is_empty() {
                     wanted.insert((folder.clone(), peer.clone()), known.clone());
                 }

@@ -4,7 +4,7 @@ use super::shown::{shown, words};
 use super::{Shared, Source};
 use crate::scheduler::{Ended, Job};
 use crate::status::{Behind, LISTED, PathProblem, PathText};
-use crate::works::{Watchful, now_ns};
+use crate::works::{Permit, Watchful, now_ns};
 use std::sync::Arc;
 use std::time::Duration;
 use sync_core::io::sync::{Brought, Live, SyncError};
@@ -17,7 +17,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 const LATE: Duration = Duration::from_secs(600);
 
 impl Shared {
-    pub(super) fn carry_out(&self, live: &Arc<Live>, job: Job<Id>) -> Ended {
+    pub(super) fn carry_out(self: &Arc<Self>, live: &Arc<Live>, job: Job<Id>) -> Ended {
         let monitor = Watchful::of_job(self, job);
         match job {
             Job::Look => {
@@ -104,7 +104,28 @@ impl Shared {
         }
     }
 
-    fn pull(&self, live: &Live, peer: Id, monitor: &Watchful<'_>) -> Ended {
+    /// Leave for an exchange, if not too many are under way; else the folder is told once there may be.
+    fn permit(self: &Arc<Self>) -> Option<Permit<'_>> {
+        let folder = Arc::downgrade(self);
+        self.permits.take(Arc::as_ptr(self) as usize, || {
+            Box::new(move || {
+                let Some(folder) = folder.upgrade() else { return };
+                folder.inbox().scheduler.freed();
+                folder.wake.notify_all();
+            })
+        })
+    }
+
+    /// So many bytes came over the link while content was brought: how fast, if that says anything.
+    fn loaded(&self, peer: Id, monitor: &Watchful<'_>, received: u64) {
+        let Some((bytes, took)) = monitor.load() else { return };
+        // What was here already came from nowhere, and what came besides is no content.
+        if let Some(joined) = self.inbox().members.get_mut(&peer) {
+            joined.quality.load(bytes.min(received), took);
+        }
+    }
+
+    fn pull(self: &Arc<Self>, live: &Live, peer: Id, monitor: &Watchful<'_>) -> Ended {
         let found = self.inbox().members.get(&peer).map(|joined| (Arc::clone(&joined.member), joined.number));
         let Some((member, number)) = found else { return Ended::Badly };
         if !member.may_be_pulled() {
@@ -115,12 +136,18 @@ impl Shared {
         let pulled = match live.covers(&member) {
             Ok(true) => Ok(Brought { whole: true, ..Brought::default() }),
             Ok(false) => {
-                let Some(_permit) = self.permits.take(&self.stop) else { return Ended::Stopped };
-                live.pull(&member, monitor)
+                // Said before: whoever frees one may be faster.
+                self.inbox().scheduler.waits(peer, true);
+                let Some(_permit) = self.permit() else { return Ended::Waits };
+                self.inbox().scheduler.waits(peer, false);
+                let before = member.received();
+                let pulled = live.pull(&member, monitor);
+                self.loaded(peer, monitor, member.received().saturating_sub(before));
+                pulled
             }
             Err(error) => Err(error),
         };
-        let conflicts = live.open_conflicts().ok();
+        let conflicts = live.in_conflict(LISTED).ok();
         let standing = live.standing().ok();
         let mut inbox = self.inbox();
         inbox.facts.conflicts = conflicts;

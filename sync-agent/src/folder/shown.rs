@@ -4,16 +4,21 @@ use super::{Joined, Shared};
 use crate::scheduler::Job;
 use crate::status::{self, Behind, FolderState, LISTED, PathProblem, PathText, Problems, Watches};
 use crate::works::now_ns;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use sync_core::io::sync::{LinkReport, SyncError};
+use sync_core::path::RelPath;
 use sync_core::peer::{Id, Mode, Name};
+use sync_core::plan::{Item, Verb};
 
 /// What is shown of a folder.
 #[derive(Default)]
 pub(super) struct Facts {
     pub(super) unavailable: Option<String>,
     pub(super) live: Option<u64>,
-    pub(super) conflicts: Option<u64>,
+    /// How many, and some of their paths.
+    pub(super) conflicts: Option<(u64, Vec<RelPath>)>,
+    /// What was brought last, the newest at the end.
+    pub(super) recent: VecDeque<status::Recent>,
     pub(super) watches: Watches,
     /// By what they failed at: each job replaces its own.
     pub(super) problems: BTreeMap<Source, (u64, Vec<PathProblem>)>,
@@ -58,6 +63,18 @@ impl Shared {
         }
     }
 
+    /// Something was brought from a peer.
+    pub(crate) fn took(&self, peer: Id, item: &Item) {
+        let mut inbox = self.inbox();
+        let Some(from) = inbox.names.get(&peer).cloned() else { return };
+        let recent = &mut inbox.facts.recent;
+        if recent.len() >= LISTED {
+            recent.pop_front();
+        }
+        let (action, place) = (word(item.verb).to_owned(), PathText::new(item.path.as_bytes()));
+        recent.push_back(status::Recent { at: now_ns(), action, place, from });
+    }
+
     /// What the folder is doing.
     pub(crate) fn state(&self) -> FolderState {
         let inbox = self.inbox();
@@ -78,7 +95,11 @@ impl Shared {
     pub(crate) fn fill(&self, status: &mut status::FolderStatus) {
         let inbox = self.inbox();
         let facts = &inbox.facts;
-        (status.paths, status.conflicts, status.watches) = (facts.live, facts.conflicts, facts.watches);
+        (status.paths, status.watches) = (facts.live, facts.watches);
+        status.conflicts = facts.conflicts.as_ref().map(|(count, _)| *count);
+        let in_conflict = facts.conflicts.iter().flat_map(|(_, paths)| paths);
+        status.in_conflict = in_conflict.map(|path| PathText::new(path.as_bytes())).collect();
+        status.recent = facts.recent.iter().rev().cloned().collect();
         let listed = facts.problems.values().flat_map(|(_, listed)| listed).take(LISTED).cloned().collect();
         let total = facts.problems.values().map(|(total, _)| total).sum();
         (status.problems, status.last_change) = (Problems { total, listed }, facts.last_change);
@@ -115,7 +136,7 @@ impl Joined {
         let [out, back] = self.quality.loss();
         let loss = 1.0 - (1.0 - out.unwrap_or(0.0)) * (1.0 - back.unwrap_or(0.0));
         let rtt_ms = self.quality.rtt_ms()?;
-        Some(status::Quality { rtt_ms, loss, goodput: None, cost: self.quality.cost() })
+        Some(status::Quality { rtt_ms, loss, goodput: self.quality.goodput(), cost: self.quality.cost() })
     }
 
     pub(super) fn lacks_something(&self) -> bool {
@@ -142,4 +163,15 @@ pub(super) fn words(error: &SyncError, folder: &Name) -> String {
 
 pub(super) fn shown(problem: &sync_core::report::Problem) -> PathProblem {
     PathProblem { place: PathText::new(problem.path.as_bytes()), step: problem.step.to_owned(), error: problem.error.clone() }
+}
+
+fn word(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Create => "create",
+        Verb::Update => "update",
+        Verb::Delete => "delete",
+        Verb::Move => "move",
+        Verb::Meta => "meta",
+        Verb::Conflict => "conflict",
+    }
 }

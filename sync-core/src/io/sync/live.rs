@@ -24,6 +24,7 @@ use crate::peer::{Mode, Name};
 use crate::report::{Monitor, Phase, Problem};
 use crate::store::{Filter, Listing};
 use crate::wire::{self, Introduction, Ready};
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -318,18 +319,23 @@ impl Live {
         Ok(())
     }
 
-    /// Open conflicts with all replicas, counted by path and replica.
+    /// Open conflicts with all replicas, counted by path and replica, and up to so many of their paths.
     ///
     /// # Errors
     /// The state cannot be read.
-    pub fn open_conflicts(&self) -> Result<u64, SyncError> {
+    pub fn in_conflict(&self, most: usize) -> Result<(u64, Vec<RelPath>), SyncError> {
         let state = &self.opened.state;
-        let mut count = 0;
+        let (mut count, mut paths) = (0, BTreeSet::new());
         for (replica, _) in state.peers()? {
-            let pending = state.pending(replica)?;
-            count += pending.iter().filter(|open| open.why == Some(crate::plan::Open::Conflict)).count() as u64;
+            for open in state.pending(replica)?.into_iter().filter(|open| open.why == Some(crate::plan::Open::Conflict)) {
+                count += 1;
+                paths.insert(open.path);
+                if paths.len() > most {
+                    paths.pop_last();
+                }
+            }
         }
-        Ok(count)
+        Ok((count, paths.into_iter().collect()))
     }
 
     /// Others are to hear of a change.

@@ -268,6 +268,12 @@ impl Member {
         self.connection.quality()
     }
 
+    /// Bytes that came over the connection so far.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.connection.traffic().received
+    }
+
     /// Tells it how the way and the exchange look from here.
     pub fn report(&self, report: Report) {
         let changed = std::mem::replace(&mut lock(&self.reports).ours, report) != report;
