@@ -1,18 +1,17 @@
 //! The agent itself: its folders, its connections, and how they are. Between `service`, which starts, asks and ends it, and the work.
 
-use crate::atlas::{Atlas, is_anywhere};
+mod members;
+
 use crate::config::{Changes, Config, Folder as FolderConfig, diff};
 use crate::control::{ControlError, Refused};
-use crate::folder::{Folder, Setting, Shared};
+use crate::folder::{Folder, Setting};
 use crate::gossip;
 use crate::learnt::{Introducers, Learnt};
 use crate::log::{Level, Log};
 use crate::mesh::{Directory, Listening, Mesh, Peer};
 use crate::quality::SAMPLE;
 use crate::roots::Roots;
-use crate::status::{
-    FolderState, FolderStatus, LISTED, Machine, Moment, PathText, PeerStatus, Problems, SeenLink, Status, Watches,
-};
+use crate::status::{FolderState, FolderStatus, LISTED, Moment, PathText, PeerStatus, Problems, Status, Watches};
 use crate::works::{Permits, now_ns};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,8 +21,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use sync_core::io::home::{Home, HomeError, KnownPeers};
 use sync_core::io::link::{Identity, IdentityError, LinkError, Network};
-use sync_core::io::sync::Caller;
-use sync_core::peer::{ADDRESSES, Address, Id, Name};
+use sync_core::peer::{Id, Name};
 
 /// How often it is looked whether threads have ended.
 const GLANCE: Duration = Duration::from_millis(20);
@@ -333,55 +331,6 @@ impl Inner {
         self.mesh.configure(Directory::new(peers.collect(), folders.collect()));
     }
 
-    /// Whom others introduced are peers like any other, each known as what it is.
-    fn introduce(&self, held: &mut Held) {
-        let before = std::mem::take(&mut held.introducers);
-        (held.whole, held.introducers) = held.learnt.added_to(&held.config);
-        let name = |id: &Id| {
-            let found = held.whole.peers.iter().find(|(_, peer)| peer.id == *id);
-            found.map_or_else(|| id.to_string(), |(name, _)| name.to_string())
-        };
-        for ((folder, id), by) in held.introducers.iter().filter(|(key, _)| !before.contains_key(*key)) {
-            let by: Vec<&str> = by.iter().map(Name::as_str).collect();
-            (self.log)(Level::Notice, &format!("{folder}: {} was introduced by {}", name(id), by.join(", ")));
-        }
-        for (folder, id) in before.keys().filter(|key| !held.introducers.contains_key(*key)) {
-            (self.log)(Level::Notice, &format!("{folder}: {} is introduced no more", name(id)));
-        }
-    }
-
-    fn keep_learnt(&self, held: &Held) {
-        if let Err(error) = held.learnt.write(self.home.folder()) {
-            let text = format!(
-                "who was introduced is not known after a restart: cannot write learnt.json in {}: {error}",
-                self.home.folder().display()
-            );
-            (self.log)(Level::Warning, &text);
-        }
-    }
-
-    /// Takes over what the peers say of themselves, where the configuration allows it.
-    fn learn(&self) {
-        let mut held = self.held();
-        let held = &mut *held;
-        let mut changed = false;
-        for (name, folder) in &held.folders {
-            let shared = folder.shared();
-            changed |= held.learnt.learn(self.id, &held.config, name, &shared.gossip(), shared.now());
-        }
-        if !changed {
-            return;
-        }
-        self.keep_learnt(held);
-        self.introduce(held);
-        for (name, config) in &held.whole.folders {
-            if let Some(folder) = held.folders.get(name) {
-                folder.shared().configure(config.clone());
-            }
-        }
-        self.connect(held);
-    }
-
     fn setting(&self, config: &FolderConfig, held: &Held) -> Setting {
         let (roots, path) = (Arc::clone(&self.roots), config.path.clone());
         let log = Arc::clone(&self.log);
@@ -454,61 +403,6 @@ impl Inner {
             shared.fill(&mut status);
         }
         status
-    }
-
-    /// Everything at which this machine can be called, as far as it knows itself.
-    fn addresses(held: &Held) -> Vec<Address> {
-        let listening = held.listeners.values().filter_map(|(listening, _)| Some(listening.listener().ok()?.address()));
-        listening.filter_map(|address| address.to_string().parse().ok()).take(ADDRESSES).collect()
-    }
-
-    /// The machines and links that are known.
-    fn atlas(&self, held: &Held) -> (Vec<Machine>, Vec<SeenLink>) {
-        let now = now_ns();
-        let addresses = Inner::addresses(held).into_iter().filter(|address| !is_anywhere(address)).collect();
-        let name = Some(held.config.name.to_string());
-        let mut atlas = Atlas::new(Machine { id: self.id, name, addresses, heard: Some(now) });
-        for (name, peer) in &held.whole.peers {
-            atlas.peer(peer.id, name, &peer.addresses);
-        }
-        for (name, folder) in &held.folders {
-            let shared = folder.shared();
-            let moment = shared.now();
-            let own = self.mesh.account(shared, &held.config.name, &[]);
-            for link in &own.links {
-                if shared.has(link.to) {
-                    atlas.heard(link.to, now);
-                }
-                // Whoever was called answers as long as the connection stands.
-                let standing = (link.called == Some(Caller::Teller)).then_some(now);
-                let tried = standing.or_else(|| self.mesh.reached(link.to).map(|tried| tried.when));
-                atlas.link(self.id, link, name, tried);
-            }
-            let table = shared.gossip();
-            for (account, age) in table.machines(moment) {
-                let age = i64::try_from(age.as_nanos()).unwrap_or(i64::MAX);
-                atlas.account(account, Moment(now.0.saturating_sub(age)));
-            }
-            table.links(moment).filter(|(from, _)| *from != self.id).for_each(|(from, link)| atlas.link(from, link, name, None));
-        }
-        atlas.finish()
-    }
-
-    /// Paths are measured, and the connected peers are told what is new.
-    fn tick(&self, measure: bool) {
-        let (name, addresses, folders) = {
-            let held = self.held();
-            let folders: Vec<Arc<Shared>> = held.folders.values().map(|folder| Arc::clone(folder.shared())).collect();
-            (held.config.name.clone(), Inner::addresses(&held), folders)
-        };
-        let clock_ms = u64::try_from(now_ns().0 / 1_000_000).unwrap_or(0);
-        for shared in folders {
-            if measure {
-                shared.measure();
-            }
-            shared.tell(self.mesh.account(&shared, &name, &addresses), clock_ms);
-        }
-        self.learn();
     }
 }
 

@@ -1,10 +1,11 @@
 //! Connections: whoever can be called is called, whoever calls is let in, for each folder and peer one connection. What is said
 //! over them is the engine's, what is done with them the folder's.
 
-use crate::atlas::is_anywhere;
+mod probing;
+
 use crate::folder::{Called, Shared};
 use crate::log::{Level, Log};
-use crate::reach::{Candidate, Reached, Tried};
+use crate::reach::{Reached, Tried};
 use crate::scheduler::wait_after;
 use crate::status::{self, Link, Reach};
 use crate::works::{now_ns, random_share};
@@ -24,8 +25,6 @@ use sync_core::report::Monitor;
 const CALL: Duration = Duration::from_secs(10);
 /// How often it is looked whether a connection is needed, beside being told so.
 const LOOK: Duration = Duration::from_secs(1);
-/// Peers that are probed at a time.
-const PROBES: usize = 8;
 /// Runs and joinings at a time; who comes then is told that all are taken.
 const VISITORS: usize = 64;
 
@@ -355,73 +354,6 @@ impl Mesh {
         Account { origin, number: 0, age_s: 0, name: name.clone(), addresses, introduces, links }
     }
 
-    /// Tries again and again, now and then, which of the peers can be called that called this machine.
-    fn probe_all(&self) {
-        let never = AtomicBool::new(false);
-        while !self.is_stopping() {
-            let now = self.now();
-            let (nowhere, mut due): (Vec<_>, Vec<_>) =
-                self.candidates(&self.directory()).into_iter().partition(|candidate| candidate.addresses.is_empty());
-            // What was found out counts no more once nobody knows where to call.
-            nowhere.iter().for_each(|candidate| self.reached.forget(candidate.peer));
-            due.retain(|candidate| self.reached.is_due(candidate, now));
-            for some in due.chunks(PROBES) {
-                thread::scope(|scope| {
-                    for candidate in some {
-                        scope.spawn(|| self.probe_one(candidate));
-                    }
-                });
-                if self.is_stopping() {
-                    return;
-                }
-            }
-            self.rest(LOOK, &never);
-        }
-    }
-
-    fn probe_one(&self, candidate: &Candidate) {
-        let reach = match self.network.dial(candidate.peer, &candidate.addresses, CALL) {
-            Ok(connection) => {
-                let address = connection.address().map_or_else(String::new, |address| address.to_string());
-                connection.close(CloseCode::Probe);
-                Reach::Answers { address }
-            }
-            Err(error) => Reach::Fails { why: error.to_string() },
-        };
-        self.reached.probed(candidate.clone(), reach, (now_ns(), self.now()), random_share());
-    }
-
-    /// Peers of which it is not known by a call of this machine whether they can be called, and where that may be: as configured, as
-    /// they say themselves, and where others reach them.
-    fn candidates(&self, directory: &Directory) -> Vec<Candidate> {
-        let mut found = Vec::new();
-        for (name, peer) in &directory.peers {
-            let folders: Vec<&Arc<Shared>> = directory.folders.values().filter(|shared| shared.mode(name).is_some()).collect();
-            let whereabouts: Vec<_> = folders.iter().filter_map(|shared| shared.whereabouts(peer.id)).collect();
-            let called = whereabouts.iter().any(|(_, called)| *called == Called::ByUs);
-            if folders.is_empty() || called {
-                continue;
-            }
-            let seen = whereabouts.iter().find_map(|(address, _)| *address);
-            let mut addresses = peer.addresses.clone();
-            for shared in folders {
-                let now = shared.now();
-                let table = shared.gossip();
-                let own = table.account(peer.id, now).map(|account| account.addresses.clone()).unwrap_or_default();
-                let told = table.links(now).filter(|(_, link)| link.to == peer.id).filter_map(|(_, link)| match &link.reaches {
-                    Some(Reaches::Answers(address)) => Some(address.clone()),
-                    _ => None,
-                });
-                addresses.extend(own.into_iter().chain(told).filter_map(|address| whole(address, seen)));
-            }
-            let mut known = std::collections::BTreeSet::new();
-            addresses.retain(|address| known.insert(address.clone()));
-            addresses.truncate(ADDRESSES);
-            found.push(Candidate { peer: peer.id, addresses, connected: !whereabouts.is_empty() });
-        }
-        found
-    }
-
     /// What became of the last call to a peer for a folder.
     pub(crate) fn apart(&self, folder: &Name, peer: &Name) -> Link {
         let last = lock(&self.callers).get(&(folder.clone(), peer.clone())).map(|caller| lock(&caller.last).clone());
@@ -453,15 +385,6 @@ impl Mesh {
             let _ = prober.join();
         }
     }
-}
-
-/// An address that stands for whichever the machine is seen at, with that one.
-fn whole(address: Address, seen: Option<SocketAddr>) -> Option<Address> {
-    if !is_anywhere(&address) {
-        return Some(address);
-    }
-    let port = address.as_str().parse::<SocketAddr>().ok()?.port();
-    SocketAddr::new(seen?.ip().to_canonical(), port).to_string().parse().ok()
 }
 
 /// Somebody who was let in and has not left yet.
