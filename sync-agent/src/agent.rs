@@ -1,8 +1,12 @@
 //! The agent itself: its folders, its connections, and how they are. Between `service`, which starts, asks and ends it, and the work.
 
+mod members;
+
 use crate::config::{Changes, Config, Folder as FolderConfig, diff};
 use crate::control::{ControlError, Refused};
 use crate::folder::{Folder, Setting};
+use crate::gossip;
+use crate::learnt::{Introducers, Learnt};
 use crate::log::{Level, Log};
 use crate::mesh::{Directory, Listening, Mesh, Peer};
 use crate::quality::SAMPLE;
@@ -38,6 +42,12 @@ pub enum AgentError {
 
 /// A running agent.
 pub struct Agent {
+    inner: Arc<Inner>,
+    ticking: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// What its threads have in common.
+struct Inner {
     id: Id,
     since: Moment,
     begun: Instant,
@@ -46,18 +56,22 @@ pub struct Agent {
     mesh: Arc<Mesh>,
     roots: Arc<Roots>,
     held: Mutex<Held>,
-    ticker: Arc<Ticker>,
-    ticking: Mutex<Option<JoinHandle<()>>>,
+    ticker: Ticker,
 }
 
 struct Held {
+    /// As it was read.
     config: Config,
+    /// With the peers that others introduced.
+    whole: Config,
+    learnt: Learnt,
+    introducers: Introducers,
     folders: BTreeMap<Name, Folder>,
     permits: Arc<Permits>,
     listeners: BTreeMap<SocketAddr, (Arc<Listening>, JoinHandle<()>)>,
 }
 
-/// Wakes the thread that measures paths.
+/// Wakes the thread that measures paths and tells of them.
 #[derive(Default)]
 struct Ticker {
     over: Mutex<bool>,
@@ -75,35 +89,205 @@ impl Agent {
     pub fn start(config: Config, home: &Home, log: Log) -> Result<Agent, AgentError> {
         let network = Network::new(Identity::open(home)?)?;
         let id = network.identity().id();
-        let mesh = Mesh::new(network, KnownPeers::open(home.clone())?, Arc::clone(&log));
+        let begun = Instant::now();
+        let mesh = Mesh::new(network, KnownPeers::open(home.clone())?, begun, Arc::clone(&log));
+        let learnt = Learnt::read(home.folder()).unwrap_or_else(|error| {
+            log(Level::Warning, &format!("who was introduced before is not known any more: learnt.json: {error}"));
+            Learnt::default()
+        });
         let held = Held {
             permits: Arc::new(Permits::new(config.limits.exchanges)),
             folders: BTreeMap::new(),
             listeners: BTreeMap::new(),
+            whole: config.clone(),
             config,
+            learnt,
+            introducers: Introducers::new(),
         };
-        let agent = Agent {
+        let inner = Arc::new(Inner {
             id,
             since: now_ns(),
-            begun: Instant::now(),
+            begun,
             roots: Arc::new(Roots::open(home.folder())),
             home: home.clone(),
             log,
             mesh,
             held: Mutex::new(held),
-            ticker: Arc::default(),
-            ticking: Mutex::default(),
-        };
-        agent.take_over();
-        Ok(agent)
+            ticker: Ticker::default(),
+        });
+        inner.take_over();
+        let ticking = tick(&inner);
+        Ok(Agent { inner, ticking: Mutex::new(Some(ticking)) })
     }
 
     /// Who this machine is.
     #[must_use]
     pub fn id(&self) -> Id {
-        self.id
+        self.inner.id
     }
 
+    /// How everything is, as last known. Never waits for work under way.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let held = self.inner.held();
+        let (machines, links) = self.inner.atlas(&held);
+        let folders = held.whole.folders.iter().map(|(name, config)| self.inner.folder_status(&held, name, config)).collect();
+        Status {
+            name: held.config.name.clone(),
+            id: self.inner.id,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            since: self.inner.since,
+            listen: held.listeners.values().filter_map(|(listening, _)| Some(listening.listener().ok()?.address())).collect(),
+            notices: held.listeners.values().filter_map(|(listening, _)| listening.listener().err()).take(LISTED).collect(),
+            folders,
+            machines,
+            links,
+        }
+    }
+
+    /// Stops exchanging a folder, or all that there are.
+    ///
+    /// # Errors
+    /// A folder that is not there.
+    pub fn pause(&self, folder: Option<&Name>) -> Result<(), ControlError> {
+        self.set_paused(folder, true)
+    }
+
+    /// Takes it up again.
+    ///
+    /// # Errors
+    /// A folder that is not there.
+    pub fn resume(&self, folder: Option<&Name>) -> Result<(), ControlError> {
+        self.set_paused(folder, false)
+    }
+
+    fn set_paused(&self, folder: Option<&Name>, paused: bool) -> Result<(), ControlError> {
+        let held = self.inner.held();
+        for (name, folder) in held.named(folder)? {
+            if folder.shared().is_paused() != paused {
+                folder.shared().pause(paused);
+                (self.inner.log)(Level::Notice, &format!("folder {name} is {}", if paused { "paused" } else { "resumed" }));
+            }
+        }
+        self.inner.mesh.wake();
+        Ok(())
+    }
+
+    /// Scans and exchanges a folder, or all, now.
+    ///
+    /// # Errors
+    /// A folder that is not there, or paused.
+    pub fn sync(&self, folder: Option<&Name>) -> Result<(), ControlError> {
+        let held = self.inner.held();
+        let named = held.named(folder)?;
+        if let Some(name) = folder.filter(|_| named.iter().all(|(_, folder)| folder.shared().is_paused())) {
+            let text = format!("folder {name} is paused; driftless agent resume {name} takes it up again");
+            return Err(ControlError::new(Refused::Paused, text));
+        }
+        named.iter().for_each(|(_, folder)| folder.shared().sync());
+        self.inner.mesh.wake();
+        Ok(())
+    }
+
+    /// As [`Agent::sync`], with leave for the next pull that deletes, if it comes within the hour, to delete whatever it is to delete.
+    ///
+    /// # Errors
+    /// A folder that is not there, that is paused, or whose root cannot be used.
+    pub fn allow_delete(&self, folder: &Name) -> Result<(), ControlError> {
+        {
+            let held = self.inner.held();
+            let found = held.named(Some(folder))?;
+            let live = found.first().and_then(|(_, folder)| folder.shared().live());
+            let live = live.filter(|_| found.iter().all(|(_, folder)| !folder.shared().is_paused()));
+            let Some(live) = live else {
+                let text = format!("folder {folder} is paused or cannot be used at present: driftless agent status tells why");
+                return Err(ControlError::new(Refused::Paused, text));
+            };
+            live.allow_deletions();
+            let text = format!("{folder}: the next pull that deletes may delete whatever it is to delete, within the hour");
+            (self.inner.log)(Level::Notice, &text);
+        }
+        self.sync(Some(folder))
+    }
+
+    /// Tries anew which peers can be called. [`Agent::status`] tells what comes of it: all that was tried at this moment or later.
+    #[must_use]
+    pub fn probe(&self) -> Moment {
+        let now = now_ns();
+        self.inner.mesh.probe();
+        now
+    }
+
+    /// Goes over to another configuration, and tells what that changed. Links of peers that stay are not dropped.
+    ///
+    /// # Errors
+    /// None at present.
+    pub fn reload(&self, config: Config) -> Result<Changes, AgentError> {
+        let changes = {
+            let mut held = self.inner.held();
+            let changes = diff(&held.config, &config);
+            for name in &changes.reopened {
+                if let Some(folder) = held.folders.remove(name) {
+                    folder.stop();
+                }
+            }
+            if changes.limits {
+                held.permits.set(config.limits.exchanges);
+            }
+            held.config = config;
+            changes
+        };
+        self.inner.take_over();
+        Ok(changes)
+    }
+
+    /// Does it still do its work? Whoever supervises the process is told only as long as it does.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.inner.held().folders.values().all(|folder| !folder.is_over())
+    }
+
+    /// Ends it: what was begun finishes its step, states are closed. False if that took longer than `wait`.
+    #[must_use]
+    #[allow(clippy::disallowed_methods, reason = "a deadline on the clock from which all else is counted")]
+    pub fn stop(&self, wait: Duration) -> bool {
+        let deadline = Instant::now() + wait;
+        let ticking = self.ticking.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.inner.ticker.end();
+        if let Some(ticking) = ticking {
+            // A panic there is a defect that was told.
+            let _ = ticking.join();
+        }
+        let (folders, listeners) = {
+            let mut held = self.inner.held();
+            (std::mem::take(&mut held.folders), std::mem::take(&mut held.listeners))
+        };
+        listeners.values().for_each(|(listener, _)| listener.stop());
+        folders.values().for_each(Folder::stop);
+        self.inner.mesh.stop();
+        // Threads of others have no deadline to be joined with.
+        while !(folders.values().all(Folder::is_over) && self.inner.mesh.has_no_visitors()) {
+            if Instant::now() >= deadline {
+                return false;
+            }
+            thread::sleep(GLANCE);
+        }
+        for (listener, thread) in listeners.into_values() {
+            listener.close();
+            // A panic there is a defect that was told.
+            let _ = thread.join();
+        }
+        true
+    }
+
+    /// Where its key and its known peers are.
+    #[must_use]
+    pub fn home(&self) -> &Home {
+        &self.inner.home
+    }
+}
+
+impl Inner {
     fn held(&self) -> MutexGuard<'_, Held> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -112,13 +296,18 @@ impl Agent {
     fn take_over(&self) {
         let mut held = self.held();
         let held = &mut *held;
+        if held.learnt.prune(&held.config) {
+            self.keep_learnt(held);
+        }
+        self.introduce(held);
+        self.mesh.limit(held.config.limits.bandwidth);
         let gone: Vec<Name> = held.folders.keys().filter(|name| !held.config.folders.contains_key(*name)).cloned().collect();
         for name in gone {
             if let Some(folder) = held.folders.remove(&name) {
                 folder.stop();
             }
         }
-        for (name, config) in &held.config.folders {
+        for (name, config) in &held.whole.folders {
             match held.folders.get(name) {
                 Some(folder) => folder.shared().configure(config.clone()),
                 None => {
@@ -128,12 +317,18 @@ impl Agent {
             }
         }
         self.listen(held);
-        let peers = held.config.peers.iter();
-        let peers = peers.map(|(name, peer)| (name.clone(), Peer { id: peer.id, addresses: peer.addresses.clone() }));
+        self.connect(held);
+    }
+
+    /// Goes over to the peers and folders as they are now.
+    fn connect(&self, held: &Held) {
+        let peers = held.whole.peers.iter();
+        let peers = peers.map(|(name, peer)| {
+            let learnt = held.introducers.keys().any(|(_, id)| *id == peer.id);
+            (name.clone(), Peer { id: peer.id, addresses: peer.addresses.clone(), learnt })
+        });
         let folders = held.folders.iter().map(|(name, folder)| (name.clone(), Arc::clone(folder.shared())));
         self.mesh.configure(Directory::new(peers.collect(), folders.collect()));
-        let shared: Vec<_> = held.folders.values().map(|folder| Arc::clone(folder.shared())).collect();
-        self.tick(shared);
     }
 
     fn setting(&self, config: &FolderConfig, held: &Held) -> Setting {
@@ -171,57 +366,10 @@ impl Agent {
         }
     }
 
-    /// Measures all paths now and then, in a thread of its own.
-    fn tick(&self, folders: Vec<Arc<crate::folder::Shared>>) {
-        let mut ticking = self.ticking.lock().unwrap_or_else(PoisonError::into_inner);
-        self.end_ticking(ticking.take());
-        *self.ticker.over.lock().unwrap_or_else(PoisonError::into_inner) = false;
-        let ticker = Arc::clone(&self.ticker);
-        *ticking = Some(thread::spawn(move || {
-            loop {
-                let over = ticker.over.lock().unwrap_or_else(PoisonError::into_inner);
-                let (over, _) =
-                    ticker.changed.wait_timeout_while(over, SAMPLE, |over| !*over).unwrap_or_else(PoisonError::into_inner);
-                if *over {
-                    return;
-                }
-                drop(over);
-                folders.iter().for_each(|folder| folder.measure());
-            }
-        }));
-    }
-
-    fn end_ticking(&self, thread: Option<JoinHandle<()>>) {
-        *self.ticker.over.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.ticker.changed.notify_all();
-        if let Some(thread) = thread {
-            // A panic there is a defect that was told.
-            let _ = thread.join();
-        }
-    }
-
-    /// How everything is, as last known. Never waits for work under way.
-    #[must_use]
-    pub fn status(&self) -> Status {
-        let held = self.held();
-        let folders = held.config.folders.iter().map(|(name, config)| self.folder_status(&held, name, config)).collect();
-        Status {
-            name: held.config.name.clone(),
-            id: self.id,
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            since: self.since,
-            listen: held.listeners.values().filter_map(|(listening, _)| Some(listening.listener().ok()?.address())).collect(),
-            notices: held.listeners.values().filter_map(|(listening, _)| listening.listener().err()).take(LISTED).collect(),
-            folders,
-            machines: Vec::new(),
-            links: Vec::new(),
-        }
-    }
-
     fn folder_status(&self, held: &Held, name: &Name, config: &FolderConfig) -> FolderStatus {
         let shared = held.folders.get(name).map(Folder::shared);
         let peers = config.peers.iter().filter_map(|(peer, mode)| {
-            let id = held.config.peers.get(peer)?.id;
+            let id = held.whole.peers.get(peer)?.id;
             let facts = shared.map(|shared| shared.peer(id))?;
             Some(PeerStatus {
                 name: peer.clone(),
@@ -233,6 +381,7 @@ impl Agent {
                 lacking_there: facts.lacking_there,
                 last_sync: facts.last_sync,
                 transfers: Vec::new(),
+                introduced_by: held.introducers.get(&(name.clone(), id)).into_iter().flatten().cloned().collect(),
             })
         });
         let mut status = FolderStatus {
@@ -255,114 +404,35 @@ impl Agent {
         }
         status
     }
+}
 
-    /// Stops exchanging a folder, or all that there are.
-    ///
-    /// # Errors
-    /// A folder that is not there.
-    pub fn pause(&self, folder: Option<&Name>) -> Result<(), ControlError> {
-        self.set_paused(folder, true)
+impl Ticker {
+    fn end(&self) {
+        *self.over.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_all();
     }
 
-    /// Takes it up again.
-    ///
-    /// # Errors
-    /// A folder that is not there.
-    pub fn resume(&self, folder: Option<&Name>) -> Result<(), ControlError> {
-        self.set_paused(folder, false)
+    /// Waits; true once it is over.
+    fn wait(&self, wait: Duration) -> bool {
+        let over = self.over.lock().unwrap_or_else(PoisonError::into_inner);
+        *self.changed.wait_timeout_while(over, wait, |over| !*over).unwrap_or_else(PoisonError::into_inner).0
     }
+}
 
-    fn set_paused(&self, folder: Option<&Name>, paused: bool) -> Result<(), ControlError> {
-        let held = self.held();
-        for (name, folder) in held.named(folder)? {
-            if folder.shared().is_paused() != paused {
-                folder.shared().pause(paused);
-                (self.log)(Level::Notice, &format!("folder {name} is {}", if paused { "paused" } else { "resumed" }));
+/// What is done now and then, in a thread of its own.
+fn tick(inner: &Arc<Inner>) -> JoinHandle<()> {
+    let inner = Arc::clone(inner);
+    thread::spawn(move || {
+        let mut measured = inner.begun.elapsed();
+        while !inner.ticker.wait(gossip::EVERY) {
+            let now = inner.begun.elapsed();
+            let measure = now.saturating_sub(measured) >= SAMPLE;
+            if measure {
+                measured = now;
             }
+            inner.tick(measure);
         }
-        self.mesh.wake();
-        Ok(())
-    }
-
-    /// Scans and exchanges a folder, or all, now.
-    ///
-    /// # Errors
-    /// A folder that is not there, or paused.
-    pub fn sync(&self, folder: Option<&Name>) -> Result<(), ControlError> {
-        let held = self.held();
-        let named = held.named(folder)?;
-        if let Some(name) = folder.filter(|_| named.iter().all(|(_, folder)| folder.shared().is_paused())) {
-            let text = format!("folder {name} is paused; driftless agent resume {name} takes it up again");
-            return Err(ControlError::new(Refused::Paused, text));
-        }
-        named.iter().for_each(|(_, folder)| folder.shared().sync());
-        self.mesh.wake();
-        Ok(())
-    }
-
-    /// Goes over to another configuration, and tells what that changed. Links of peers that stay are not dropped.
-    ///
-    /// # Errors
-    /// None at present.
-    pub fn reload(&self, config: Config) -> Result<Changes, AgentError> {
-        let changes = {
-            let mut held = self.held();
-            let changes = diff(&held.config, &config);
-            for name in &changes.reopened {
-                if let Some(folder) = held.folders.remove(name) {
-                    folder.stop();
-                }
-            }
-            if changes.limits {
-                held.permits = Arc::new(Permits::new(config.limits.exchanges));
-            }
-            held.config = config;
-            changes
-        };
-        self.take_over();
-        Ok(changes)
-    }
-
-    /// Does it still do its work? Whoever supervises the process is told only as long as it does.
-    #[must_use]
-    pub fn is_well(&self) -> bool {
-        self.held().folders.values().all(|folder| !folder.is_over())
-    }
-
-    /// Ends it: what was begun finishes its step, states are closed. False if that took longer than `wait`.
-    #[must_use]
-    #[allow(clippy::disallowed_methods, reason = "a deadline on the clock from which all else is counted")]
-    pub fn stop(&self, wait: Duration) -> bool {
-        let deadline = Instant::now() + wait;
-        let ticking = self.ticking.lock().unwrap_or_else(PoisonError::into_inner).take();
-        self.end_ticking(ticking);
-        let (folders, listeners) = {
-            let mut held = self.held();
-            (std::mem::take(&mut held.folders), std::mem::take(&mut held.listeners))
-        };
-        listeners.values().for_each(|(listener, _)| listener.stop());
-        folders.values().for_each(Folder::stop);
-        self.mesh.stop();
-        // Threads of others have no deadline to be joined with.
-        while !(folders.values().all(Folder::is_over) && self.mesh.has_no_visitors()) {
-            if Instant::now() >= deadline {
-                return false;
-            }
-            thread::sleep(GLANCE);
-        }
-        for (listener, thread) in listeners.into_values() {
-            listener.close();
-            // A panic there is a defect that was told.
-            let _ = thread.join();
-        }
-        true
-    }
-
-    /// Where its key and its known peers are.
-    #[must_use]
-    pub fn home(&self) -> &Home {
-        &self.home
-    }
+    })
 }
 
 impl Held {

@@ -1,36 +1,33 @@
-//! One folder: its root stays open, is watched, looked at, and pulled into. One thread does all work on it, in the order that
-//! `scheduler` says; another listens for changes.
+//! One folder: its root stays open, is watched, looked at, and pulled into. One thread does all work on it (`jobs`), in the order
+//! that `scheduler` says; another listens for changes (`watching`).
+
+mod jobs;
+mod shown;
+mod watching;
 
 use crate::config;
+use crate::gossip::{Table, Told};
 use crate::log::{Level, Log};
 use crate::quality::{Counters, Quality};
-use crate::scheduler::{Ended, Job, Moment, Next, Scheduler};
-use crate::status::{self, Behind, FolderState, LISTED, PathProblem, PathText, Problems, Watches};
+use crate::scheduler::{Job, Moment, Next, Scheduler};
+use crate::status::{self, Behind};
 use crate::works::{Permits, Watchful, now_ns, random_share};
+use shown::{Facts, Source, words};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-use sync_core::io::sync::{Brought, Ear, Heard, LinkReport, Live, Member, Options, SyncError, is_root_lost};
-use sync_core::io::watch::{self, Watch};
+use sync_core::io::sync::{Account, Caller, Ear, Heard, Live, Member, Options, Reaches, SyncError, Tie, Way, is_root_lost};
 use sync_core::path::RelPath;
 use sync_core::peer::{Id, Mode, Name};
-use sync_core::quiet::{Change, Limits, Quiet};
 
 /// How long a root that cannot be used is left alone before it is tried again.
 const REOPEN: Duration = Duration::from_secs(5);
-/// How long paths that failed are left alone.
-const AGAIN: Duration = Duration::from_secs(5);
-/// How often directories without a watch are looked at.
-const POLL: Duration = Duration::from_secs(30);
 /// Longest wait for anything: the wish to end comes by a signal of its own.
 const LONG: Duration = Duration::from_secs(3600);
-/// How far back writes to replaced versions are looked for while the agent runs.
-const LATE: Duration = Duration::from_secs(600);
-/// Paths that were noticed and wait to be looked at; beyond it everything is.
-const NOTICED: usize = 65_536;
 
 /// A folder, and its threads.
 pub(crate) struct Folder {
@@ -53,6 +50,8 @@ pub(crate) struct Shared {
     stop: AtomicBool,
     numbers: AtomicU64,
     known: Box<dyn Fn(bool) -> bool + Send + Sync>,
+    /// What is known of all members.
+    gossip: Mutex<Table>,
 }
 
 /// What waits to be done, and what is known of the folder.
@@ -62,6 +61,8 @@ struct Inbox {
     /// Paths that were noticed, and are quiet.
     noticed: BTreeSet<RelPath>,
     members: BTreeMap<Id, Joined>,
+    /// What the peers are called here.
+    names: BTreeMap<Id, Name>,
     /// The root is to be opened anew.
     reopen: bool,
     /// What is under way.
@@ -80,29 +81,8 @@ struct Joined {
     incorporated: u64,
     lacking: Option<Behind>,
     last_sync: Option<status::Moment>,
-}
-
-/// What is shown of a folder.
-#[derive(Default)]
-struct Facts {
-    unavailable: Option<String>,
-    live: Option<u64>,
-    conflicts: Option<u64>,
-    watches: Watches,
-    /// By what they failed at: each job replaces its own.
-    problems: BTreeMap<Source, (u64, Vec<PathProblem>)>,
-    last_change: Option<status::Moment>,
-    /// What was logged last of each kind, so that it is logged once.
-    said: BTreeMap<Source, String>,
-}
-
-/// What a problem comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Source {
-    Root,
-    Watch,
-    Look,
-    Pull(Id),
+    /// Which accounts of members it was told.
+    told: Told,
 }
 
 /// Who called.
@@ -110,15 +90,6 @@ pub(crate) enum Source {
 pub(crate) enum Called {
     ByUs,
     ByThem,
-}
-
-/// A peer of the folder, for whoever shows it.
-pub(crate) struct PeerFacts {
-    pub(crate) link: Option<status::Link>,
-    pub(crate) quality: Option<status::Quality>,
-    pub(crate) lacking_here: Option<Behind>,
-    pub(crate) lacking_there: Option<Behind>,
-    pub(crate) last_sync: Option<status::Moment>,
 }
 
 /// What a folder needs besides its configuration.
@@ -142,6 +113,7 @@ impl Folder {
             scheduler,
             noticed: BTreeSet::new(),
             members: BTreeMap::new(),
+            names: BTreeMap::new(),
             reopen: false,
             running: None,
             facts: Facts::default(),
@@ -160,6 +132,7 @@ impl Folder {
             stop: AtomicBool::new(false),
             numbers: AtomicU64::new(0),
             known,
+            gossip: Mutex::new(Table::new(own)),
         });
         let worker = Arc::clone(&shared);
         let threads = vec![thread::spawn(move || worker.work())];
@@ -190,6 +163,11 @@ impl Shared {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What is known of all members. Never locked while something else of the folder is asked for.
+    pub(crate) fn gossip(&self) -> MutexGuard<'_, Table> {
+        self.gossip.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn config(&self) -> config::Folder {
         self.config.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -216,6 +194,11 @@ impl Shared {
     /// May a peer take part, and as what?
     pub(crate) fn mode(&self, peer: &Name) -> Option<Mode> {
         self.config.lock().unwrap_or_else(PoisonError::into_inner).peers.get(peer).copied()
+    }
+
+    /// May its members get to know each other by this machine?
+    pub(crate) fn introduces(&self) -> bool {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner).introduce
     }
 
     /// Takes over what does not need the root to be opened anew.
@@ -284,6 +267,12 @@ impl Shared {
                     let now = shared.now();
                     shared.inbox().scheduler.heard(peer, now);
                 }
+                Heard::Gossip(accounts) => {
+                    let now = shared.now();
+                    let mut table = shared.gossip();
+                    accounts.into_iter().for_each(|account| table.hear(peer, account, now));
+                    return;
+                }
                 Heard::Ended(why) => {
                     if let Some(why) = why {
                         shared.say(Source::Pull(peer), Level::Warning, &format!("{peer} cannot be told what is here: {why}"));
@@ -319,6 +308,7 @@ impl Shared {
             incorporated: 0,
             lacking: None,
             last_sync: None,
+            told: Told::new(),
         };
         let replaced = inbox.members.insert(peer, joined);
         inbox.scheduler.joined(peer, now);
@@ -341,14 +331,19 @@ impl Shared {
             inbox.facts.problems.remove(&Source::Pull(peer));
         }
         drop(inbox);
+        if same {
+            self.gossip().left(peer);
+        }
         drop(gone);
     }
 
-    /// Ends the connections to peers that may take part no more, or as something else than they joined as.
-    pub(crate) fn keep(&self, peers: &BTreeMap<Id, Mode>) {
+    /// Goes over to these peers: ends the connections to those that may take part no more, or as something else than they joined as.
+    pub(crate) fn keep(&self, peers: &BTreeMap<Id, (Name, Mode)>) {
         let gone: Vec<_> = {
-            let inbox = self.inbox();
-            let others = inbox.members.iter().filter(|(id, joined)| peers.get(*id) != Some(&joined.member.mode()));
+            let mut inbox = self.inbox();
+            inbox.names = peers.iter().map(|(id, (name, _))| (*id, name.clone())).collect();
+            let stays = |id: &Id, joined: &Joined| peers.get(id).is_some_and(|(_, mode)| *mode == joined.member.mode());
+            let others = inbox.members.iter().filter(|(id, joined)| !stays(id, joined));
             others.map(|(_, joined)| Arc::clone(&joined.member)).collect()
         };
         gone.iter().for_each(|member| member.leave());
@@ -370,6 +365,44 @@ impl Shared {
         inbox.scheduler.measured(costs, now);
         drop(inbox);
         reports.into_iter().for_each(|(member, report)| member.report(report));
+    }
+
+    /// Says to the connected peers what this machine is, and what it heard of others, as far as they do not know it.
+    pub(crate) fn tell(&self, own: Account, clock_ms: u64) {
+        let now = self.now();
+        {
+            let mut table = self.gossip();
+            table.expire(now);
+            table.say(own, now, clock_ms);
+        }
+        let mut inbox = self.inbox();
+        for (peer, joined) in &mut inbox.members {
+            let table = self.gossip();
+            let news = table.news_for(*peer, &joined.told, now);
+            table.told(&news, &mut joined.told);
+            drop(table);
+            if !news.is_empty() && !joined.member.gossip(news) {
+                // Told again from the beginning, once there is room.
+                joined.told.clear();
+            }
+        }
+    }
+
+    /// The link to a peer, as it is told to others.
+    pub(crate) fn tie(&self, to: Id, mode: Mode, reaches: Option<Reaches>) -> Tie {
+        let inbox = self.inbox();
+        let Some(joined) = inbox.members.get(&to) else {
+            return Tie { to, mode, learnt: false, called: None, reaches, way: None };
+        };
+        let called = Some(if joined.called { Caller::Teller } else { Caller::Other });
+        Tie { to, mode, learnt: false, called, reaches, way: joined.shown_quality().map(way) }
+    }
+
+    /// Where a connected peer is, and who called.
+    pub(crate) fn whereabouts(&self, peer: Id) -> Option<(Option<SocketAddr>, Called)> {
+        let inbox = self.inbox();
+        let joined = inbox.members.get(&peer)?;
+        Some((joined.member.address(), if joined.called { Called::ByUs } else { Called::ByThem }))
     }
 
     /// Until the folder is to end: opens the root, works on it, and opens it again when it has become another.
@@ -451,6 +484,7 @@ impl Shared {
         };
         for peer in members.keys() {
             self.inbox().scheduler.left(*peer);
+            self.gossip().left(*peer);
         }
         members.values().for_each(|joined| joined.member.leave());
         drop((members, live));
@@ -478,166 +512,13 @@ impl Shared {
         }
     }
 
-    fn carry_out(&self, live: &Arc<Live>, job: Job<Id>) -> Ended {
-        let monitor = Watchful::of_job(self, job);
-        match job {
-            Job::Look => {
-                let paths: Vec<RelPath> = {
-                    let mut inbox = self.inbox();
-                    inbox.scheduler.ready_at(None);
-                    std::mem::take(&mut inbox.noticed).into_iter().collect()
-                };
-                self.look(live, &paths, &monitor)
-            }
-            Job::LookAtAll => {
-                {
-                    let mut inbox = self.inbox();
-                    inbox.noticed.clear();
-                    inbox.scheduler.ready_at(None);
-                }
-                self.look(live, &[], &monitor)
-            }
-            Job::Pull(peer) => self.pull(live, peer, &monitor),
-            Job::Tidy => {
-                let done = live.tidy(&monitor).and_then(|()| live.check_late(LATE, &monitor));
-                if let Err(error) = done {
-                    self.failed(Source::Root, &error);
-                }
-                Ended::Well
-            }
-        }
-    }
-
-    fn look(&self, live: &Live, paths: &[RelPath], monitor: &Watchful<'_>) -> Ended {
-        let (rules, missing) = (live.rules_text(), live.missing().ok());
-        let scanned = live.scan(paths, monitor);
-        let rules_changed = live.rules_text() != rules;
-        let mounts_changed = live.missing().ok() != missing;
-        let standing = live.standing();
-        let mut inbox = self.inbox();
-        match scanned {
-            Ok(scanned) => {
-                let listed = scanned.problems.iter().take(LISTED).map(shown).collect();
-                if paths.is_empty() || scanned.failed > 0 {
-                    inbox.facts.problems.insert(Source::Look, (scanned.failed, listed));
-                }
-                if !paths.is_empty() && scanned.failed > 0 {
-                    // Nobody may tell of them again before everything is looked at.
-                    inbox
-                        .noticed
-                        .extend(scanned.problems.iter().map(|problem| problem.path.clone()).filter(|path| !path.is_root()));
-                    let at = self.now() + AGAIN;
-                    inbox.scheduler.ready_at(Some(at));
-                }
-                if scanned.changed + scanned.vanished > 0 {
-                    inbox.facts.last_change = Some(now_ns());
-                }
-                inbox.facts.live = standing.ok().map(|standing| standing.live);
-                inbox.facts.said.remove(&Source::Look);
-                if mounts_changed {
-                    // What was left alone for want of a file system is asked for again.
-                    let now = self.now();
-                    let peers: Vec<Id> = inbox.members.keys().copied().collect();
-                    peers.into_iter().for_each(|peer| inbox.scheduler.ask_again(peer, now));
-                }
-                // Others must agree on the rules before anything more is exchanged.
-                inbox.reopen |= rules_changed;
-                if scanned.failed > 0 { Ended::InPart } else { Ended::Well }
-            }
-            Err(SyncError::Cancelled) => {
-                inbox.noticed.extend(paths.iter().cloned());
-                if !paths.is_empty() {
-                    let now = self.now();
-                    inbox.scheduler.ready_at(Some(now));
-                }
-                Ended::Stopped
-            }
-            Err(error) => {
-                if !paths.is_empty() {
-                    // What was noticed is looked at with everything else.
-                    let now = self.now();
-                    inbox.scheduler.look_at_all(now);
-                }
-                drop(inbox);
-                self.failed(Source::Look, &error);
-                Ended::Badly
-            }
-        }
-    }
-
-    fn pull(&self, live: &Live, peer: Id, monitor: &Watchful<'_>) -> Ended {
-        let found = self.inbox().members.get(&peer).map(|joined| (Arc::clone(&joined.member), joined.number));
-        let Some((member, number)) = found else { return Ended::Badly };
-        if !member.may_be_pulled() {
-            return Ended::Well;
-        }
-        let seq = member.seq();
-        // What came through others is not asked for again.
-        let pulled = match live.covers(&member) {
-            Ok(true) => Ok(Brought { whole: true, ..Brought::default() }),
-            Ok(false) => {
-                let Some(_permit) = self.permits.take(&self.stop) else { return Ended::Stopped };
-                live.pull(&member, monitor)
-            }
-            Err(error) => Err(error),
-        };
-        let conflicts = live.open_conflicts().ok();
-        let standing = live.standing().ok();
-        let mut inbox = self.inbox();
-        inbox.facts.conflicts = conflicts;
-        inbox.facts.live = standing.map(|standing| standing.live).or(inbox.facts.live);
-        let ended = match &pulled {
-            Ok(brought) => {
-                let Brought { totals, problems, whole, cancelled, news } = brought;
-                if *news {
-                    inbox.facts.last_change = Some(now_ns());
-                }
-                let listed = problems.iter().take(LISTED).map(shown).collect();
-                inbox.facts.problems.insert(Source::Pull(peer), (totals.failed.max(problems.len() as u64), listed));
-                inbox.facts.said.remove(&Source::Pull(peer));
-                match (cancelled, whole) {
-                    (true, _) => Ended::Stopped,
-                    (false, true) => Ended::Well,
-                    (false, false) => Ended::InPart,
-                }
-            }
-            Err(SyncError::Cancelled) => Ended::Stopped,
-            Err(error) => {
-                // A guard, or a root that cannot be changed, waits for somebody who looks.
-                let here = !matches!(error, SyncError::Remote { .. } | SyncError::Source(_));
-                let listed = vec![PathProblem { place: PathText::new(b""), step: "pull".into(), error: words(error) }];
-                if here {
-                    inbox.facts.problems.insert(Source::Pull(peer), (1, listed));
-                }
-                Ended::Badly
-            }
-        };
-        let report = inbox.members.get_mut(&peer).filter(|joined| joined.number == number).map(|joined| {
-            if matches!(ended, Ended::Well) {
-                (joined.incorporated, joined.last_sync) = (seq, Some(now_ns()));
-                joined.lacking = Some(Behind { files: 0, bytes: 0, since: None, oldest: None });
-            }
-            joined.report()
-        });
-        drop(inbox);
-        if let Some(report) = report {
-            member.report(report);
-        }
-        if let Err(error) = pulled
-            && ended == Ended::Badly
-        {
-            self.failed(Source::Pull(peer), &error);
-        }
-        ended
-    }
-
     /// Something failed as a whole: it is told once, until it is another thing that fails.
     fn failed(&self, source: Source, error: &SyncError) {
         if is_root_lost(error) {
             self.inbox().reopen = true;
         }
         let level = if matches!(error, SyncError::Remote { .. } | SyncError::Source(_)) { Level::Warning } else { Level::Error };
-        self.say(source, level, &words(error));
+        self.say(source, level, &words(error, &self.name));
     }
 
     /// One line, unless it was the last one of this source too.
@@ -651,185 +532,10 @@ impl Shared {
     pub(crate) fn log(&self, level: Level, text: &str) {
         (self.log)(level, &format!("{}: {text}", self.name));
     }
-
-    /// A pull found out how much it has to bring.
-    pub(crate) fn lacks(&self, peer: Id, files: u64, bytes: u64) {
-        let mut inbox = self.inbox();
-        let Some(joined) = inbox.members.get_mut(&peer) else { return };
-        let since = joined.lacking.as_ref().and_then(|lacking| lacking.since).or_else(|| (files > 0).then(now_ns));
-        joined.lacking = Some(Behind { files, bytes, since, oldest: None });
-    }
-
-    /// A pull has brought some of it.
-    pub(crate) fn brought(&self, peer: Id, files: u64, bytes: u64) {
-        let mut inbox = self.inbox();
-        if let Some(lacking) = inbox.members.get_mut(&peer).and_then(|joined| joined.lacking.as_mut()) {
-            lacking.files = lacking.files.saturating_sub(files);
-            lacking.bytes = lacking.bytes.saturating_sub(bytes);
-        }
-    }
-
-    /// Listens for changes, in a thread of its own.
-    fn watch(
-        self: &Arc<Self>,
-        live: &Arc<Live>,
-        watching: &Arc<AtomicBool>,
-    ) -> Result<(watch::Waker, JoinHandle<()>), watch::WatchError> {
-        let config = self.config();
-        let options = watch::Options { watches: self.watches, gather: Duration::from_millis(5), ..watch::Options::standard() };
-        let ignoring = Arc::clone(live);
-        let ignored: watch::Ignored = Box::new(move |path, dir| ignoring.ignores(path, dir));
-        let watch = Watch::begin(live.root(), options, Some(ignored))?;
-        let waker = watch.waker();
-        let quiet = Quiet::new(Limits { quiet: config.quiet, ..Limits::standard() });
-        let (shared, watching) = (Arc::clone(self), Arc::clone(watching));
-        let thread = thread::spawn(move || shared.listen(watch, quiet, &watching));
-        Ok((waker, thread))
-    }
-
-    fn listen(&self, mut watch: Watch, mut quiet: Quiet, watching: &AtomicBool) {
-        let mut poll = self.now() + POLL;
-        let mut short = false;
-        while watching.load(Ordering::Acquire) {
-            let missing = watch.shortage();
-            if missing.is_some() != short {
-                short = missing.is_some();
-                if let Some(shortage) = &missing {
-                    self.say(Source::Watch, Level::Warning, &shortage.to_string());
-                }
-            }
-            let watched = watch.watched();
-            self.inbox().facts.watches = Watches {
-                needed: Some(watched + missing.as_ref().map_or(0, |shortage| shortage.missing)),
-                set: watched,
-                limit: self.watches,
-            };
-            let now = self.now();
-            let next = quiet.next_deadline().unwrap_or(now + LONG).min(if short { poll } else { now + LONG });
-            let changes = match watch.wait(next.saturating_sub(now)) {
-                Ok(changes) => changes,
-                Err(error) => {
-                    self.say(
-                        Source::Watch,
-                        Level::Error,
-                        &format!("{error}; changes are found by scans only, until the folder is opened anew"),
-                    );
-                    return;
-                }
-            };
-            let now = self.now();
-            changes.into_iter().for_each(|change| quiet.take(now, change));
-            let mut ready = quiet.ready(now);
-            if short && now >= poll {
-                poll = now + POLL;
-                ready.extend(watch.unwatched().cloned().map(Change::Tree));
-            }
-            if !ready.is_empty() {
-                self.notice(ready, now);
-            }
-        }
-    }
-
-    /// Changes are quiet, and to be looked at.
-    fn notice(&self, changes: Vec<Change>, now: Moment) {
-        for change in &changes {
-            if let Change::Everything { why } = change {
-                self.log(Level::Warning, &format!("everything is looked at: {why}"));
-            }
-        }
-        let mut inbox = self.inbox();
-        for change in changes {
-            match change {
-                Change::Touched(path) | Change::Tree(path) if !path.is_root() => drop(inbox.noticed.insert(path)),
-                Change::Touched(_) | Change::Tree(_) => inbox.scheduler.look_at_all(now),
-                Change::Everything { .. } => inbox.scheduler.look_at_all(now),
-                Change::RootLost => inbox.reopen = true,
-            }
-        }
-        if inbox.noticed.len() > NOTICED {
-            inbox.noticed.clear();
-            inbox.scheduler.look_at_all(now);
-        }
-        let any = !inbox.noticed.is_empty();
-        inbox.scheduler.ready_at(any.then_some(now));
-        drop(inbox);
-        self.wake.notify_all();
-    }
-
-    /// What the folder is doing.
-    pub(crate) fn state(&self) -> FolderState {
-        let inbox = self.inbox();
-        let now = self.now();
-        match (&inbox.facts.unavailable, inbox.running) {
-            (Some(why), _) => FolderState::Unavailable { why: why.clone() },
-            _ if inbox.scheduler.is_paused() => FolderState::Paused,
-            (_, Some(Job::LookAtAll)) => FolderState::Scanning,
-            (_, Some(Job::Pull(peer))) if inbox.members.get(&peer).is_some_and(Joined::lacks_something) => FolderState::Syncing,
-            _ if inbox.live.is_none() || !inbox.scheduler.is_looked_at(now) && inbox.facts.live.is_none() => {
-                FolderState::Starting
-            }
-            _ => FolderState::Watching,
-        }
-    }
-
-    /// Numbers of the folder.
-    pub(crate) fn fill(&self, status: &mut status::FolderStatus) {
-        let inbox = self.inbox();
-        let facts = &inbox.facts;
-        (status.paths, status.conflicts, status.watches) = (facts.live, facts.conflicts, facts.watches);
-        let listed = facts.problems.values().flat_map(|(_, listed)| listed).take(LISTED).cloned().collect();
-        let total = facts.problems.values().map(|(total, _)| total).sum();
-        (status.problems, status.last_change) = (Problems { total, listed }, facts.last_change);
-    }
-
-    /// How it is with a peer.
-    pub(crate) fn peer(&self, peer: Id) -> PeerFacts {
-        let seq = self.live().and_then(|live| live.standing().ok()).map(|standing| standing.seq);
-        let inbox = self.inbox();
-        let Some(joined) = inbox.members.get(&peer) else {
-            return PeerFacts { link: None, quality: None, lacking_here: None, lacking_there: None, last_sync: None };
-        };
-        let report = joined.member.reported();
-        let lacking_there = report.filter(|_| joined.member.mode() != Mode::ReceiveOnly).map(|report| {
-            let all = seq.is_some_and(|seq| report.incorporated >= seq);
-            let (files, bytes) = if all { (0, 0) } else { (report.files.max(1), report.bytes) };
-            Behind { files, bytes, since: None, oldest: None }
-        });
-        let behind = joined.incorporated < joined.member.seq();
-        let lacking_here = match &joined.lacking {
-            Some(lacking) if behind && !lacking.is_any() => None,
-            other => other.clone(),
-        };
-        let direction = if joined.called { status::Direction::Out } else { status::Direction::In };
-        let link = joined.member.address().map(|address| status::Link::Connected { since: joined.since, address, direction });
-        let [out, back] = joined.quality.loss();
-        let loss = 1.0 - (1.0 - out.unwrap_or(0.0)) * (1.0 - back.unwrap_or(0.0));
-        let quality =
-            joined.quality.rtt_ms().map(|rtt_ms| status::Quality { rtt_ms, loss, goodput: None, cost: joined.quality.cost() });
-        PeerFacts { link, quality, lacking_here, lacking_there, last_sync: joined.last_sync }
-    }
 }
 
-impl Joined {
-    fn lacks_something(&self) -> bool {
-        self.lacking.as_ref().is_some_and(Behind::is_any)
-    }
-
-    fn report(&self) -> LinkReport {
-        let path = self.member.quality();
-        let (files, bytes) = self.lacking.as_ref().map_or((0, 0), |lacking| (lacking.files, lacking.bytes));
-        LinkReport { sent: path.sent, lost: path.lost, incorporated: self.incorporated, files, bytes }
-    }
-}
-
-/// What an agent's user can do about it is not what the command's user can.
-fn words(error: &SyncError) -> String {
-    match error {
-        SyncError::Guard(_) => format!("{error} (with an agent: change max_delete of the folder in agent.toml and reload it)"),
-        other => other.to_string(),
-    }
-}
-
-fn shown(problem: &sync_core::report::Problem) -> PathProblem {
-    PathProblem { place: PathText::new(problem.path.as_bytes()), step: problem.step.to_owned(), error: problem.error.clone() }
+/// How good a path is, as others are told.
+fn way(quality: status::Quality) -> Way {
+    let rtt_us = (quality.rtt_ms * 1000.0).clamp(0.0, f64::from(u32::MAX)) as u32;
+    Way { rtt_us, lost: (quality.loss.clamp(0.0, 1.0) * 1_000_000.0) as u64, goodput: quality.goodput }
 }

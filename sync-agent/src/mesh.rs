@@ -1,21 +1,24 @@
 //! Connections: whoever can be called is called, whoever calls is let in, for each folder and peer one connection. What is said
 //! over them is the engine's, what is done with them the folder's.
 
+mod probing;
+
 use crate::folder::{Called, Shared};
 use crate::log::{Level, Log};
+use crate::reach::{Reached, Tried};
 use crate::scheduler::wait_after;
-use crate::status::{self, Link};
+use crate::status::{self, Link, Reach};
 use crate::works::{now_ns, random_share};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use sync_core::io::home::KnownPeers;
 use sync_core::io::link::{CloseCode, Connection, LinkError, Listener, Network};
-use sync_core::io::sync::{Export, Host, HostOptions, Kept, Member, Served, SyncError};
-use sync_core::peer::{Address, Id, Mode, Name};
+use sync_core::io::sync::{Account, Export, Host, HostOptions, Kept, MAX_TOLD_LINKS, Member, Reaches, Served, SyncError, Tie};
+use sync_core::peer::{ADDRESSES, Address, Id, Mode, Name};
 use sync_core::report::Monitor;
 
 /// How long a peer may take to answer a call.
@@ -30,6 +33,8 @@ const VISITORS: usize = 64;
 pub(crate) struct Peer {
     pub(crate) id: Id,
     pub(crate) addresses: Vec<Address>,
+    /// Was it introduced by another peer?
+    pub(crate) learnt: bool,
 }
 
 /// What the threads of the mesh look things up in; replaced as a whole by a reload.
@@ -64,6 +69,9 @@ pub(crate) struct Mesh {
     wakes: Mutex<u64>,
     stop: AtomicBool,
     visitors: Mutex<usize>,
+    reached: Reached,
+    prober: Mutex<Option<JoinHandle<()>>>,
+    begun: Instant,
     log: Log,
 }
 
@@ -117,8 +125,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Mesh {
-    pub(crate) fn new(network: Network, known: KnownPeers, log: Log) -> Arc<Mesh> {
-        Arc::new(Mesh {
+    pub(crate) fn new(network: Network, known: KnownPeers, begun: Instant, log: Log) -> Arc<Mesh> {
+        let mesh = Arc::new(Mesh {
             network,
             known,
             directory: RwLock::new(Arc::new(Directory::new(BTreeMap::new(), BTreeMap::new()))),
@@ -127,8 +135,14 @@ impl Mesh {
             wakes: Mutex::default(),
             stop: AtomicBool::new(false),
             visitors: Mutex::new(0),
+            reached: Reached::default(),
+            prober: Mutex::default(),
+            begun,
             log,
-        })
+        });
+        let probing = Arc::clone(&mesh);
+        *lock(&mesh.prober) = Some(thread::spawn(move || probing.probe_all()));
+        mesh
     }
 
     fn directory(&self) -> Arc<Directory> {
@@ -161,7 +175,7 @@ impl Mesh {
             let mut modes = BTreeMap::new();
             for (peer, known) in &directory.peers {
                 let Some(mode) = shared.mode(peer) else { continue };
-                modes.insert(known.id, mode);
+                modes.insert(known.id, (peer.clone(), mode));
                 if !known.addresses.is_empty() {
                     wanted.insert((folder.clone(), peer.clone()), known.clone());
                 }
@@ -184,6 +198,7 @@ impl Mesh {
             callers.insert(key, Caller { thread, end, last });
         }
         drop(callers);
+        self.reached.keep(|id| directory.peers.values().any(|peer| peer.id == *id));
         self.wake();
     }
 
@@ -287,10 +302,56 @@ impl Mesh {
                     shared.log(Level::Notice, &format!("{shown} is connected, it called"));
                 }
             }
+            // Somebody looked whether this machine can be called.
+            Ok(Served::Probed) => {}
             Ok(Served::Run) => (self.log)(Level::Info, &format!("{shown}: a run has ended")),
             Err(error) => (self.log)(Level::Warning, &format!("{shown}: {error}")),
         }
         self.wake();
+    }
+
+    /// So many bytes a second go each way at the most, to and from all peers together; connections stay.
+    pub(crate) fn limit(&self, bytes_per_second: Option<u64>) {
+        self.network.limit(bytes_per_second);
+    }
+
+    fn now(&self) -> crate::scheduler::Moment {
+        self.begun.elapsed()
+    }
+
+    /// A call came to this, whatever it was made for.
+    fn tried(&self, peer: Id, reach: Reach) {
+        self.reached.called(peer, reach, now_ns(), self.now());
+    }
+
+    /// Can a peer be called from here, by what was tried last?
+    pub(crate) fn reached(&self, peer: Id) -> Option<Tried> {
+        self.reached.of(peer)
+    }
+
+    /// All peers are tried now.
+    pub(crate) fn probe(&self) {
+        self.reached.again(self.now());
+        self.wake();
+    }
+
+    /// What this machine says of itself to the members of a folder.
+    pub(crate) fn account(&self, shared: &Shared, name: &Name, addresses: &[Address]) -> Account {
+        let directory = self.directory();
+        let tie = |(peer, known): (&Name, &Peer)| -> Option<Tie> {
+            let mode = shared.mode(peer)?;
+            let reaches = self.reached(known.id).and_then(|tried| match tried.reach {
+                Reach::Answers { address } => address.parse().ok().map(Reaches::Answers),
+                Reach::Fails { why } => Some(Reaches::fails(&why)),
+            });
+            Some(Tie { learnt: known.learnt, ..shared.tie(known.id, mode, reaches) })
+        };
+        let mut links: Vec<Tie> = directory.peers.iter().filter_map(tie).collect();
+        links.sort_by_key(|link| link.to);
+        links.truncate(MAX_TOLD_LINKS);
+        let addresses = addresses.iter().take(ADDRESSES).cloned().collect();
+        let (origin, introduces) = (self.network.identity().id(), shared.introduces());
+        Account { origin, number: 0, age_s: 0, name: name.clone(), addresses, introduces, links }
     }
 
     /// What became of the last call to a peer for a folder.
@@ -316,6 +377,12 @@ impl Mesh {
             self.wake();
             // A panic there is a defect that was told.
             let _ = caller.thread.join();
+        }
+        let prober = lock(&self.prober).take();
+        if let Some(prober) = prober {
+            self.wake();
+            // As above.
+            let _ = prober.join();
         }
     }
 }
@@ -401,7 +468,13 @@ impl Calling {
         join: impl FnOnce(Connection, u64, sync_core::io::sync::Ear) -> Result<(Member, u64), SyncError>,
     ) -> Result<bool, String> {
         let dialled = self.mesh.network.dial(peer.id, &peer.addresses, CALL);
-        let connection = dialled.map_err(|error| error.to_string())?;
+        let connection = dialled.map_err(|error| {
+            self.mesh.tried(peer.id, Reach::Fails { why: error.to_string() });
+            error.to_string()
+        })?;
+        if let Some(address) = connection.address() {
+            self.mesh.tried(peer.id, Reach::Answers { address: address.to_string() });
+        }
         let (number, ear) = shared.ear(peer.id);
         let (member, number) = join(connection, number, ear).map_err(|error| error.to_string())?;
         Ok(shared.joined(member, Called::ByUs, number))

@@ -14,6 +14,8 @@ const HALF_LIFE: f64 = 60.0;
 const PACKETS: u64 = 20;
 /// A path never costs less than one of this round trip, milliseconds: differences below it are nobody's concern.
 const LEAST_RTT_MS: f64 = 1.0;
+/// Bytes of content below which the time that they took says little of the path.
+const LOAD: u64 = 256 << 10;
 /// Loss beyond which a path is as good as none.
 const MOST_LOSS: f64 = 0.9;
 
@@ -33,6 +35,8 @@ pub(crate) struct Quality {
     out: Loss,
     back: Loss,
     last: Moment,
+    /// Bytes of content a second.
+    goodput: Option<f64>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -68,6 +72,20 @@ impl Quality {
         if let Some(back) = back {
             self.back.sample(back, weight);
         }
+    }
+
+    /// So much content came in so long. Little of it says nothing of the path.
+    pub(crate) fn load(&mut self, bytes: u64, took: Duration) {
+        let seconds = took.as_secs_f64();
+        if bytes >= LOAD && seconds > 0.0 {
+            self.goodput = smooth(self.goodput, bytes as f64 / seconds, 0.5);
+        }
+    }
+
+    /// Bytes of content a second, as seen last under load.
+    #[must_use]
+    pub(crate) fn goodput(&self) -> Option<u64> {
+        self.goodput.map(|rate| rate as u64)
     }
 
     /// Smoothed round trip, milliseconds.
@@ -129,6 +147,18 @@ mod tests {
             }
         }
         assert!(quality.cost().unwrap() > 50.0 / 0.8, "{:?}", quality.cost());
+    }
+
+    #[test]
+    fn goodput_is_that_of_the_last_loads_and_little_content_is_none() {
+        let mut quality = Quality::default();
+        quality.load(1000, Duration::from_secs(10));
+        assert_eq!(quality.goodput(), None);
+        quality.load(8 << 20, Duration::from_secs(1));
+        quality.load(4 << 20, Duration::from_secs(1));
+        assert_eq!(quality.goodput(), Some(6 << 20));
+        quality.load(1 << 20, Duration::ZERO);
+        assert_eq!(quality.goodput(), Some(6 << 20));
     }
 
     #[test]

@@ -61,6 +61,8 @@ pub(crate) enum Ended {
     InPart,
     /// It was stopped so that others get their turn.
     Stopped,
+    /// It has to wait for others that are under way elsewhere: [`Scheduler::freed`] says when it is tried again.
+    Waits,
     /// It failed.
     Badly,
 }
@@ -97,6 +99,8 @@ struct Peer {
     /// What its path costs; `None`: nothing is known of it yet.
     cost: Option<f64>,
     slices: u32,
+    /// It waits for exchanges of other folders.
+    waits: bool,
 }
 
 /// Whose path is the best, with hysteresis.
@@ -174,7 +178,7 @@ impl<P: Copy + Ord> Scheduler<P> {
     /// A peer is connected. What it has that is not here, nobody knows yet.
     pub(crate) fn joined(&mut self, peer: P, now: Moment) {
         let again = Again { at: now, failures: 0 };
-        self.peers.insert(peer, Peer { news: Some(now), more: false, again, cost: None, slices: 0 });
+        self.peers.insert(peer, Peer { news: Some(now), more: false, again, cost: None, slices: 0, waits: false });
     }
 
     /// A peer is connected no more.
@@ -202,6 +206,18 @@ impl<P: Copy + Ord> Scheduler<P> {
             peer.again = Again { at: now, failures: 0 };
             peer.news = Some(now);
         }
+    }
+
+    /// A pull from this peer has to wait until [`Scheduler::freed`], unless it turns out that it need not.
+    pub(crate) fn waits(&mut self, peer: P, waits: bool) {
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.waits = waits;
+        }
+    }
+
+    /// What was waited for may be there.
+    pub(crate) fn freed(&mut self) {
+        self.peers.values_mut().for_each(|peer| peer.waits = false);
     }
 
     /// What the paths to the peers cost now.
@@ -249,7 +265,7 @@ impl<P: Copy + Ord> Scheduler<P> {
 
     /// When a peer is to be pulled from. Nothing is pulled before the folder was looked at once.
     fn due(&self, peer: P, state: &Peer) -> Option<Moment> {
-        let news = state.news.filter(|_| self.looked)?;
+        let news = state.news.filter(|_| self.looked && !state.waits)?;
         Some((news + self.hold(peer, state)).max(state.again.at))
     }
 
@@ -324,7 +340,7 @@ impl<P: Copy + Ord> Scheduler<P> {
     pub(crate) fn ended(&mut self, job: Job<P>, how: Ended, now: Moment, jitter: f64) {
         let again = |before: Again, well: Moment| match how {
             Ended::Well => Again { at: well, failures: 0 },
-            Ended::Stopped => Again { at: now, failures: before.failures },
+            Ended::Stopped | Ended::Waits => Again { at: now, failures: before.failures },
             Ended::InPart | Ended::Badly => {
                 let failures = before.failures.saturating_add(1);
                 Again { at: now + wait_after(failures, jitter), failures }
@@ -343,9 +359,15 @@ impl<P: Copy + Ord> Scheduler<P> {
             Job::Pull(peer) => {
                 let Some(peer) = self.peers.get_mut(&peer) else { return };
                 peer.again = again(peer.again, now);
-                peer.slices = if how == Ended::Stopped { peer.slices.saturating_add(1) } else { 0 };
+                peer.slices = match how {
+                    Ended::Stopped => peer.slices.saturating_add(1),
+                    Ended::Waits => peer.slices,
+                    _ => 0,
+                };
                 peer.news = match how {
                     Ended::Well if !peer.more => None,
+                    // It has its turn before those that came later.
+                    Ended::Waits => peer.news.or(Some(now)),
                     _ => Some(now),
                 };
             }
@@ -502,6 +524,28 @@ mod tests {
         scheduler.begin(Job::Pull(1));
         scheduler.ended(Job::Pull(1), Ended::Stopped, at(3.0), 0.0);
         assert_eq!(scheduler.next(at(3.0)), Next::Now(Job::Pull(2)));
+    }
+
+    #[test]
+    fn a_pull_that_waits_for_other_folders_holds_nothing_up_and_comes_once_they_are_done() {
+        let mut scheduler = looked_at();
+        scheduler.joined(1, at(0.0));
+        scheduler.begin(Job::Pull(1));
+        scheduler.waits(1, true);
+        scheduler.ended(Job::Pull(1), Ended::Waits, at(1.0), 0.0);
+        scheduler.heard(1, at(2.0));
+        assert_eq!(scheduler.next(at(2.0)), Next::At(TIDY));
+        scheduler.ready_at(Some(at(3.0)));
+        assert_eq!(scheduler.next(at(3.0)), Next::Now(Job::Look));
+        scheduler.ready_at(None);
+        scheduler.freed();
+        assert_eq!(scheduler.next(at(3.0)), Next::Now(Job::Pull(1)));
+        // What was freed before the job knew that it waits is not missed.
+        scheduler.begin(Job::Pull(1));
+        scheduler.waits(1, true);
+        scheduler.freed();
+        scheduler.ended(Job::Pull(1), Ended::Waits, at(4.0), 0.0);
+        assert_eq!(scheduler.next(at(4.0)), Next::Now(Job::Pull(1)));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::config::{Changes, ConfigError, load};
 use crate::control::{AgentLock, Control, ControlError, LockError, Parting, Refused, Server, SocketError};
 use crate::log::{Level, Log};
 use crate::notify::{State, Supervisor};
-use crate::status::Status;
+use crate::status::{Moment, Status};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -214,6 +214,10 @@ impl Control for Core {
         self.agent.sync(folder)
     }
 
+    fn allow_delete(&self, folder: &Name) -> Result<(), ControlError> {
+        self.agent.allow_delete(folder)
+    }
+
     fn reload(&self) -> Result<Changes, ControlError> {
         let _one = self.reloading.lock().unwrap_or_else(PoisonError::into_inner);
         self.tell(State::Reloading);
@@ -225,6 +229,10 @@ impl Control for Core {
         }
         self.tell(State::Ready);
         taken
+    }
+
+    fn probe(&self) -> Result<Moment, ControlError> {
+        Ok(self.agent.probe())
     }
 
     fn stop(&self) {

@@ -119,6 +119,9 @@ pub struct SeenLink {
     pub reaches: Option<Reach>,
     /// How good it is.
     pub quality: Option<Quality>,
+    /// When that was tried; of this machine's own links alone.
+    #[serde(default)]
+    pub tried: Option<Moment>,
 }
 
 /// What became of the last attempt to call.
@@ -283,6 +286,9 @@ pub struct PeerStatus {
     pub last_sync: Option<Moment>,
     /// Files on their way, up to [`LISTED`].
     pub transfers: Vec<Transfer>,
+    /// Who introduced it; empty for a peer that is configured.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub introduced_by: Vec<Name>,
 }
 
 /// The connection to a peer.
@@ -454,6 +460,7 @@ mod tests {
             lacking_there: Some(even),
             last_sync: Some(Moment(2)),
             transfers: vec![Transfer { place: PathText::new(b"a\xff"), direction: Direction::Out, bytes: 1, total: 2 }],
+            introduced_by: Vec::new(),
         }
     }
 
@@ -499,6 +506,7 @@ mod tests {
                 called: Some(Direction::Out),
                 reaches: Some(Reach::Answers { address: "127.0.0.1:1".into() }),
                 quality: None,
+                tried: Some(Moment(4)),
             }],
         }
     }

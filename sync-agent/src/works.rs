@@ -4,14 +4,13 @@ use crate::folder::Shared;
 use crate::log::Level;
 use crate::scheduler::{Job, Moment};
 use crate::status;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 use sync_core::peer::Id;
-use sync_core::report::{Monitor, Phase};
-
-/// How often the wish to end is looked for while a permit is waited for.
-const GLANCE: Duration = Duration::from_millis(200);
+use sync_core::plan::Item;
+use sync_core::report::{Done, Monitor, Phase};
 
 /// Listens to one job of a folder.
 pub(crate) struct Watchful<'a> {
@@ -19,15 +18,23 @@ pub(crate) struct Watchful<'a> {
     job: Option<Job<Id>>,
     /// Since when it holds others up: not before content is brought, so that finding out what to bring always comes to its end.
     since: Mutex<Option<Moment>>,
+    /// Bytes of content that were brought since then.
+    bytes: AtomicU64,
 }
 
 impl<'a> Watchful<'a> {
     pub(crate) fn of_root(folder: &'a Shared) -> Watchful<'a> {
-        Watchful { folder, job: None, since: Mutex::default() }
+        Watchful { folder, job: None, since: Mutex::default(), bytes: AtomicU64::new(0) }
     }
 
     pub(crate) fn of_job(folder: &'a Shared, job: Job<Id>) -> Watchful<'a> {
-        Watchful { folder, job: Some(job), since: Mutex::default() }
+        Watchful { folder, job: Some(job), since: Mutex::default(), bytes: AtomicU64::new(0) }
+    }
+
+    /// How much content was brought, and how long that took.
+    pub(crate) fn load(&self) -> Option<(u64, Duration)> {
+        let since = (*self.since.lock().unwrap_or_else(PoisonError::into_inner))?;
+        Some((self.bytes.load(Ordering::Relaxed), self.folder.now().saturating_sub(since)))
     }
 
     fn source(&self) -> Option<Id> {
@@ -48,7 +55,14 @@ impl Monitor for Watchful<'_> {
 
     fn advance(&self, files: u64, bytes: u64) {
         if let Some(peer) = self.source() {
+            self.bytes.fetch_add(bytes, Ordering::Relaxed);
             self.folder.brought(peer, files, bytes);
+        }
+    }
+
+    fn item(&self, item: &Item, _here: usize, done: Done) {
+        if let (Some(peer), Done::Done) = (self.source(), done) {
+            self.folder.took(peer, item);
         }
     }
 
@@ -68,38 +82,63 @@ impl Monitor for Watchful<'_> {
     }
 }
 
-/// How many exchanges may be under way at a time, over all folders.
-pub(crate) struct Permits {
-    left: Mutex<usize>,
-    freed: Condvar,
+/// How many exchanges may be under way at a time, over all folders. Nobody is kept waiting: who gets none is told when there is one.
+#[derive(Default)]
+pub(crate) struct Permits(Mutex<Counts>);
+
+#[derive(Default)]
+struct Counts {
+    most: usize,
+    taken: usize,
+    /// By whom they are waited for, each once.
+    waiting: BTreeMap<usize, Woken>,
 }
+
+/// Is called once there may be a permit.
+pub(crate) type Woken = Box<dyn FnOnce() + Send>;
 
 /// One of them.
 pub(crate) struct Permit<'a>(&'a Permits);
 
 impl Permits {
+    /// So many, one at the least.
     pub(crate) fn new(count: usize) -> Permits {
-        Permits { left: Mutex::new(count.max(1)), freed: Condvar::new() }
+        let permits = Permits::default();
+        permits.set(count);
+        permits
     }
 
-    /// Waits for one; `None` once `stop` is set.
-    pub(crate) fn take(&self, stop: &AtomicBool) -> Option<Permit<'_>> {
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        while *left == 0 {
-            if stop.load(Ordering::Acquire) {
-                return None;
-            }
-            left = self.freed.wait_timeout(left, GLANCE).unwrap_or_else(PoisonError::into_inner).0;
+    /// From now on there are so many. What is under way goes on.
+    pub(crate) fn set(&self, count: usize) {
+        self.change(|counts| counts.most = count.max(1));
+    }
+
+    /// One of them, if there is one; else `woken` is called when there may be. Of the same `who` only the last waits.
+    pub(crate) fn take(&self, who: usize, woken: impl FnOnce() -> Woken) -> Option<Permit<'_>> {
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if counts.taken < counts.most {
+            counts.taken += 1;
+            counts.waiting.remove(&who);
+            return Some(Permit(self));
         }
-        *left -= 1;
-        Some(Permit(self))
+        counts.waiting.insert(who, woken());
+        None
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Counts)) {
+        let waiting = {
+            let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            change(&mut counts);
+            if counts.taken < counts.most { std::mem::take(&mut counts.waiting) } else { BTreeMap::new() }
+        };
+        // Whoever is woken may lock what it likes.
+        waiting.into_values().for_each(|woken| woken());
     }
 }
 
 impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        *self.0.left.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.0.freed.notify_one();
+        self.0.change(|counts| counts.taken -= 1);
     }
 }
 
@@ -116,5 +155,41 @@ pub(crate) fn random_share() -> f64 {
     match getrandom::fill(&mut bytes) {
         Ok(()) => f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX),
         Err(_) => 0.5,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
+
+    #[test]
+    fn who_gets_no_permit_is_told_once_there_is_one_and_nobody_is_kept_waiting() {
+        let (permits, told) = (Permits::new(1), Arc::<AtomicUsize>::default());
+        let waits = |who: usize| {
+            let told = told.clone();
+            permits.take(who, || {
+                Box::new(move || {
+                    told.fetch_add(1, Ordering::Relaxed);
+                })
+            })
+        };
+        let told = || told.load(Ordering::Relaxed);
+        let one = waits(1).unwrap();
+        assert!(waits(2).is_none() && waits(2).is_none() && waits(3).is_none() && told() == 0);
+        drop(one);
+        assert_eq!(told(), 2);
+        let two = waits(2).unwrap();
+        assert!(waits(3).is_none());
+        // More of them, and less: what is under way goes on.
+        permits.set(2);
+        assert_eq!(told(), 3);
+        let three = waits(3).unwrap();
+        permits.set(1);
+        drop(two);
+        assert!(waits(2).is_none() && told() == 3);
+        drop(three);
+        assert!(told() == 4 && waits(2).is_some());
     }
 }

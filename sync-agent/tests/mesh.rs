@@ -9,13 +9,13 @@ use anyhow::{Context as _, Result, bail};
 use fixtures::tree::Tree;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 use sync_agent::agent::Agent;
-use sync_agent::config;
+use sync_agent::config::{self, Config};
 use sync_agent::log::{Level, Log};
-use sync_agent::status::Status;
+use sync_agent::status::{Direction, Reach, SeenLink, Status};
 use sync_core::io::home::Home;
 use sync_core::io::link::Identity;
 use sync_core::peer::Book;
@@ -35,6 +35,10 @@ struct Machine {
     home: Home,
     root: PathBuf,
     agent: Option<Agent>,
+    /// What its configuration says besides of the folder.
+    folder: String,
+    /// What it logged.
+    lines: Arc<Mutex<Vec<String>>>,
 }
 
 impl Lab {
@@ -46,7 +50,7 @@ impl Lab {
         let root = self.dir.path().join(name);
         fs::create_dir(&root)?;
         let home = Home::open(&self.dir.path().join(format!("{name}.home")))?;
-        Ok(Machine { name, home, root, agent: None })
+        Ok(Machine { name, home, root, agent: None, folder: String::new(), lines: Arc::default() })
     }
 }
 
@@ -57,23 +61,46 @@ impl Machine {
 
     /// Starts its agent. With each peer goes the address at which it is called, if it is.
     fn start(&mut self, peers: &[(&Machine, Option<String>)]) -> Result<()> {
-        let mut text = format!("name = \"{}\"\nlisten = [\"127.0.0.1:0\"]\n", self.name);
+        self.start_at("127.0.0.1:0", peers)
+    }
+
+    fn start_at(&mut self, listen: &str, peers: &[(&Machine, Option<String>)]) -> Result<()> {
+        let config = self.config(listen, peers)?;
+        let (name, lines) = (self.name, Arc::clone(&self.lines));
+        let log: Log = Arc::new(move |level, line| {
+            if level <= Level::Notice {
+                eprintln!("{name}: {line}");
+                lines.lock().unwrap_or_else(PoisonError::into_inner).push(line.to_owned());
+            }
+        });
+        self.agent = Some(Agent::start(config, &self.home, log)?);
+        Ok(())
+    }
+
+    fn config(&self, listen: &str, peers: &[(&Machine, Option<String>)]) -> Result<Config> {
+        let mut text = format!("name = \"{}\"\nlisten = [\"{listen}\"]\n", self.name);
         for (peer, address) in peers {
             let addresses = address.as_ref().map(|address| format!("\"{address}\"")).unwrap_or_default();
             text += &format!("[peers.{}]\nid = \"{}\"\naddresses = [{addresses}]\n", peer.name, peer.id()?);
         }
         let modes: Vec<String> = peers.iter().map(|(peer, _)| format!("{} = \"two-way\"", peer.name)).collect();
-        text +=
-            &format!("[folders.hot]\npath = \"{}\"\nquiet = \"20ms\"\npeers = {{ {} }}\n", self.root.display(), modes.join(", "));
-        let config = config::parse(&text, &Book::default()).map_err(|faults| anyhow::anyhow!("{faults:?}\n{text}"))?;
-        let name = self.name;
-        let log: Log = Arc::new(move |level, line| {
-            if level <= Level::Notice {
-                eprintln!("{name}: {line}");
-            }
-        });
-        self.agent = Some(Agent::start(config, &self.home, log)?);
-        Ok(())
+        text += &format!(
+            "[folders.hot]\npath = \"{}\"\nquiet = \"20ms\"\npeers = {{ {} }}\n{}",
+            self.root.display(),
+            modes.join(", "),
+            self.folder
+        );
+        config::parse(&text, &Book::default()).map_err(|faults| anyhow::anyhow!("{faults:?}\n{text}"))
+    }
+
+    /// What it knows of a link.
+    fn link(&self, from: &Machine, to: &Machine) -> Result<Option<SeenLink>> {
+        let (from, to) = (from.id()?, to.id()?);
+        Ok(self.status()?.links.into_iter().find(|link| link.from.to_string() == from && link.to.to_string() == to))
+    }
+
+    fn lines(&self) -> Vec<String> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn status(&self) -> Result<Status> {
@@ -157,6 +184,10 @@ fn what_is_written_at_one_end_of_a_line_arrives_at_the_other_and_what_is_deleted
     write(&c.at("2026/11/21/c.txt"), "from c")?;
     wait_until("all have both", || Ok(a.at("2026/11/21/c.txt").exists() && c.at("2026/11/21/a.txt").exists()))?;
     wait_until("all are equal", || equal(&[&a, &b, &c]))?;
+    let recent = c.status()?.folders[0].recent.clone();
+    let brought =
+        recent.iter().find(|recent| recent.place.bytes() == b"2026/11/21/a.txt").context("it is not told what was brought")?;
+    assert_eq!((brought.action.as_str(), brought.from.as_str()), ("create", "b"));
     fs::rename(a.at("2026/11/21/a.txt"), a.at("renamed"))?;
     fs::remove_file(c.at("2026/11/21/c.txt"))?;
     write(&b.at("2026/11/21/b.txt"), "from b")?;
@@ -200,14 +231,7 @@ fn who_was_away_catches_up_and_brings_nothing_back() -> Result<()> {
     let address = b.address()?;
     b.stop();
     write(&a.at("d/later"), "later")?;
-    let (id_a, id_c) = (a.id()?, c.id()?);
-    let text = format!(
-        "name = \"b\"\nlisten = [\"{address}\"]\n[peers.a]\nid = \"{id_a}\"\n[peers.c]\nid = \"{id_c}\"\n\
-         [folders.hot]\npath = \"{}\"\nquiet = \"20ms\"\npeers = {{ a = \"two-way\", c = \"two-way\" }}\n",
-        b.root.display()
-    );
-    let config = config::parse(&text, &Book::default()).map_err(|faults| anyhow::anyhow!("{faults:?}"))?;
-    b.agent = Some(Agent::start(config, &b.home, Arc::new(|_, _| {}))?);
+    b.start_at(&address, &[(&a, None), (&c, None)])?;
     wait_until("all are equal", || Ok(c.at("d/later").exists() && equal(&[&a, &b, &c])?))
         .with_context(|| differences(&[&a, &b, &c]))
 }
@@ -237,4 +261,148 @@ fn a_paused_folder_stands_still_and_an_unmounted_one_is_not_deleted() -> Result<
     fs::remove_dir(&c.root)?;
     fs::rename(&away, &c.root)?;
     wait_until("all are equal", || Ok(c.at("two").exists() && equal(&[&a, &b, &c])?))
+}
+
+#[test]
+fn every_member_of_a_line_knows_all_machines_and_both_sides_of_all_links() -> Result<()> {
+    let lab = Lab::new()?;
+    let [a, b, mut c] = line(&lab)?;
+    let sees = |seen: &Option<SeenLink>, called: Direction| {
+        seen.as_ref().is_some_and(|link| link.called == Some(called) && link.folders.iter().any(|name| name.as_str() == "hot"))
+    };
+    wait_until("all know all links", || {
+        let mut all = true;
+        for one in [&a, &b, &c] {
+            for end in [&a, &c] {
+                all &= sees(&one.link(end, &b)?, Direction::Out) && sees(&one.link(&b, end)?, Direction::In);
+            }
+        }
+        Ok(all)
+    })?;
+    let status = a.status()?;
+    assert_eq!(status.machines[0].id, status.id);
+    let far = c.id()?;
+    let machine = status.machines.iter().find(|machine| machine.id.to_string() == far).context("c is not known")?;
+    assert_eq!((machine.name.as_deref(), machine.heard.is_some()), (Some("c"), true));
+    assert_eq!(machine.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), [c.address()?]);
+    // What the middle sees of its end goes to the other one.
+    c.stop();
+    wait_until("a hears that c is away", || Ok(a.link(&b, &c)?.is_some_and(|link| link.called.is_none())))
+}
+
+#[test]
+fn who_was_called_finds_out_whether_it_can_call_back_and_nobody_takes_that_for_a_visit() -> Result<()> {
+    let lab = Lab::new()?;
+    let (mut a, mut b) = (lab.machine("a")?, lab.machine("b")?);
+    b.start_at("0.0.0.0:0", &[(&a, None)])?;
+    let port = b.address()?.rsplit(':').next().context("no port")?.to_owned();
+    // It is called wherever it is seen, at the port that it tells.
+    a.start_at("0.0.0.0:0", &[(&b, Some(format!("127.0.0.1:{port}")))])?;
+    let back = format!("127.0.0.1:{}", a.address()?.rsplit(':').next().context("no port")?);
+    let answers = |link: Option<SeenLink>, at: &str| {
+        link.is_some_and(|link| matches!(&link.reaches, Some(Reach::Answers { address }) if address == at))
+    };
+    wait_until("b has found out", || Ok(answers(b.link(&b, &a)?, &back)))?;
+    wait_until("a knows it too", || {
+        Ok(answers(a.link(&b, &a)?, &back) && answers(a.link(&a, &b)?, &format!("127.0.0.1:{port}")))
+    })?;
+    let asked = b.agent.as_ref().context("no agent")?.probe();
+    wait_until("it was tried again", || Ok(b.link(&b, &a)?.is_some_and(|link| link.tried >= Some(asked))))?;
+    for lines in [a.lines(), b.lines()] {
+        let of_visits = |line: &&String| !line.starts_with("listening on");
+        assert_eq!(lines.iter().filter(of_visits).count(), 1, "{lines:?}");
+    }
+    a.stop();
+    wait_until("nobody answers there any more", || {
+        Ok(b.link(&b, &a)?.is_some_and(|link| matches!(link.reaches, Some(Reach::Fails { .. }))))
+    })
+}
+
+#[test]
+fn two_who_know_only_the_same_third_get_to_know_each_other_by_it_where_all_allow_it() -> Result<()> {
+    let lab = Lab::new()?;
+    let (mut a, mut b, mut c) = (lab.machine("a")?, lab.machine("b")?, lab.machine("c")?);
+    [&mut a, &mut b, &mut c].into_iter().for_each(|machine| machine.folder = "introduce = true\n".into());
+    a.start(&[(&b, None), (&c, None)])?;
+    let address = a.address()?;
+    b.start(&[(&a, Some(address.clone()))])?;
+    c.start(&[(&a, Some(address.clone()))])?;
+    let knows = |one: &Machine, other: &Machine| -> Result<bool> {
+        let (status, id) = (one.status()?, other.id()?);
+        let peer = status.folders[0].peers.iter().find(|peer| peer.id.to_string() == id);
+        Ok(peer.is_some_and(|peer| {
+            peer.is_connected() && peer.introduced_by.iter().map(ToString::to_string).collect::<Vec<_>>() == ["a"]
+        }))
+    };
+    wait_until("b and c are connected", || Ok(knows(&b, &c)? && knows(&c, &b)?))?;
+    a.stop();
+    write(&b.at("from b"), "b")?;
+    write(&c.at("from c"), "c")?;
+    wait_until("both have both", || Ok(b.at("from c").exists() && c.at("from b").exists() && equal(&[&b, &c])?))?;
+    // A restart knows them, without the one between.
+    c.stop();
+    write(&b.at("later"), "b")?;
+    c.start(&[(&a, Some(address.clone()))])?;
+    wait_until("c has it", || Ok(c.at("later").exists() && knows(&c, &b)?))?;
+    // Who allows it no more knows nobody by it.
+    c.folder = "introduce = false\n".into();
+    let config = c.config("127.0.0.1:0", &[(&a, Some(address))])?;
+    c.agent.as_ref().context("no agent")?.reload(config)?;
+    let names: Vec<String> = c.status()?.folders[0].peers.iter().map(|peer| peer.name.to_string()).collect();
+    assert_eq!(names, ["a"]);
+    wait_until("b is not connected to it any more", || Ok(!knows(&b, &c)?))
+}
+
+#[test]
+fn what_both_changed_is_listed_and_a_limit_of_the_rate_ends_no_link() -> Result<()> {
+    let lab = Lab::new()?;
+    let (mut a, mut b) = (lab.machine("a")?, lab.machine("b")?);
+    [&mut a, &mut b].into_iter().for_each(|machine| machine.folder = "conflicts = \"skip\"\n".into());
+    write(&a.at("both"), "a")?;
+    write(&b.at("both"), "b, and longer")?;
+    b.start(&[(&a, None)])?;
+    let address = b.address()?;
+    a.start(&[(&b, Some(address.clone()))])?;
+    for one in [&a, &b] {
+        wait_until("the conflict is listed", || {
+            let folder = &one.status()?.folders[0];
+            let paths: Vec<Vec<u8>> = folder.in_conflict.iter().map(|path| path.bytes()).collect();
+            Ok(folder.conflicts == Some(1) && paths == [b"both".to_vec()])
+        })?;
+    }
+    let link = |one: &Machine| -> Result<_> { Ok(one.status()?.folders[0].peers[0].link.clone()) };
+    let before = link(&a)?;
+    a.folder += "[limits]\nbandwidth = \"64K\"\n";
+    let limited = a.config("127.0.0.1:0", &[(&b, Some(address))])?;
+    let changes = a.agent.as_ref().context("no agent")?.reload(limited)?;
+    assert_eq!(changes.lines(), ["limits changed"]);
+    write(&b.at("through the limit"), &"x".repeat(200_000))?;
+    wait_until("it has come", || Ok(a.at("through the limit").exists()))?;
+    assert_eq!(link(&a)?, before);
+    Ok(())
+}
+
+#[test]
+fn deletions_that_the_guard_stops_come_with_leave_and_the_problem_says_how() -> Result<()> {
+    let lab = Lab::new()?;
+    let (mut a, mut b) = (lab.machine("a")?, lab.machine("b")?);
+    b.start(&[(&a, None)])?;
+    let address = b.address()?;
+    a.start(&[(&b, Some(address))])?;
+    for number in 0..9 {
+        write(&a.at(&format!("f{number}")), "x")?;
+    }
+    wait_until("all is there", || Ok(b.at("f8").exists() && equal(&[&a, &b])?))?;
+    for number in 0..9 {
+        fs::remove_file(a.at(&format!("f{number}")))?;
+    }
+    wait_until("it is said what to do", || {
+        let problems = b.status()?.folders[0].problems.clone();
+        Ok(problems.listed.iter().any(|problem| problem.error.contains("driftless agent sync hot --allow-delete")))
+    })?;
+    assert!((0..9).any(|number| b.at(&format!("f{number}")).exists()));
+    let agent = b.agent.as_ref().context("no agent")?;
+    assert!(agent.allow_delete(&"none".parse()?).is_err());
+    agent.allow_delete(&"hot".parse()?)?;
+    wait_until("all is gone", || Ok((0..9).all(|number| !b.at(&format!("f{number}")).exists())))
 }

@@ -461,8 +461,10 @@ pub(crate) enum AgentAction {
     #[command(after_help = "Examples:\n  driftless agent resume hot\n  driftless agent resume")]
     Resume(AgentFolderArgs),
     /// Have a folder, or all of them, scanned in full and exchanged with all its peers now
-    #[command(after_help = "Examples:\n  driftless agent sync hot\n  driftless agent sync")]
-    Sync(AgentFolderArgs),
+    #[command(
+        after_help = "Examples:\n  driftless agent sync hot\n  driftless agent sync\n  driftless agent sync hot --allow-delete"
+    )]
+    Sync(AgentSyncArgs),
     /// Have the agent read its configuration anew; one that makes no sense changes nothing
     #[command(after_help = "Example:\n  driftless agent reload")]
     Reload(AgentAskArgs),
@@ -476,7 +478,8 @@ impl AgentAction {
     pub(crate) fn wants_json(&self) -> bool {
         match self {
             AgentAction::Init(args) | AgentAction::Run(args) => args.json,
-            AgentAction::Pause(args) | AgentAction::Resume(args) | AgentAction::Sync(args) => args.json,
+            AgentAction::Pause(args) | AgentAction::Resume(args) => args.json,
+            AgentAction::Sync(args) => args.folder.json,
             AgentAction::Status(args) | AgentAction::Reload(args) | AgentAction::Stop(args) => args.json,
         }
     }
@@ -493,7 +496,17 @@ pub(crate) struct AgentConfigArgs {
     pub(crate) json: bool,
 }
 
-/// Arguments of `agent pause`, `agent resume` and `agent sync`.
+/// Arguments of `agent sync`.
+#[derive(Debug, Args)]
+pub(crate) struct AgentSyncArgs {
+    #[command(flatten)]
+    pub(crate) folder: AgentFolderArgs,
+    /// Lift the deletion guard of the folder for the next exchange that deletes anything, within an hour
+    #[arg(long, requires = "folder")]
+    pub(crate) allow_delete: bool,
+}
+
+/// Arguments of `agent pause` and `agent resume`.
 #[derive(Debug, Args)]
 pub(crate) struct AgentFolderArgs {
     /// The folder's name in the configuration; without it, all folders

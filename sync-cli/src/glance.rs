@@ -104,6 +104,10 @@ fn peer_lines(peer: &PeerStatus) -> Vec<String> {
             lines.extend(next_try.map(|at| format!("    next try {}", when(at))));
         }
     }
+    if !peer.introduced_by.is_empty() {
+        let by: Vec<&str> = peer.introduced_by.iter().map(|name| name.as_str()).collect();
+        lines.push(format!("    introduced by {}", by.join(", ")));
+    }
     lines.extend(peer.quality.map(quality));
     let sides = [("lacking here", &peer.lacking_here), ("lacking there", &peer.lacking_there)];
     lines.extend(
@@ -189,6 +193,7 @@ mod tests {
             lacking_there: None,
             last_sync: None,
             transfers: Vec::new(),
+            introduced_by: Vec::new(),
         }
     }
 

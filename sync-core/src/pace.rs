@@ -33,10 +33,15 @@ impl Pace {
         Pace { rate: rate.max(LEAST), paid: 0 }
     }
 
+    /// How many of so many bytes are taken at a time.
+    #[must_use]
+    pub fn piece(&self, bytes: usize) -> usize {
+        (bytes as u64).min((self.rate / PIECES).clamp(PIECE_LEAST, PIECE_MOST)) as usize
+    }
+
     /// Takes some of so many bytes at `now`: how many, and how long they have to wait. Whoever takes next waits for them, too.
     pub fn take(&mut self, now: Nanos, bytes: usize) -> (usize, Nanos) {
-        let most = (self.rate / PIECES).clamp(PIECE_LEAST, PIECE_MOST);
-        let taken = (bytes as u64).min(most);
+        let taken = self.piece(bytes) as u64;
         self.paid = self.paid.max(now.saturating_sub(BURST));
         let wait = self.paid.saturating_sub(now);
         self.paid = self.paid.saturating_add(self.time(taken));

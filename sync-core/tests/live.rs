@@ -102,7 +102,7 @@ impl End {
         let seq = live.standing()?.seq;
         while self.member.seq() < seq {
             match self.heard.recv_timeout(PATIENCE).context("nothing is heard")? {
-                Heard::News => {}
+                Heard::News | Heard::Gossip(_) => {}
                 Heard::Ended(why) => bail!("the connection ended: {why:?}"),
             }
         }

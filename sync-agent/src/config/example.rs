@@ -59,7 +59,9 @@ listen = ["0.0.0.0:4477"]
 # Where the state is kept instead of .driftless in the folder, for one that may only be read.
 #state_dir = "/var/lib/driftless"
 
-# Are the folder's peers told of each other, so that they can connect directly?
+# May the folder's peers get to know each other by this machine, and this one others by them, so that all can connect directly? Where
+# all three say so, a machine that a peer knows by its configuration becomes a peer here too, as what it is there, and as no more than
+# that peer is here. Who is named above stays as it is.
 #introduce = false
 
 # Old days of the folder hot move to a cold root, and a link takes their place. The layout says where days are; `under` narrows it

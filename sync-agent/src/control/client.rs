@@ -6,7 +6,7 @@ use super::{
     ANSWER, ANSWER_BYTES, Answer, ControlError, END, Outcome, REQUEST_BYTES, Request, SOCKET_FILE, Spoken, VERSION, Wish,
 };
 use crate::config::Changes;
-use crate::status::Status;
+use crate::status::{Moment, Status};
 use serde::de::DeserializeOwned;
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -61,12 +61,28 @@ impl Client {
         self.ask(Wish::Sync { folder })
     }
 
+    /// As [`Client::sync`] for one folder, whose deletion guard is lifted for the next pull that deletes, within an hour.
+    ///
+    /// # Errors
+    /// As [`Client::status`].
+    pub fn allow_delete(&self, folder: Name) -> Asked<()> {
+        self.ask(Wish::AllowDelete { folder })
+    }
+
     /// Has the configuration read anew.
     ///
     /// # Errors
     /// As [`Client::status`].
     pub fn reload(&self) -> Asked<Changes> {
         self.ask(Wish::Reload)
+    }
+
+    /// Has it tried anew which peers can be called; the status tells what comes of it, with a moment not before this one.
+    ///
+    /// # Errors
+    /// As [`Client::status`].
+    pub fn probe(&self) -> Asked<Moment> {
+        self.ask(Wish::Probe)
     }
 
     /// Ends the agent, and waits until it has ended.

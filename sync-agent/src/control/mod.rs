@@ -14,7 +14,7 @@ pub use server::{Parting, Server};
 pub use socket::SocketError;
 
 use crate::config::Changes;
-use crate::status::Status;
+use crate::status::{Moment, Status};
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 use sync_core::peer::Name;
@@ -56,11 +56,22 @@ pub trait Control: Send + Sync {
     /// # Errors
     /// A folder that is not there, or that is paused.
     fn sync(&self, folder: Option<&Name>) -> Result<(), ControlError>;
+    /// As [`Control::sync`] for one folder, whose deletion guard is lifted for the next pull that deletes, within an hour.
+    ///
+    /// # Errors
+    /// A folder that is not there, that is paused, or that cannot be used at present.
+    fn allow_delete(&self, folder: &Name) -> Result<(), ControlError>;
     /// Reads the configuration anew.
     ///
     /// # Errors
     /// A configuration that makes no sense: then nothing has changed.
     fn reload(&self) -> Result<Changes, ControlError>;
+    /// Tries anew which peers can be called. What was tried at the moment that is returned or later came of it, as the status tells;
+    /// a peer with no address is not tried.
+    ///
+    /// # Errors
+    /// None at present.
+    fn probe(&self) -> Result<Moment, ControlError>;
     /// Asks the agent to end. It has not ended yet when this returns.
     fn stop(&self);
 }
@@ -105,10 +116,21 @@ impl ControlError {
 #[serde(tag = "do", rename_all = "lowercase", deny_unknown_fields)]
 enum Wish {
     Status,
-    Pause { folder: Option<Name> },
-    Resume { folder: Option<Name> },
-    Sync { folder: Option<Name> },
+    Pause {
+        folder: Option<Name>,
+    },
+    Resume {
+        folder: Option<Name>,
+    },
+    Sync {
+        folder: Option<Name>,
+    },
+    #[serde(rename = "allow-delete")]
+    AllowDelete {
+        folder: Name,
+    },
     Reload,
+    Probe,
     Stop,
 }
 

@@ -162,7 +162,9 @@ impl Floor {
             Wish::Pause { folder } => answer(self.control.pause(folder.as_ref())),
             Wish::Resume { folder } => answer(self.control.resume(folder.as_ref())),
             Wish::Sync { folder } => answer(self.control.sync(folder.as_ref())),
+            Wish::AllowDelete { folder } => answer(self.control.allow_delete(&folder)),
             Wish::Reload => answer(self.control.reload()),
+            Wish::Probe => answer(self.control.probe()),
             Wish::Stop => answer(Ok(())),
         }
     }

@@ -61,8 +61,15 @@ impl Control for Puppet {
     fn sync(&self, folder: Option<&Name>) -> Result<(), ControlError> {
         self.folder("sync", folder)
     }
+    fn allow_delete(&self, folder: &Name) -> Result<(), ControlError> {
+        self.folder("allow-delete", Some(folder))
+    }
     fn reload(&self) -> Result<Changes, ControlError> {
         Ok(Changes { limits: true, ..Changes::default() })
+    }
+    fn probe(&self) -> Result<Moment, ControlError> {
+        self.tell("probe".into());
+        Ok(Moment(9))
     }
     fn stop(&self) {
         self.tell("stop".into());
@@ -127,11 +134,13 @@ fn every_command_reaches_the_agent_and_its_answer_comes_back() {
     client.pause(name("hot")).unwrap().unwrap();
     client.resume(None).unwrap().unwrap();
     client.sync(name("hot")).unwrap().unwrap();
+    client.allow_delete("hot".parse().unwrap()).unwrap().unwrap();
+    assert_eq!(client.probe().unwrap().unwrap(), Moment(9));
     assert_eq!(client.reload().unwrap().unwrap().lines(), ["limits changed"]);
     let refused = client.pause(name("none")).unwrap().unwrap_err();
     assert_eq!((refused.kind, refused.text.as_str()), (Refused::NoSuchFolder, "no folder is named none"));
     let asked: Vec<String> = lab.asked.try_iter().collect();
-    assert_eq!(asked, ["pause hot", "resume all", "sync hot", "pause none"]);
+    assert_eq!(asked, ["pause hot", "resume all", "sync hot", "allow-delete hot", "probe", "pause none"]);
 }
 
 #[test]

@@ -67,8 +67,12 @@ pub(super) fn run(args: &AgentArgs, output: &Output) -> Result<Exit> {
             output.line(&format!("resumed: {}", all(&args.folder)));
         }
         AgentAction::Sync(args) => {
-            asked(client()?.sync(args.folder.clone()))?;
-            output.line(&format!("begun: {}; driftless agent status tells how it goes", all(&args.folder)));
+            let folder = &args.folder.folder;
+            match folder.as_ref().filter(|_| args.allow_delete) {
+                Some(name) => asked(client()?.allow_delete(name.clone()))?,
+                None => asked(client()?.sync(folder.clone()))?,
+            }
+            output.line(&format!("begun: {}; driftless agent status tells how it goes", all(folder)));
         }
         AgentAction::Reload(_) => reloaded(&asked(client()?.reload())?, output),
         AgentAction::Stop(_) => {

@@ -143,8 +143,11 @@ fn an_agent_is_set_up_asked_steered_and_ended() {
     assert_eq!(paused(&machine), ["hot"]);
     assert!(stdout(&machine.run(&["agent", "status"]).code(1)).contains("hot  paused"));
     assert!(stderr(&machine.run(&["agent", "sync", "hot"]).code(3)).contains("folder hot is paused"));
+    assert!(stderr(&machine.run(&["agent", "sync", "hot", "--allow-delete"]).code(3)).contains("folder hot is paused"));
     machine.run(&["agent", "resume", "hot"]).code(0);
     assert!(paused(&machine).is_empty());
+    // Whose deletions are meant has to be said.
+    machine.run(&["agent", "sync", "--allow-delete"]).code(64);
     machine.run(&["agent", "pause"]).code(0);
     assert_eq!(paused(&machine), ["cold", "hot"]);
     machine.run(&["agent", "resume"]).code(0);

@@ -9,7 +9,7 @@ use sync_core::delta::{Shape, Signature};
 use sync_core::path::RelPath;
 use sync_core::wire::{
     Also, Data, Decided, DecidedPath, FetchRequest, Filter, FrameReader, Gather, MAX_AHEAD, MAX_ALSO, MAX_DATA, MAX_DECIDED,
-    MAX_FRAME, MAX_LIST, MAX_LOCATION, MAX_RATIO, MAX_ROWS, MAX_RULES, MAX_SIGNATURES, MAX_SIZE, MaxDelete, Message, Piece,
+    MAX_FRAME, MAX_LIST, MAX_LOCATION, MAX_RATIO, MAX_ROWS, MAX_RULES, MAX_SIGNATURES, MAX_SIZE, MAX_TOLD, MAX_TOLD_LINKS, MaxDelete, Message, Piece,
     Problem, RulesNow, SmallFiles, Unpacker,
 };
 use sync_core::{ignore, plan, report};
@@ -73,6 +73,13 @@ impl Held {
             Message::Item(item) => {
                 assert!(item.bytes <= MAX_SIZE);
                 let _ = plan::Item::from(item);
+                true
+            }
+            Message::Gossip(gossip) => {
+                assert!(gossip.machines.len() <= MAX_TOLD);
+                for account in gossip.machines {
+                    assert!(account.links.len() <= MAX_TOLD_LINKS && account.links.is_sorted_by(|a, b| a.to < b.to));
+                }
                 true
             }
             Message::Scanned(scanned) => problems(scanned.problems),

@@ -78,6 +78,11 @@ pub enum IdError {
 pub struct Id([u8; FINGERPRINT]);
 
 impl Id {
+    /// A fingerprint as it is.
+    pub fn from_bytes(bytes: [u8; FINGERPRINT]) -> Id {
+        Id(bytes)
+    }
+
     /// The bytes of the fingerprint.
     pub fn as_bytes(&self) -> &[u8; FINGERPRINT] {
         &self.0

@@ -135,6 +135,18 @@ impl Mode {
         ("no-delete", Mode::NoDelete),
     ];
 
+    /// What both admit: may it read, bring changes, and delete? `None` where nothing of use is left.
+    #[must_use]
+    pub fn both(self, other: Mode) -> Option<Mode> {
+        match (self, other) {
+            (a, b) if a == b => Some(a),
+            (Mode::TwoWay, less) | (less, Mode::TwoWay) => Some(less),
+            (Mode::SendOnly, Mode::NoDelete) | (Mode::NoDelete, Mode::SendOnly) => Some(Mode::SendOnly),
+            // What is left is to bring changes without deletions and without reading: no mode says that.
+            _ => None,
+        }
+    }
+
     /// The word for it.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -228,6 +240,26 @@ mod tests {
             assert_eq!(mode.as_str(), word);
         }
         assert!("Two-way".parse::<Mode>().is_err());
+    }
+
+    #[test]
+    fn what_two_modes_admit_is_never_more_than_either() {
+        let may = |mode: Mode| match mode {
+            Mode::TwoWay => [true, true, true],
+            Mode::SendOnly => [true, false, false],
+            Mode::ReceiveOnly => [false, true, true],
+            Mode::NoDelete => [true, true, false],
+        };
+        for (_, a) in Mode::WORDS {
+            for (_, b) in Mode::WORDS {
+                assert_eq!(a.both(b), b.both(a));
+                let least = [0, 1, 2].map(|at| may(a)[at] && may(b)[at]);
+                match a.both(b) {
+                    Some(mode) => assert_eq!(may(mode), least, "{a} {b}"),
+                    None => assert!(!Mode::WORDS.iter().any(|(_, mode)| may(*mode) == least), "{a} {b}"),
+                }
+            }
+        }
     }
 
     proptest! {

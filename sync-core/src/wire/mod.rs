@@ -13,6 +13,7 @@ mod frame;
 mod hello;
 mod list;
 mod open;
+mod gossip;
 mod ops;
 mod pack;
 mod rows;
@@ -25,6 +26,7 @@ pub use fetch::{
     Lane, MAX_DATA, MAX_LANES, MAX_SIGNATURES, SignaturePart, SmallFile, SmallFiles, Wanted, Widen,
 };
 pub use frame::{FrameReader, MAX_FRAME, MAX_HELLO, put_frame};
+pub use gossip::{Account, Caller, Gossip, MAX_AGE_S, MAX_TOLD, MAX_TOLD_LINKS, MAX_WHY, Reaches, Tie, Way};
 pub use hello::{Hello, HelloAnswer, MAX_TOKEN, PROTOCOL, Refusal, Refused, Versions};
 pub use list::{
     Also, Decided, DecidedPath, DecidedRequest, Decision, DigestAnswer, DigestRequest, Filter, Gather, ListRequest, ListingEnd,
@@ -178,6 +180,8 @@ messages! {
     41 = Join(Join),
     /// How the way and the exchange look from there.
     42 = Report(Report),
+    /// News of members of a folder.
+    43 = Gossip(Gossip),
 }
 
 /// The content of a message that has none.

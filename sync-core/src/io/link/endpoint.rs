@@ -3,6 +3,7 @@
 use super::identity::Identity;
 use super::pipe::{self, Pipe};
 use super::quic::{Quic, describe, peer_key};
+use super::throttle::Throttle;
 use super::tls::{self, Admits, Purpose, Seen, Trust};
 use super::{Attempt, CloseCode, Connection, LinkError};
 use crate::io::mutex::{get_mut, lock};
@@ -61,6 +62,15 @@ struct Inner {
     piped: Mutex<Vec<Endpoint>>,
     /// Connections that were begun here and, as far as is known, not ended by the other side.
     unended: AtomicUsize,
+    /// What all its connections together may send and receive.
+    throttles: Throttles,
+}
+
+/// Both ways.
+#[derive(Debug, Default)]
+pub(super) struct Throttles {
+    pub(super) out: Throttle,
+    pub(super) back: Throttle,
 }
 
 impl fmt::Debug for Inner {
@@ -101,12 +111,24 @@ impl Network {
         let runtime = Builder::new_multi_thread().worker_threads(THREADS).thread_name("link").enable_all().build();
         let runtime = Some(runtime.map_err(failed("start the threads of the network"))?);
         let (dialling, piped, unended) = (Mutex::default(), Mutex::default(), AtomicUsize::new(0));
-        Ok(Network(Arc::new(Inner { identity, runtime, dialling, piped, unended })))
+        let throttles = Throttles::default();
+        Ok(Network(Arc::new(Inner { identity, runtime, dialling, piped, unended, throttles })))
     }
 
     /// Who this machine is.
     pub fn identity(&self) -> &Identity {
         &self.0.identity
+    }
+
+    /// From now on all connections together, those that there are too, take no more than so many bytes a second each way; `None`: as
+    /// many as there are. What QUIC adds to them, and sends again after losses, comes on top.
+    pub fn limit(&self, bytes_per_second: Option<u64>) {
+        self.0.throttles.out.set(bytes_per_second);
+        self.0.throttles.back.set(bytes_per_second);
+    }
+
+    pub(super) fn throttles(&self) -> &Throttles {
+        &self.0.throttles
     }
 
     /// Waits for known peers. Port 0 takes any that is free.

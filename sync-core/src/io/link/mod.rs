@@ -58,11 +58,20 @@ pub enum CloseCode {
     NoCode,
     /// Something failed here.
     Failed,
+    /// It was only to be found out whether somebody answers.
+    Probe,
 }
 
 impl CloseCode {
-    const ALL: [CloseCode; 6] =
-        [CloseCode::Done, CloseCode::Busy, CloseCode::Protocol, CloseCode::WrongCode, CloseCode::NoCode, CloseCode::Failed];
+    const ALL: [CloseCode; 7] = [
+        CloseCode::Done,
+        CloseCode::Busy,
+        CloseCode::Protocol,
+        CloseCode::WrongCode,
+        CloseCode::NoCode,
+        CloseCode::Failed,
+        CloseCode::Probe,
+    ];
 
     fn number(self) -> u32 {
         self as u32

@@ -118,6 +118,7 @@ pub(super) fn describe(error: &ConnectionError) -> String {
         ConnectionError::Reset => "the other side has forgotten it".into(),
         ConnectionError::ApplicationClosed(close) => match CloseCode::from_number(close.error_code.into_inner()) {
             CloseCode::Done => "the other side has finished".into(),
+            CloseCode::Probe => "the other side only looked whether somebody answers".into(),
             CloseCode::Busy => "the other side has too many connections".into(),
             CloseCode::Protocol => "the other side complains about what it was told".into(),
             CloseCode::WrongCode => "the other side found the code wrong".into(),
@@ -147,8 +148,15 @@ impl Reading {
         if buffer.is_empty() {
             return Ok(0);
         }
-        match self.network.within(wait, self.stream.read(buffer)).ok_or_else(|| too_long("reading"))? {
-            Ok(read) => Ok(read.unwrap_or(0)),
+        let back = &self.network.throttles().back;
+        let most = back.piece(buffer.len());
+        match self.network.within(wait, self.stream.read(&mut buffer[..most])).ok_or_else(|| too_long("reading"))? {
+            Ok(read) => {
+                let read = read.unwrap_or(0);
+                // The other side goes no faster than it is read.
+                back.pay(read);
+                Ok(read)
+            }
             Err(ReadError::ConnectionLost(error)) => Err(broken(&error)),
             Err(ReadError::Reset(_)) => Err(io::Error::new(io::ErrorKind::ConnectionReset, "the other side gave the stream up")),
             Err(error) => Err(io::Error::other(error)),
@@ -165,6 +173,13 @@ pub(super) struct Writing {
 
 impl Writing {
     pub(super) fn write(&mut self, bytes: &[u8], wait: Duration) -> io::Result<usize> {
+        let passing = self.network.throttles().out.pass(bytes.len());
+        let written = self.write_now(&bytes[..passing], wait);
+        self.network.throttles().out.give_back(passing - written.as_ref().copied().unwrap_or(0));
+        written
+    }
+
+    fn write_now(&mut self, bytes: &[u8], wait: Duration) -> io::Result<usize> {
         match self.network.within(wait, self.stream.write(bytes)).ok_or_else(|| too_long("writing"))? {
             Ok(written) => Ok(written),
             Err(WriteError::ConnectionLost(error)) => Err(broken(&error)),

@@ -12,7 +12,7 @@ use crate::knowledge::ReplicaId;
 use crate::path::RelPath;
 use crate::report::Monitor;
 use crate::store::{Filter, Listing};
-use crate::wire::{Identity, Ready, Report};
+use crate::wire::{Gossip, Identity, Ready, Report};
 
 /// What the other side tells of itself.
 #[derive(Debug)]
@@ -21,6 +21,8 @@ pub enum Told {
     Ready(Ready),
     /// How the way and the exchange look from there.
     Report(Report),
+    /// What it heard of members of the folder.
+    Gossip(Gossip),
 }
 
 /// A root of this machine.

@@ -69,18 +69,19 @@ fn converse(lanes: &mut Lanes, first: Option<Message>, here: &Here<'_>, parked: 
         let extra = lanes.extra();
         let channel = lanes.main();
         // What it tells of itself whoever may not ask may tell all the same.
-        let question = match (question, here.heard) {
-            (Message::Ready(ready), Some(heard)) => {
-                heard(Told::Ready(ready));
+        let told = match (question, here.heard) {
+            (Message::Ready(ready), Some(heard)) => Ok((Told::Ready(ready), heard)),
+            (Message::Report(report), Some(heard)) => Ok((Told::Report(report), heard)),
+            (Message::Gossip(gossip), Some(heard)) => Ok((Told::Gossip(gossip), heard)),
+            (question, _) => Err(question),
+        };
+        let question = match told {
+            Ok((told, heard)) => {
+                heard(told);
                 next = channel.next_or_end()?;
                 continue;
             }
-            (Message::Report(report), Some(heard)) => {
-                heard(Told::Report(report));
-                next = channel.next_or_end()?;
-                continue;
-            }
-            (question, _) => question,
+            Err(question) => question,
         };
         let asked = match here.gate.map(Gate::enter).transpose() {
             Ok(asked) => asked,

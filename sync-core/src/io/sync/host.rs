@@ -17,7 +17,7 @@ use crate::entry::AttrMask;
 use crate::ignore::Rules;
 use crate::io::channel::{Channel, ChannelError};
 use crate::io::fs::Root;
-use crate::io::link::{CloseCode, Connection, WAIT};
+use crate::io::link::{CloseCode, Connection, LinkError, WAIT};
 use crate::io::mutex::lock;
 use crate::io::remote::{Gate, identity};
 use crate::io::speaker::Speaker;
@@ -69,6 +69,8 @@ pub enum Served {
     Run,
     /// It joined a folder, and stays.
     Joined(Box<Member>),
+    /// It only looked whether somebody answers.
+    Probed,
 }
 
 /// What this side decides alone, whoever asks.
@@ -122,6 +124,11 @@ struct Begun<'a> {
     sent_rules: String,
 }
 
+/// Did the other side end it, having found out that somebody answers?
+fn was_probe(connection: &Connection) -> bool {
+    matches!(connection.wait_closed(Duration::ZERO), Ok(Some(CloseCode::Probe)))
+}
+
 impl Export {
     /// The root, if it stays open.
     fn kept(&self) -> Result<Option<Arc<Live>>, SyncError> {
@@ -161,7 +168,11 @@ impl Host {
         let connection = Arc::new(connection);
         let peer = connection.peer_id().to_string();
         let failed = |error: ChannelError| SyncError::of_remote(&peer, error);
-        let mut control = Channel::for_hello(connection.accept(HELLO).map_err(|error| failed(error.into()))?);
+        let stream = match connection.accept(HELLO) {
+            Err(LinkError::Ended(_)) if was_probe(&connection) => return Ok(Served::Probed),
+            came => came.map_err(|error| failed(error.into()))?,
+        };
+        let mut control = Channel::for_hello(stream);
         let served = self.converse(&connection, &mut control, (grants, ear), monitor);
         if let Ok(joined @ Served::Joined(_)) = served {
             // All is said on this stream; given up, the answer could be lost with it.

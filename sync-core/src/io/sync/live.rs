@@ -321,12 +321,16 @@ impl Live {
         Ok(())
     }
 
-    /// Open conflicts with all replicas, counted by path and replica.
+    /// Open conflicts with all replicas, counted by path and replica, and up to so many of their paths.
     ///
     /// # Errors
     /// The state cannot be read.
-    pub fn open_conflicts(&self) -> Result<u64, SyncError> {
-        Ok(conflicts::each(&self.opened.state)?.len() as u64)
+    pub fn in_conflict(&self, most: usize) -> Result<(u64, Vec<RelPath>), SyncError> {
+        let mut paths: Vec<RelPath> = conflicts::each(&self.opened.state)?.into_iter().map(|(_, open)| open.path).collect();
+        let count = paths.len() as u64;
+        paths.sort_unstable();
+        paths.truncate(most);
+        Ok((count, paths))
     }
 
     /// Others are to hear of a change.

@@ -14,7 +14,8 @@ use crate::io::speaker::Speaker;
 use crate::io::there::Facts;
 use crate::peer::{Id, Mode, Name};
 use crate::report::Monitor;
-use crate::wire::{self, Introduction, Join, Message, Ready, Report};
+use crate::wire::{self, Account, Gossip, Introduction, Join, MAX_TOLD, Message, Ready, Report};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -23,11 +24,16 @@ use std::time::Duration;
 /// How long a member's thread waits for news before it looks whether the connection is still there.
 const GLANCE: Duration = Duration::from_secs(1);
 
+/// Machines whose accounts wait to be handed on over one connection; further ones come once these are told.
+const WAITING: usize = 512;
+
 /// What a member's connection tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Heard {
     /// The replica there has changed.
     News,
+    /// What machines that take part say of themselves.
+    Gossip(Vec<Account>),
     /// The connection has ended; and why, where it was this side that could not go on.
     Ended(Option<String>),
 }
@@ -69,6 +75,8 @@ impl std::fmt::Debug for Member {
 struct Reports {
     ours: Report,
     theirs: Option<Report>,
+    /// Accounts that are to be handed on, the newest of each machine.
+    waiting: BTreeMap<Id, Account>,
 }
 
 /// By what a peer's root of a folder is recognised.
@@ -177,11 +185,13 @@ impl Member {
         let pulls = mode != Mode::SendOnly && granted != Mode::ReceiveOnly;
         let mut threads = Vec::new();
         let why: Arc<Mutex<Option<String>>> = Arc::default();
-        if answers && granted != Mode::SendOnly {
+        if answers {
             let (live, connection, over, reports) = (live.clone(), connection.clone(), over.clone(), Arc::clone(&reports));
+            // Whoever takes nothing from here need not hear when there is something.
+            let news = granted != Mode::SendOnly;
             let why = Arc::clone(&why);
             threads.push(std::thread::spawn(move || {
-                if let Err(error) = tell_all(&live, &connection, &reports, &over) {
+                if let Err(error) = tell_all(&live, &connection, &reports, (&over, news)) {
                     give_up(&connection, &why, &error);
                 }
             }));
@@ -264,6 +274,12 @@ impl Member {
         self.connection.quality()
     }
 
+    /// Bytes that came over the connection so far.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.connection.traffic().received
+    }
+
     /// Tells it how the way and the exchange look from here.
     pub fn report(&self, report: Report) {
         let changed = std::mem::replace(&mut lock(&self.reports).ours, report) != report;
@@ -276,6 +292,28 @@ impl Member {
     #[must_use]
     pub fn reported(&self) -> Option<Report> {
         lock(&self.reports).theirs
+    }
+
+    /// Hands on what machines say of themselves, soon: the newest of each. False where so many wait that some of it does not go.
+    pub fn gossip(&self, accounts: Vec<Account>) -> bool {
+        if !self.answers {
+            return true;
+        }
+        let mut all = true;
+        {
+            let waiting = &mut lock(&self.reports).waiting;
+            for account in accounts {
+                if waiting.len() < WAITING || waiting.contains_key(&account.origin) {
+                    waiting.insert(account.origin, account);
+                } else {
+                    all = false;
+                }
+            }
+        }
+        // Whoever looked a moment before waits by now, and hears of it.
+        drop(lock(&self.live.news.number));
+        self.live.news.changed.notify_all();
+        all
     }
 
     /// Its newest sequence number, as it told last.
@@ -318,7 +356,12 @@ fn own_rules(live: &Live) -> Result<String, SyncError> {
 }
 
 /// Tells the other side what this one is, now and whenever that has changed.
-fn tell_all(live: &Live, connection: &Connection, reports: &Mutex<Reports>, over: &AtomicBool) -> Result<(), SyncError> {
+fn tell_all(
+    live: &Live,
+    connection: &Connection,
+    reports: &Mutex<Reports>,
+    (over, news): (&AtomicBool, bool),
+) -> Result<(), SyncError> {
     let peer = connection.peer_id().to_string();
     let failed = |error: ChannelError| SyncError::of_remote(&peer, error);
     let mut channel = Channel::new(connection.open(WAIT).map_err(|error| failed(error.into()))?);
@@ -327,22 +370,28 @@ fn tell_all(live: &Live, connection: &Connection, reports: &Mutex<Reports>, over
         let number = *lock(&live.news.number);
         // Hashes that were recorded to answer a question are no news to anybody, and have a number all the same.
         let told = ready.as_ref().map(|ready: &Ready| ready.seq);
-        if last != Some(number) || told != Some(live.opened().state.seq()) {
+        let changed = last != Some(number) || told != Some(live.opened().state.seq());
+        if news && changed {
             let now = live.ready()?;
             if ready.as_ref() != Some(&now) {
                 channel.send(&Message::Ready(now.clone())).map_err(failed)?;
                 ready = Some(now);
             }
+        }
+        if changed {
             let ours = lock(reports).ours;
             if report != Some(ours) {
                 channel.send(&Message::Report(ours)).map_err(failed)?;
                 report = Some(ours);
             }
-            channel.flush().map_err(failed)?;
             last = Some(number);
         }
+        while let Some(machines) = next_told(reports) {
+            channel.send(&Message::Gossip(Gossip { machines })).map_err(failed)?;
+        }
+        channel.flush().map_err(failed)?;
         let now = lock(&live.news.number);
-        let unchanged = |now: &mut u64| last == Some(*now) && !over.load(Ordering::Acquire);
+        let unchanged = |now: &mut u64| last == Some(*now) && lock(reports).waiting.is_empty() && !over.load(Ordering::Acquire);
         drop(live.news.changed.wait_timeout_while(now, GLANCE, unchanged));
     }
     channel.finish().map_err(failed)
@@ -355,6 +404,13 @@ fn give_up(connection: &Connection, why: &Mutex<Option<String>>, error: &SyncErr
         *lock(why) = Some(error.to_string());
         connection.close(CloseCode::Failed);
     }
+}
+
+/// As many accounts as go into one message; `None`: none waits.
+fn next_told(reports: &Mutex<Reports>) -> Option<Vec<Account>> {
+    let waiting = &mut lock(reports).waiting;
+    let machines: Vec<Account> = std::iter::from_fn(|| waiting.pop_first()).take(MAX_TOLD).map(|(_, account)| account).collect();
+    (!machines.is_empty()).then_some(machines)
 }
 
 /// Answers what the other side asks, and hears what it tells, until the connection ends.
@@ -372,6 +428,7 @@ fn answer_all(
                 lock(reports).theirs = Some(report);
                 return;
             }
+            Told::Gossip(gossip) => return ear(Heard::Gossip(gossip.machines)),
         };
         {
             let mut told = lock(told);

@@ -24,7 +24,7 @@ mod wishes;
 mod tests;
 
 pub use crate::plan::Totals;
-pub use crate::wire::Report as LinkReport;
+pub use crate::wire::{Account, Caller, MAX_AGE_S, MAX_TOLD_LINKS, Reaches, Report as LinkReport, Tie, Way};
 pub use crate::wire::{Packing, Transfer};
 pub use grant::Grants;
 pub use guest::Remote;

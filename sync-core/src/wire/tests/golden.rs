@@ -127,3 +127,36 @@ fn frames_and_ops() {
     [Op::Copy { offset: 128, len: 5 }, Op::Literal(b"xy"), Op::Zeros(65536)].iter().for_each(|op| put_op(op, &mut ops));
     assert_eq!(ops, hex("01 8001 05  02 02 7879  03 808004"));
 }
+
+#[test]
+fn gossip() {
+    let id = |byte| crate::peer::Id::from_bytes([byte; 20]);
+    let way = Way { rtt_us: 300, lost: 5, goodput: Some(300) };
+    let links = vec![
+        Tie {
+            to: id(1),
+            mode: crate::peer::Mode::NoDelete,
+            learnt: true,
+            called: Some(Caller::Other),
+            reaches: Some(Reaches::Answers("h:1".parse().unwrap())),
+            way: Some(way),
+        },
+        Tie {
+            to: id(2),
+            mode: crate::peer::Mode::TwoWay,
+            learnt: false,
+            called: None,
+            reaches: Some(Reaches::fails("no")),
+            way: None,
+        },
+    ];
+    let (name, addresses) = ("a".parse().unwrap(), vec!["h:2".parse().unwrap()]);
+    let account = Account { origin: id(7), number: 300, age_s: 9, name, addresses, introduces: true, links };
+    let links = format!(
+        "02 {} 03 01 0101 01 00 03 683a31 01 ac02 05 01ac02 {} 00 00 00 01 01 02 6e6f 00",
+        "01".repeat(20),
+        "02".repeat(20)
+    );
+    let expected = format!("2b 01 {} ac02 09 01 61 01 03 683a32 01 {links}", "07".repeat(20));
+    golden(Message::Gossip(Gossip { machines: vec![account] }), &expected);
+}

@@ -283,7 +283,7 @@ fn flags_of_a_row_fit_its_kind() {
 fn enumerations_have_no_other_values() {
     let cases: [(&[u8], u64); 13] = [
         (&[0], 0),
-        (&[43], 43),
+        (&[44], 44),
         (&[19, 0, 0, 3], 3),
         (&[255], 255),
         (&[3, 0, 0], 0),
@@ -534,4 +534,54 @@ fn ops_are_bounded() {
     assert_eq!(first(&[4]), Err(Fault::Unknown(4)));
     assert_eq!(first(&[0]), Err(Fault::Unknown(0)));
     assert_eq!(first(&op(2, &[LITERAL_BYTES as u64])), Ok(None));
+}
+
+#[test]
+fn gossip_is_bounded_in_every_part_and_ascends() {
+    let id = |byte: u8| [byte; 20].to_vec();
+    // Origin, number, age, name, no addresses, no introduction, and so many links.
+    let account = |origin: u8, age: u64, name: &str, links: &[Vec<u8>]| {
+        let mut bytes = id(origin);
+        put_number(&mut bytes, 1);
+        put_number(&mut bytes, age);
+        put_number(&mut bytes, name.len() as u64);
+        bytes.extend(name.as_bytes());
+        bytes.extend([0, 0]);
+        put_number(&mut bytes, links.len() as u64);
+        bytes.extend(links.concat());
+        bytes
+    };
+    let gossip = |accounts: &[Vec<u8>]| {
+        let mut bytes = numbers(43, &[accounts.len() as u64]);
+        bytes.extend(accounts.concat());
+        Message::decode(&bytes).map_err(|error| error.fault)
+    };
+    let tie = |to: u8, rest: &[u8]| [&id(to)[..], rest].concat();
+    let plain = [0u8, 0, 0, 0, 0];
+    assert!(gossip(&[account(1, MAX_AGE_S, "a", &[tie(2, &plain), tie(3, &plain)]), account(2, 0, "b", &[])]).is_ok());
+    let large = |most: usize| Fault::Large { found: most as u64 + 1, most: most as u64 };
+    let many: Vec<Vec<u8>> = (0..=MAX_TOLD as u8).map(|origin| account(origin, 0, "a", &[])).collect();
+    assert_eq!(gossip(&many), Err(large(MAX_TOLD)));
+    let many: Vec<Vec<u8>> = (0..=MAX_TOLD_LINKS as u8).map(|to| tie(to, &plain)).collect();
+    assert_eq!(gossip(&[account(1, 0, "a", &many)]), Err(large(MAX_TOLD_LINKS)));
+    assert_eq!(gossip(&[account(1, MAX_AGE_S + 1, "a", &[])]), Err(large(MAX_AGE_S as usize)));
+    assert_eq!(gossip(&[account(1, 0, "a", &[]), account(1, 0, "b", &[])]), Err(Fault::Order));
+    assert_eq!(gossip(&[account(1, 0, "a", &[tie(3, &plain), tie(2, &plain)])]), Err(Fault::Order));
+    for name in ["", "-a", "a b", "a\u{1b}[2J", "\u{e9}"] {
+        assert_eq!(gossip(&[account(1, 0, name, &[])]), Err(Fault::Contradiction("no name of a machine")), "{name:?}");
+    }
+    assert!(matches!(gossip(&[account(1, 0, &"a".repeat(65), &[])]), Err(Fault::Large { .. })));
+    // No such mode; an address that is none; a reason that is too long; more lost than sent.
+    assert_eq!(gossip(&[account(1, 0, "a", &[tie(2, &[4, 0, 0, 0, 0])])]), Err(Fault::Unknown(4)));
+    let address = tie(2, &[0, 0, 0, 1, 0, 3, b'h', b':', b'0', 0]);
+    assert_eq!(gossip(&[account(1, 0, "a", &[address])]), Err(Fault::Contradiction("no address")));
+    let mut why = tie(2, &[0, 0, 0, 1, 1]);
+    put_number(&mut why, MAX_WHY as u64 + 1);
+    why.extend([b'x'; MAX_WHY + 1]);
+    assert_eq!(gossip(&[account(1, 0, "a", &[why])]), Err(large(MAX_WHY)));
+    let mut lost = tie(2, &[0, 0, 0, 0, 1, 0]);
+    put_number(&mut lost, 1_000_001);
+    assert_eq!(gossip(&[account(1, 0, "a", &[lost])]), Err(large(1_000_000)));
+    // A million machines are refused before anything is held.
+    assert!(Message::decode(&numbers(43, &[1_000_000])).is_err());
 }

@@ -4,7 +4,7 @@ use super::*;
 use crate::delta::Shape;
 use crate::entry::{AttrMask, Kind};
 use crate::knowledge::Tree;
-use crate::peer::Mode;
+use crate::peer::{Id, Mode};
 use crate::wire::hello::Versions;
 use prop::collection::{btree_map, btree_set, vec};
 use prop::option::of;
@@ -285,6 +285,7 @@ fn looking() -> impl Strategy<Value = Message> {
         }),
         vec(size(), 5)
             .prop_map(|n| { Message::Report(Report { sent: n[0], lost: n[1], incorporated: n[2], files: n[3], bytes: n[4] }) }),
+        gossip().prop_map(Message::Gossip),
         (text(), introduction(), text(), any::<bool>(), mode()).prop_map(|(folder, introduction, rules, sets_owner, mode)| {
             Message::Join(Join { folder, introduction, rules, sets_owner, mode })
         }),
@@ -302,6 +303,28 @@ fn looking() -> impl Strategy<Value = Message> {
         rel_path().prop_map(|path| Message::DigestRequest(DigestRequest { path })),
         digest().prop_map(|digest| Message::Digest(DigestAnswer { digest })),
     ]
+}
+
+fn id() -> impl Strategy<Value = Id> {
+    any::<[u8; 20]>().prop_map(Id::from_bytes)
+}
+
+fn gossip() -> impl Strategy<Value = Gossip> {
+    let address = || (0..4u8, 1..60_000u16).prop_map(|(host, port)| format!("10.0.0.{host}:{port}").parse().unwrap());
+    let reaches = prop_oneof![address().prop_map(Reaches::Answers), ".{0,30}".prop_map(|why: String| Reaches::fails(&why))];
+    let way = (any::<u32>(), 0..=1_000_000u64, of(size())).prop_map(|(rtt_us, lost, goodput)| Way { rtt_us, lost, goodput });
+    let called = of(prop::sample::select(vec![Caller::Teller, Caller::Other]));
+    let links = btree_map(id(), (mode(), any::<bool>(), called, of(reaches), of(way)), 0..4).prop_map(|links| {
+        let tie = |(to, (mode, learnt, called, reaches, way))| Tie { to, mode, learnt, called, reaches, way };
+        links.into_iter().map(tie).collect()
+    });
+    let account = (size(), 0..=MAX_AGE_S, "[a-z]{1,9}", vec(address(), 0..4), any::<bool>(), links);
+    btree_map(id(), account, 0..4).prop_map(|accounts| {
+        let account = |(origin, (number, age_s, name, addresses, introduces, links)): (Id, (u64, u64, String, _, _, _))| {
+            Account { origin, number, age_s, name: name.parse().unwrap(), addresses, introduces, links }
+        };
+        Gossip { machines: accounts.into_iter().map(account).collect() }
+    })
 }
 
 fn decided() -> impl Strategy<Value = Message> {

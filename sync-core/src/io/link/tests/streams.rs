@@ -46,6 +46,54 @@ fn what_is_written_arrives_and_is_counted() {
 }
 
 #[test]
+fn a_limit_of_the_network_holds_for_all_its_connections_those_that_there_are_too_and_ends_none() {
+    const RATE: u64 = 1 << 20;
+    for receiving in [false, true] {
+        let (near, far) = (machine(), machine());
+        let listener = listen(&far, &[&near]);
+        let meet = || {
+            let dialled = near.dial(far.identity().id(), &[address(&listener)], PATIENCE).unwrap();
+            (dialled, listener.accept(PATIENCE).unwrap())
+        };
+        let pairs = [meet(), meet()];
+        let limited = if receiving { &far } else { &near };
+        limited.limit(Some(RATE));
+        let send = |bytes: usize| {
+            let began = Instant::now();
+            let ends = pairs.iter().map(|(near, far)| {
+                let mut stream = near.open(PATIENCE).unwrap();
+                stream.writer.write_all(&[7]).unwrap();
+                (stream, far.accept(PATIENCE).unwrap())
+            });
+            let ends: Vec<_> = ends.collect();
+            thread::scope(|scope| {
+                for (mut sending, mut taking) in ends {
+                    scope.spawn(move || {
+                        sending.writer.write_all(&vec![7; bytes]).unwrap();
+                        sending.writer.finish().unwrap();
+                    });
+                    scope.spawn(move || {
+                        let mut read = Vec::new();
+                        taking.reader.read_to_end(&mut read).unwrap();
+                        assert_eq!(read.len(), bytes + 1);
+                    });
+                }
+            });
+            began.elapsed()
+        };
+        let elapsed = send(512 << 10);
+        // What may go at once, and the last piece of each.
+        let allowed = elapsed.as_secs_f64() * RATE as f64 + (RATE / 10 + 2 * (64 << 10)) as f64;
+        assert!((1 << 20) as f64 <= allowed, "more than {allowed} bytes in {elapsed:?}");
+        limited.limit(None);
+        send(4 << 20);
+        assert!(
+            pairs.iter().all(|(near, far)| near.wait_closed(Duration::ZERO).is_err() && far.wait_closed(Duration::ZERO).is_err())
+        );
+    }
+}
+
+#[test]
 fn what_is_limited_takes_its_time_over_all_streams_together() {
     both_ways(|near, far| {
         near.limit(Some(256 << 10));

@@ -1,0 +1,200 @@
+//! What is done with a folder: it is looked at, and pulled into.
+
+use super::shown::{shown, words};
+use super::{Shared, Source};
+use crate::scheduler::{Ended, Job};
+use crate::status::{Behind, LISTED, PathProblem, PathText};
+use crate::works::{Permit, Watchful, now_ns};
+use std::sync::Arc;
+use std::time::Duration;
+use sync_core::io::sync::{Brought, Live, SyncError};
+use sync_core::path::RelPath;
+use sync_core::peer::Id;
+
+/// How long paths that failed are left alone.
+const AGAIN: Duration = Duration::from_secs(5);
+/// How far back writes to replaced versions are looked for while the agent runs.
+const LATE: Duration = Duration::from_secs(600);
+
+impl Shared {
+    pub(super) fn carry_out(self: &Arc<Self>, live: &Arc<Live>, job: Job<Id>) -> Ended {
+        let monitor = Watchful::of_job(self, job);
+        match job {
+            Job::Look => {
+                let paths: Vec<RelPath> = {
+                    let mut inbox = self.inbox();
+                    inbox.scheduler.ready_at(None);
+                    std::mem::take(&mut inbox.noticed).into_iter().collect()
+                };
+                self.look(live, &paths, &monitor)
+            }
+            Job::LookAtAll => {
+                {
+                    let mut inbox = self.inbox();
+                    inbox.noticed.clear();
+                    inbox.scheduler.ready_at(None);
+                }
+                self.look(live, &[], &monitor)
+            }
+            Job::Pull(peer) => self.pull(live, peer, &monitor),
+            Job::Tidy => {
+                let done = live.tidy(&monitor).and_then(|()| live.check_late(LATE, &monitor));
+                if let Err(error) = done {
+                    self.failed(Source::Root, &error);
+                }
+                Ended::Well
+            }
+        }
+    }
+
+    fn look(&self, live: &Live, paths: &[RelPath], monitor: &Watchful<'_>) -> Ended {
+        let (rules, missing) = (live.rules_text(), live.missing().ok());
+        let scanned = live.scan(paths, monitor);
+        let rules_changed = live.rules_text() != rules;
+        let mounts_changed = live.missing().ok() != missing;
+        let standing = live.standing();
+        let mut inbox = self.inbox();
+        match scanned {
+            Ok(scanned) => {
+                let listed = scanned.problems.iter().take(LISTED).map(shown).collect();
+                if paths.is_empty() || scanned.failed > 0 {
+                    inbox.facts.problems.insert(Source::Look, (scanned.failed, listed));
+                }
+                if !paths.is_empty() && scanned.failed > 0 {
+                    // Nobody may tell of them again before everything is looked at.
+                    inbox
+                        .noticed
+                        .extend(scanned.problems.iter().map(|problem| problem.path.clone()).filter(|path| !path.is_root()));
+                    let at = self.now() + AGAIN;
+                    inbox.scheduler.ready_at(Some(at));
+                }
+                if scanned.changed + scanned.vanished > 0 {
+                    inbox.facts.last_change = Some(now_ns());
+                }
+                inbox.facts.live = standing.ok().map(|standing| standing.live);
+                inbox.facts.said.remove(&Source::Look);
+                if mounts_changed {
+                    // What was left alone for want of a file system is asked for again.
+                    let now = self.now();
+                    let peers: Vec<Id> = inbox.members.keys().copied().collect();
+                    peers.into_iter().for_each(|peer| inbox.scheduler.ask_again(peer, now));
+                }
+                // Others must agree on the rules before anything more is exchanged.
+                inbox.reopen |= rules_changed;
+                if scanned.failed > 0 { Ended::InPart } else { Ended::Well }
+            }
+            Err(SyncError::Cancelled) => {
+                inbox.noticed.extend(paths.iter().cloned());
+                if !paths.is_empty() {
+                    let now = self.now();
+                    inbox.scheduler.ready_at(Some(now));
+                }
+                Ended::Stopped
+            }
+            Err(error) => {
+                if !paths.is_empty() {
+                    // What was noticed is looked at with everything else.
+                    let now = self.now();
+                    inbox.scheduler.look_at_all(now);
+                }
+                drop(inbox);
+                self.failed(Source::Look, &error);
+                Ended::Badly
+            }
+        }
+    }
+
+    /// Leave for an exchange, if not too many are under way; else the folder is told once there may be.
+    fn permit(self: &Arc<Self>) -> Option<Permit<'_>> {
+        let folder = Arc::downgrade(self);
+        self.permits.take(Arc::as_ptr(self) as usize, || {
+            Box::new(move || {
+                let Some(folder) = folder.upgrade() else { return };
+                folder.inbox().scheduler.freed();
+                folder.wake.notify_all();
+            })
+        })
+    }
+
+    /// So many bytes came over the link while content was brought: how fast, if that says anything.
+    fn loaded(&self, peer: Id, monitor: &Watchful<'_>, received: u64) {
+        let Some((bytes, took)) = monitor.load() else { return };
+        // What was here already came from nowhere, and what came besides is no content.
+        if let Some(joined) = self.inbox().members.get_mut(&peer) {
+            joined.quality.load(bytes.min(received), took);
+        }
+    }
+
+    fn pull(self: &Arc<Self>, live: &Live, peer: Id, monitor: &Watchful<'_>) -> Ended {
+        let found = self.inbox().members.get(&peer).map(|joined| (Arc::clone(&joined.member), joined.number));
+        let Some((member, number)) = found else { return Ended::Badly };
+        if !member.may_be_pulled() {
+            return Ended::Well;
+        }
+        let seq = member.seq();
+        // What came through others is not asked for again.
+        let pulled = match live.covers(&member) {
+            Ok(true) => Ok(Brought { whole: true, ..Brought::default() }),
+            Ok(false) => {
+                // Said before: whoever frees one may be faster.
+                self.inbox().scheduler.waits(peer, true);
+                let Some(_permit) = self.permit() else { return Ended::Waits };
+                self.inbox().scheduler.waits(peer, false);
+                let before = member.received();
+                let pulled = live.pull(&member, monitor);
+                self.loaded(peer, monitor, member.received().saturating_sub(before));
+                pulled
+            }
+            Err(error) => Err(error),
+        };
+        let conflicts = live.in_conflict(LISTED).ok();
+        let standing = live.standing().ok();
+        let mut inbox = self.inbox();
+        inbox.facts.conflicts = conflicts;
+        inbox.facts.live = standing.map(|standing| standing.live).or(inbox.facts.live);
+        let ended = match &pulled {
+            Ok(brought) => {
+                let Brought { totals, problems, whole, cancelled, news } = brought;
+                if *news {
+                    inbox.facts.last_change = Some(now_ns());
+                }
+                let listed = problems.iter().take(LISTED).map(shown).collect();
+                inbox.facts.problems.insert(Source::Pull(peer), (totals.failed.max(problems.len() as u64), listed));
+                inbox.facts.said.remove(&Source::Pull(peer));
+                match (cancelled, whole) {
+                    (true, _) => Ended::Stopped,
+                    (false, true) => Ended::Well,
+                    (false, false) => Ended::InPart,
+                }
+            }
+            Err(SyncError::Cancelled) => Ended::Stopped,
+            Err(error) => {
+                // A guard, or a root that cannot be changed, waits for somebody who looks.
+                let here = !matches!(error, SyncError::Remote { .. } | SyncError::Source(_));
+                let listed =
+                    vec![PathProblem { place: PathText::new(b""), step: "pull".into(), error: words(error, &self.name) }];
+                if here {
+                    inbox.facts.problems.insert(Source::Pull(peer), (1, listed));
+                }
+                Ended::Badly
+            }
+        };
+        let report = inbox.members.get_mut(&peer).filter(|joined| joined.number == number).map(|joined| {
+            if matches!(ended, Ended::Well) {
+                (joined.incorporated, joined.last_sync) = (seq, Some(now_ns()));
+                joined.lacking = Some(Behind { files: 0, bytes: 0, since: None, oldest: None });
+            }
+            joined.report()
+        });
+        drop(inbox);
+        if let Some(report) = report {
+            member.report(report);
+        }
+        if let Err(error) = pulled
+            && ended == Ended::Badly
+        {
+            self.failed(Source::Pull(peer), &error);
+        }
+        ended
+    }
+}
