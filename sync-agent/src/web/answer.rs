@@ -36,10 +36,12 @@ pub(super) enum Form {
 }
 
 /// What is asked for, by its path.
-const PAGES: [(&str, Page); 8] = [
+const PAGES: [(&str, Page); 10] = [
     ("/", Page::Fixed("text/html; charset=utf-8", include_str!("page.html"))),
     ("/style.css", Page::Fixed("text/css; charset=utf-8", include_str!("style.css"))),
     ("/page.js", Page::Fixed("text/javascript; charset=utf-8", include_str!("page.js"))),
+    ("/map.js", Page::Fixed("text/javascript; charset=utf-8", include_str!("map.js"))),
+    ("/words.js", Page::Fixed("text/javascript; charset=utf-8", include_str!("words.js"))),
     ("/icon.svg", Page::Fixed("image/svg+xml", include_str!("icon.svg"))),
     ("/api/status", Page::Status(Form::Json)),
     ("/events", Page::Events),
@@ -47,7 +49,7 @@ const PAGES: [(&str, Page); 8] = [
     ("/healthz", Page::Status(Form::Health)),
 ];
 
-/// With every answer. The page loads nothing but its own three files, runs nothing that stands in it, and stands in no other one.
+/// With every answer. The page loads nothing but its own files, runs nothing that stands in it, and stands in no other one.
 const HEADERS: [(HeaderName, &str); 7] = [
     (
         header::CONTENT_SECURITY_POLICY,
