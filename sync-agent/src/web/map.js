@@ -19,7 +19,11 @@ export const KINDS = {
   broken: "broken: no connection",
 };
 
-const percent = (loss) => `${(loss * 100).toFixed(loss < 0.1 ? 1 : 0)} %`;
+function percent(loss) {
+  if (loss === 0) return "0 %";
+  return loss < 0.001 ? "under 0.1 %" : `${(loss * 100).toFixed(loss < 0.1 ? 1 : 0)} %`;
+}
+
 export const trip = (ms) => (ms < 10 ? `${ms.toFixed(1)} ms` : `${number(Math.round(ms))} ms`);
 
 /** What both ends tell, as one link for each two machines. */
@@ -52,13 +56,13 @@ export function pairs(status) {
   return [...found.values()];
 }
 
-/** What is the matter with a link, in sentences; none if nothing is. */
-export function troubles(pair) {
-  const told = [];
-  if (!pair.connected) told.push(`${pair.aName} and ${pair.bName} are not connected`);
-  if (pair.kind === "lossy") told.push(`${pair.aName} and ${pair.bName}: ${percent(pair.loss)} of the packets are lost, ${trip(pair.rtt)}`);
-  for (const fail of pair.fails) told.push(`${pair.name(fail.from)} cannot call ${pair.name(fail.to)}: ${shown(fail.why)}`);
-  return told;
+/** What is the matter with a link, in a sentence and its reasons; nothing if nothing is. */
+export function trouble(pair) {
+  const both = `${pair.aName} and ${pair.bName}`;
+  const reasons = pair.fails.map((fail) => `${pair.name(fail.from)} cannot call ${pair.name(fail.to)}: ${shown(fail.why)}`);
+  if (!pair.connected) return { text: `${both} are not connected`, reasons };
+  if (pair.kind === "lossy") return { text: `${both}: ${percent(pair.loss)} of the packets are lost, ${trip(pair.rtt)}`, reasons };
+  return reasons.length ? { text: `${both} are connected, but only one can call the other`, reasons } : null;
 }
 
 /** Everything about a link, for whoever points at it and for the table. */
@@ -81,8 +85,9 @@ function places(machines, width) {
   const narrow = width < 480;
   const height = count < 3 ? 130 : radial ? Math.min(width, 640) : narrow ? Math.max(width * 0.86, 260) : Math.min(width * 0.62, 400);
   const longest = Math.min(Math.max(...machines.map((machine) => label(machine, narrow).length)), NAME_LENGTH) * 7 + 18;
-  const margin = radial ? longest : Math.min(longest, width * 0.3);
-  const [rx, ry] = [Math.max(width / 2 - margin, 40), Math.max(height / 2 - (radial ? margin : 34), 40)];
+  // Where there is little room names stand above and below, else beside.
+  const margin = radial ? longest : narrow ? 48 : Math.min(longest, width * 0.3);
+  const [rx, ry] = [Math.min(Math.max(width / 2 - margin, 40), count === 2 ? 220 : width), Math.max(height / 2 - (radial ? margin : 34), 40)];
   return {
     radial, narrow, height,
     at: machines.map((machine, index) => {
@@ -96,7 +101,7 @@ function places(machines, width) {
 
 function label(machine, narrow) {
   const name = shown(machine.name ?? `${machine.id.slice(0, 8)}…`);
-  const most = narrow ? 12 : NAME_LENGTH;
+  const most = narrow ? 14 : NAME_LENGTH;
   return name.length > most ? `${name.slice(0, most - 1)}…` : name;
 }
 
@@ -108,7 +113,8 @@ export function drawing(status, links, width, now) {
   const radius = plan.radial ? 5 : 9;
   const at = new Map(plan.at.map((place) => [place.machine.id, place]));
   const taken = plan.at.map((place) => ({ x: place.x - radius - 3, y: place.y - radius - 3, w: 2 * radius + 6, h: 2 * radius + 6 }));
-  const nodes = plan.at.map((place) => node(place, { plan, radius, width, now, own, taken }));
+  const ways = links.flatMap((pair) => along(at.get(pair.a), at.get(pair.b)));
+  const nodes = plan.at.map((place) => node(place, { plan, radius, width, now, own, taken, ways }));
   const rank = (pair) => ["broken", "lossy", "good", "unmeasured"].indexOf(pair.kind);
   const ordered = [...links].sort((a, b) => rank(a) - rank(b));
   const lines = ordered.map((pair) => edge(pair, at.get(pair.a), at.get(pair.b), radius));
@@ -120,11 +126,11 @@ export function drawing(status, links, width, now) {
   const told = `Map of ${counted(status.machines.length, "machine", "machines")} and ${counted(links.length, "link", "links")}: `
     + `${bad} broken, ${lossy} lossy. The list below tells the same in words.`;
   // Good ones first, so that the others lie above them.
-  return h("svg", { role: "img", "aria-label": told, width, height: plan.height, viewBox: `0 0 ${width} ${plan.height}` },
+  return h("svg", { class: "map", role: "img", "aria-label": told, width, height: plan.height, viewBox: `0 0 ${width} ${plan.height}` },
     lines.reverse(), labels, nodes);
 }
 
-function node(place, { plan, radius, width, now, own, taken }) {
+function node(place, { plan, radius, width, now, own, taken, ways }) {
   const { machine, x, y, turn } = place;
   const [isOwn, silent] = [machine.id === own.id, machine.id !== own.id && isSilent(machine, now)];
   const text = label(machine, plan.narrow);
@@ -140,13 +146,23 @@ function node(place, { plan, radius, width, now, own, taken }) {
     Object.assign(attributes, { x: tx, y: ty, transform: `rotate(${degrees} ${tx} ${ty})`, "text-anchor": left ? "end" : "start", dy: "0.35em" });
   } else {
     const side = turn === null ? 0 : Math.cos(turn);
-    const beside = Math.abs(side) > 0.35 && plan.height > 140;
-    const below = turn === null || Math.sin(turn) >= -0.001;
-    const tx = beside ? x + Math.sign(side) * (radius + 7) : Math.min(Math.max(x, wide / 2 + 2), width - wide / 2 - 2);
-    const ty = beside ? y : y + (below ? radius + 14 : -radius - 12);
-    const anchor = !beside ? "middle" : side > 0 ? "start" : "end";
-    Object.assign(attributes, { x: tx, y: ty, "text-anchor": anchor, dy: "0.35em" });
-    taken.push({ x: anchor === "middle" ? tx - wide / 2 : anchor === "start" ? tx : tx - wide, y: ty - 9, w: wide, h: 18 });
+    if (!plan.narrow && Math.abs(side) > 0.35 && plan.height > 140) {
+      const tx = x + Math.sign(side) * (radius + 7);
+      Object.assign(attributes, { x: tx, y, "text-anchor": side > 0 ? "start" : "end" });
+      taken.push({ x: side > 0 ? tx : tx - wide, y: y - 9, w: wide, h: 18 });
+    } else {
+      const inside = (tx) => Math.min(Math.max(tx, wide / 2 + 2), width - wide / 2 - 2);
+      const above = turn !== null && Math.sin(turn) < -0.001;
+      const levels = [y - radius - 12, y + radius + 14];
+      const spots = (above ? levels : levels.reverse()).flatMap((ty) => [inside(x), inside(side < 0 ? 0 : width)].map((tx) => [tx, ty]));
+      const box = ([tx, ty]) => ({ x: tx - wide / 2, y: ty - 9, w: wide, h: 18 });
+      // Where the fewest links are covered; outward only where it is near enough to be this machine's.
+      const cost = (spot) => ways.filter((point) => holds(box(spot), point)).length + Math.abs(spot[0] - x) / 20;
+      const best = spots.reduce((one, other) => (cost(other) < cost(one) ? other : one));
+      Object.assign(attributes, { x: best[0], y: best[1], "text-anchor": "middle" });
+      taken.push(box(best));
+    }
+    attributes.dy = "0.35em";
   }
   return h("g", { class: `machine${isOwn ? " own" : ""}${silent ? " silent" : ""}` },
     h("svg:title", {}, facts.join("\n")),
@@ -154,6 +170,14 @@ function node(place, { plan, radius, width, now, own, taken }) {
     h("circle", { cx: x, cy: y, r: radius }),
     h("text", attributes, text));
 }
+
+/** Points of a line, close to each other. */
+function along(a, b) {
+  const count = Math.ceil(Math.hypot(b.x - a.x, b.y - a.y) / 6);
+  return Array.from({ length: count + 1 }, (_, step) => ({ x: a.x + ((b.x - a.x) * step) / count, y: a.y + ((b.y - a.y) * step) / count }));
+}
+
+const holds = (box, { x, y }) => x > box.x && x < box.x + box.w && y > box.y && y < box.y + box.h;
 
 /** A triangle with its tip there, pointing along (dx, dy). */
 function arrow(x, y, dx, dy) {
@@ -190,7 +214,7 @@ function edge(pair, a, b, radius) {
 /** The direction in which nobody is reached, beside the link that there is. */
 function bent(from, to, gap) {
   const [dx, dy] = toward(from, to);
-  const bow = 26;
+  const bow = 52;
   const middle = { x: (from.x + to.x) / 2 - dy * bow, y: (from.y + to.y) / 2 + dx * bow };
   const [sx, sy] = toward(from, middle);
   const [ex, ey] = toward(middle, to);
@@ -206,7 +230,7 @@ function cross(x, y) {
 /** A label where it covers nothing; none where there is no room. */
 function edgeLabel(pair, a, b, taken) {
   if (pair.kind === "unmeasured" || pair.kind === "broken") return null;
-  const text = pair.loss >= 0.0005 ? `${trip(pair.rtt)} · ${percent(pair.loss)}` : trip(pair.rtt);
+  const text = pair.loss >= 0.001 ? `${trip(pair.rtt)} · ${percent(pair.loss)}` : trip(pair.rtt);
   const [w, height] = [text.length * 6.2 + 4, 15];
   for (const share of [0.5, 0.42, 0.58, 0.34, 0.66, 0.27, 0.73]) {
     const [x, y] = [a.x + (b.x - a.x) * share, a.y + (b.y - a.y) * share];

@@ -1,6 +1,6 @@
 // The page: the agent's status, drawn anew whenever it changes.
 
-import { KINDS, details, drawing, isSilent, pairs, troubles } from "/map.js";
+import { KINDS, details, drawing, isSilent, pairs, trouble } from "/map.js";
 import { bytes, counted, dotted, h, millis, morph, named, number, path, pathText, setNow, shown, size, tick, when } from "/words.js";
 
 /** Nothing heard for so long: the agent is gone. It is heard of every five seconds. */
@@ -9,6 +9,8 @@ const LOST_MS = 12_000;
 const BROKEN_MS = 2_500;
 /** How often is asked where nobody can listen. */
 const ASK_MS = 3_000;
+/** Links and machines of which it is said what is the matter; the table has all. */
+const MATTERS = 10;
 
 let told = null;
 
@@ -51,24 +53,28 @@ function head(status, summary) {
 function machines(status, now) {
   if (status.machines.length === 0) return h("section", {}, h("h2", {}, "Machines and links"), h("p", { class: "muted" }, "No machine is known yet."));
   const links = pairs(status);
-  const trouble = links.flatMap((pair) => troubles(pair).map((text) => h("li", { class: pair.connected ? "warn" : "bad" }, text)));
+  const ill = links.map((pair) => [pair, trouble(pair)]).filter(([, told]) => told).map(([pair, told]) =>
+    h("li", {}, h("span", { class: pair.connected ? "warn" : "bad" }, told.text), told.reasons.map((reason) => h("small", {}, reason))));
   const silent = status.machines.slice(1).filter((machine) => isSilent(machine, now));
   const quiet = silent.map((machine) => h("li", {}, `${shown(machine.name ?? machine.id)} `, machine.heard ? ["was last heard of ", when(machine.heard)] : "was not heard of since this agent began"));
+  const untold = Math.max(ill.length - MATTERS, 0) + Math.max(quiet.length - MATTERS, 0);
   return h("section", { "aria-labelledby": "machines" },
     h("h2", { id: "machines" }, "Machines and links"),
     h("div", { class: "card" },
       drawing(status, links, room(), now),
       links.length > 0 && legend(links),
       status.machines.length === 1 && h("p", { class: "muted" }, "This machine is alone: no other one was heard of."),
-      trouble.length + quiet.length > 0 ? h("ul", { class: "told" }, trouble, quiet)
-        : links.length > 0 && h("p", { class: "muted" }, `All ${counted(links.length, "link is", "links are")} well.`),
-      links.length > 0 && h("details", {}, h("summary", {}, `All ${counted(links.length, "link", "links")} in a table`), linkTable(links))));
+      ill.length + quiet.length > 0 ? h("ul", { class: "told" }, ill.slice(0, MATTERS), quiet.slice(0, MATTERS), untold > 0 && h("li", { class: "muted" }, `and ${number(untold)} more`))
+        : links.length > 0 && h("p", { class: "muted" }, links.length === 1 ? "The link is well." : `All ${number(links.length)} links are well.`),
+      links.length > 0 && h("details", {}, h("summary", {}, links.length === 1 ? "The link in a table" : `All ${number(links.length)} links in a table`), linkTable(links))));
 }
 
-/** Pixels that a drawing may have. */
+/** Pixels of width that a drawing in a card may have. */
 function room() {
-  const width = document.getElementById("page").clientWidth;
-  return Math.max(Math.min(width, 1080) - (width < 560 ? 26 : 42), 260);
+  const inside = (element, ...edges) => edges.reduce((left, edge) => left - parseFloat(getComputedStyle(element)[edge]), element.clientWidth);
+  const main = document.getElementById("page");
+  const card = main.querySelector(".card") ?? main.appendChild(h("div", { class: "card" }));
+  return Math.max(Math.floor(inside(card, "paddingLeft", "paddingRight")), 240);
 }
 
 function legend(links) {
@@ -256,7 +262,8 @@ let width = 0;
 new ResizeObserver(([entry]) => {
   if (Math.round(entry.contentRect.width) === width) return;
   width = Math.round(entry.contentRect.width);
-  show();
+  // Not within the observer: what is drawn may change the size again.
+  setTimeout(show);
 }).observe(document.body);
 setInterval(() => { tick(); presence(); }, 1000);
 listen();

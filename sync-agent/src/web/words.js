@@ -119,7 +119,7 @@ export function tick() {
 export const named = (text, kind = "name") => h("bdi", { class: kind, title: shown(text) }, shown(text));
 export const path = (place) => h("bdi", { class: "path", title: pathText(place) }, pathText(place));
 
-/** Parts of a line, with a dot between those that are there. */
+/** Parts of a line, with a dot between those that are there; a list is one part. */
 export function dotted(...parts) {
-  return parts.flat().filter(Boolean).flatMap((part, at) => (at ? [" · ", part] : [part]));
+  return parts.filter(Boolean).flatMap((part, at) => (at ? [" · ", part] : [part]));
 }
