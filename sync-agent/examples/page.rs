@@ -1,7 +1,7 @@
 //! The status page of machines that do not exist, to look at it: `cargo run -p sync-agent --example page -- 127.0.0.1:4488 trouble`.
 #![allow(clippy::print_stderr, clippy::disallowed_methods, reason = "an example for whoever works on the page")]
 
-#[path = "../tests/made_up/mod.rs"]
+#[path = "../tests/page/made_up.rs"]
 mod made_up;
 
 use made_up::World;
