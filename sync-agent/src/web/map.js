@@ -8,6 +8,8 @@ export const LOSSY = 0.02;
 const SILENT_MS = 5 * 60 * 1000;
 /** With more machines than this, names stand along the rays. */
 const UPRIGHT = 12;
+/** With more machines than this, only this one and those with trouble have a name; the others when they are pointed at. */
+const NAMED = 60;
 /** With more links than this, only those with something to tell have a label. */
 const LABELLED = 24;
 const NAME_LENGTH = 18;
@@ -113,8 +115,10 @@ export function drawing(status, links, width, now) {
   const radius = plan.radial ? 5 : 9;
   const at = new Map(plan.at.map((place) => [place.machine.id, place]));
   const taken = plan.at.map((place) => ({ x: place.x - radius - 3, y: place.y - radius - 3, w: 2 * radius + 6, h: 2 * radius + 6 }));
+  const ill = new Set(links.filter((pair) => trouble(pair)).flatMap((pair) => [pair.a, pair.b]));
+  const named = (machine) => plan.at.length <= NAMED || machine.id === own.id || ill.has(machine.id);
   const ways = links.flatMap((pair) => along(at.get(pair.a), at.get(pair.b)));
-  const nodes = plan.at.map((place) => node(place, { plan, radius, width, now, own, taken, ways }));
+  const nodes = plan.at.map((place) => node(place, { plan, radius, width, now, own, taken, ways, named }));
   const rank = (pair) => ["broken", "lossy", "good", "unmeasured"].indexOf(pair.kind);
   const ordered = [...links].sort((a, b) => rank(a) - rank(b));
   const lines = ordered.map((pair) => edge(pair, at.get(pair.a), at.get(pair.b), radius));
@@ -130,7 +134,7 @@ export function drawing(status, links, width, now) {
     lines.reverse(), labels, nodes);
 }
 
-function node(place, { plan, radius, width, now, own, taken, ways }) {
+function node(place, { plan, radius, width, now, own, taken, ways, named }) {
   const { machine, x, y, turn } = place;
   const [isOwn, silent] = [machine.id === own.id, machine.id !== own.id && isSilent(machine, now)];
   const text = label(machine, plan.narrow);
@@ -168,7 +172,7 @@ function node(place, { plan, radius, width, now, own, taken, ways }) {
     h("svg:title", {}, facts.join("\n")),
     isOwn && h("circle", { class: "ring", cx: x, cy: y, r: radius + 4 }),
     h("circle", { cx: x, cy: y, r: radius }),
-    h("text", attributes, text));
+    named(machine) && h("text", attributes, text));
 }
 
 /** Points of a line, close to each other. */

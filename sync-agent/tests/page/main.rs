@@ -2,7 +2,8 @@
 #![allow(
     clippy::disallowed_methods,
     clippy::print_stderr,
-    reason = "real files, a real clock, and logs for whoever looks why it failed"
+    clippy::unwrap_used,
+    reason = "helpers of tests, with real files, a real clock, and logs for whoever looks why one failed"
 )]
 
 mod agent;
