@@ -127,9 +127,9 @@ function folder(one) {
   const short = watches.needed !== null && watches.set < watches.needed;
   const facts = [
     ["Paths", one.paths === null ? "not counted yet" : number(one.paths)],
-    ["Size", one.bytes === null ? "not counted yet" : bytes(one.bytes)],
+    one.bytes !== null && ["Size", bytes(one.bytes)],
     ["Last change", one.last_change ? when(one.last_change) : "none seen yet"],
-    ["Kept versions", kept ? (kept.count ? [number(kept.count), ", ", bytes(kept.bytes)] : "none") : "not known yet"],
+    kept && ["Kept versions", kept.count ? [number(kept.count), ", ", bytes(kept.bytes)] : "none"],
     ["Watched", h("span", { class: short ? "warn" : null }, watches.needed === null ? "not known yet"
       : [short ? `${number(watches.set)} of ${counted(watches.needed, "directory", "directories")}` : `all ${counted(watches.needed, "directory", "directories")}`,
         watches.limit !== null && `, limit ${number(watches.limit)}`])],
@@ -138,7 +138,7 @@ function folder(one) {
     h("h3", {}, named(one.name), " ", h("span", { class: `badge ${TONES[one.state]}` }, one.state)),
     h("p", { class: "muted" }, path(one)),
     one.why && h("p", { class: "bad" }, h("bdi", {}, shown(one.why))),
-    h("dl", {}, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
+    h("dl", {}, facts.filter(Boolean).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
     one.peers.length ? table(["Peer", "Connection", "Lacking here", "Lacking there", "Last exchange"], one.peers.map(peer))
       : h("p", { class: "muted" }, "Shared with nobody: name its peers in agent.toml."),
     one.peers.some((other) => other.transfers.length) && transfers(one.peers),

@@ -99,7 +99,7 @@ fn everything_that_is_known_is_a_number() {
         ("driftless_folder_paths", &folder, 1_234_567.0),
         ("driftless_folder_conflicts", &folder, 22.0),
         ("driftless_folder_problems", &folder, 3.0),
-        ("driftless_folder_kept_bytes", &folder, f64::from(3 << 30 >> 10) * 1024.0),
+        ("driftless_folder_kept_bytes", &folder, 3_221_225_472.0),
         ("driftless_folder_watches", &folder, 3_000.0),
         ("driftless_folder_state", &[("folder", "hot"), ("state", "syncing")], 1.0),
         ("driftless_folder_state", &[("folder", "hot"), ("state", "watching")], 0.0),
