@@ -22,8 +22,8 @@ export const KINDS = {
 };
 
 function percent(loss) {
-  if (loss === 0) return "0 %";
-  return loss < 0.001 ? "under 0.1 %" : `${(loss * 100).toFixed(loss < 0.1 ? 1 : 0)} %`;
+  if (loss === 0) return "0\u00a0%";
+  return loss < 0.001 ? "under 0.1\u00a0%" : `${(loss * 100).toFixed(loss < 0.1 ? 1 : 0)}\u00a0%`;
 }
 
 export const trip = (ms) => (ms < 10 ? `${ms.toFixed(1)} ms` : `${number(Math.round(ms))} ms`);

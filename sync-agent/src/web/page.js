@@ -13,6 +13,7 @@ const ASK_MS = 3_000;
 const MATTERS = 10;
 
 let told = null;
+let title = "driftless";
 
 // ---- what is the matter, in words ----
 
@@ -35,7 +36,7 @@ function verdict(status, summary) {
 
 function head(status, summary) {
   const { tone, text } = verdict(status, summary);
-  document.title = `${tone === "ok" ? "" : "● "}${shown(status.name)}: ${text}`;
+  title = `${tone === "ok" ? "" : "● "}${shown(status.name)}: ${text}`;
   const waiting = summary.behind_bytes > 0 && ["still to exchange: ", bytes(summary.behind_bytes)];
   return h("header", {},
     h("p", { class: "muted" }, dotted(h("strong", {}, named(status.name)), ["driftless ", shown(status.version)], ["runs ", when(status.since, "for")])),
@@ -131,7 +132,7 @@ function folder(one) {
     ["Last change", one.last_change ? when(one.last_change) : "none seen yet"],
     kept && ["Kept versions", kept.count ? [number(kept.count), ", ", bytes(kept.bytes)] : "none"],
     ["Watched", h("span", { class: short ? "warn" : null }, watches.needed === null ? "not known yet"
-      : [short ? `${number(watches.set)} of ${counted(watches.needed, "directory", "directories")}` : `all ${counted(watches.needed, "directory", "directories")}`,
+      : [short ? `${number(watches.set)} of ${counted(watches.needed, "directory", "directories")}` : watches.needed === 1 ? "1 directory" : `all ${number(watches.needed)} directories`,
         watches.limit !== null && `, limit ${number(watches.limit)}`])],
   ];
   return h("article", { class: "card", "aria-label": `Folder ${shown(one.name)}` },
@@ -212,8 +213,8 @@ function show() {
 function heard(fresh) {
   told = fresh;
   setNow(fresh.now);
-  alive();
   show();
+  alive();
 }
 
 function alive() {
@@ -232,6 +233,7 @@ function presence() {
   const text = lost ? `Connection to the agent lost.${known} It is tried again.` : silence === null ? "" : `${shown(silence)}.${known}`;
   if (banner.textContent !== text) banner.textContent = text;
   document.body.classList.toggle("stale", text !== "");
+  document.title = text === "" ? title : `✕ ${title} (not connected)`;
   live.textContent = text === "" ? "live" : "not connected";
 }
 
