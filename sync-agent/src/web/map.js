@@ -86,7 +86,7 @@ function places(machines, width) {
   const radial = count > UPRIGHT;
   const narrow = width < 480;
   const height = count < 3 ? 130 : radial ? Math.min(width, 640) : narrow ? Math.max(width * 0.86, 260) : Math.min(width * 0.62, 400);
-  const longest = Math.min(Math.max(...machines.map((machine) => label(machine, narrow).length)), NAME_LENGTH) * 7 + 18;
+  const longest = Math.min(Math.max(...machines.map((machine) => label(machine, { narrow, radial }).length)), NAME_LENGTH) * (narrow && radial ? 6 : 7) + 18;
   // Where there is little room names stand above and below, else beside.
   const margin = radial ? longest : narrow ? 48 : Math.min(longest, width * 0.3);
   const [rx, ry] = [Math.min(Math.max(width / 2 - margin, 40), count === 2 ? 220 : width), Math.max(height / 2 - (radial ? margin : 34), 40)];
@@ -101,9 +101,9 @@ function places(machines, width) {
   };
 }
 
-function label(machine, narrow) {
+function label(machine, { narrow, radial }) {
   const name = shown(machine.name ?? `${machine.id.slice(0, 8)}…`);
-  const most = narrow ? 14 : NAME_LENGTH;
+  const most = !narrow ? NAME_LENGTH : radial ? 10 : 14;
   return name.length > most ? `${name.slice(0, most - 1)}…` : name;
 }
 
@@ -112,7 +112,7 @@ export function drawing(status, links, width, now) {
   const [own, ...others] = status.machines;
   others.sort((a, b) => (a.name ?? a.id).localeCompare(b.name ?? b.id));
   const plan = places([own, ...others], width);
-  const radius = plan.radial ? 5 : 9;
+  const radius = !plan.radial ? 9 : plan.narrow ? 4 : 5;
   const at = new Map(plan.at.map((place) => [place.machine.id, place]));
   const taken = plan.at.map((place) => ({ x: place.x - radius - 3, y: place.y - radius - 3, w: 2 * radius + 6, h: 2 * radius + 6 }));
   const ill = new Set(links.filter((pair) => trouble(pair)).flatMap((pair) => [pair.a, pair.b]));
@@ -130,14 +130,14 @@ export function drawing(status, links, width, now) {
   const told = `Map of ${counted(status.machines.length, "machine", "machines")} and ${counted(links.length, "link", "links")}: `
     + `${bad} broken, ${lossy} lossy. The list below tells the same in words.`;
   // Good ones first, so that the others lie above them.
-  return h("svg", { class: "map", role: "img", "aria-label": told, width, height: plan.height, viewBox: `0 0 ${width} ${plan.height}` },
+  return h("svg", { class: plan.narrow && plan.radial ? "map dense" : "map", role: "img", "aria-label": told, width, height: plan.height, viewBox: `0 0 ${width} ${plan.height}` },
     lines.reverse(), labels, nodes);
 }
 
 function node(place, { plan, radius, width, now, own, taken, ways, named }) {
   const { machine, x, y, turn } = place;
   const [isOwn, silent] = [machine.id === own.id, machine.id !== own.id && isSilent(machine, now)];
-  const text = label(machine, plan.narrow);
+  const text = label(machine, plan);
   const facts = [shown(machine.name ?? "a machine whose name is not known"), machine.id, ...machine.addresses.map(shown),
     isOwn ? "this machine" : machine.heard ? `heard of at ${new Date(millis(machine.heard)).toLocaleString()}` : "not heard of since this agent began"];
   const attributes = { class: "machine-name" };
