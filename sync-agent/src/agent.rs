@@ -138,6 +138,7 @@ impl Agent {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             since: self.inner.since,
             listen: held.listeners.values().filter_map(|(listening, _)| Some(listening.listener().ok()?.address())).collect(),
+            page: None,
             notices: held.listeners.values().filter_map(|(listening, _)| listening.listener().err()).take(LISTED).collect(),
             folders,
             machines,

@@ -7,6 +7,7 @@ use crate::control::{AgentLock, Control, ControlError, LockError, Parting, Refus
 use crate::log::{Level, Log};
 use crate::notify::{State, Supervisor};
 use crate::status::{Moment, Status};
+use crate::web::Web;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -42,7 +43,8 @@ struct Asked {
 
 /// What all threads share.
 struct Core {
-    agent: Agent,
+    agent: Arc<Agent>,
+    web: Web,
     home: Home,
     config: PathBuf,
     supervisor: Supervisor,
@@ -71,8 +73,12 @@ impl Service {
     /// Another agent with this home; a configuration that makes no sense; whatever keeps the agent from beginning.
     pub fn start(home: Home, config: &Path, supervisor: Supervisor, log: Log) -> Result<Service, ServiceError> {
         let lock = AgentLock::take(home.folder())?;
-        let agent = Agent::start(load(config, &home)?, &home, Arc::clone(&log))?;
+        let loaded = load(config, &home)?;
+        let page = loaded.status;
+        let agent = Arc::new(Agent::start(loaded, &home, Arc::clone(&log))?);
+        let shown = Arc::clone(&agent);
         let core = Arc::new(Core {
+            web: Web::new(Arc::new(move || shown.status()), Arc::clone(&log)),
             agent,
             home,
             config: config.to_owned(),
@@ -90,6 +96,8 @@ impl Service {
                 return Err(error.into());
             }
         };
+        // Beside the work: an address that cannot be had is told, and keeps nothing from being done.
+        core.web.place(page);
         core.tell(State::Ready);
         Ok(Service { core, server, lock })
     }
@@ -103,7 +111,7 @@ impl Service {
     /// How everything is.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.core.agent.status()
+        Control::status(&*self.core)
     }
 
     /// For whoever receives signals.
@@ -136,6 +144,7 @@ impl Service {
         core.tell(State::Stopping);
         // First nobody can come any more, then another agent can begin, then whoever waited is told.
         let (parting, closed) = server.close();
+        core.web.close();
         core.end();
         drop(lock);
         (parting, closed.map_err(ServiceError::from))
@@ -193,13 +202,16 @@ impl Core {
             ControlError::new(kind, format!("the configuration stays as it was:\n{error}"))
         };
         let config = load(&self.config, &self.home).map_err(refused)?;
-        self.agent.reload(config).map_err(|error| ControlError::new(Refused::Failed, error.to_string()))
+        let page = config.status;
+        let changes = self.agent.reload(config).map_err(|error| ControlError::new(Refused::Failed, error.to_string()))?;
+        self.web.place(page);
+        Ok(changes)
     }
 }
 
 impl Control for Core {
     fn status(&self) -> Status {
-        self.agent.status()
+        self.web.told(self.agent.status())
     }
 
     fn pause(&self, folder: Option<&Name>) -> Result<(), ControlError> {

@@ -81,6 +81,9 @@ pub struct Status {
     pub since: Moment,
     /// Where it listens, with the ports that it really has.
     pub listen: Vec<SocketAddr>,
+    /// Where the status page is, with the port that it really has.
+    #[serde(default)]
+    pub page: Option<SocketAddr>,
     /// What is wrong with the agent as a whole, the newest first, up to [`LISTED`].
     pub notices: Vec<String>,
     /// The folders, in the order of their names.
@@ -491,6 +494,7 @@ mod tests {
             version: "0".into(),
             since: Moment(-1),
             listen: vec!["0.0.0.0:4477".parse().unwrap()],
+            page: Some("127.0.0.1:4478".parse().unwrap()),
             notices: vec!["x".into()],
             folders: vec![folder("cold"), folder("hot")],
             machines: vec![Machine {

@@ -20,6 +20,7 @@ pub(crate) fn lines(status: &Status, numbers: &Summary) -> Vec<String> {
         format!("  driftless {}, since {}", escape(status.version.as_bytes()), when(status.since)),
         format!("  listens at {}", if listen.is_empty() { "no address".into() } else { listen.join(", ") }),
     ];
+    lines.extend(status.page.map(|page| format!("  status page http://{page}/")));
     lines.extend(status.notices.iter().map(|notice| format!("  ! {}", safe(notice))));
     for folder in &status.folders {
         lines.push(String::new());
@@ -244,6 +245,7 @@ mod tests {
             version: "0.1.0".into(),
             since: at(0),
             listen: vec!["0.0.0.0:4477".parse().unwrap()],
+            page: Some("127.0.0.1:4478".parse().unwrap()),
             notices: vec!["the configuration stays as it was".into()],
             folders: vec![folder],
             machines: Vec::new(),
@@ -262,6 +264,7 @@ mod tests {
             format!("  id {}", status.id),
             format!("  driftless 0.1.0, since {}", at(0)),
             "  listens at 0.0.0.0:4477".into(),
+            "  status page http://127.0.0.1:4478/".into(),
             "  ! the configuration stays as it was".into(),
             String::new(),
             "hot  syncing  /srv/app/caf\\xe9/hot".into(),

@@ -46,6 +46,7 @@ impl Control for Puppet {
             version: "0".into(),
             since: Moment(1),
             listen: Vec::new(),
+            page: None,
             notices: vec!["x".repeat(1 << 20)],
             folders: Vec::new(),
             machines: Vec::new(),

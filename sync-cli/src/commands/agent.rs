@@ -33,11 +33,19 @@ const TIME: &str = "%Y-%m-%d %H:%M:%S";
 #[serde(tag = "event", rename_all = "lowercase")]
 enum Line<'a> {
     /// The agent answers.
-    Ready { name: &'a Name, id: Id, socket: Cow<'a, str>, config: Cow<'a, str> },
+    Ready { name: &'a Name, id: Id, socket: Cow<'a, str>, page: Option<SocketAddr>, config: Cow<'a, str> },
     /// A configuration was written.
     Written { config: Cow<'a, str> },
     /// The agent as a whole.
-    Agent { name: &'a Name, id: Id, version: &'a str, since: String, listen: &'a [SocketAddr], notices: &'a [String] },
+    Agent {
+        name: &'a Name,
+        id: Id,
+        version: &'a str,
+        since: String,
+        listen: &'a [SocketAddr],
+        page: Option<SocketAddr>,
+        notices: &'a [String],
+    },
     /// One folder with its peers.
     Folder(&'a FolderStatus),
     /// A machine that the agent knows of.
@@ -111,7 +119,8 @@ fn serve(args: &AgentConfigArgs, output: &Output) -> Result<Exit> {
     let signals = Waiting::install()?;
     let service = Service::start(home, &config, home::supervisor(), log(home::talks_to_journal()))?;
     let (handle, interrupted) = (service.handle(), signals.interrupted());
-    let (closing, name, id) = (signals.handle(), service.status().name, service.id());
+    let Status { name, id, page, .. } = service.status();
+    let closing = signals.handle();
     let heard = move |wanted| match wanted {
         Wanted::End => handle.stop(),
         Wanted::Reload => handle.reload(),
@@ -121,8 +130,9 @@ fn serve(args: &AgentConfigArgs, output: &Output) -> Result<Exit> {
         .name("signals".into())
         .spawn(move || signals.wait(heard))
         .context("cannot start a thread for signals")?;
-    output.line(&format!("agent {name} ({id}) answers at {}", root(&socket)));
-    output.event(&Line::Ready { name: &name, id, socket: socket.to_string_lossy(), config: config.to_string_lossy() });
+    let shown = page.map_or_else(String::new, |page| format!(", its status page is http://{page}/"));
+    output.line(&format!("agent {name} ({id}) answers at {}{shown}", root(&socket)));
+    output.event(&Line::Ready { name: &name, id, socket: socket.to_string_lossy(), page, config: config.to_string_lossy() });
     output.flush();
     let (parting, ended) = service.run();
     closing.close();
@@ -161,8 +171,8 @@ fn word(level: Level) -> &'static str {
 fn status(status: &Status, output: &Output) -> Exit {
     let numbers = status.summary();
     glance::lines(status, &numbers).iter().for_each(|line| output.line(line));
-    let Status { name, id, version, since, listen, notices, folders, machines, links } = status;
-    output.event(&Line::Agent { name, id: *id, version, since: String::from(*since), listen, notices });
+    let Status { name, id, version, since, listen, page, notices, folders, machines, links } = status;
+    output.event(&Line::Agent { name, id: *id, version, since: String::from(*since), listen, page: *page, notices });
     folders.iter().for_each(|folder| output.event(&Line::Folder(folder)));
     machines.iter().for_each(|machine| output.event(&Line::Machine(machine)));
     links.iter().for_each(|link| output.event(&Line::Link(link)));

@@ -5,7 +5,8 @@ use crate::pair::{driftless, lines, stderr, stdout};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -162,6 +163,22 @@ fn an_agent_is_set_up_asked_steered_and_ended() {
         let told = stderr(&machine.run(&[&["agent"], args].concat()).code(3));
         assert!(told.contains("no agent answers at") && told.contains("driftless agent run"), "{told}");
     }
+}
+
+#[test]
+fn an_agent_says_where_its_status_page_is() {
+    let machine = machine("");
+    let config = machine.home().join("agent.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("status = \"off\"", "status = \"127.0.0.1:0\"")).unwrap();
+    let _running = Running::start(&machine, &[]);
+    let status = stdout(&machine.run(&["agent", "status"]));
+    let line = status.lines().find_map(|line| line.trim().strip_prefix("status page http://")).unwrap();
+    let mut page = TcpStream::connect(line.trim_end_matches('/')).unwrap();
+    page.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    page.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok\n"), "{answer}");
 }
 
 #[test]
