@@ -232,6 +232,7 @@ impl Agent {
                 lacking_here: facts.lacking_here,
                 lacking_there: facts.lacking_there,
                 last_sync: facts.last_sync,
+                clock_offset_ms: None,
                 transfers: Vec::new(),
             })
         });
