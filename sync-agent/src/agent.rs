@@ -21,6 +21,8 @@ use sync_core::peer::{Id, Name};
 
 /// How often it is looked whether threads have ended.
 const GLANCE: Duration = Duration::from_millis(20);
+/// How often it is looked whether somebody who is waited for is still heard.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// Why the agent could not begin, or not go on.
 #[derive(Debug, thiserror::Error)]
@@ -178,15 +180,21 @@ impl Agent {
         *self.ticker.over.lock().unwrap_or_else(PoisonError::into_inner) = false;
         let ticker = Arc::clone(&self.ticker);
         *ticking = Some(thread::spawn(move || {
+            let mut beats = Duration::ZERO;
             loop {
                 let over = ticker.over.lock().unwrap_or_else(PoisonError::into_inner);
                 let (over, _) =
-                    ticker.changed.wait_timeout_while(over, SAMPLE, |over| !*over).unwrap_or_else(PoisonError::into_inner);
+                    ticker.changed.wait_timeout_while(over, BEAT, |over| !*over).unwrap_or_else(PoisonError::into_inner);
                 if *over {
                     return;
                 }
                 drop(over);
-                folders.iter().for_each(|folder| folder.measure());
+                beats += BEAT;
+                folders.iter().for_each(|folder| folder.give_up_silent());
+                if beats >= SAMPLE {
+                    beats = Duration::ZERO;
+                    folders.iter().for_each(|folder| folder.measure());
+                }
             }
         }));
     }

@@ -3,7 +3,7 @@
 
 use crate::config;
 use crate::log::{Level, Log};
-use crate::quality::{Counters, Quality};
+use crate::quality::{Counters, Pulse, Quality};
 use crate::scheduler::{Ended, Job, Moment, Next, Scheduler};
 use crate::status::{self, Behind, FolderState, LISTED, PathProblem, PathText, Problems, Watches};
 use crate::works::{Permits, Watchful, now_ns, random_share};
@@ -76,6 +76,8 @@ struct Joined {
     called: bool,
     since: status::Moment,
     quality: Quality,
+    /// Since the job under way began, if it is its.
+    pulse: Pulse,
     /// Its sequence number up to which all of it is here.
     incorporated: u64,
     lacking: Option<Behind>,
@@ -316,6 +318,7 @@ impl Shared {
             called: called == Called::ByUs,
             since: now_ns(),
             quality: Quality::default(),
+            pulse: Pulse::default(),
             incorporated: 0,
             lacking: None,
             last_sync: None,
@@ -370,6 +373,25 @@ impl Shared {
         inbox.scheduler.measured(costs, now);
         drop(inbox);
         reports.into_iter().for_each(|(member, report)| member.report(report));
+    }
+
+    /// Who is waited for and heard no more, while there is something else to do here, is given up: that its connection is dead would
+    /// be found out much later, and nothing else is done until then. It is called anew.
+    pub(crate) fn give_up_silent(&self) {
+        let now = self.now();
+        let mut inbox = self.inbox();
+        let inbox = &mut *inbox;
+        let Some(job @ Job::Pull(peer)) = inbox.running else { return };
+        let Some(joined) = inbox.members.get_mut(&peer) else { return };
+        let path = joined.member.quality();
+        if joined.pulse.is_silent(path.sent, path.received, now) && inbox.scheduler.others_wait(job, now) {
+            joined.pulse = Pulse::default();
+            self.log(
+                Level::Notice,
+                &format!("{peer} was not heard for some seconds while it was pulled from: it is called anew"),
+            );
+            joined.member.leave();
+        }
     }
 
     /// Until the folder is to end: opens the root, works on it, and opens it again when it has become another.
@@ -469,6 +491,11 @@ impl Shared {
                 Next::Now(job) => {
                     inbox.scheduler.begin(job);
                     inbox.running = Some(job);
+                    if let Job::Pull(peer) = job
+                        && let Some(joined) = inbox.members.get_mut(&peer)
+                    {
+                        joined.pulse = Pulse::default();
+                    }
                     return Some(job);
                 }
                 Next::At(at) => at.saturating_sub(now),
@@ -604,7 +631,7 @@ impl Shared {
             Err(SyncError::Cancelled) => Ended::Stopped,
             Err(error) => {
                 // A guard, or a root that cannot be changed, waits for somebody who looks.
-                let here = !matches!(error, SyncError::Remote { .. } | SyncError::Source(_));
+                let here = !matches!(error, SyncError::Remote { .. } | SyncError::Source(_) | SyncError::Outrun(_));
                 let listed = vec![PathProblem { place: PathText::new(b""), step: "pull".into(), error: words(error) }];
                 if here {
                     inbox.facts.problems.insert(Source::Pull(peer), (1, listed));
@@ -636,7 +663,8 @@ impl Shared {
         if is_root_lost(error) {
             self.inbox().reopen = true;
         }
-        let level = if matches!(error, SyncError::Remote { .. } | SyncError::Source(_)) { Level::Warning } else { Level::Error };
+        let elsewhere = matches!(error, SyncError::Remote { .. } | SyncError::Source(_) | SyncError::Outrun(_));
+        let level = if elsewhere { Level::Warning } else { Level::Error };
         self.say(source, level, &words(error));
     }
 

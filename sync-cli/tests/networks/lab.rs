@@ -2,8 +2,9 @@
 
 use anyhow::{Context as _, Result, bail};
 use fixtures::linkemu::{Conditions, Mesh};
-use fixtures::tree::{Tree, diff};
+use fixtures::tree::{Content, Node, Tree, diff};
 use rustix::process::{Pid, Signal, kill_process};
+use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 use sync_agent::control::Client;
-use sync_agent::status::{PeerStatus, Status};
+use sync_agent::status::Status;
 use sync_core::io::home::Home;
 use sync_core::io::link::Identity;
 use tempfile::TempDir;
@@ -43,6 +44,8 @@ pub(crate) struct Machine {
     home: PathBuf,
     pub(crate) root: PathBuf,
     log: PathBuf,
+    /// What its agent finds in its environment besides.
+    pub(crate) environment: Vec<(OsString, OsString)>,
     agent: Option<Child>,
 }
 
@@ -90,7 +93,15 @@ impl Lab {
             let (root, home) = (dir.path().join(&name), dir.path().join(format!("{name}.home")));
             fs::create_dir_all(&root)?;
             drop(Home::open(&home)?);
-            Ok(Machine { at, log: dir.path().join(format!("{name}.log")), name, home, root, agent: None })
+            Ok(Machine {
+                at,
+                log: dir.path().join(format!("{name}.log")),
+                name,
+                home,
+                root,
+                environment: Vec::new(),
+                agent: None,
+            })
         };
         let machines = (0..count).map(machine).collect::<Result<Vec<_>>>()?;
         let lab = Lab { mesh, machines, dir };
@@ -128,9 +139,10 @@ impl Lab {
         let log = OpenOptions::new().create(true).append(true).open(&machine.log)?;
         let mut command = Command::new(env!("CARGO_BIN_EXE_driftless"));
         command.env("DRIFTLESS_HOME", &machine.home).args(["agent", "run"]).stdin(Stdio::null());
-        ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM"]
-            .iter()
-            .for_each(|name| drop(command.env_remove(name)));
+        ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM"].iter().for_each(|name| {
+            command.env_remove(name);
+        });
+        command.envs(machine.environment.iter().map(|(name, value)| (name, value)));
         command.stdout(log.try_clone()?).stderr(log);
         machine.agent = Some(self.mesh.ends[at].run(move || Ok(command.spawn()?))?);
         Ok(())
@@ -230,6 +242,17 @@ impl Lab {
         self.mesh.counts(from, to).bytes
     }
 
+    /// Sends a signal to an agent.
+    pub(crate) fn signal(&self, at: usize, signal: Signal) -> Result<()> {
+        let agent = self.machines[at].agent.as_ref().context("no agent")?;
+        Ok(kill_process(Pid::from_child(agent), signal)?)
+    }
+
+    /// Does an agent's log hold this text?
+    pub(crate) fn says(&self, at: usize, text: &str) -> Result<bool> {
+        Ok(fs::read_to_string(&self.machines[at].log)?.contains(text))
+    }
+
     /// Does any log tell of a panic?
     pub(crate) fn panics(&self) -> Vec<String> {
         let logs = self.machines.iter().filter_map(|machine| fs::read_to_string(&machine.log).ok());
@@ -269,20 +292,22 @@ impl Machine {
         self.root.join(path)
     }
 
+    /// Its tree. Times of directories are left out: they are carried along, and replicas need not agree about them.
     pub(crate) fn tree(&self) -> Result<Tree> {
-        Tree::read(&self.root)
+        let mut tree = Tree::new();
+        for (path, node) in Tree::read(&self.root)?.iter() {
+            let node = match node.content {
+                Content::Dir => Node { mtime_ns: None, ..node.clone() },
+                _ => node.clone(),
+            };
+            tree.put(path.clone(), node);
+        }
+        Ok(tree)
     }
 
     /// How its agent is.
     pub(crate) fn status(&self) -> Result<Status> {
         Ok(Client::new(&self.home).status()??)
-    }
-
-    /// How it is with a peer.
-    pub(crate) fn peer(&self, name: &str) -> Result<PeerStatus> {
-        let status = self.status()?;
-        let peers = status.folders.into_iter().flat_map(|folder| folder.peers);
-        peers.into_iter().find(|peer| peer.name.as_str() == name).with_context(|| format!("{} knows no {name}", self.name))
     }
 
     /// Does its agent run?

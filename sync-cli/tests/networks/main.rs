@@ -11,5 +11,6 @@ mod cases;
 mod lab;
 mod ledger;
 mod soak;
+mod trouble;
 mod users;
 mod ways;

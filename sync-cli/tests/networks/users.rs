@@ -60,11 +60,6 @@ impl User {
         format!("own-{}", self.name)
     }
 
-    /// What must stand in it, by paths below it.
-    pub(crate) fn own(&self) -> &BTreeMap<String, Hash> {
-        &self.own
-    }
-
     /// Somewhere to put what is taken away.
     fn spare(&mut self) -> PathBuf {
         self.number += 1;

@@ -115,6 +115,10 @@ pub enum SyncError {
     /// A guard stopped the run before anything was changed.
     #[error("{0}")]
     Guard(String),
+    /// More was to go than had been found out before: the other root changed meanwhile, or does not tell the truth. What was done
+    /// before is recorded.
+    #[error("{0}")]
+    Outrun(String),
     /// A root is missing, held by another process, or of another kind than expected.
     #[error("{0}")]
     Root(String),
