@@ -631,7 +631,7 @@ impl Shared {
             Err(SyncError::Cancelled) => Ended::Stopped,
             Err(error) => {
                 // A guard, or a root that cannot be changed, waits for somebody who looks.
-                let here = !matches!(error, SyncError::Remote { .. } | SyncError::Source(_) | SyncError::Outrun(_));
+                let here = !error.is_elsewhere();
                 let listed = vec![PathProblem { place: PathText::new(b""), step: "pull".into(), error: words(error) }];
                 if here {
                     inbox.facts.problems.insert(Source::Pull(peer), (1, listed));
@@ -663,8 +663,7 @@ impl Shared {
         if is_root_lost(error) {
             self.inbox().reopen = true;
         }
-        let elsewhere = matches!(error, SyncError::Remote { .. } | SyncError::Source(_) | SyncError::Outrun(_));
-        let level = if elsewhere { Level::Warning } else { Level::Error };
+        let level = if error.is_elsewhere() { Level::Warning } else { Level::Error };
         self.say(source, level, &words(error));
     }
 

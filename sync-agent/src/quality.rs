@@ -35,7 +35,7 @@ struct Seen {
 
 impl Pulse {
     /// A look at the packets that were sent and that came so far. Is the other end silent though it is spoken to? What was lost is
-    /// sent again several times a second or two, and whatever arrives there is acknowledged, however busy it is.
+    /// sent again within a second or two, and whatever arrives there is acknowledged, however busy it is.
     pub(crate) fn is_silent(&mut self, sent: u64, received: u64, now: Moment) -> bool {
         match &mut self.seen {
             Some(seen) if seen.received == received => {

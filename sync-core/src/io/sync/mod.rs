@@ -241,6 +241,15 @@ impl Options {
 }
 
 impl SyncError {
+    /// Is it a matter of the other machine or of the link, and nothing that somebody here has to mend?
+    #[must_use]
+    pub fn is_elsewhere(&self) -> bool {
+        matches!(
+            self,
+            SyncError::Remote { .. } | SyncError::Source(_) | SyncError::Apply(ApplyError::Source(_)) | SyncError::Outrun(_)
+        )
+    }
+
     /// What went wrong with another machine. What it stopped by itself, for a reason that is known here too, is told as here.
     fn of_remote(shown: &str, source: ChannelError) -> SyncError {
         match source {
