@@ -326,6 +326,10 @@ impl Shared {
         let replaced = inbox.members.insert(peer, joined);
         inbox.scheduler.joined(peer, now);
         drop(inbox);
+        // A pull over the old connection may be under way, and would wait for an answer that nobody gives any more.
+        if let Some(replaced) = &replaced {
+            replaced.member.leave();
+        }
         // Its threads are waited for: nothing may be locked here.
         drop(replaced);
         if member.is_over() {
