@@ -1,5 +1,6 @@
 //! The command line of the benchmarks.
 
+use crate::agents;
 use crate::cases::Case;
 use crate::links;
 use anyhow::{Context as _, Result, bail, ensure};
@@ -9,9 +10,10 @@ use std::time::Duration;
 
 /// Text of `--help`.
 pub(crate) const HELP: &str = "\
-Usage: cargo run --release -p benches -- [links] [OPTIONS]
+Usage: cargo run --release -p benches -- [links|agents] [OPTIONS]
 
   links            the second root behind a connection: driftless serve, unison -socket, rsync --daemon; needs root
+  agents           what runs all the time: two agents, syncthing, unison -repeat, lsyncd; needs root
   --case NAME      one of the cases; may stand several times, or names joined by commas (default: all on trees;
                    of links all but those for memory)
                    goodput: one connection through an emulated bad network; needs root
@@ -21,6 +23,7 @@ Usage: cargo run --release -p benches -- [links] [OPTIONS]
   --settle SECONDS rest before the first run and after every mass deletion (default 45, with --quick 5)
   --dir DIR        where the trees are made (default: benches/out)
   --fresh          on a new ext4 of their own, in a file in DIR (as root): no old deletions slow it down
+  --tool NAME      of agents: only tools whose names begin so
   --deadline SECONDS  what a run over a bad link of links has done by then is shown, and it is ended (60)
   --driftless PATH the binary (default: driftless beside this one)
   --keep           leave the trees behind
@@ -35,6 +38,9 @@ pub(crate) struct Args {
     pub(crate) goodput: bool,
     /// Cases with the second root behind a connection.
     pub(crate) links: Vec<links::Case>,
+    /// Cases with what runs all the time, and the tool to which they are limited.
+    pub(crate) agents: Vec<agents::Case>,
+    pub(crate) tool: Option<String>,
     /// How long a run over a bad link may take.
     pub(crate) deadline: Duration,
     pub(crate) scale: u64,
@@ -53,7 +59,9 @@ impl Args {
         let (mut quick, mut keep, mut fresh, mut goodput) = (false, false, false, false);
         let (mut scale, mut rounds, mut settle, mut deadline) = (None, None, None, None);
         let over_links = words.first().is_some_and(|word| word == "links");
-        let mut words = words.iter().skip(usize::from(over_links));
+        let of_agents = words.first().is_some_and(|word| word == "agents");
+        let (mut agents, mut tool) = (Vec::new(), None);
+        let mut words = words.iter().skip(usize::from(over_links || of_agents));
         while let Some(word) = words.next() {
             let mut value = || words.next().with_context(|| format!("{} wants a value", word.display()));
             match word.to_str() {
@@ -63,6 +71,7 @@ impl Args {
                 Some("--case") => {
                     for name in value()?.to_string_lossy().split(',') {
                         match name {
+                            _ if of_agents => agents.push(agents::Case::parse(name)?),
                             _ if over_links => links.push(links::Case::parse(name)?),
                             "goodput" => goodput = true,
                             _ => cases.push(Case::parse(name)?),
@@ -74,6 +83,7 @@ impl Args {
                 Some("--scale") => scale = Some(number(value()?)?),
                 Some("--rounds") => rounds = Some(number(value()?)?),
                 Some("--settle") => settle = Some(number(value()?)?),
+                Some("--tool") if of_agents => tool = Some(value()?.to_string_lossy().into_owned()),
                 Some("--deadline") if over_links => deadline = Some(number(value()?)?),
                 _ => bail!("{} is not understood\n\n{HELP}", word.display()),
             }
@@ -81,7 +91,10 @@ impl Args {
         let scale = scale.unwrap_or(if quick { 10 } else { 1 });
         let rounds = rounds.unwrap_or(if quick { 1 } else { 3 });
         ensure!(scale > 0 && rounds > 0, "--scale and --rounds want at least 1");
-        let on_trees = !over_links && (!goodput || !cases.is_empty());
+        if of_agents && agents.is_empty() {
+            agents = agents::Case::ALL.to_vec();
+        }
+        let on_trees = !over_links && !of_agents && (!goodput || !cases.is_empty());
         if over_links && links.is_empty() {
             links = links::Case::DEFAULT.to_vec();
         }
@@ -89,8 +102,11 @@ impl Args {
         Ok(Args {
             goodput,
             links,
+            agents,
+            tool,
             deadline: Duration::from_secs(deadline.unwrap_or(60).max(1)),
-            driftless: driftless.map_or_else(|| if on_trees || over_links { beside_this() } else { Ok(PathBuf::new()) }, Ok)?,
+            driftless: driftless
+                .map_or_else(|| if on_trees || over_links || of_agents { beside_this() } else { Ok(PathBuf::new()) }, Ok)?,
             cases: if on_trees && cases.is_empty() { Case::ALL.to_vec() } else { cases },
             scale,
             rounds: usize::try_from(rounds)?,
@@ -100,6 +116,14 @@ impl Args {
             out,
             keep,
         })
+    }
+}
+
+impl Args {
+    /// Those of the tools that are to be measured.
+    pub(crate) fn tools(&self, tools: Vec<agents::Tool>) -> Vec<agents::Tool> {
+        let wanted = |tool: &agents::Tool| self.tool.as_ref().is_none_or(|name| tool.name().starts_with(name.as_str()));
+        tools.into_iter().filter(wanted).collect()
     }
 }
 
@@ -156,6 +180,16 @@ mod tests {
         assert_eq!(args.links, links::Case::DEFAULT);
         assert!(parse("--case fairness").is_err() && parse("--deadline 5").is_err());
         assert!(parse("").unwrap().links.is_empty());
+    }
+
+    #[test]
+    fn agents_have_cases_of_their_own() {
+        let args = Args::parse(&["agents", "--driftless", "x", "--case", "burst"].map(OsString::from)).unwrap();
+        assert_eq!((args.agents, args.cases.len(), args.links.len()), (vec![agents::Case::Burst], 0, 0));
+        let args = Args::parse(&["agents", "--driftless", "x", "--tool", "driftless"].map(OsString::from)).unwrap();
+        assert_eq!(args.agents, agents::Case::ALL);
+        assert_eq!(args.tools(vec![agents::Tool::Lsyncd, agents::Tool::Driftless("x".into())]).len(), 1);
+        assert!(parse("--tool x").is_err());
     }
 
     #[test]

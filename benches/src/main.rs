@@ -8,6 +8,7 @@
     reason = "a program that prints, measures time and makes trees of its own"
 )]
 
+mod agents;
 mod args;
 mod cases;
 mod edits;
@@ -45,6 +46,8 @@ fn main() -> Result<()> {
 fn bench(args: &Args) -> Result<()> {
     let tables = if args.cases.is_empty() { Vec::new() } else { on_trees(args)? };
     let sheets = if args.links.is_empty() { Vec::new() } else { links::run(args)? };
+    let agents = if args.agents.is_empty() { Vec::new() } else { agents::run(args)? };
+    let sheets = [sheets, agents].concat();
     let grid = args.goodput.then(|| goodput::run(args.rounds)).transpose()?;
     if let Some(grid) = &grid {
         println!("{}", grid.markdown());

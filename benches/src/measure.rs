@@ -6,6 +6,7 @@
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use std::ffi::OsString;
+use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -89,6 +90,47 @@ impl Running {
             code: i32::try_from(value["code"].as_i64().context("the measuring helper left out code")?)?,
             flush_s: 0.0,
         }))
+    }
+
+    /// Seconds of CPU time that the command and its children have taken so far.
+    pub(crate) fn cpu_s(&self) -> Result<f64> {
+        let ticks = self.sum(|pid| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            // The name before may hold anything.
+            let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+            Some(fields.get(11..15)?.iter().filter_map(|field| field.parse::<u64>().ok()).sum())
+        })?;
+        #[expect(clippy::cast_precision_loss, reason = "clock ticks of a process are far below 2^52")]
+        Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+    }
+
+    /// Memory that the command and its children hold now, MiB.
+    pub(crate) fn resident_mib(&self) -> Result<f64> {
+        let kib = self.sum(|pid| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+            line.trim().strip_suffix(" kB")?.trim().parse().ok()
+        })?;
+        #[expect(clippy::cast_precision_loss, reason = "memory of processes in KiB is far below 2^52")]
+        Ok(kib as f64 / 1024.0)
+    }
+
+    /// The sum over all processes below the helper; those that end meanwhile count nothing.
+    fn sum(&self, of: impl Fn(u32) -> Option<u64>) -> Result<u64> {
+        let (mut waiting, mut sum, mut found) = (vec![self.helper.id()], 0, false);
+        while let Some(pid) = waiting.pop() {
+            let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+            let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+            let children: Vec<u32> = children
+                .flat_map(|text| text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+                .collect();
+            for pid in &children {
+                found |= of(*pid).map(|number| sum += number).is_some();
+            }
+            waiting.extend(children);
+        }
+        ensure!(found, "the command has ended");
+        Ok(sum)
     }
 
     /// Ends it with all that it started, if it has not ended.

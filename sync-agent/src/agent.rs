@@ -25,6 +25,8 @@ use sync_core::peer::{Id, Name};
 
 /// How often it is looked whether threads have ended.
 const GLANCE: Duration = Duration::from_millis(20);
+/// How often it is looked whether somebody who is waited for is still heard.
+const BEAT: Duration = Duration::from_secs(1);
 
 /// Why the agent could not begin, or not go on.
 #[derive(Debug, thiserror::Error)]
@@ -425,9 +427,14 @@ impl Ticker {
 fn tick(inner: &Arc<Inner>) -> JoinHandle<()> {
     let inner = Arc::clone(inner);
     thread::spawn(move || {
-        let mut measured = inner.begun.elapsed();
-        while !inner.ticker.wait(gossip::EVERY) {
+        let (mut measured, mut told) = (inner.begun.elapsed(), inner.begun.elapsed());
+        while !inner.ticker.wait(BEAT) {
+            inner.give_up_silent();
             let now = inner.begun.elapsed();
+            if now.saturating_sub(told) < gossip::EVERY {
+                continue;
+            }
+            told = now;
             let measure = now.saturating_sub(measured) >= SAMPLE;
             if measure {
                 measured = now;

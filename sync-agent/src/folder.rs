@@ -8,7 +8,7 @@ mod watching;
 use crate::config;
 use crate::gossip::{Table, Told};
 use crate::log::{Level, Log};
-use crate::quality::{Counters, Quality};
+use crate::quality::{Counters, Pulse, Quality};
 use crate::scheduler::{Job, Moment, Next, Scheduler};
 use crate::status::{self, Behind};
 use crate::works::{Permits, Watchful, now_ns, random_share};
@@ -77,6 +77,8 @@ struct Joined {
     called: bool,
     since: status::Moment,
     quality: Quality,
+    /// Since the job under way began, if it is its.
+    pulse: Pulse,
     /// Its sequence number up to which all of it is here.
     incorporated: u64,
     lacking: Option<Behind>,
@@ -305,6 +307,7 @@ impl Shared {
             called: called == Called::ByUs,
             since: now_ns(),
             quality: Quality::default(),
+            pulse: Pulse::default(),
             incorporated: 0,
             lacking: None,
             last_sync: None,
@@ -313,6 +316,10 @@ impl Shared {
         let replaced = inbox.members.insert(peer, joined);
         inbox.scheduler.joined(peer, now);
         drop(inbox);
+        // A pull over the old connection may be under way, and would wait for an answer that nobody gives any more.
+        if let Some(replaced) = &replaced {
+            replaced.member.leave();
+        }
         // Its threads are waited for: nothing may be locked here.
         drop(replaced);
         if member.is_over() {
@@ -403,6 +410,25 @@ impl Shared {
         let inbox = self.inbox();
         let joined = inbox.members.get(&peer)?;
         Some((joined.member.address(), if joined.called { Called::ByUs } else { Called::ByThem }))
+    }
+
+    /// Who is waited for and heard no more, while there is something else to do here, is given up: that its connection is dead would
+    /// be found out much later, and nothing else is done until then. It is called anew.
+    pub(crate) fn give_up_silent(&self) {
+        let now = self.now();
+        let mut inbox = self.inbox();
+        let inbox = &mut *inbox;
+        let Some(job @ Job::Pull(peer)) = inbox.running else { return };
+        let Some(joined) = inbox.members.get_mut(&peer) else { return };
+        let path = joined.member.quality();
+        if joined.pulse.is_silent(path.sent, path.received, now) && inbox.scheduler.others_wait(job, now) {
+            joined.pulse = Pulse::default();
+            self.log(
+                Level::Notice,
+                &format!("{peer} was not heard for some seconds while it was pulled from: it is called anew"),
+            );
+            joined.member.leave();
+        }
     }
 
     /// Until the folder is to end: opens the root, works on it, and opens it again when it has become another.
@@ -503,6 +529,11 @@ impl Shared {
                 Next::Now(job) => {
                     inbox.scheduler.begin(job);
                     inbox.running = Some(job);
+                    if let Job::Pull(peer) = job
+                        && let Some(joined) = inbox.members.get_mut(&peer)
+                    {
+                        joined.pulse = Pulse::default();
+                    }
                     return Some(job);
                 }
                 Next::At(at) => at.saturating_sub(now),
@@ -517,7 +548,7 @@ impl Shared {
         if is_root_lost(error) {
             self.inbox().reopen = true;
         }
-        let level = if matches!(error, SyncError::Remote { .. } | SyncError::Source(_)) { Level::Warning } else { Level::Error };
+        let level = if error.is_elsewhere() { Level::Warning } else { Level::Error };
         self.say(source, level, &words(error, &self.name));
     }
 

@@ -19,6 +19,42 @@ const LOAD: u64 = 256 << 10;
 /// Loss beyond which a path is as good as none.
 const MOST_LOSS: f64 = 0.9;
 
+/// How long nobody may be heard at the other end while it is spoken to, before somebody else is asked instead.
+pub(crate) const SILENCE: Duration = Duration::from_secs(5);
+
+/// When the other end was heard last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Pulse {
+    seen: Option<Seen>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seen {
+    sent: u64,
+    received: u64,
+    at: Moment,
+}
+
+impl Pulse {
+    /// A look at the packets that were sent and that came so far. Is the other end silent though it is spoken to? What was lost is
+    /// sent again within a second or two, and whatever arrives there is acknowledged, however busy it is.
+    pub(crate) fn is_silent(&mut self, sent: u64, received: u64, now: Moment) -> bool {
+        match &mut self.seen {
+            Some(seen) if seen.received == received => {
+                if seen.sent == sent {
+                    // Nothing was said that could be answered.
+                    seen.at = now;
+                }
+                now.saturating_sub(seen.at) >= SILENCE
+            }
+            seen => {
+                *seen = Some(Seen { sent, received, at: now });
+                false
+            }
+        }
+    }
+}
+
 /// Counters of one direction since the connection was made.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Counters {
@@ -159,6 +195,20 @@ mod tests {
         assert_eq!(quality.goodput(), Some(6 << 20));
         quality.load(1 << 20, Duration::ZERO);
         assert_eq!(quality.goodput(), Some(6 << 20));
+    }
+
+    #[test]
+    fn who_is_spoken_to_and_not_heard_is_silent_and_who_is_not_spoken_to_is_not() {
+        let mut pulse = Pulse::default();
+        let at = Duration::from_secs;
+        assert!(!pulse.is_silent(10, 10, at(0)));
+        assert!(!pulse.is_silent(10, 10, at(60)));
+        assert!(!pulse.is_silent(11, 10, at(61)));
+        assert!(!pulse.is_silent(12, 10, at(64)));
+        assert!(pulse.is_silent(12, 10, at(65)));
+        assert!(!pulse.is_silent(12, 11, at(66)));
+        assert!(!pulse.is_silent(13, 11, at(70)));
+        assert!(pulse.is_silent(14, 11, at(71)));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What one folder does next: scans, pulls, tidying up. Pure: events and the present time in, the next job or the next deadline out.
 //!
-//! Local changes come first, since they are small, new, and what others wait for. Then pulls: whoever has the best path first. A
+//! Local changes come first, since they are small, new, and what others wait for. Then pulls: whoever has the best path first; where
+//! local changes never end, the two take turns. A
 //! peer whose path is clearly worse than another's is not asked at once for what the better one will have in a moment. Whatever
 //! failed is tried again later and later, and never given up.
 
@@ -75,6 +76,8 @@ pub(crate) struct Scheduler<P> {
     /// When something that was noticed is quiet enough to be looked at.
     ready: Option<Moment>,
     all: Again,
+    /// Local changes were looked at last: a pull that waits is next, however many there are.
+    just_looked: bool,
     /// Was everything looked at since the root was opened? Before, nobody knows what pulls would meet here.
     looked: bool,
     tidy: Moment,
@@ -127,6 +130,7 @@ impl<P: Copy + Ord> Scheduler<P> {
             paused: false,
             ready: None,
             all: Again { at: now, failures: 0 },
+            just_looked: false,
             looked: false,
             tidy: now + TIDY,
             peers: BTreeMap::new(),
@@ -292,10 +296,12 @@ impl<P: Copy + Ord> Scheduler<P> {
             Some((self.due(*peer, state)?, cost, *peer))
         });
         let first = pulls.min_by(|a, b| Self::before(now, (a.0, a.1), (b.0, b.1)));
+        let pull = first.map(|(at, _, peer)| (at, Job::Pull(peer)));
         let candidates = [
+            pull.filter(|_| self.just_looked),
             self.ready.map(|at| (at, Job::Look)),
             Some((self.all.at, Job::LookAtAll)),
-            first.map(|(at, _, peer)| (at, Job::Pull(peer))),
+            pull,
             Some((self.tidy, Job::Tidy)),
         ];
         let due = candidates.iter().flatten().find(|(at, _)| *at <= now);
@@ -355,8 +361,9 @@ impl<P: Copy + Ord> Scheduler<P> {
                 };
             }
             Job::Tidy => self.tidy = now + TIDY,
-            Job::Look => {}
+            Job::Look => self.just_looked = true,
             Job::Pull(peer) => {
+                self.just_looked = false;
                 let Some(peer) = self.peers.get_mut(&peer) else { return };
                 peer.again = again(peer.again, now);
                 peer.slices = match how {
@@ -417,6 +424,21 @@ mod tests {
         scheduler.heard(1, at(1.5));
         scheduler.ended(Job::Pull(1), Ended::Well, at(2.0), 0.0);
         assert_eq!(scheduler.next(at(2.0)), Next::Now(Job::Pull(1)));
+    }
+
+    #[test]
+    fn local_changes_that_never_end_and_pulls_take_turns() {
+        let mut scheduler = looked_at();
+        scheduler.joined(1, at(0.0));
+        for turn in 0..6 {
+            let now = at(f64::from(turn));
+            scheduler.ready_at(Some(now));
+            scheduler.heard(1, now);
+            let job = if turn % 2 == 0 { Job::Look } else { Job::Pull(1) };
+            assert_eq!(scheduler.next(now), Next::Now(job));
+            scheduler.begin(job);
+            scheduler.ended(job, Ended::Well, now, 0.0);
+        }
     }
 
     #[test]

@@ -143,6 +143,28 @@ fn what_changes_at_one_is_told_and_pulled_and_goes_on_to_the_third() -> Result<(
 }
 
 #[test]
+fn a_root_that_only_ever_gave_is_met_again_and_one_that_is_new_at_its_place_is_not() -> Result<()> {
+    let lab = Lab::new(&["a", "b"])?;
+    lab.write("a/one", "1")?;
+    let (a, b) = (lab.open("a")?, lab.open("b")?);
+    let [ab, ba] = meet(&a, &b, [Mode::TwoWay; 2], [1, 2])?;
+    ba.hears_of(&a)?;
+    assert!(b.pull(&ba.member, &Silent)?.whole);
+    drop((ab, ba));
+    let again = meet(&a, &b, [Mode::TwoWay; 2], [1, 2])?;
+    drop(again);
+    drop(a);
+    // As a disk that is not mounted.
+    fs::rename(lab.root("a"), lab.root("away"))?;
+    fs::create_dir(lab.root("a"))?;
+    let new = lab.open("a")?;
+    let refused = meet(&new, &b, [Mode::TwoWay; 2], [1, 2]);
+    assert!(matches!(refused, Err(SyncError::Guard(text)) if text.contains("has no marker")));
+    assert!(lab.root("b").join("one").exists());
+    Ok(())
+}
+
+#[test]
 fn conflicts_that_both_decide_at_once_become_one() -> Result<()> {
     let lab = Lab::new(&["a", "b"])?;
     let (a, b) = (lab.open("a")?, lab.open("b")?);

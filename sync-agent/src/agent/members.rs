@@ -98,6 +98,12 @@ impl Inner {
         atlas.finish()
     }
 
+    /// Who is waited for and heard no more is given up.
+    pub(super) fn give_up_silent(&self) {
+        let folders: Vec<Arc<Shared>> = self.held().folders.values().map(|folder| Arc::clone(folder.shared())).collect();
+        folders.iter().for_each(|folder| folder.give_up_silent());
+    }
+
     /// Paths are measured, and the connected peers are told what is new.
     pub(super) fn tick(&self, measure: bool) {
         let (name, addresses, folders) = {

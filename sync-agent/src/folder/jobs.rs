@@ -170,7 +170,7 @@ impl Shared {
             Err(SyncError::Cancelled) => Ended::Stopped,
             Err(error) => {
                 // A guard, or a root that cannot be changed, waits for somebody who looks.
-                let here = !matches!(error, SyncError::Remote { .. } | SyncError::Source(_));
+                let here = !error.is_elsewhere();
                 let listed =
                     vec![PathProblem { place: PathText::new(b""), step: "pull".into(), error: words(error, &self.name) }];
                 if here {

@@ -47,6 +47,7 @@ impl World {
             last_sync: Some(self.ago(40)),
             transfers: Vec::new(),
             introduced_by: Vec::new(),
+            clock_offset_ms: None,
         }
     }
 

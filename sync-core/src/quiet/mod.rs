@@ -4,7 +4,7 @@
 //! what changed once, and grows for what goes on changing: while it waits, to a quarter of the time for which it has been
 //! changing; and it doubles each time when a path changes again soon after it was handed out. It never passes
 //! [`Limits::longest`], and nothing waits longer than [`Limits::hold`]: a log that is appended to for ever is handed out now and
-//! then. Deletions and both names of a rename wait as long as a first change does, so that an editor's save by rename is one.
+//! then. A tree in which there is no end of new files is no file that is being written: it waits for [`Limits::tree`] at most. Deletions and both names of a rename wait as long as a first change does, so that an editor's save by rename is one.
 //!
 //! Nothing is lost: each change comes out itself, or within a tree that covers it, or as "everything". What comes out is a hint
 //! where to look, never what happened there.
@@ -74,17 +74,19 @@ pub struct Limits {
     pub longest: Duration,
     /// Nothing waits longer than this from its first change on.
     pub hold: Duration,
+    /// No tree waits longer than this from its first change on, however much goes on in it.
+    pub tree: Duration,
     /// Paths that wait; beyond it neighbours become a tree, and at last everything. At least 1 is taken. As many paths that
     /// were handed out are remembered.
     pub paths: usize,
 }
 
 impl Limits {
-    /// 200 ms, 5 s, 30 s, 65,536 paths.
+    /// 200 ms, 5 s, 30 s, a second for a tree, 65,536 paths.
     #[must_use]
     pub fn standard() -> Limits {
         let (quiet, longest, hold) = (Duration::from_millis(200), Duration::from_secs(5), Duration::from_secs(30));
-        Limits { quiet, longest, hold, paths: 65_536 }
+        Limits { quiet, longest, hold, tree: Duration::from_secs(1), paths: 65_536 }
     }
 }
 
@@ -114,6 +116,8 @@ pub struct Quiet {
 struct Waiting {
     tree: bool,
     times: Times,
+    /// Since when it has been waiting as what it is; what it swallowed may have been changing before.
+    since: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -128,6 +132,14 @@ struct Times {
 struct Handed {
     at: Duration,
     quiet: Duration,
+}
+
+impl Waiting {
+    fn due(&self, limits: &Limits) -> Duration {
+        let due = self.times.due(limits);
+        // Not even then sooner than a first change would be.
+        if self.tree { due.min(self.since + limits.tree.max(limits.quiet)) } else { due }
+    }
 }
 
 impl Times {
@@ -194,7 +206,7 @@ impl Quiet {
         {
             let Some(Reverse((_, path))) = self.looks.pop() else { break };
             let Some(waiting) = self.waiting.get(&path) else { continue };
-            let due = waiting.times.due(&self.limits);
+            let due = waiting.due(&self.limits);
             if due > self.now {
                 self.looks.push(Reverse((due, path)));
                 continue;
@@ -249,7 +261,7 @@ impl Quiet {
             above.times.last = now;
             return;
         }
-        let waiting = Waiting { tree, times: if tree { self.absorb(&path, new) } else { new } };
+        let waiting = Waiting { tree, times: if tree { self.absorb(&path, new) } else { new }, since: self.now };
         if self.waiting.len() < self.limits.paths { self.insert(path, waiting) } else { self.merge(&path, waiting.times) }
     }
 
@@ -261,7 +273,7 @@ impl Quiet {
             }
             times = self.absorb(&above, times);
             if self.waiting.len() < self.limits.paths {
-                return self.insert(above, Waiting { tree: true, times });
+                return self.insert(above, Waiting { tree: true, times, since: self.now });
             }
         }
         self.everything(Why::Many);
@@ -296,11 +308,11 @@ impl Quiet {
 
     fn insert(&mut self, path: RelPath, waiting: Waiting) {
         self.trees += usize::from(waiting.tree);
-        self.looks.push(Reverse((waiting.times.due(&self.limits), path.clone())));
+        self.looks.push(Reverse((waiting.due(&self.limits), path.clone())));
         self.waiting.insert(path, waiting);
         // Entries of what was absorbed; they would go by themselves when their time comes.
         if self.looks.len() > 64 + 2 * self.waiting.len() {
-            let look = |(path, waiting): (&RelPath, &Waiting)| Reverse((waiting.times.due(&self.limits), path.clone()));
+            let look = |(path, waiting): (&RelPath, &Waiting)| Reverse((waiting.due(&self.limits), path.clone()));
             self.looks = self.waiting.iter().map(look).collect();
         }
     }

@@ -71,6 +71,18 @@ fn a_tree_swallows_changes_below_it_and_waits_for_them() {
 }
 
 #[test]
+fn a_tree_in_which_files_go_on_coming_waits_for_a_second_and_what_was_being_written_in_it_no_shorter() {
+    let mut filling = vec![(0, tree("d"))];
+    filling.extend((1..30).map(|at| (at * 100, touched(&format!("d/{at:02}")))));
+    let out = play(limits(99), &filling);
+    assert_eq!(out[0], (1_000, vec![tree("d")]));
+    assert!(out[1..].iter().all(|(_, ready)| ready.iter().all(|change| matches!(change, Change::Touched(_)))), "{out:?}");
+    let mut written: Vec<_> = (0..40).map(|at| (at * 100, touched("d/f"))).collect();
+    written.extend([(4_000, tree("d")), (4_100, touched("d/f"))]);
+    assert_eq!(play(limits(99), &written), [(5_000, vec![tree("d")])]);
+}
+
+#[test]
 fn what_was_changing_for_long_has_to_be_quiet_for_longer() {
     let writing = |until: u64| (0..=until / 100).map(|at| (at * 100, touched("f"))).collect::<Vec<_>>();
     assert_eq!(play(limits(9), &writing(4_000)), [(5_000, vec![touched("f")])]);

@@ -145,6 +145,8 @@ pub struct PathQuality {
     pub sent: u64,
     /// Of those, packets that were given up for lost.
     pub lost: u64,
+    /// Packets that came here.
+    pub received: u64,
 }
 
 /// An authenticated connection to another machine. Usable from several threads.

@@ -83,8 +83,9 @@ impl Quic {
     }
 
     pub(super) fn quality(&self) -> PathQuality {
-        let path = self.connection.stats().path;
-        PathQuality { rtt: path.rtt, sent: path.sent_packets, lost: path.lost_packets }
+        let stats = self.connection.stats();
+        let path = stats.path;
+        PathQuality { rtt: path.rtt, sent: path.sent_packets, lost: path.lost_packets, received: stats.udp_rx.datagrams }
     }
 
     pub(super) fn export(&self, label: &[u8]) -> Result<[u8; 32], LinkError> {

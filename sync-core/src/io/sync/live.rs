@@ -33,6 +33,8 @@ use std::time::{Duration, Instant};
 
 /// Pulls in a row that settle what was left open.
 const SETTLING: usize = 3;
+/// How often a pull begins anew because the other root, which nothing stops from changing, had changed meanwhile.
+const OUTRUN: usize = 3;
 
 /// A root of this machine that stays open.
 pub struct Live {
@@ -257,7 +259,13 @@ impl Live {
         let before = self.opened.state.seq();
         let mut brought = Brought { whole: true, ..Brought::default() };
         let mut end = self.end().with_spent(lock(&self.spent).deleted(Instant::now()));
-        let pulled = pull_all(&mut end, &there, &terms, &mut brought, monitor);
+        let mut outrun = 0;
+        let pulled = loop {
+            match pull_all(&mut end, &there, &terms, &mut brought, monitor) {
+                Err(SyncError::Outrun(_)) if outrun < OUTRUN && !monitor.cancelled() => outrun += 1,
+                pulled => break pulled,
+            }
+        };
         let deleted = end.spent();
         if !allowed {
             let created = brought.totals.created + brought.totals.conflicts;

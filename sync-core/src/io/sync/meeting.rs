@@ -47,7 +47,8 @@ pub(super) fn overclaimed(ours: &State, there: &Introduction) -> Result<Option<O
 /// Nobody waits here for a scan or a pull that is under way: only a new identity needs its turn, and is refused until it can be had.
 pub(super) fn meet(here: &Opened, there: &Introduction, monitor: &dyn Monitor) -> Result<(), SyncError> {
     let path = here.root.path();
-    if there.expects && here.state.peers()?.is_empty() {
+    // One that only ever gave knows of nobody, and is the very replica that the other one remembers.
+    if there.expects && here.state.peers()?.is_empty() && seen(there, here.state.id()).is_none() {
         return Err(forgotten(path));
     }
     if let Some(claimed) = overclaimed(&here.state, there)? {

@@ -117,6 +117,10 @@ pub enum SyncError {
     /// A guard stopped the run before anything was changed.
     #[error("{0}")]
     Guard(String),
+    /// More was to go than had been found out before: the other root changed meanwhile, or does not tell the truth. What was done
+    /// before is recorded.
+    #[error("{0}")]
+    Outrun(String),
     /// A root is missing, held by another process, or of another kind than expected.
     #[error("{0}")]
     Root(String),
@@ -239,6 +243,15 @@ impl Options {
 }
 
 impl SyncError {
+    /// Is it a matter of the other machine or of the link, and nothing that somebody here has to mend?
+    #[must_use]
+    pub fn is_elsewhere(&self) -> bool {
+        matches!(
+            self,
+            SyncError::Remote { .. } | SyncError::Source(_) | SyncError::Apply(ApplyError::Source(_)) | SyncError::Outrun(_)
+        )
+    }
+
     /// What went wrong with another machine. What it stopped by itself, for a reason that is known here too, is told as here.
     fn of_remote(shown: &str, source: ChannelError) -> SyncError {
         match source {

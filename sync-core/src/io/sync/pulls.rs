@@ -235,7 +235,7 @@ impl<'a> OnePull<'a> {
         let outcome = self.converse(terms, |step| {
             spent += survey::goes_with(self.ours, &step)?;
             if spent > gone {
-                return Err(SyncError::Guard(format!(
+                return Err(SyncError::Outrun(format!(
                     "{}: more would be deleted than was found out before ({gone} paths): the other root changed meanwhile, or does not \
                      tell the truth. What was done before is recorded; run again",
                     self.ours.root.path().display()
@@ -265,7 +265,7 @@ impl<'a> OnePull<'a> {
         }
         let outcome = match outcome {
             // Where applying itself failed, it has recorded what it could.
-            Err(error @ (SyncError::Source(_) | SyncError::Guard(_))) => {
+            Err(error @ (SyncError::Source(_) | SyncError::Guard(_) | SyncError::Outrun(_))) => {
                 apply.map_or(Ok(()), Apply::break_off)?;
                 return Err(error);
             }

@@ -89,7 +89,7 @@ pub(super) fn tell(connection: &Connection, control: &mut Channel, error: &SyncE
         SyncError::Remote { source: ChannelError::Io(_) | ChannelError::Link(_) | ChannelError::Ended, .. } => return,
         SyncError::Remote { .. } => (Refusal::Request, error.to_string()),
         SyncError::Refuse { code, text } => (*code, text.clone()),
-        SyncError::Guard(text) => (Refusal::Guard, text.clone()),
+        SyncError::Guard(text) | SyncError::Outrun(text) => (Refusal::Guard, text.clone()),
         SyncError::Root(text) => (Refusal::Folder, text.clone()),
         SyncError::State(StateError::Locked { .. }) => (Refusal::Busy, error.to_string()),
         SyncError::Cancelled => (Refusal::Failed, "the other side was stopped; what was done is recorded".into()),
