@@ -11,7 +11,7 @@ pub use probe::{COARSE_CLOCK_NS, coarse_now_ns, ctime_granularity, supports_exch
 
 use crate::entry::{AttrMask, Attrs, Signature};
 use crate::path::{RESERVED, RelPath};
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, RenameFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, StatVfsMountFlags};
 use rustix::io::{Errno, retry_on_intr};
 use std::ffi::{CStr, OsStr};
 use std::fs::File;
@@ -78,6 +78,17 @@ impl Mount {
     pub fn is_same(&self, other: &Mount) -> bool {
         if self.id == 0 || other.id == 0 { self.dev == other.dev } else { self.id == other.id }
     }
+}
+
+/// The file system that a root lies on, as it is at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Volume {
+    /// Nothing can be written there.
+    pub read_only: bool,
+    /// Bytes that this process may still write, and bytes of it all.
+    pub bytes: (u64, u64),
+    /// Inodes, likewise; `None` where the file system does not count them.
+    pub inodes: Option<(u64, u64)>,
 }
 
 /// A root directory, held open.
@@ -174,6 +185,20 @@ impl Root {
     /// The system's.
     pub fn space(&self) -> Result<(u64, u64), FsError> {
         space(&self.fd, &self.path)
+    }
+
+    /// The root's file system as it is now.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn volume(&self) -> Result<Volume, FsError> {
+        let stat = retry_on_intr(|| rustix::fs::fstatvfs(&self.fd)).map_err(failed("ask for the file system of", &self.path))?;
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.f_frsize);
+        Ok(Volume {
+            read_only: stat.f_flag.contains(StatVfsMountFlags::RDONLY),
+            bytes: (bytes(stat.f_bavail), bytes(stat.f_blocks)),
+            inodes: (stat.f_files > 0).then_some((stat.f_favail, stat.f_files)),
+        })
     }
 
     /// The identity of the root's file system, stable across mounts where the file system has one.

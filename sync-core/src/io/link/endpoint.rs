@@ -35,7 +35,7 @@ const CONNECTIONS: usize = 256;
 /// Connections that wait to be accepted.
 const READY: usize = 16;
 /// What the kernel is asked to hold of each socket. It may grant less.
-const SOCKET_BYTES: usize = 4 << 20;
+pub const SOCKET_BYTES: usize = 4 << 20;
 /// Addresses that are tried of one name.
 const OF_ONE_NAME: usize = 8;
 /// How long the last packets may take when a network ends.

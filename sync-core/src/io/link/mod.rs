@@ -18,7 +18,7 @@ mod pair;
 mod tests;
 
 pub use controller::Measuring;
-pub use endpoint::{Listener, Network};
+pub use endpoint::{Listener, Network, SOCKET_BYTES};
 pub use identity::{Identity, IdentityError};
 pub use local::pair as local_pair;
 pub use pair::{Introduction, PairError, Paired, PairingDesk, Store, join};

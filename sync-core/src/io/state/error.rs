@@ -59,6 +59,14 @@ pub enum StateError {
         /// What was found.
         reason: String,
     },
+    /// The state is damaged; it was only looked at, and stays as it is.
+    #[error("the state {} is damaged ({reason})", path.display())]
+    Unsound {
+        /// The state's file.
+        path: PathBuf,
+        /// What was found.
+        reason: String,
+    },
     /// A stored value cannot be what this program wrote.
     #[error("the state holds {what} that cannot be read")]
     Content {

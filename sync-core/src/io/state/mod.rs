@@ -297,6 +297,16 @@ impl State {
         Ok(self.published().clock.live as u64)
     }
 
+    /// Number of live directories, the root among them.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn directories(&self) -> Result<u64> {
+        let count = "SELECT count(*) FROM entry WHERE kind = 3";
+        let count: i64 = self.read(|conn| conn.query_row(count, [], |row| row.get(0)).attempt("count the directories"))?;
+        Ok(count.unsigned_abs())
+    }
+
     /// Why the state may be a copy: the machine, the file system or the file itself differ from those recorded. The
     /// caller then takes a new identity ([`State::renew_identity`]) before anything is sent or applied.
     #[must_use]

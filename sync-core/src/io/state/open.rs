@@ -110,6 +110,41 @@ impl State {
         Ok(state)
     }
 
+    /// Opens the state in `dir` to look at it: nothing is made, brought up to date, written back or moved aside. Nobody else works
+    /// with it as long as this lives.
+    ///
+    /// # Errors
+    /// [`StateError::Locked`], [`StateError::Newer`], [`StateError::Unsound`], and what the system and SQLite report.
+    pub fn look(dir: &Path, mask: AttrMask) -> Result<State> {
+        let lock = Lock::acquire(dir)?;
+        let file = dir.join(STATE_FILE);
+        let unsound = |trouble: Trouble| match trouble {
+            Trouble::Damage(reason) => StateError::Unsound { path: file.clone(), reason },
+            Trouble::Other(error) => error,
+        };
+        let looked = || -> std::result::Result<State, Trouble> {
+            let conn = reader(&file)?;
+            if inspect(&conn, &file)? == 0 {
+                return Err(Trouble::Damage("nothing was ever written to it".to_owned()));
+            }
+            conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).attempt("open the file")?;
+            Ok(State::assemble(conn, mask)?)
+        };
+        let mut state = looked().map_err(unsound)?;
+        if let Some(recorded) = state.meta("state.place")? {
+            state.moved = place::difference(&recorded, &place::here(&file)?);
+        }
+        state.created = false;
+        state._lock = Some(lock);
+        Ok(state)
+    }
+
+    /// SQLite's version, and whether it is new enough for a state.
+    #[must_use]
+    pub fn library() -> (&'static str, bool) {
+        (rusqlite::version(), rusqlite::version_number() >= MIN_SQLITE)
+    }
+
     /// A state that lives in memory.
     ///
     /// # Errors

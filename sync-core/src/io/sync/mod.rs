@@ -1,5 +1,6 @@
 //! One two-way synchronisation of two roots: open, look, plan, apply, report. The face of the library.
 
+mod checkup;
 mod conflicts;
 mod drive;
 mod end;
@@ -26,6 +27,7 @@ mod tests;
 pub use crate::plan::Totals;
 pub use crate::wire::{Account, Caller, MAX_AGE_S, MAX_TOLD_LINKS, Reaches, Report as LinkReport, Tie, Way};
 pub use crate::wire::{Packing, Transfer};
+pub use checkup::{Checkup, Looked, StateLook, check_up};
 pub use grant::Grants;
 pub use guest::Remote;
 pub use host::{Ears, Export, Host, HostOptions, Kept, Served};

@@ -38,7 +38,7 @@ impl fmt::Display for Shortage {
             Limit::System(limit) => {
                 // Other processes of the user have what of the limit is not ours.
                 let short = limit.unwrap_or(0).max(*watched) + missing;
-                let enough = (short + short / 4).div_ceil(STEP) * STEP;
+                let enough = enough(short);
                 match limit {
                     Some(limit) => write!(f, "the system's limit is {limit} for all processes of a user; ")?,
                     None => write!(f, "the system grants no more; ")?,
@@ -48,6 +48,18 @@ impl fmt::Display for Shortage {
         }
         write!(f, "; until then the newest days have the watches, and the other directories are looked at now and then")
     }
+}
+
+/// A limit with which so many watches can be had, and some more: directories become more.
+#[must_use]
+pub fn enough(needed: u64) -> u64 {
+    needed.saturating_add(needed / 4).div_ceil(STEP).saturating_mul(STEP)
+}
+
+/// `fs.inotify.max_user_watches`: watches that all processes of a user may have together; `None` where the system does not tell.
+#[must_use]
+pub fn granted() -> Option<u64> {
+    watches()
 }
 
 /// `fs.inotify.max_user_watches`.

@@ -28,7 +28,7 @@ mod rank;
 mod set;
 mod table;
 
-pub use limits::{Limit, Shortage};
+pub use limits::{Limit, Shortage, enough, granted};
 
 use crate::entry::Signature;
 use crate::io::fs::{FsError, Root};
