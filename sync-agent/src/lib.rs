@@ -23,6 +23,7 @@ mod folder;
 mod mesh;
 pub mod agent;
 pub mod service;
+pub mod doctor;
 #[cfg(test)]
 mod simulation;
 

@@ -287,6 +287,9 @@ pub struct PeerStatus {
     pub lacking_there: Option<Behind>,
     /// When an exchange with it last came to its end.
     pub last_sync: Option<Moment>,
+    /// How far its clock is ahead of this machine's, ms, as measured last; `None`: it was not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_offset_ms: Option<f64>,
     /// Files on their way, up to [`LISTED`].
     pub transfers: Vec<Transfer>,
     /// Who introduced it; empty for a peer that is configured.
@@ -462,6 +465,7 @@ mod tests {
             lacking_here: Some(even.clone()),
             lacking_there: Some(even),
             last_sync: Some(Moment(2)),
+            clock_offset_ms: None,
             transfers: vec![Transfer { place: PathText::new(b"a\xff"), direction: Direction::Out, bytes: 1, total: 2 }],
             introduced_by: Vec::new(),
         }

@@ -100,6 +100,15 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  driftless agent init\n  driftless agent run\n  driftless agent status\n  \
                             driftless agent pause hot")]
     Agent(AgentArgs),
+    /// Check this machine, its folders and its links to others, and say what to do about what is wrong
+    ///
+    /// Looks at every folder of the configuration, and at the roots that are named: disk, marker, state, space, watches; at keys, clock
+    /// and limits of the system; and at the links. An agent that runs tells of its links in both directions; without one, every address
+    /// of every peer is called. Nothing is changed, and nothing is waited for without end.
+    ///
+    /// Exits with 0 if all is well, with 1 if there are warnings, with 2 if something is broken.
+    #[command(after_help = "Examples:\n  driftless doctor\n  driftless doctor --verbose\n  driftless doctor /srv/photos --json")]
+    Doctor(DoctorArgs),
     /// Print completions for a shell
     #[command(after_help = "Example:\n  driftless completions bash > /etc/bash_completion.d/driftless")]
     Completions(CompletionsArgs),
@@ -519,6 +528,26 @@ pub(crate) struct AgentFolderArgs {
 /// Arguments of `agent status`, `agent reload` and `agent stop`.
 #[derive(Debug, Args)]
 pub(crate) struct AgentAskArgs {
+    /// Print JSON lines; the last one is the summary
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Roots to look at beside the folders of the configuration
+    #[arg(value_name = "ROOT", value_hint = ValueHint::DirPath,
+          value_parser = OsStringValueParser::new().try_map(values::local_root))]
+    pub(crate) roots: Vec<PathBuf>,
+    /// The configuration; without it, agent.toml in DRIFTLESS_HOME, or else in /etc/driftless
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
+    /// Tell what is fine, too
+    #[arg(long, short)]
+    pub(crate) verbose: bool,
     /// Print JSON lines; the last one is the summary
     #[arg(long)]
     pub(crate) json: bool,

@@ -193,6 +193,7 @@ mod tests {
             lacking_here: None,
             lacking_there: None,
             last_sync: None,
+            clock_offset_ms: None,
             transfers: Vec::new(),
             introduced_by: Vec::new(),
         }

@@ -30,11 +30,11 @@ pub(crate) fn place() -> Result<PathBuf> {
 
 /// The agent's configuration: what was asked for, or the first that is there. One that cannot be looked at counts as there, so that
 /// it is told and not passed over.
-pub(crate) fn configuration(home: &Home, asked: Option<&Path>) -> Result<PathBuf> {
+pub(crate) fn configuration(home: &Path, asked: Option<&Path>) -> Result<PathBuf> {
     if let Some(path) = asked {
         return Ok(path.to_owned());
     }
-    let places = [home.folder().join(CONFIG_FILE), Path::new(SYSTEM_FOLDER).join(CONFIG_FILE)];
+    let places = [home.join(CONFIG_FILE), Path::new(SYSTEM_FOLDER).join(CONFIG_FILE)];
     let there = |path: &&PathBuf| path.try_exists().unwrap_or(true);
     if let Some(path) = places.iter().find(there) {
         return Ok(path.clone());

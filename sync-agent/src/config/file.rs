@@ -10,6 +10,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use sync_core::io::home::{Home, HomeError};
 use sync_core::path::escape;
+use sync_core::peer::Book;
 
 /// The configuration's name in the home folder.
 pub const CONFIG_FILE: &str = "agent.toml";
@@ -65,8 +66,16 @@ fn listed(path: &Path, faults: &[Fault]) -> String {
 /// # Errors
 /// A file that is not there, or that others could have written, or a text that makes no sense.
 pub fn load(path: &Path, home: &Home) -> Result<Config, ConfigError> {
+    load_with(path, &home.book()?)
+}
+
+/// As [`load`], with known peers that were read before.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_with(path: &Path, book: &Book) -> Result<Config, ConfigError> {
     let text = read(path)?;
-    parse(&text, &home.book()?).map_err(|faults| ConfigError::Text { path: path.to_owned(), faults })
+    parse(&text, book).map_err(|faults| ConfigError::Text { path: path.to_owned(), faults })
 }
 
 /// The whole text. It says who may do what here: nobody else may be able to write it.

@@ -8,7 +8,7 @@ mod table;
 
 pub use change::{Changes, Named, diff};
 pub use example::example;
-pub use file::{CONFIG_FILE, ConfigError, create, load};
+pub use file::{CONFIG_FILE, ConfigError, create, load, load_with};
 pub use read::parse;
 
 use std::collections::BTreeMap;

@@ -114,7 +114,7 @@ fn init(args: &AgentConfigArgs, output: &Output) -> Result<Exit> {
 /// The agent in this process, until something ends it.
 fn serve(args: &AgentConfigArgs, output: &Output) -> Result<Exit> {
     let home = home::open()?;
-    let config = absolute(&home::configuration(&home, args.config.as_deref())?)?;
+    let config = absolute(&home::configuration(home.folder(), args.config.as_deref())?)?;
     let socket = home.folder().join(SOCKET_FILE);
     let signals = Waiting::install()?;
     let service = Service::start(home, &config, home::supervisor(), log(home::talks_to_journal()))?;

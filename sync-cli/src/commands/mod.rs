@@ -3,6 +3,7 @@
 mod agent;
 mod completions;
 mod conflicts;
+mod doctor;
 mod id;
 mod man;
 mod once;
@@ -51,6 +52,7 @@ fn dispatch(command: Command, output: &Output) -> Result<Exit> {
         Command::Peer(args) => listed(output, peer::run(&args, output)),
         Command::Pair(args) => listed(output, pair::run(&args, output)),
         Command::Agent(args) => listed(output, agent::run(&args, output)),
+        Command::Doctor(args) => listed(output, doctor::run(&args, output)),
         Command::Completions(args) => completions::run(&args, output),
         Command::Man(args) => man::run(&args, output),
     }
@@ -69,6 +71,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Peer(args) => args.action.wants_json(),
         Command::Pair(args) => args.json,
         Command::Agent(args) => args.action.wants_json(),
+        Command::Doctor(args) => args.json,
         Command::Completions(_) | Command::Man(_) => false,
     }
 }

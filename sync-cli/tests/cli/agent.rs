@@ -18,14 +18,14 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An agent under way, killed when it is dropped.
-struct Running {
+pub(crate) struct Running {
     child: Child,
     out: BufReader<ChildStdout>,
     log: Receiver<String>,
 }
 
 impl Running {
-    fn start(machine: &Machine, args: &[&str]) -> Running {
+    pub(crate) fn start(machine: &Machine, args: &[&str]) -> Running {
         Running::start_with(machine, args, |_| {})
     }
 
@@ -91,7 +91,7 @@ fn machine(more: &str) -> Machine {
     machine
 }
 
-fn configure(machine: &Machine, more: &str) {
+pub(crate) fn configure(machine: &Machine, more: &str) {
     let hot = machine.folder("hot");
     machine.folder("home");
     let text = format!("name = \"web-1\"\nstatus = \"off\"\n[folders.hot]\npath = \"{}\"\n{more}\n", hot.display());

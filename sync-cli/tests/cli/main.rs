@@ -5,6 +5,7 @@
 
 mod agent;
 mod conflicts;
+mod doctor;
 mod guards;
 mod json;
 mod machine;

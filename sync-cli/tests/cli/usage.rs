@@ -16,6 +16,7 @@ const COMMANDS: [&str; 13] = [
     "peer",
     "pair",
     "agent",
+    "doctor",
     "completions",
     "man",
 ];

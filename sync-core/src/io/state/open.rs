@@ -122,12 +122,14 @@ impl State {
             Trouble::Damage(reason) => StateError::Unsound { path: file.clone(), reason },
             Trouble::Other(error) => error,
         };
+        // What a crash left there is the next run's; without it the last connection takes its own companions away again.
+        let left = suffixed(&file, COMPANIONS[0]).symlink_metadata().is_ok_and(|stat| stat.len() > 0);
         let looked = || -> std::result::Result<State, Trouble> {
             let conn = reader(&file)?;
             if inspect(&conn, &file)? == 0 {
                 return Err(Trouble::Damage("nothing was ever written to it".to_owned()));
             }
-            conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).attempt("open the file")?;
+            conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, left).attempt("open the file")?;
             Ok(State::assemble(conn, mask)?)
         };
         let mut state = looked().map_err(unsound)?;

@@ -189,12 +189,12 @@ mod tests {
         Sync::open(&dir.join("a"), &dir.join("b"), Options::standard(), &Silent).unwrap().apply(&Silent).unwrap();
     }
 
-    fn listing(root: &Path) -> Vec<(String, Vec<u8>)> {
+    fn listing(root: &Path) -> Vec<(String, [u8; 32])> {
         let mut found: Vec<_> = walkdir::WalkDir::new(root)
             .into_iter()
             .map(|entry| entry.unwrap())
             .filter(|entry| entry.file_type().is_file() && entry.file_name() != "state.lock")
-            .map(|entry| (entry.path().display().to_string(), fs::read(entry.path()).unwrap()))
+            .map(|entry| (entry.path().display().to_string(), *blake3::hash(&fs::read(entry.path()).unwrap()).as_bytes()))
             .collect();
         found.sort();
         found
