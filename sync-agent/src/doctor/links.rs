@@ -180,19 +180,26 @@ impl<'a> World<'a> {
                 "the links say why; see that agents run there, and that their UDP ports are open",
             ));
         }
-        let parts: Vec<Vec<usize>> = graph.parts(None).into_iter().filter(|part| part.len() > 1).collect();
-        if let [first, second, ..] = &parts[..] {
+        let parts = graph.parts(None);
+        let large: Vec<&Vec<usize>> = parts.iter().filter(|part| part.len() > 1).collect();
+        if let [first, second, ..] = &large[..] {
             let text = format!("{} and {} have no way to each other", self.list(&ids, first), self.list(&ids, second));
             found.push(Finding::broken("parted", &subject, text, self.join(folder, &ids, first, second)));
         }
         let weak = graph.weak();
         found.extend(weak.nodes.iter().map(|cut| self.cut(folder, &ids, &graph, *cut)));
-        if !weak.edges.is_empty() && ids.len() > 2 {
-            let named: Vec<String> =
-                weak.edges.iter().take(NAMED).map(|(a, b)| format!("{} – {}", self.name(ids[*a]), self.name(ids[*b]))).collect();
-            let more = weak.edges.len().saturating_sub(NAMED);
+        // The one link of two machines is no news.
+        let in_more = |node: &usize| parts.iter().any(|part| part.len() > 2 && part.contains(node));
+        let single: Vec<String> = weak
+            .edges
+            .iter()
+            .filter(|(a, _)| in_more(a))
+            .map(|(a, b)| format!("{} – {}", self.name(ids[*a]), self.name(ids[*b])))
+            .collect();
+        if !single.is_empty() {
+            let more = single.len().saturating_sub(NAMED);
             let more = if more > 0 { format!(", and {more} more") } else { String::new() };
-            let text = format!("there is no second way around {}{more}", named.join(", "));
+            let text = format!("there is no second way around {}{more}", single[..single.len().min(NAMED)].join(", "));
             found.push(Finding::warning("single links", &subject, text, "connect each machine with two others"));
         }
         if found.is_empty() {

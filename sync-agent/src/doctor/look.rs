@@ -4,7 +4,7 @@
 
 use super::dial::{self, Target};
 use super::machine::{self, Access, AgentFound, Configured, OWN, PRIVATE};
-use super::{Finding, links, mounts, root};
+use super::{Finding, MACHINE, links, mounts, root};
 use crate::config::{CONFIG_FILE, Config, ConfigError, load_with};
 use crate::control::{Client, SOCKET_FILE, SocketError};
 use crate::roots::Roots;
@@ -105,7 +105,13 @@ pub fn examine(terms: &Terms) -> Vec<Finding> {
     if let AgentFound::Answers(status) = &machine.agent {
         found.extend(links::findings(status, now_ns()));
     }
-    found.extend(dial::findings(&calls.unwrap_or_default(), &silent));
+    found.extend(match calls {
+        Some(calls) => dial::findings(&calls, &silent),
+        None => {
+            let advice = "driftless id makes a key where there is none; one that is refused has to be mended";
+            vec![Finding::warning("call", MACHINE, "no peer was called: this machine has no key that can be used", advice)]
+        }
+    });
     found
 }
 
@@ -289,10 +295,10 @@ fn targets(config: Option<&Config>, book: Option<&Book>) -> (Vec<Target>, Vec<St
     (targets, silent)
 }
 
-/// Calls all of them at once; `None` where there is no key to call with, or no network.
+/// Calls all of them at once; `None` where there is no key to call with.
 fn calls(identity: Option<Identity>, targets: &[Target]) -> Option<Vec<(Target, dial::Called)>> {
     if targets.is_empty() {
-        return None;
+        return Some(Vec::new());
     }
     let network = match Network::new(identity?) {
         Ok(network) => network,

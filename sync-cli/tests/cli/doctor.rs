@@ -8,6 +8,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 /// What an exit code and JSON lines tell, which have to agree.
 fn findings(output: &Output) -> Vec<Value> {
@@ -214,8 +215,10 @@ fn a_running_agent_is_asked_and_not_disturbed() {
     let running = Running::start(&machine, &[]);
     machine.run(&["agent", "sync"]).code(0);
     // It opens the folder soon after it answers.
+    let deadline = Instant::now() + Duration::from_secs(60);
     let found = loop {
         let found = doctor(&machine, &[]);
+        assert!(Instant::now() < deadline, "{found:#?}");
         if of(&found, "folder", HOT).iter().any(|(_, text)| text.contains("watching")) {
             break found;
         }
