@@ -90,7 +90,7 @@ impl<'a> World<'a> {
     fn pair(&self, a: Id, b: Id) -> Vec<Finding> {
         let ways = [(a, b), (b, a)];
         let seen = ways.map(|way| self.seen.get(&way));
-        let (names, subject) = ([self.name(a), self.name(b)], format!("link {} – {}", self.name(a), self.name(b)));
+        let subject = format!("link {} – {}", self.name(a), self.name(b));
         let connected = seen.iter().flatten().any(|link| link.called.is_some());
         // Who cannot call whom, and why.
         let deaf: Vec<(Id, String)> = ways
@@ -114,11 +114,10 @@ impl<'a> World<'a> {
                 found.push(Finding::warning("one way", &subject, format!("{why}{stands}"), advice));
             }
             (false, []) => {
-                let text = "there is no connection, and nobody told why";
-                let advice = format!(
-                    "see that the agent runs on {} and {}, and that one of them has an address of the other",
-                    names[0], names[1]
-                );
+                let text = "there is no connection, and no call has failed so far";
+                let others: Vec<String> = [a, b].into_iter().filter(|id| *id != self.status.id).map(|id| self.name(id)).collect();
+                let advice =
+                    format!("see that the agent runs on {}, and that one side has an address of the other", others.join(" and "));
                 found.push(Finding::warning("link", &subject, text, advice));
             }
             (false, some) => {

@@ -1,6 +1,6 @@
 //! Judges the machine: its home folder, its agent, what the system grants, its clock. Pure.
 
-use super::{Finding, MACHINE, counted, size};
+use super::{Finding, MACHINE, Severity, counted, size};
 use crate::config::Config;
 use crate::status::Status;
 use chrono::{DateTime, SecondsFormat};
@@ -92,11 +92,20 @@ pub(super) struct Facts {
     pub(super) unit: Option<PathBuf>,
 }
 
+impl Facts {
+    /// Is what keeps a file from being read told by its permissions already?
+    fn is_told(&self, what: &str) -> bool {
+        self.access.iter().any(|access| access.what == what && accessible(access, self.user).severity == Severity::Broken)
+    }
+}
+
 /// What is to be said of it.
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     let mut found: Vec<Finding> = facts.access.iter().map(|access| accessible(access, facts.user)).collect();
     found.extend(identity(facts));
-    found.push(configuration(&facts.configured));
+    if !(matches!(facts.configured, Configured::Refused(_)) && facts.is_told("the configuration")) {
+        found.push(configuration(&facts.configured));
+    }
     found.extend(agent(facts));
     found.extend(listening(facts));
     found.extend(watches(facts));
@@ -145,18 +154,32 @@ fn accessible(access: &Access, user: u32) -> Finding {
 
 fn identity(facts: &Facts) -> Vec<Finding> {
     let key = match &facts.key {
+        Some(Err(_)) if facts.is_told("the key") => None,
+        key => Some(of_key(key.as_ref())),
+    };
+    let peers = match &facts.peers {
+        Some(Err(_)) if facts.is_told("the file of known peers") => None,
+        peers => Some(of_peers(peers.as_ref())),
+    };
+    key.into_iter().chain(peers).collect()
+}
+
+fn of_key(key: Option<&Result<Id, String>>) -> Finding {
+    match key {
         None => Finding::ok("key", MACHINE, "no key yet: it is made when it is first needed"),
         Some(Ok(id)) => Finding::ok("key", MACHINE, format!("id {id}")),
         Some(Err(why)) => Finding::broken_as_told("key", MACHINE, why),
-    };
-    let peers = match &facts.peers {
+    }
+}
+
+fn of_peers(peers: Option<&Result<usize, String>>) -> Finding {
+    match peers {
         None => Finding::ok("peers", MACHINE, "no peers.toml: no machine is known by pairing"),
         Some(Ok(count)) => {
             Finding::ok("peers", MACHINE, format!("peers.toml is valid: {}", counted(*count as u64, "peer", "peers")))
         }
         Some(Err(why)) => Finding::broken("peers", MACHINE, why, "mend the file, or move it away and pair anew"),
-    };
-    vec![key, peers]
+    }
 }
 
 fn configuration(configured: &Configured) -> Finding {
@@ -294,7 +317,7 @@ fn clock(facts: &Facts) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Severity::{self, Broken, Ok as Fine, Warning};
+    use super::super::Severity::{Broken, Ok as Fine, Warning};
     use super::*;
     use crate::config::{example, parse};
     use sync_core::peer::Book;
@@ -395,6 +418,15 @@ mod tests {
                 "{word}: {told:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_the_permissions_of_a_file_say_is_not_said_again() {
+        let told = told(|facts| {
+            facts.access[0].mode = 0o100_644;
+            facts.key = Some(Err("has mode 0644".into()));
+        });
+        assert!(matches!(&told[..], [("permissions", Broken, _)]), "{told:?}");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use crate::pair::{driftless, stderr, stdout};
 use std::fs::File;
 use std::process::{Command, Stdio};
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 14] = [
     "sync",
     "status",
     "conflicts",
