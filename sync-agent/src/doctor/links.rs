@@ -157,8 +157,7 @@ impl<'a> World<'a> {
     fn folder(&self, folder: &FolderStatus) -> Vec<Finding> {
         let subject = format!("folder {}", folder.name);
         if folder.peers.is_empty() {
-            let advice = format!("name some: peers = {{ NAME = \"two-way\" }} below [folders.{}]", folder.name);
-            return vec![Finding::warning("peers", subject, "it has no peers: what is in it stays on this machine", advice)];
+            return vec![alone(&folder.name)];
         }
         if matches!(folder.state, FolderState::Paused | FolderState::Unavailable { .. }) {
             return Vec::new();
@@ -289,6 +288,13 @@ impl<'a> World<'a> {
         });
         judged.collect()
     }
+}
+
+/// A folder that is shared with nobody.
+pub(super) fn alone(folder: &Name) -> Finding {
+    let advice = format!("name some: peers = {{ NAME = \"two-way\" }} below [folders.{folder}]");
+    let text = "it has no peers: what is in it stays on this machine";
+    Finding::warning("peers", format!("folder {folder}"), text, advice)
 }
 
 fn direction(peer: &PeerStatus) -> Option<Direction> {

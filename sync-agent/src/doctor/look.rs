@@ -102,8 +102,13 @@ pub fn examine(terms: &Terms) -> Vec<Finding> {
     };
     let mut found = machine::findings(&machine);
     found.extend(roots.iter().flat_map(|(_, facts)| root::findings(facts, PATIENCE)));
-    if let AgentFound::Answers(status) = &machine.agent {
-        found.extend(links::findings(status, now_ns()));
+    match (&machine.agent, &machine.configured) {
+        (AgentFound::Answers(status), _) => found.extend(links::findings(status, now_ns())),
+        (_, Configured::Valid(_, config)) => {
+            let alone = config.folders.iter().filter(|(_, folder)| folder.peers.is_empty());
+            found.extend(alone.map(|(name, _)| links::alone(name)));
+        }
+        _ => {}
     }
     found.extend(match calls {
         Some(calls) => dial::findings(&calls, &silent),
