@@ -5,7 +5,7 @@
 use super::dial::{self, Target};
 use super::machine::{self, Access, AgentFound, Configured, OWN, PRIVATE};
 use super::{Finding, MACHINE, links, mounts, root};
-use crate::config::{CONFIG_FILE, Config, ConfigError, load_with};
+use crate::config::{CONFIG_FILE, Config, load_with};
 use crate::control::{Client, SOCKET_FILE, SocketError};
 use crate::roots::Roots;
 use crate::status::{FolderState, FolderStatus, Status};
@@ -202,9 +202,7 @@ fn configured(terms: &Terms, book: Option<&Book>, before: Configured) -> Configu
         (Ok(_), None) => Configured::Unread("the known peers, which it may name, cannot be read".into()),
         (Ok(path), Some(book)) => match load_with(path, book) {
             Ok(config) => Configured::Valid(path.clone(), Box::new(config)),
-            Err(
-                error @ (ConfigError::Io { .. } | ConfigError::Unfit { .. } | ConfigError::Text { .. } | ConfigError::Home(_)),
-            ) => Configured::Refused(error.to_string()),
+            Err(error) => Configured::Refused(error.to_string()),
         },
     }
 }
