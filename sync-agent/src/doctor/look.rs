@@ -392,7 +392,8 @@ struct Under<T> {
 fn at_once<T: Send + 'static>(jobs: Vec<Job<T>>) -> Under<T> {
     let count = jobs.len();
     let (tell, told) = sync_channel(count.max(1));
-    let queue: Arc<Mutex<VecDeque<(usize, Job<T>)>>> = Arc::new(Mutex::new(jobs.into_iter().enumerate().collect()));
+    let queue: VecDeque<_> = jobs.into_iter().enumerate().collect();
+    let queue = Arc::new(Mutex::new(queue));
     for _ in 0..count.min(AT_ONCE) {
         let (queue, tell) = (Arc::clone(&queue), tell.clone());
         thread::spawn(move || {
