@@ -4,7 +4,7 @@
 //! opened and nothing is tried in it.
 
 use super::marker::{self, Unmarked};
-use super::{SyncError, roots};
+use super::{SyncError, meeting, roots};
 use crate::entry::{AttrMask, Kind};
 use crate::io::fs::{Root, Volume, ctime_granularity, supports_exchange};
 use crate::io::scan;
@@ -108,7 +108,7 @@ fn read_state(found: &roots::Found, looked: Looked) -> Result<(StateLook, Option
     roots::check_marker(found, false)?;
     if !found.has_state {
         return match looked {
-            Looked::Used => Err(roots::forgotten(found.root.path())),
+            Looked::Used => Err(meeting::forgotten(found.root.path())),
             _ => Ok((StateLook::New, None)),
         };
     }
