@@ -27,6 +27,7 @@ fn peer(key: u8, link: Link) -> PeerStatus {
         lacking_there: None,
         last_sync: None,
         clock_offset_ms: None,
+        introduced_by: Vec::new(),
         transfers: Vec::new(),
     }
 }
@@ -71,6 +72,7 @@ fn status(machines: u8, peers: Vec<PeerStatus>, links: Vec<SeenLink>) -> Status 
         version: "0.1.0".into(),
         since: NOW,
         listen: vec!["0.0.0.0:4471".parse().unwrap()],
+        page: None,
         notices: Vec::new(),
         folders: vec![folder(peers)],
         machines: known.collect(),
@@ -79,7 +81,7 @@ fn status(machines: u8, peers: Vec<PeerStatus>, links: Vec<SeenLink>) -> Status 
 }
 
 fn link(from: u8, to: u8, called: Option<Direction>, reaches: Option<Reach>) -> SeenLink {
-    SeenLink { from: id(from), to: id(to), folders: vec!["hot".parse().unwrap()], called, reaches, quality: None }
+    SeenLink { from: id(from), to: id(to), folders: vec!["hot".parse().unwrap()], called, reaches, quality: None, tried: None }
 }
 
 fn fails(why: &str) -> Option<Reach> {
