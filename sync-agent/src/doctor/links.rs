@@ -313,7 +313,7 @@ fn own_link(own: Id, peer: &PeerStatus) -> SeenLink {
         }
         _ => None,
     };
-    SeenLink { from: own, to: peer.id, folders: Vec::new(), called: direction(peer), reaches, tried: None, quality: peer.quality }
+    SeenLink { from: own, to: peer.id, folders: Vec::new(), called: direction(peer), reaches, quality: peer.quality, tried: None }
 }
 
 fn measured(quality: Quality) -> String {

@@ -27,8 +27,8 @@ fn peer(key: u8, link: Link) -> PeerStatus {
         lacking_there: None,
         last_sync: None,
         clock_offset_ms: None,
-        transfers: Vec::new(),
         introduced_by: Vec::new(),
+        transfers: Vec::new(),
     }
 }
 
@@ -81,7 +81,7 @@ fn status(machines: u8, peers: Vec<PeerStatus>, links: Vec<SeenLink>) -> Status 
 }
 
 fn link(from: u8, to: u8, called: Option<Direction>, reaches: Option<Reach>) -> SeenLink {
-    SeenLink { from: id(from), to: id(to), folders: vec!["hot".parse().unwrap()], called, reaches, tried: None, quality: None }
+    SeenLink { from: id(from), to: id(to), folders: vec!["hot".parse().unwrap()], called, reaches, quality: None, tried: None }
 }
 
 fn fails(why: &str) -> Option<Reach> {
