@@ -82,6 +82,8 @@ struct Joined {
     /// Its sequence number up to which all of it is here.
     incorporated: u64,
     lacking: Option<Behind>,
+    /// The first path that the pull under way is to bring.
+    awaited: Option<status::PathText>,
     last_sync: Option<status::Moment>,
     /// Which accounts of members it was told.
     told: Told,
@@ -310,6 +312,7 @@ impl Shared {
             pulse: Pulse::default(),
             incorporated: 0,
             lacking: None,
+            awaited: None,
             last_sync: None,
             told: Told::new(),
         };

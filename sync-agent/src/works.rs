@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
+use sync_core::path::RelPath;
 use sync_core::peer::Id;
 use sync_core::plan::Item;
 use sync_core::report::{Done, Monitor, Phase};
@@ -50,6 +51,12 @@ impl Monitor for Watchful<'_> {
         if let (Phase::Apply, Some(peer), Some(files), Some(bytes)) = (phase, self.source(), files, bytes) {
             *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.folder.now());
             self.folder.lacks(peer, files, bytes);
+        }
+    }
+
+    fn awaits(&self, path: &RelPath) {
+        if let Some(peer) = self.source() {
+            self.folder.awaits(peer, path);
         }
     }
 

@@ -32,6 +32,10 @@ pub trait Monitor: Sync {
     fn phase(&self, phase: Phase, files: Option<u64>, bytes: Option<u64>) {
         let _ = (phase, files, bytes);
     }
+    /// The first path, in the order of the tree, of what a pull into a root that stays open is about to bring.
+    fn awaits(&self, path: &crate::path::RelPath) {
+        let _ = path;
+    }
     /// So many more files and bytes are done.
     fn advance(&self, files: u64, bytes: u64) {
         let _ = (files, bytes);

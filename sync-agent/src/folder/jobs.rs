@@ -38,7 +38,8 @@ impl Shared {
             }
             Job::Pull(peer) => self.pull(live, peer, &monitor),
             Job::Tidy => {
-                let done = live.tidy(&monitor).and_then(|()| live.check_late(LATE, &monitor));
+                let done =
+                    live.tidy(&monitor).and_then(|()| live.check_late(LATE, &monitor)).and_then(|()| self.count_kept(live));
                 if let Err(error) = done {
                     self.failed(Source::Root, &error);
                 }

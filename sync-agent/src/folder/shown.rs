@@ -1,14 +1,17 @@
 //! What is shown of a folder and of its peers.
 
 use super::{Joined, Shared};
-use crate::scheduler::Job;
+use crate::scheduler::{Job, Moment};
 use crate::status::{self, Behind, FolderState, LISTED, PathProblem, PathText, Problems, Watches};
 use crate::works::now_ns;
 use std::collections::{BTreeMap, VecDeque};
-use sync_core::io::sync::{LinkReport, SyncError};
+use sync_core::io::sync::{LinkReport, Live, SyncError};
 use sync_core::path::RelPath;
 use sync_core::peer::{Id, Mode, Name};
 use sync_core::plan::{Item, Verb};
+
+/// Counting the kept versions takes no more than one part in so many of the time.
+const KEPT_SHARE: u32 = 200;
 
 /// What is shown of a folder.
 #[derive(Default)]
@@ -23,6 +26,9 @@ pub(super) struct Facts {
     /// By what they failed at: each job replaces its own.
     pub(super) problems: BTreeMap<Source, (u64, Vec<PathProblem>)>,
     pub(super) last_change: Option<status::Moment>,
+    /// Kept versions as they were counted last, and when they are counted again.
+    pub(super) kept: Option<status::Kept>,
+    pub(super) count_kept: Moment,
     /// What was logged last of each kind, so that it is logged once.
     pub(super) said: BTreeMap<Source, String>,
 }
@@ -50,8 +56,32 @@ impl Shared {
     pub(crate) fn lacks(&self, peer: Id, files: u64, bytes: u64) {
         let mut inbox = self.inbox();
         let Some(joined) = inbox.members.get_mut(&peer) else { return };
-        let since = joined.lacking.as_ref().and_then(|lacking| lacking.since).or_else(|| (files > 0).then(now_ns));
-        joined.lacking = Some(Behind { files, bytes, since, oldest: None });
+        let before = joined.lacking.take();
+        let since = before.as_ref().and_then(|lacking| lacking.since).or_else(|| (files > 0).then(now_ns));
+        // What waited before this pull waits for longer than what it found.
+        let oldest = before.and_then(|lacking| lacking.oldest).or(joined.awaited.take()).filter(|_| files > 0);
+        joined.lacking = Some(Behind { files, bytes, since, oldest });
+    }
+
+    /// A pull found a path that it is to bring, before [`Shared::lacks`].
+    pub(crate) fn awaits(&self, peer: Id, path: &RelPath) {
+        if let Some(joined) = self.inbox().members.get_mut(&peer) {
+            joined.awaited = Some(PathText::new(path.as_bytes()));
+        }
+    }
+
+    /// Counts the kept versions, so seldom that it costs next to nothing however many there are.
+    pub(super) fn count_kept(&self, live: &Live) -> Result<(), SyncError> {
+        let begun = self.now();
+        if begun < self.inbox().facts.count_kept {
+            return Ok(());
+        }
+        let (count, bytes) = live.kept()?;
+        let took = self.now().saturating_sub(begun);
+        let facts = &mut self.inbox().facts;
+        facts.kept = Some(status::Kept { count, bytes });
+        facts.count_kept = self.now() + took * KEPT_SHARE;
+        Ok(())
     }
 
     /// A pull has brought some of it.
@@ -66,12 +96,16 @@ impl Shared {
     /// Something was brought from a peer.
     pub(crate) fn took(&self, peer: Id, item: &Item) {
         let mut inbox = self.inbox();
+        let place = PathText::new(item.path.as_bytes());
+        if let Some(lacking) = inbox.members.get_mut(&peer).and_then(|joined| joined.lacking.as_mut()) {
+            lacking.oldest.take_if(|oldest| *oldest == place);
+        }
         let Some(from) = inbox.names.get(&peer).cloned() else { return };
         let recent = &mut inbox.facts.recent;
         if recent.len() >= LISTED {
             recent.pop_front();
         }
-        let (action, place) = (word(item.verb).to_owned(), PathText::new(item.path.as_bytes()));
+        let action = word(item.verb).to_owned();
         recent.push_back(status::Recent { at: now_ns(), action, place, from });
     }
 
@@ -99,6 +133,7 @@ impl Shared {
         status.conflicts = facts.conflicts.as_ref().map(|(count, _)| *count);
         let in_conflict = facts.conflicts.iter().flat_map(|(_, paths)| paths);
         status.in_conflict = in_conflict.map(|path| PathText::new(path.as_bytes())).collect();
+        status.kept = facts.kept;
         status.recent = facts.recent.iter().rev().cloned().collect();
         let listed = facts.problems.values().flat_map(|(_, listed)| listed).take(LISTED).cloned().collect();
         let total = facts.problems.values().map(|(total, _)| total).sum();

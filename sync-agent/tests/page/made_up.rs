@@ -45,7 +45,6 @@ impl World {
             lacking_here: Some(even.clone()),
             lacking_there: Some(even),
             last_sync: Some(self.ago(40)),
-            clock_offset_ms: None,
             transfers: Vec::new(),
             introduced_by: Vec::new(),
             clock_offset_ms: None,

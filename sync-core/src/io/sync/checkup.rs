@@ -3,17 +3,15 @@
 //! Nothing is repaired, recovered or moved aside, and nothing stays behind. Where somebody works with the root, its state is not
 //! opened and nothing is tried in it.
 
+use super::keeping;
 use super::marker::{self, Unmarked};
 use super::{SyncError, meeting, roots};
-use crate::entry::{AttrMask, Kind};
+use crate::entry::AttrMask;
 use crate::io::fs::{Root, Volume, ctime_granularity, supports_exchange};
 use crate::io::scan;
 use crate::io::state::{State, StateError};
 use crate::path::{RESERVED, RelPath};
 use std::path::{Path, PathBuf};
-
-/// Kept versions that are read at a time.
-const PAGE: usize = 4_096;
 
 /// How a root is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,29 +126,11 @@ fn read_state(found: &roots::Found, looked: Looked) -> Result<(StateLook, Option
     let look = StateLook::Sound {
         paths: state.live()?,
         directories: state.directories()?,
-        kept: kept(&state)?,
+        kept: keeping::kept(&state)?,
         missing_mounts: scan::missing_mounts(&found.root, &state)?,
         moved: state.moved().map(str::to_owned),
     };
     Ok((look, Some(state)))
-}
-
-/// How many versions are kept, and the bytes of their files.
-fn kept(state: &State) -> Result<(u64, u64), SyncError> {
-    let (mut count, mut bytes, mut after) = (0_u64, 0_u64, (i64::MAX, i64::MAX));
-    loop {
-        let page = state.versions_since(i64::MIN, after, PAGE)?;
-        for version in &page {
-            count += 1;
-            if version.kept.kind == Kind::File {
-                bytes = bytes.saturating_add(version.kept.signature.size);
-            }
-        }
-        match page.last() {
-            Some(last) if page.len() == PAGE => after = (last.kept.kept_at_ns, last.id),
-            _ => return Ok((count, bytes)),
-        }
-    }
 }
 
 /// Tries it in the private folder; one that was made for that alone goes again.

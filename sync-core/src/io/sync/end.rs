@@ -110,6 +110,11 @@ impl LocalEnd {
         LocalEnd { opened, rules, side, guard: None, spent: 0, surveyed: None, pulls: 0 }
     }
 
+    /// The first path that the last survey found to be changed here.
+    pub(super) fn first_awaited(&self) -> Option<&RelPath> {
+        self.surveyed.as_ref().and_then(OneSurvey::first)
+    }
+
     /// So many paths went before, which count for its guard.
     pub(super) fn with_spent(self, spent: u64) -> LocalEnd {
         LocalEnd { spent, ..self }

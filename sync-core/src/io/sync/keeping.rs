@@ -2,15 +2,20 @@
 
 use super::opened::Opened;
 use super::{Options, SyncError, marker};
+use crate::entry::Kind;
 use crate::io::apply::{self, PRUNE_OBJECTS};
 use crate::io::fs::{FsError, coarse_now_ns};
 use crate::io::speaker;
 use crate::io::state::Peer;
+use crate::io::state::State;
 use crate::io::there::{Facts, There};
 use crate::report::Monitor;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::Duration;
+
+/// Kept versions that are read at a time.
+const PAGE: usize = 4_096;
 
 /// A state that was moved aside stays for so long at least.
 const ASIDE: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -93,4 +98,22 @@ fn moved_aside_at(name: &[u8]) -> Option<u64> {
     let rest = name.strip_prefix("state.db.replaced-").or_else(|| name.strip_prefix("state.db.damaged-"))?;
     let number = rest.strip_suffix("-wal").or_else(|| rest.strip_suffix("-shm")).unwrap_or(rest);
     number.parse().ok()
+}
+
+/// How many versions are kept, and the bytes of their files.
+pub(super) fn kept(state: &State) -> Result<(u64, u64), SyncError> {
+    let (mut count, mut bytes, mut after) = (0_u64, 0_u64, (i64::MAX, i64::MAX));
+    loop {
+        let page = state.versions_since(i64::MIN, after, PAGE)?;
+        for version in &page {
+            count += 1;
+            if version.kept.kind == Kind::File {
+                bytes = bytes.saturating_add(version.kept.signature.size);
+            }
+        }
+        match page.last() {
+            Some(last) if page.len() == PAGE => after = (last.kept.kept_at_ns, last.id),
+            _ => return Ok((count, bytes)),
+        }
+    }
 }

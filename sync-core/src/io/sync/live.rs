@@ -341,6 +341,14 @@ impl Live {
         Ok((count, paths))
     }
 
+    /// How many replaced and deleted versions are kept, and the bytes of their files. Looks at all of them.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn kept(&self) -> Result<(u64, u64), SyncError> {
+        keeping::kept(&self.opened.state)
+    }
+
     /// Others are to hear of a change.
     pub(super) fn tell(&self) {
         *lock(&self.news.number) += 1;
@@ -392,6 +400,7 @@ fn pull_all(
     if let Some(stopped) = stopped {
         return Err(stopped);
     }
+    end.first_awaited().into_iter().for_each(|path| monitor.awaits(path));
     monitor.phase(Phase::Apply, Some(totals.created + totals.updated + totals.deleted + totals.moved), Some(totals.bytes));
     for number in 0..SETTLING {
         let pulled = end.pull(there, terms, u32::try_from(number).unwrap_or(u32::MAX), monitor)?;

@@ -22,6 +22,8 @@ const CREATIONS: usize = 8_192;
 #[derive(Default)]
 pub(super) struct OneSurvey {
     totals: Totals,
+    /// The first path that is to be changed.
+    first: Option<RelPath>,
     /// Paths that go from where they are, those that move included.
     gone: u64,
     moves: Moves,
@@ -155,6 +157,11 @@ impl OneSurvey {
         Ok(survey)
     }
 
+    /// The first path that is to be changed, in the order of the tree.
+    pub(super) fn first(&self) -> Option<&RelPath> {
+        self.first.as_ref()
+    }
+
     pub(super) fn totals(&self) -> Totals {
         self.totals
     }
@@ -211,6 +218,7 @@ impl OneSurvey {
         let totals = &mut self.totals;
         if let Some(item) = step.item() {
             totals.count(&item);
+            self.first.get_or_insert(item.path);
         }
         self.creations.note(step);
         let totals = &mut self.totals;
