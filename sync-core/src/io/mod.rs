@@ -11,6 +11,7 @@ pub mod home;
 pub mod link;
 pub mod channel;
 pub mod source;
+pub mod places;
 pub mod speaker;
 pub mod there;
 pub mod stage;

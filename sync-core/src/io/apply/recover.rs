@@ -144,14 +144,15 @@ fn record(state: &State, batches: Vec<Batch>) -> Result<usize, ApplyError> {
         all.changes.extend(batch.changes.iter().cloned());
         all.settled.extend(&batch.settled);
         all.versions.extend(batch.versions.iter().cloned());
+        all.places.extend(batch.places.iter().cloned());
     }
     if state.commit(all, true).is_ok() {
         return Ok(0);
     }
     let mut unexplained = 0;
-    for Batch { changes, settled, versions } in batches {
-        let rest = Batch { settled: settled.clone(), versions: versions.clone(), ..Batch::default() };
-        if state.commit(Batch { changes, settled, versions }, true).is_err() {
+    for Batch { changes, settled, versions, places } in batches {
+        let rest = Batch { settled: settled.clone(), versions: versions.clone(), places: places.clone(), ..Batch::default() };
+        if state.commit(Batch { changes, settled, versions, places }, true).is_err() {
             unexplained += 1;
             // A state that can record nothing at all fails here too.
             state.commit(rest, true)?;

@@ -14,7 +14,7 @@ use crate::io::fs::{COARSE_CLOCK_NS, Dir, FsError, Replace, coarse_now_ns};
 use crate::io::kill::kill_point;
 use crate::io::source::same_object;
 use crate::io::stage::{Failure, Tree, remove_all};
-use crate::io::state::{Batch, Intent, NewVersion};
+use crate::io::state::{Batch, Intent, NewVersion, PlaceChange};
 use crate::knowledge::{Creation, Event, Vector};
 use crate::path::{Name, RelPath};
 use crate::plan::Stamp;
@@ -29,6 +29,8 @@ struct Pending {
     changes: Vec<Change>,
     settled: Vec<i64>,
     versions: Vec<NewVersion>,
+    /// What does not lie elsewhere any more.
+    places: Vec<PlaceChange>,
     /// S and M: recorded one transaction later than the rows they cover.
     raises: Vec<Change>,
     /// Staged objects that did not go anywhere: ours to delete once their intents are settled.
@@ -158,10 +160,11 @@ impl<'a> Swapper<'a> {
         self.displaced.extend(versions.iter().take(room).cloned());
         let changes = std::mem::take(&mut pending.changes);
         let settled = std::mem::take(&mut pending.settled);
+        let places = std::mem::take(&mut pending.places);
         // One transaction later than the rows they cover: in front of the next batch's.
         pending.changes = std::mem::take(&mut pending.raises);
-        if !(changes.is_empty() && settled.is_empty() && versions.is_empty()) {
-            let batch = Batch { changes, settled, versions };
+        if !(changes.is_empty() && settled.is_empty() && versions.is_empty() && places.is_empty()) {
+            let batch = Batch { changes, settled, versions, places };
             self.context.state.commit(batch, self.context.state_elsewhere)?;
         }
         self.rubbish.append(&mut self.pending.rubbish);

@@ -2,11 +2,15 @@
 //! the root. Nothing else in the project passes a path below a root to the system.
 
 mod attrs;
+mod cold;
 mod content;
+mod places;
 mod probe;
 
 pub use attrs::{file_signature, finish_file};
+pub use cold::{Cold, ColdId, Unavailable, identify_cold, init_cold};
 pub use content::{copy_hashed, hash_file};
+pub use places::{Placement, Places, Rewritten, is_nested};
 pub use probe::{COARSE_CLOCK_NS, coarse_now_ns, ctime_granularity, supports_exchange};
 
 use crate::entry::{AttrMask, Attrs, Signature};
@@ -20,6 +24,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
 
 /// Bytes asked of the kernel per call when a directory is listed.
 pub const LISTING_BYTES: usize = 64 * 1024;
@@ -96,6 +101,8 @@ pub struct Volume {
 pub struct Root {
     path: PathBuf,
     fd: OwnedFd,
+    /// What lies elsewhere: replaced as a whole.
+    places: Arc<RwLock<Arc<Places>>>,
 }
 
 /// A directory below a root, held open. All calls take one leaf name and never follow a link there.
@@ -103,6 +110,8 @@ pub struct Root {
 pub struct Dir {
     fd: OwnedFd,
     path: PathBuf,
+    /// Known where something in it lies elsewhere, or it does itself.
+    within: Option<Box<places::Within>>,
 }
 
 impl Root {
@@ -115,7 +124,7 @@ impl Root {
         let absolute = std::path::absolute(path).map_err(failed)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = retry_on_intr(|| rustix::fs::openat(CWD, &absolute, flags, Mode::empty())).map_err(|e| failed(e.into()))?;
-        Ok(Root { path: absolute, fd })
+        Ok(Root { path: absolute, fd, places: Arc::default() })
     }
 
     /// As given to [`Root::open`], made absolute.
@@ -147,14 +156,25 @@ impl Root {
         attrs::signature_following(&self.path).map_err(failed("look at", &self.path))
     }
 
-    /// Opens a directory below the root (openat2 with RESOLVE_BENEATH, NO_SYMLINKS, NO_MAGICLINKS).
+    /// Opens a directory below the root (openat2 with RESOLVE_BENEATH, NO_SYMLINKS, NO_MAGICLINKS). One that lies elsewhere
+    /// is opened there.
     ///
     /// # Errors
-    /// A component is missing, no directory, or a symbolic link (ELOOP); the directory may not be read.
+    /// A component is missing, no directory, or a symbolic link (ELOOP); the directory may not be read; what lies elsewhere is
+    /// not there ([`Unavailable`]).
     pub fn dir(&self, path: &RelPath) -> Result<Dir, FsError> {
+        let places = self.places();
+        if places.is_empty() { self.hot(path) } else { self.dir_through(&places, path) }
+    }
+
+    /// As [`Root::dir`], but for what lies elsewhere: there a link stands for what it is.
+    ///
+    /// # Errors
+    /// A component is missing, no directory, or a symbolic link; the directory may not be read.
+    pub fn hot(&self, path: &RelPath) -> Result<Dir, FsError> {
         let located = self.locate(path);
         match resolve(self.fd.as_fd(), path.as_bytes()) {
-            Ok(fd) => Ok(Dir { fd, path: located }),
+            Ok(fd) => Ok(Dir { fd, path: located, within: None }),
             Err(error) => Err(failed("open directory", &located)(error)),
         }
     }
@@ -246,6 +266,10 @@ impl Dir {
         while let Some(entry) = listing.next() {
             match entry {
                 Ok(entry) if matches!(entry.file_name().to_bytes(), b"." | b"..") => {}
+                // The link is not what it stands for: who wants to know looks.
+                Ok(entry) if self.placed(entry.file_name().to_bytes()).is_some() => {
+                    each(entry.file_name(), FileType::Unknown, 0);
+                }
                 Ok(entry) => each(entry.file_name(), entry.file_type(), entry.ino()),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(failed("list", &self.path)(error)),
@@ -259,6 +283,9 @@ impl Dir {
     /// # Errors
     /// The system's, but for ENOENT.
     pub fn stat(&self, name: &[u8]) -> Result<Option<Signature>, FsError> {
+        if let Some(placed) = self.through(name)? {
+            return attrs::signature_of(&placed).map(Some).map_err(self.failed("look at", name));
+        }
         match attrs::signature_at(&self.fd, name) {
             Ok(signature) => Ok(Some(signature)),
             Err(Errno::NOENT) => Ok(None),
@@ -279,8 +306,11 @@ impl Dir {
     /// # Errors
     /// The name is missing, no directory, or may not be read.
     pub fn open_dir(&self, name: &[u8]) -> Result<Dir, FsError> {
+        if let Some(fd) = self.through(name)? {
+            return Ok(Dir { fd, path: self.locate(name), within: self.within_placed(name) });
+        }
         let fd = open_child_dir(self.fd.as_fd(), name).map_err(self.failed("open directory", name))?;
-        Ok(Dir { fd, path: self.locate(name) })
+        Ok(Dir { fd, path: self.locate(name), within: self.within_of(name) })
     }
 
     /// Opens a regular file for reading (O_NOFOLLOW | O_NONBLOCK, refused if it is no regular file).
@@ -348,25 +378,27 @@ impl Dir {
         rustix::fs::symlinkat(target, &self.fd, name).map_err(self.failed("create symbolic link", name))
     }
 
-    /// Reads a symbolic link's target.
+    /// Reads a symbolic link's target: of one that was rewritten where it lies now, the one that it had.
     ///
     /// # Errors
     /// The name is missing or no symbolic link.
     pub fn read_link(&self, name: &[u8]) -> Result<Box<[u8]>, FsError> {
         let target = rustix::fs::readlinkat(&self.fd, name, Vec::new()).map_err(self.failed("read symbolic link", name))?;
-        Ok(target.into_bytes().into())
+        Ok(self.logical(name, target.into_bytes().into()))
     }
 
     /// Renames `name` here to `to_name` in `to`.
     ///
     /// # Errors
-    /// See [`Replace`]; EINVAL where the file system cannot do it ([`supports_exchange`]).
+    /// See [`Replace`]; EINVAL where the file system cannot do it ([`supports_exchange`]); EXDEV also for what lies elsewhere.
     pub fn rename(&self, name: &[u8], to: &Dir, to_name: &[u8], replace: Replace) -> Result<(), FsError> {
         let flags = match replace {
             Replace::Never => RenameFlags::NOREPLACE,
             Replace::Exchange => RenameFlags::EXCHANGE,
             Replace::Always => RenameFlags::empty(),
         };
+        self.refuse_link("rename", name)?;
+        to.refuse_link("rename", to_name)?;
         rustix::fs::renameat_with(&self.fd, name, &to.fd, to_name, flags).map_err(self.failed("rename", name))
     }
 
@@ -375,6 +407,7 @@ impl Dir {
     /// # Errors
     /// The system's.
     pub fn unlink(&self, name: &[u8]) -> Result<(), FsError> {
+        self.refuse_link("remove", name)?;
         rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()).map_err(self.failed("remove", name))
     }
 
@@ -392,6 +425,9 @@ impl Dir {
     /// # Errors
     /// The system's; a file that may be neither read nor written cannot be changed by descriptor.
     pub fn set_attrs(&self, name: &[u8], attrs: &Attrs, mask: AttrMask) -> Result<(), FsError> {
+        if let Some(placed) = self.through(name)? {
+            return attrs::set_fd(&placed, attrs, mask).map_err(self.failed("set the attributes of", name));
+        }
         attrs::set_at(&self.fd, name, attrs, mask).map_err(self.failed("set the attributes of", name))
     }
 
@@ -458,7 +494,7 @@ impl Dir {
 
     fn reopen(&self) -> Result<Dir, FsError> {
         let fd = open_child_dir(self.fd.as_fd(), b".").map_err(failed("open directory", &self.path))?;
-        Ok(Dir { fd, path: self.path.clone() })
+        Ok(Dir { fd, path: self.path.clone(), within: self.within.clone() })
     }
 
     fn open_leaf(&self, name: &[u8], flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {

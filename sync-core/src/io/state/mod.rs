@@ -17,6 +17,7 @@ mod names;
 mod nodes;
 mod open;
 mod place;
+mod placements;
 mod prune;
 mod records;
 mod removal;
@@ -31,6 +32,7 @@ mod tx;
 
 pub use error::StateError;
 pub use identity::FORMER;
+pub use placements::PlaceChange;
 
 use crate::entry::{AttrMask, Hash, Kind, Signature};
 use crate::knowledge::{ReplicaId, Row, Vector};
@@ -242,6 +244,8 @@ pub struct Batch {
     pub settled: Vec<i64>,
     /// Objects that were displaced.
     pub versions: Vec<NewVersion>,
+    /// What lies elsewhere now, or does no more.
+    pub places: Vec<PlaceChange>,
 }
 
 /// The hash of a file, as somebody read it who does not keep others from changing its row meanwhile.
@@ -332,7 +336,8 @@ impl State {
                 commit::apply(tx, change)?;
             }
             records::settle(tx.conn, &batch.settled)?;
-            records::keep(tx.conn, &batch.versions)
+            records::keep(tx.conn, &batch.versions)?;
+            placements::change(tx.conn, &batch.places)
         };
         if !forgets {
             return self.write(durable, apply);

@@ -23,7 +23,7 @@ const COMPANIONS: [&str; 2] = ["-wal", "-shm"];
 /// "drft": marks the file as a state of this program.
 const APPLICATION: i32 = 0x6472_6674;
 /// The schemas, in order; a released one never changes.
-const MIGRATIONS: [&str; 1] = [include_str!("0001_state.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("0001_state.sql"), include_str!("0002_placements.sql")];
 /// Oldest SQLite without the defect of resetting the write-ahead log.
 const MIN_SQLITE: i32 = 3_051_003;
 /// Pages in the write-ahead log (of 4 KiB) from which a commit also checkpoints.

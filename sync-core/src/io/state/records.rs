@@ -281,7 +281,7 @@ pub(super) fn keep(conn: &Connection, kept: &[NewVersion]) -> Result<()> {
     Ok(())
 }
 
-fn collect<T>(
+pub(super) fn collect<T>(
     conn: &Connection,
     sql: &str,
     params: impl Params,

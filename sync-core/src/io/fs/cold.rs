@@ -1,0 +1,331 @@
+//! Cold roots: directory trees that take directories of a root, each of which leaves a link behind.
+//!
+//! A cold root is known by the id in its marker, so that an empty mount point, or another disk, is not taken for it. Each hot
+//! root that uses it has a private folder there: for content on its way, for kept versions, and for a stamp of each
+//! directory that it has placed. What is in the cold root besides is the directories themselves.
+
+use super::{Dir, FsError, Replace, Root, failed, resolve};
+use crate::path::{RESERVED, RelPath, escape};
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::{Errno, retry_on_intr};
+use std::fmt;
+use std::io::{self, Write as _};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Name of the marker in the private folder of a cold root.
+const MARKER: &[u8] = b"cold";
+/// Names while a file is written.
+const NEW_MARKER: &[u8] = b"cold.new";
+const NEW_STAMP: &[u8] = b"new";
+/// Folder of the stamps.
+const PLACED: &[u8] = b"placed";
+/// Longest marker or stamp that is read: two escaped paths, and some words.
+const TEXT_BYTES: usize = 64 * 1024;
+
+/// A random id: of a cold root, or of a stamp.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ColdId(pub [u8; 16]);
+
+impl ColdId {
+    /// Another one each time.
+    ///
+    /// # Errors
+    /// The system has no random numbers.
+    pub fn random() -> io::Result<ColdId> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+        Ok(ColdId(bytes))
+    }
+}
+
+impl fmt::Display for ColdId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for ColdId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A cold root as one hot root uses it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cold {
+    /// The id in its marker.
+    pub id: ColdId,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Name of the hot root's private folder there.
+    pub key: String,
+}
+
+/// Why a cold root, or what was placed there, cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Unavailable {
+    /// The directory itself.
+    #[error("the cold root {} cannot be opened ({source}): mount its disk", shown(cold))]
+    Closed {
+        /// The cold root.
+        cold: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// It is no cold root, or none that can be read.
+    #[error("{} bears no marker of a cold root (.driftless/cold: {source}): is its disk mounted?", shown(cold))]
+    Unmarked {
+        /// The directory.
+        cold: PathBuf,
+        /// The system's answer, or what is wrong with the marker.
+        source: io::Error,
+    },
+    /// Another one is there.
+    #[error("another cold root stands at {} ({found} instead of {wanted}): mount the one that belongs there", shown(cold))]
+    Other {
+        /// The directory.
+        cold: PathBuf,
+        /// What its marker says.
+        found: ColdId,
+        /// What it should say.
+        wanted: ColdId,
+    },
+    /// The cold root knows nothing of the placement.
+    #[error(
+        "the cold root {} does not know of it ({source}): it was brought back from a backup, or somebody changed .driftless \
+         there; nothing of it is taken for deleted",
+        shown(cold)
+    )]
+    Unstamped {
+        /// The cold root.
+        cold: PathBuf,
+        /// The system's answer, or what is wrong with the stamp.
+        source: io::Error,
+    },
+    /// The directory is not there.
+    #[error("{} cannot be opened ({source}): what was there is not taken for deleted; bring it back", shown(at))]
+    Gone {
+        /// The directory in the cold root.
+        at: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Nothing stands where the link to it was.
+    #[error(
+        "the link to its archive is gone, and nothing in it is taken for deleted: put it back (ln -s '{}' '{}'). To delete it, \
+         delete what is in it, through the link",
+        escape(link), shown(path)
+    )]
+    NoLink {
+        /// Its text.
+        link: Box<[u8]>,
+        /// The path.
+        path: PathBuf,
+    },
+    /// Something else stands where the link to it was.
+    #[error(
+        "{what} stands where the link to its archive was: nothing in the archive is taken for deleted, and nothing is put \
+         there. Move it away, and put the link back (ln -s '{}' '{}')",
+        escape(link), shown(path)
+    )]
+    Hidden {
+        /// What it is.
+        what: &'static str,
+        /// The link's text.
+        link: Box<[u8]>,
+        /// The path.
+        path: PathBuf,
+    },
+}
+
+impl Unavailable {
+    /// The cold root that is missing as a whole, if that is the reason.
+    #[must_use]
+    pub fn whole(&self) -> Option<&Path> {
+        match self {
+            Unavailable::Closed { cold, .. } | Unavailable::Unmarked { cold, .. } | Unavailable::Other { cold, .. } => Some(cold),
+            _ => None,
+        }
+    }
+}
+
+fn shown(path: &Path) -> String {
+    escape(path.as_os_str().as_bytes())
+}
+
+/// Makes an existing directory a cold root, and returns its id. One that is a cold root already stays what it is.
+///
+/// # Errors
+/// The directory is missing or may not be written, or its marker cannot be read.
+pub fn init_cold(path: &Path) -> Result<ColdId, FsError> {
+    let private = Root::open(path)?.private(&[])?;
+    if private.stat(MARKER)?.is_some() {
+        return identify_cold(path);
+    }
+    let drawn = ColdId::random().map_err(|source| FsError { action: "draw an id for", path: path.to_owned(), source });
+    let id = drawn?;
+    let text = format!(
+        "Directories of other folders that driftless has moved here. Without this file it is taken for an unmounted disk.\n\
+         cold {id}\n"
+    );
+    write_durably(&private, (NEW_MARKER, MARKER), &text)?;
+    Ok(id)
+}
+
+/// The id of a cold root.
+///
+/// # Errors
+/// There is none at the path: an [`Unavailable`].
+pub fn identify_cold(path: &Path) -> Result<ColdId, FsError> {
+    match open(path).and_then(|fd| marked(path, &fd)) {
+        Ok(id) => Ok(id),
+        Err(why) => Err(FsError { action: "use", path: path.to_owned(), source: io::Error::other(why) }),
+    }
+}
+
+fn open(path: &Path) -> Result<OwnedFd, Unavailable> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    retry_on_intr(|| rustix::fs::openat(CWD, path, flags, Mode::empty()))
+        .map_err(|error| Unavailable::Closed { cold: path.to_owned(), source: error.into() })
+}
+
+/// The id in the marker of an open directory.
+fn marked(path: &Path, fd: &OwnedFd) -> Result<ColdId, Unavailable> {
+    let wrong = |source| Unavailable::Unmarked { cold: path.to_owned(), source };
+    let text = read_text(fd, RESERVED, MARKER).map_err(|error| wrong(error.into()))?;
+    let id = text.lines().find_map(|line| line.strip_prefix("cold ")).and_then(parse);
+    id.ok_or_else(|| wrong(io::Error::other("it holds no id")))
+}
+
+fn parse(hex: &str) -> Option<ColdId> {
+    let mut id = ColdId([0; 16]);
+    if hex.len() != 32 || !hex.is_ascii() {
+        return None;
+    }
+    for (byte, at) in id.0.iter_mut().zip((0..32).step_by(2)) {
+        *byte = u8::from_str_radix(&hex[at..at + 2], 16).ok()?;
+    }
+    Some(id)
+}
+
+/// What the stamp of a placement says.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stamped<'a> {
+    pub(super) stamp: ColdId,
+    pub(super) job: &'a str,
+    pub(super) path: &'a RelPath,
+    pub(super) at: &'a RelPath,
+}
+
+impl Stamped<'_> {
+    fn text(&self) -> String {
+        let Stamped { stamp, job, path, at } = self;
+        format!(
+            "A directory that driftless keeps here for another place. Without this file it is taken for missing.\n\
+             stamp {stamp}\njob {}\npath {}\nat {}\n",
+            escape(job.as_bytes()),
+            escape(path.as_bytes()),
+            escape(at.as_bytes())
+        )
+    }
+
+    /// It is found by the path that it is about.
+    fn name(&self) -> Vec<u8> {
+        blake3::hash(self.path.as_bytes()).to_hex()[..32].as_bytes().to_vec()
+    }
+}
+
+impl Cold {
+    /// The open directory, if it is this cold root.
+    pub(super) fn enter(&self) -> Result<OwnedFd, Unavailable> {
+        let fd = open(&self.path)?;
+        let found = marked(&self.path, &fd)?;
+        if found == self.id {
+            return Ok(fd);
+        }
+        Err(Unavailable::Other { cold: self.path.clone(), found, wanted: self.id })
+    }
+
+    /// As [`Cold::enter`], if its stamp says the same of a placement.
+    pub(super) fn enter_stamped(&self, stamped: &Stamped<'_>) -> Result<OwnedFd, Unavailable> {
+        let fd = self.enter()?;
+        let wrong = |source| Unavailable::Unstamped { cold: self.path.clone(), source };
+        let folder = [RESERVED, self.key.as_bytes(), PLACED].join(&b'/');
+        let text = read_text(&fd, &folder, &stamped.name()).map_err(|error| wrong(error.into()))?;
+        if text == stamped.text() { Ok(fd) } else { Err(wrong(io::Error::other("its stamp says something else"))) }
+    }
+
+    /// The cold root itself, open, if it is this one.
+    ///
+    /// # Errors
+    /// It is not: an [`Unavailable`].
+    pub fn dir(&self) -> Result<Dir, FsError> {
+        match self.enter() {
+            Ok(fd) => Ok(Dir { fd, path: self.path.clone(), within: None }),
+            Err(why) => Err(FsError { action: "use", path: self.path.clone(), source: io::Error::other(why) }),
+        }
+    }
+
+    /// A directory in the cold root.
+    ///
+    /// # Errors
+    /// It is not there, or the cold root is not.
+    pub fn below(&self, at: &RelPath) -> Result<Dir, FsError> {
+        let dir = self.dir()?;
+        let path = self.path.join(std::ffi::OsStr::from_bytes(at.as_bytes()));
+        let fd = resolve(dir.fd.as_fd(), at.as_bytes()).map_err(failed("open directory", &path))?;
+        Ok(Dir { fd, path, within: None })
+    }
+
+    /// The private folder of the hot root, which is made if it is missing.
+    ///
+    /// # Errors
+    /// The cold root is not there, or the folder cannot be made.
+    pub fn private(&self) -> Result<Dir, FsError> {
+        self.dir()?.open_or_create(RESERVED)?.open_or_create(self.key.as_bytes())
+    }
+
+    /// Writes a stamp; it has reached the disk when the call returns.
+    pub(super) fn put_stamp(&self, stamped: &Stamped<'_>) -> Result<(), FsError> {
+        let folder = self.private()?.open_or_create(PLACED)?;
+        write_durably(&folder, (NEW_STAMP, &stamped.name()), &stamped.text())
+    }
+
+    /// Removes a stamp, if it is there.
+    pub(super) fn remove_stamp(&self, stamped: &Stamped<'_>) -> Result<(), FsError> {
+        match self.private()?.open_or_create(PLACED)?.unlink(&stamped.name()) {
+            Err(error) if !error.is_missing() => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn write_durably(dir: &Dir, (new, name): (&[u8], &[u8]), text: &str) -> Result<(), FsError> {
+    match dir.unlink(new) {
+        Err(error) if !error.is_missing() => return Err(error),
+        _ => {}
+    }
+    let mut file = dir.create_file(new)?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+    written.map_err(|source| FsError { action: "write", path: dir.locate(new), source })?;
+    dir.rename(new, dir, name, Replace::Always)?;
+    // The folder above, too: this one may be new.
+    dir.sync_all()
+}
+
+/// A small text in a folder below an open directory.
+fn read_text(base: &OwnedFd, folder: &[u8], name: &[u8]) -> Result<String, Errno> {
+    let folder = resolve(base.as_fd(), folder)?;
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+    let file = retry_on_intr(|| rustix::fs::openat(&folder, name, flags, Mode::empty()))?;
+    let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
+    loop {
+        match retry_on_intr(|| rustix::io::read(&file, &mut buffer))? {
+            0 => return Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            _ if bytes.len() > TEXT_BYTES => return Err(Errno::FBIG),
+            count => bytes.extend_from_slice(&buffer[..count]),
+        }
+    }
+}

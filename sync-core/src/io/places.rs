@@ -1,0 +1,218 @@
+//! Which directories of an open root lie in a cold root: what is recorded of it, and shown to the root, step by step.
+//!
+//! Whoever moves a directory announces the placement first ([`announce`]), exchanges directory and link, and settles it
+//! ([`settle`]) together with the new signatures of its rows ([`handover`]). Back it goes the other way: [`unsettle`], the
+//! exchange, [`withdraw`]. Whatever a crash leaves in between, the root is understood.
+
+use crate::entry::{AttrMask, Hash, Kind, Signature};
+use crate::io::fs::{Cold, ColdId, Dir, FsError, Placement, Root, identify_cold, is_nested};
+use crate::io::source::kind_of;
+use crate::io::state::{Batch, Known, PlaceChange, State, StateError};
+use crate::path::{RESERVED, RelPath, escape};
+use crate::store::Change;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Why a directory cannot be placed, or taken back.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// A call failed.
+    #[error(transparent)]
+    Fs(#[from] FsError),
+    /// The state cannot be read or written.
+    #[error("cannot use the state of the root: {0}")]
+    State(#[from] StateError),
+    /// The cold root is, contains or lies in the root.
+    #[error(
+        "{} cannot be the cold root of {}: one lies in the other, or both are the same directory; nothing was changed",
+        escape(cold.as_os_str().as_bytes()),
+        escape(root.as_os_str().as_bytes())
+    )]
+    Nested {
+        /// The cold root.
+        cold: PathBuf,
+        /// The root.
+        root: PathBuf,
+    },
+    /// It is a folder that is synchronised.
+    #[error("{} is a folder that is synchronised, and cannot be a cold root; nothing was changed", escape(.0.as_os_str().as_bytes()))]
+    IsRoot(PathBuf),
+    /// Placements do not contain each other, nor the root.
+    #[error("{0} cannot be placed: it is the root, or it holds or lies in a directory that is placed already")]
+    Inside(RelPath),
+    /// There is no such placement.
+    #[error("{0} is not placed")]
+    None(RelPath),
+}
+
+/// Shows a root what its state says of directories that lie elsewhere. To be called when a root is opened.
+///
+/// # Errors
+/// The state cannot be read.
+pub fn load(root: &Root, state: &State) -> Result<(), StateError> {
+    root.set_places(state.places()?);
+    Ok(())
+}
+
+/// Takes a cold root, which exists, into use for a root; one that is in use already may have come to another path.
+///
+/// # Errors
+/// It is no cold root, or one of the two lies in the other, or the private folder there cannot be made.
+pub fn use_cold(root: &Root, state: &State, path: &Path) -> Result<Arc<Cold>, PlaceError> {
+    let failed = |source| FsError { action: "open the cold root", path: path.to_owned(), source };
+    let path = path.canonicalize().map_err(failed)?;
+    let id = identify_cold(&path)?;
+    if is_nested(&path, root.path())? {
+        return Err(PlaceError::Nested { cold: path, root: root.path().to_owned() });
+    }
+    let known = root.places().colds().iter().find(|cold| cold.id == id).cloned();
+    let drawn = || ColdId::random().map(|id| id.to_string()).map_err(failed);
+    let key = known.as_ref().map_or_else(drawn, |known| Ok(known.key.clone()))?;
+    let cold = Cold { id, path, key };
+    if cold.dir()?.open_dir(RESERVED)?.stat(b"marker")?.is_some() {
+        return Err(PlaceError::IsRoot(cold.path));
+    }
+    if known.is_none_or(|known| *known != cold) {
+        cold.private()?;
+        state.put_cold(&cold)?;
+        load(root, state)?;
+    }
+    let used = root.places().colds().iter().find(|used| used.id == id).cloned();
+    used.ok_or_else(|| StateError::Content { what: "a cold root" }.into())
+}
+
+/// A directory is about to be placed: its stamp is written and it is recorded, durably, and not settled. The engine looks
+/// through the link from the moment on at which that stands at the path, and at the directory until then.
+///
+/// # Errors
+/// The cold root is not there, or the path may not be placed.
+pub fn announce(root: &Root, state: &State, placement: Placement) -> Result<(), PlaceError> {
+    let places = root.places();
+    if !places.may_hold(&placement.path) {
+        return Err(PlaceError::Inside(placement.path));
+    }
+    let placement = Placement { settled: false, ..placement };
+    placement.put_stamp()?;
+    let changes = vec![PlaceChange::Put(placement.clone())];
+    state.commit(Batch { places: changes, ..Batch::default() }, true)?;
+    root.set_places(places.with(placement));
+    Ok(())
+}
+
+/// Records a placement that is there in another way: other link texts, other rewritten links, settled or not.
+///
+/// # Errors
+/// There is none at the path, or the state cannot be written.
+pub fn amend(root: &Root, state: &State, placement: Placement, changes: Vec<Change>) -> Result<(), PlaceError> {
+    let places = root.places();
+    if places.get(&placement.path).is_none() {
+        return Err(PlaceError::None(placement.path));
+    }
+    let put = vec![PlaceChange::Put(placement.clone())];
+    state.commit(Batch { changes, places: put, ..Batch::default() }, true)?;
+    root.set_places(places.with(placement));
+    Ok(())
+}
+
+/// The link stands at the path: from now on nothing else may. `changes` are those of [`handover`].
+///
+/// # Errors
+/// There is no such placement, or the state cannot be written.
+pub fn settle(root: &Root, state: &State, path: &RelPath, changes: Vec<Change>) -> Result<(), PlaceError> {
+    let placement = get(root, path)?;
+    amend(root, state, Placement { settled: true, ..Placement::clone(&placement) }, changes)
+}
+
+/// The link is about to be taken away: whatever stands at the path counts again.
+///
+/// # Errors
+/// There is no such placement, or the state cannot be written.
+pub fn unsettle(root: &Root, state: &State, path: &RelPath) -> Result<(), PlaceError> {
+    let placement = get(root, path)?;
+    amend(root, state, Placement { settled: false, ..Placement::clone(&placement) }, Vec::new())
+}
+
+/// The directory does not lie elsewhere any more: the placement is forgotten, and then its stamp. `changes` are those of
+/// [`handover`], if it lies in the root again.
+///
+/// # Errors
+/// There is no such placement, the state cannot be written, or the stamp cannot be removed, which does not matter.
+pub fn withdraw(root: &Root, state: &State, path: &RelPath, changes: Vec<Change>) -> Result<(), PlaceError> {
+    let placement = get(root, path)?;
+    let places = vec![PlaceChange::Drop(path.clone())];
+    state.commit(Batch { changes, places, ..Batch::default() }, true)?;
+    root.set_places(root.places().without(path));
+    Ok(placement.remove_stamp()?)
+}
+
+fn get(root: &Root, path: &RelPath) -> Result<Arc<Placement>, PlaceError> {
+    root.places().get(path).cloned().ok_or_else(|| PlaceError::None(path.clone()))
+}
+
+/// Changes that give the rows of a directory, and of the one that it is in, the signatures that the disk shows now: after a
+/// move that kept names, times and attributes, nothing needs to be read again. What is not as its row says, or was
+/// never read and is not among `hashes`, is left to the next scan.
+///
+/// # Errors
+/// The directory or its rows cannot be read.
+pub fn handover(
+    (root, state, mask): (&Root, &State, AttrMask),
+    path: &RelPath,
+    hashes: &dyn Fn(&RelPath) -> Option<Hash>,
+) -> Result<Vec<Change>, PlaceError> {
+    let mut changes = Vec::new();
+    let above = path.parent().unwrap_or_default();
+    if !above.is_root() {
+        let now = root.dir(&above)?.stat_self()?;
+        // Its time tells of the exchange alone, unless names came or went, which the next scan finds.
+        changes.push(Change::Refresh { path: above, signature: now, hash: None, mtime_ns: Some(now.mtime_ns) });
+    }
+    let dir = root.dir(path)?;
+    let own = dir.stat_self()?;
+    changes.push(Change::Refresh { path: path.clone(), signature: own, hash: None, mtime_ns: Some(own.mtime_ns) });
+    Handover { state, mask, hashes, changes: &mut changes }.below(&dir, path)?;
+    Ok(changes)
+}
+
+struct Handover<'a> {
+    state: &'a State,
+    mask: AttrMask,
+    hashes: &'a dyn Fn(&RelPath) -> Option<Hash>,
+    changes: &'a mut Vec<Change>,
+}
+
+impl Handover<'_> {
+    fn below(&mut self, dir: &Dir, path: &RelPath) -> Result<(), PlaceError> {
+        let Some(node) = self.state.node(path)? else { return Ok(()) };
+        for known in self.state.known(node)? {
+            let Some(now) = dir.stat(known.name.as_bytes())? else { continue };
+            let path = path.join(&known.name);
+            if !self.is_as_recorded(&known, &now) {
+                continue;
+            }
+            let (hash, mtime_ns) = match known.kind {
+                Kind::Dir => (None, Some(now.mtime_ns)),
+                Kind::Symlink => (None, None),
+                Kind::File => match ((self.hashes)(&path), known.hash) {
+                    (Some(moved), Some(recorded)) if moved != recorded => continue,
+                    (None, None) if now.size > 0 => continue,
+                    // What stood in the other place was read before it was moved: whoever wrote to it since moved its time.
+                    (moved, recorded) => (moved.or(recorded), None),
+                },
+            };
+            let signature = Signature { racy: known.signature.racy, ..now };
+            self.changes.push(Change::Refresh { path: path.clone(), signature, hash, mtime_ns });
+            if known.kind == Kind::Dir {
+                self.below(&dir.open_dir(known.name.as_bytes())?, &path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_as_recorded(&self, known: &Known, now: &Signature) -> bool {
+        let same = kind_of(now) == Some(known.kind) && self.mask.equal(known.kind, &known.signature.attrs(), &now.attrs());
+        let is_dir = known.kind == Kind::Dir;
+        same && (is_dir || (now.size == known.signature.size && now.mtime_ns == known.signature.mtime_ns))
+    }
+}
