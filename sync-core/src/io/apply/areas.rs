@@ -1,17 +1,20 @@
 //! Private folders where objects are staged and kept: one in the root, and one in each other file system that is
-//! mounted below it, since a rename cannot leave its mount.
+//! mounted below it, since a rename cannot leave its mount; and one in each cold root, for what was placed there.
 //!
-//! An object of the root's own area is recorded by its name alone, one of another area by its path below the root.
+//! An object of the root's own area is recorded by its name alone, one of another area by its path below the root, one in a
+//! cold root by the id of that after a slash.
 //!
 //! A root that may not be written, and never could, has no area of its own. That is no obstacle to reading it, and the
 //! reason why each change of it fails.
 
 use super::Stop;
 use crate::entry::AttrMask;
-use crate::io::fs::{Dir, FsError, Mount, Root};
-use crate::io::stage::{Failure, Stage};
+use crate::io::fs::{Cold, ColdId, Dir, FsError, Mount, Root};
+use crate::io::stage::{Failure, Stage, Tree};
 use crate::io::state::{State, StateError};
 use crate::path::{RESERVED, RelPath};
+use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -25,11 +28,15 @@ pub(super) const REMEMBERED: &str = "apply.areas";
 
 /// The private folders of one mount.
 pub(super) struct Area {
-    /// The topmost directory of the mount; `None` for the root's own.
+    /// The topmost directory of the mount; `None` for the root's own, and in a cold root.
     top: Option<RelPath>,
+    /// The cold root that it is in.
+    pub(super) cold: Option<ColdId>,
     mount: Mount,
     pub(super) stage: Arc<Stage>,
     pub(super) kept: Rc<Dir>,
+    /// Was anything changed there since the last sync? Told of cold roots, whose disks may be slow.
+    used: Cell<bool>,
 }
 
 /// The areas of a root, as far as they were needed.
@@ -39,23 +46,40 @@ pub(super) struct Areas<'a> {
     /// The root's own, or the refusal to make it.
     main: Result<Rc<Area>, FsError>,
     others: Vec<Rc<Area>>,
+    /// Cold roots that are there and cannot be used, and why.
+    refused: BTreeMap<ColdId, String>,
 }
 
 impl Area {
     fn main(root: &Root, mask: AttrMask) -> Result<Area, FsError> {
         let private = root.private(&[])?;
-        Area::open(&private, None, private.mount()?, mask)
+        Area::open(&private, (None, None), private.mount()?, mask)
     }
 
-    fn open(private: &Dir, top: Option<RelPath>, mount: Mount, mask: AttrMask) -> Result<Area, FsError> {
+    fn open(
+        private: &Dir,
+        (top, cold): (Option<RelPath>, Option<ColdId>),
+        mount: Mount,
+        mask: AttrMask,
+    ) -> Result<Area, FsError> {
         let stage = Arc::new(Stage::open(private.open_or_create(STAGE.as_bytes())?, mask)?);
         let kept = Rc::new(private.open_or_create(VERSIONS.as_bytes())?);
-        Ok(Area { top, mount, stage, kept })
+        Ok(Area { top, cold, mount, stage, kept, used: Cell::new(false) })
     }
 
     /// Is this the root's own?
     pub(super) fn is_main(&self) -> bool {
-        self.top.is_none()
+        self.top.is_none() && self.cold.is_none()
+    }
+
+    /// Is a tree staged in it? It was in the root's own, or in a cold root.
+    pub(super) fn holds(&self, tree: &Tree) -> bool {
+        self.top.is_none() && self.cold == tree.cold
+    }
+
+    /// Must it be synced with the next batch?
+    pub(super) fn takes_sync(&self) -> bool {
+        !self.is_main() && (self.cold.is_none() || self.used.take())
     }
 
     /// The topmost directory of the mount.
@@ -74,21 +98,30 @@ impl Area {
     }
 
     fn address(&self, folder: &str, name: &[u8]) -> Vec<u8> {
-        match &self.top {
-            None => name.to_vec(),
-            Some(top) => [top.as_bytes(), RESERVED, folder.as_bytes(), name].join(&b'/'),
+        match (&self.top, self.cold) {
+            // No path begins with a slash.
+            (None, Some(cold)) => [b"", cold.to_string().as_bytes(), folder.as_bytes(), name].join(&b'/'),
+            (None, None) => name.to_vec(),
+            (Some(top), _) => [top.as_bytes(), RESERVED, folder.as_bytes(), name].join(&b'/'),
         }
     }
 }
 
 impl<'a> Areas<'a> {
-    /// Opens the root's own.
+    /// Opens the root's own, and those in cold roots that are there.
     pub(super) fn open(root: &'a Root, mask: AttrMask) -> Result<Areas<'a>, FsError> {
         let main = match Area::main(root, mask) {
             Err(error) if !error.is_refusal() => return Err(error),
             opened => opened.map(Rc::new),
         };
-        Ok(Areas { root, mask, main, others: Vec::new() })
+        let mut areas = Areas { root, mask, main, others: Vec::new(), refused: BTreeMap::new() };
+        for cold in root.places().colds() {
+            // One that is missing or cannot be used is no obstacle to what is elsewhere.
+            if let Err(error) = areas.add_cold(cold) {
+                areas.refused.insert(cold.id, error.to_string());
+            }
+        }
+        Ok(areas)
     }
 
     /// The root's own.
@@ -116,20 +149,52 @@ impl<'a> Areas<'a> {
     /// The area of what stands, or shall stand, at a path, as far as it is known without looking: the root's own while no
     /// other was met.
     pub(super) fn of(&self, path: &RelPath) -> Result<Rc<Area>, Stop> {
-        if !self.others.is_empty() {
-            let (_, mount) = self.nearest(path)?;
-            if let Some(area) = self.all().find(|area| area.mount == mount) {
+        if !self.others.is_empty() || !self.refused.is_empty() {
+            let (_, mount, cold) = self.nearest(path)?;
+            if let Some(area) = self.fitting(mount, cold) {
+                area.used.set(true);
                 return Ok(area.clone());
+            }
+            if let Some(why) = cold.and_then(|cold| self.refused.get(&cold)) {
+                return Err(Failure::new("apply", format!("its cold root cannot be used: {why}")).into());
             }
         }
         Ok(self.main()?.clone())
     }
 
+    /// The area of a cold root.
+    pub(super) fn of_cold(&self, cold: ColdId) -> Result<Rc<Area>, Stop> {
+        let found = self.others.iter().find(|area| area.cold == Some(cold));
+        if let Some(area) = found {
+            area.used.set(true);
+            return Ok(area.clone());
+        }
+        let why = self.refused.get(&cold).map_or("it was not there when the run began", String::as_str);
+        Err(Failure::new("apply", format!("its cold root cannot be used: {why}")).into())
+    }
+
+    /// Something is changed in a cold root.
+    pub(super) fn use_cold(&self, cold: ColdId) {
+        self.others.iter().filter(|area| area.cold == Some(cold)).for_each(|area| area.used.set(true));
+    }
+
+    /// An open area in which objects can be renamed to a place on this mount, in this cold root or in none.
+    fn fitting(&self, mount: Mount, cold: Option<ColdId>) -> Option<&Rc<Area>> {
+        let there = |wanted: Option<ColdId>| self.all().find(move |area| area.mount == mount && area.cold == wanted);
+        there(cold).or_else(|| there(None))
+    }
+
     /// Opens the area of a path on another mount, making it where there is none; `None` if the path is in an open one.
     pub(super) fn discover(&mut self, state: &State, path: &RelPath) -> Result<Option<Rc<Area>>, super::ApplyError> {
-        let (mut top, mount) = self.nearest(path)?;
-        if self.all().any(|area| area.mount == mount) {
+        let (mut top, mount, cold) = self.nearest(path)?;
+        if self.fitting(mount, cold).is_some() {
             return Ok(None);
+        }
+        if let Some(cold) = cold
+            && !self.others.iter().any(|area| area.cold == Some(cold))
+            && let Some(cold) = self.root.places().colds().iter().find(|known| known.id == cold)
+        {
+            return Ok(self.add_cold(cold).map(Some)?);
         }
         while let Some(above) = top.parent()
             && self.root.dir(&above)?.mount()? == mount
@@ -156,13 +221,22 @@ impl<'a> Areas<'a> {
             let name = &address[at + 1..];
             area.kept_address(name) == address || area.staged_address(name) == address
         });
+        area.iter().for_each(|area| area.used.set(true));
         area.map(|area| (area.clone(), &address[at + 1..]))
     }
 
     fn add(&mut self, top: RelPath) -> Result<Rc<Area>, FsError> {
         let dir = self.root.dir(&top)?;
         let private = dir.open_or_create(RESERVED)?;
-        let area = Rc::new(Area::open(&private, Some(top), dir.mount()?, self.mask)?);
+        let area = Rc::new(Area::open(&private, (Some(top), None), dir.mount()?, self.mask)?);
+        self.others.push(area.clone());
+        Ok(area)
+    }
+
+    fn add_cold(&mut self, cold: &Cold) -> Result<Rc<Area>, FsError> {
+        let private = cold.private()?;
+        let area = Rc::new(Area::open(&private, (None, Some(cold.id)), private.mount()?, self.mask)?);
+        self.refused.remove(&cold.id);
         self.others.push(area.clone());
         Ok(area)
     }
@@ -181,18 +255,18 @@ impl<'a> Areas<'a> {
         })
     }
 
-    /// The nearest directory above a path that exists, and its mount.
-    fn nearest(&self, path: &RelPath) -> Result<(RelPath, Mount), FsError> {
+    /// The nearest directory above a path that exists, its mount, and the cold root that it lies in.
+    fn nearest(&self, path: &RelPath) -> Result<(RelPath, Mount, Option<ColdId>), FsError> {
         for dir in path.ancestors().skip(1) {
             match self.root.dir(&dir) {
-                Ok(open) => return Ok((dir, open.mount()?)),
+                Ok(open) => return Ok((dir, open.mount()?, open.placement().map(|placement| placement.cold.id))),
                 Err(error) if is_gone(&error) => {}
                 Err(error) => return Err(error),
             }
         }
         let top = RelPath::root();
         let mount = self.root.dir(&top)?.mount()?;
-        Ok((top, mount))
+        Ok((top, mount, None))
     }
 }
 

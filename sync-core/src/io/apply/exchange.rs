@@ -56,6 +56,10 @@ impl Swapper<'_> {
         let name = at.name.as_bytes();
         check::on_disk(at.dir, name, expected, live, "replace")?;
         if kind_of(expected) == Some(Kind::Dir) {
+            if self.context.root.places().below(at.path).next().is_some() {
+                let what = "an archived directory stands there: it is not replaced by something else. Bring it back first";
+                return Err(Failure::new("replace", what).into());
+            }
             if self.ledger.is_open_below(at.path) {
                 return Err(Failure::new("replace", "something in it could not be removed").into());
             }

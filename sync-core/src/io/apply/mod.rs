@@ -23,6 +23,7 @@ mod relocate;
 mod remove;
 mod rows;
 mod swap;
+mod unplace;
 mod versions;
 
 pub use adopt::{Inherited, adopt, inherit};
@@ -34,7 +35,7 @@ pub use versions::{PRUNE_OBJECTS, Pruned, VersionError, list, prune, restore};
 
 use crate::entry::{AttrMask, Content};
 use crate::io::channel::ChannelError;
-use crate::io::fs::{FsError, Root, supports_exchange};
+use crate::io::fs::{ColdId, FsError, Root, supports_exchange};
 use crate::io::kill::kill_point;
 use crate::io::source::{Source, SourceError};
 use crate::io::stage::{BLOCK_BYTES, Failure, SPARE_BYTES, Stage, Tree, shortfall};
@@ -44,6 +45,7 @@ use crate::path::RelPath;
 use crate::plan::{Action, Open, Step, Totals};
 use crate::report::{Monitor, Problem};
 use alike::Alike;
+use areas::Areas;
 use job::Job;
 use moves::Offer;
 use std::collections::HashMap;
@@ -393,18 +395,18 @@ impl<'a, 'e> Apply<'a, 'e> {
         let mut jobs = job::group(steps, &mut self.swapper.moves, moving);
         self.look_for_alike(&mut jobs)?;
         // Without a folder to stage in, each step that needs one says so when it is prepared.
-        let stage = self.swapper.areas.main().ok().map(|main| main.stage.clone());
+        let stages = Stages::of(&self.swapper.areas);
         let Context { root, source, .. } = self.context;
         if let Some(scope) = self.scope {
-            return self.stage_meanwhile(scope, stage, jobs, room);
+            return self.stage_meanwhile(scope, stages, jobs, room);
         }
         let mut failed = None;
         match self.staged.take() {
-            None => fill(stage.as_deref(), root, source, &mut jobs),
+            None => stages.fill(root, source, &mut jobs),
             Some(before) => {
                 let swapper = &mut self.swapper;
                 thread::scope(|scope| {
-                    let filling = scope.spawn(|| fill(stage.as_deref(), root, source, &mut jobs));
+                    let filling = scope.spawn(|| stages.fill(root, source, &mut jobs));
                     let settled = match source.settle() {
                         // Perhaps while this batch was staged: the one before is whole.
                         Err(error) if error.is_lost_connection() => {
@@ -438,7 +440,7 @@ impl<'a, 'e> Apply<'a, 'e> {
     fn stage_meanwhile(
         &mut self,
         scope: &'a Scope<'a, 'e>,
-        stage: Option<Arc<Stage>>,
+        stages: Stages,
         mut jobs: Vec<Job>,
         bytes: u64,
     ) -> Result<(), ApplyError> {
@@ -449,7 +451,7 @@ impl<'a, 'e> Apply<'a, 'e> {
             self.put_in_place(filling)?;
         }
         let thread = scope.spawn(move || {
-            fill(stage.as_deref(), root, source, &mut jobs);
+            stages.fill(root, source, &mut jobs);
             Filled { jobs, whole: source.alive().is_ok() }
         });
         self.filling = Some(Filling { thread, bytes });
@@ -497,16 +499,33 @@ fn has_room(root: &Root, bytes: u64) -> bool {
     shortfall(root, bytes.saturating_add(SPARE_BYTES)).is_ok_and(|missing| missing.is_none())
 }
 
-fn fill(stage: Option<&Stage>, here: &Root, source: &dyn Source, jobs: &mut [Job]) {
-    let Some(stage) = stage else { return };
-    let mut trees: Vec<&mut Tree> = jobs
-        .iter_mut()
-        .filter_map(|job| match job {
-            Job::Place(tree) => Some(tree),
-            _ => None,
-        })
-        .collect();
-    stage.fill(here, source, &mut trees);
+/// Where a batch is staged: in the root's own folder, and in those of cold roots.
+struct Stages(Vec<(Option<ColdId>, Arc<Stage>)>);
+
+impl Stages {
+    fn of(areas: &Areas<'_>) -> Stages {
+        let cold = areas.all().filter(|area| area.cold.is_some());
+        Stages(areas.main().into_iter().chain(cold).map(|area| (area.cold, area.stage.clone())).collect())
+    }
+
+    /// Stages what is to be placed. What finds no folder says so when it is prepared.
+    fn fill(&self, here: &Root, source: &dyn Source, jobs: &mut [Job]) {
+        let places = here.places();
+        let mut trees: Vec<&mut Tree> = Vec::new();
+        for job in jobs {
+            if let Job::Place(tree) = job {
+                let inside = places.above(&tree.top.path).filter(|placement| placement.path != tree.top.path);
+                tree.cold = inside.map(|placement| placement.cold.id);
+                trees.push(tree);
+            }
+        }
+        for (cold, stage) in &self.0 {
+            let mut of_it: Vec<&mut Tree> = trees.extract_if(.., |tree| tree.cold == *cold).collect();
+            if !of_it.is_empty() {
+                stage.fill(here, source, &mut of_it);
+            }
+        }
+    }
 }
 
 fn content_bytes(step: &Step) -> u64 {

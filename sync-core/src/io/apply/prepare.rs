@@ -47,6 +47,7 @@ struct Draft {
 impl Swapper<'_> {
     /// Checks jobs against the rows and writes their intents.
     pub(super) fn prepare(&mut self, jobs: Vec<Job>) -> Result<Vec<Ready>, ApplyError> {
+        let jobs = self.placed_first(jobs)?;
         let mut ready = Vec::with_capacity(jobs.len());
         let mut drafts = Vec::new();
         for job in jobs {
@@ -136,11 +137,13 @@ impl Swapper<'_> {
     /// What is staged for a path. What was planned as a move and is none is brought now; so is what goes to another mount,
     /// whatever became of it in the root's own staging folder.
     fn staged(&mut self, tree: &mut Tree, area: &Rc<Area>) -> Result<Signature, Stop> {
-        if tree.top.outcome.is_none() || !area.is_main() {
-            if let Ok(main) = self.areas.main().cloned() {
-                self.discard(&main, tree);
+        if tree.top.outcome.is_none() || !area.holds(tree) {
+            let before = self.areas.all().find(|area| area.holds(tree)).cloned();
+            if let Some(before) = before {
+                self.discard(&before, tree);
             }
             tree.each_mut(&mut |incoming| incoming.outcome = None);
+            tree.cold = area.cold;
             area.stage.fill(self.context.root, self.context.source, &mut [tree]);
         }
         match &tree.top.outcome {
@@ -203,7 +206,10 @@ impl Swapper<'_> {
         let expect = check::expected(current.as_ref(), Some(&removal.expect), "remove")?;
         let Some(old) = current else { return Err(check::changed("remove")) };
         let keeps = removal.whole || old.row.object.kind() != Kind::Dir;
-        let area = self.areas.of(&path)?;
+        let area = match self.placed_at(&path)? {
+            Some(placement) => self.areas.of_cold(placement.cold.id)?,
+            None => self.areas.of(&path)?,
+        };
         let version = keeps.then(|| versions::plan(&area, &path, &old, "deleted"));
         let learn = Some(removal.learn.clone());
         let bound = if removal.event {
@@ -263,6 +269,10 @@ impl Swapper<'_> {
             }
             let contents = contents.clone().unwrap_or_default();
             return Ok(Some(Found { signature: *signature, contents, in_place: false }));
+        }
+        // What lies elsewhere is not renamed, and nor is what holds it.
+        if whole && self.context.root.places().below(&offer.path).next().is_some() {
+            return Ok(None);
         }
         let Some(live) = self.rows.current(&offer.path)? else { return Ok(None) };
         check::expected(Some(&live), Some(&offer.expect), "move")?;

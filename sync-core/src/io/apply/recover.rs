@@ -6,7 +6,7 @@
 
 use super::areas::{Area, Areas, STAGE, leaf};
 use super::swap::set_signature;
-use super::{ApplyError, Stop, late, versions};
+use super::{ApplyError, Stop, late, unplace, versions};
 use crate::entry::{AttrMask, Attrs, Kind, Signature};
 use crate::io::fs::{Dir, FsError, Replace, Root, ctime_granularity};
 use crate::io::kill::kill_point;
@@ -107,6 +107,12 @@ pub fn recover(root: &Root, state: &State, mask: AttrMask) -> Result<Recovered, 
                     continue;
                 }
             }
+            // What lies elsewhere is not there.
+            Err(ApplyError::Fs(error)) if error.unavailable().is_some() => {
+                recovery.held.insert(staged);
+                recovery.recovered.postponed += 1;
+                continue;
+            }
             // A root must not stay closed for one path that somebody closed.
             Err(ApplyError::Fs(error)) if error.source.kind() == ErrorKind::PermissionDenied => {
                 recovery.held.insert(staged);
@@ -184,6 +190,9 @@ impl Recovery<'_> {
 
     /// Did the rename that an intent announces happen?
     fn happened(&self, intent: &Intent) -> Result<bool, FsError> {
+        if let (None, Some(placement)) = (&intent.staged_signature, self.root.places().get(&intent.path)) {
+            return unplace::happened(self.root, placement, intent.expect.as_ref());
+        }
         let now = self.at(&intent.path)?;
         let is = |wanted: &Option<Signature>| match (&now, wanted) {
             (Some(now), Some(wanted)) => same_identity(now, wanted),
@@ -235,6 +244,9 @@ impl Recovery<'_> {
 
     /// Does the rest of a swap that happened, and collects its rows.
     fn finish(&mut self, mut intent: Intent, batch: &mut Batch) -> Result<(), ApplyError> {
+        if intent.staged_signature.is_none() {
+            batch.places.extend(unplace::finish(self.root, &intent.path)?);
+        }
         self.finish_attributes(&mut intent)?;
         if let Some(expect) = intent.expect
             && !intent.staged.is_empty()
@@ -455,10 +467,17 @@ impl Recovery<'_> {
                 }
                 let foreign = (owner_of(&name) == Owned::Foreign).then_some(&name[..]);
                 let Ok(shown) = Name::parse(foreign.unwrap_or(RECOVERED)).or_else(|_| Name::parse(RECOVERED)) else { continue };
-                self.bring_back(stage, &name, &area.top().join(&shown))?;
+                self.bring_back(stage, &name, &self.top_of(&area).join(&shown))?;
             }
         }
         Ok(())
+    }
+
+    /// The directory in which an area's objects come back of which nobody knows the path: for a cold root, what was placed there first.
+    fn top_of(&self, area: &Area) -> RelPath {
+        let places = self.root.places();
+        let placed = places.all().find(|placement| Some(placement.cold.id) == area.cold);
+        placed.map_or_else(|| area.top(), |placement| placement.path.clone())
     }
 
     /// What is left in the staging folders is ours to delete: once it is durable that no intent speaks of it.

@@ -84,8 +84,14 @@ impl Swapper<'_> {
         self.forget_dirs();
         check::on_disk(&dir, name.as_bytes(), expected, None, "remove")?;
         let below = dir.open_dir(name.as_bytes())?;
+        if self.context.root.places().below(path).any(|placement| placement.path != *path) {
+            return Err(Failure::new("remove", "an archived directory in it could not be removed").into());
+        }
         let limit = if self.moves.origin(path).is_some() { MOVE_STEPS } else { 0 };
         let contents = check::tree(&self.rows, &below, path, ("remove", limit))?;
+        if below.is_placed() {
+            return self.unplace_tree((path, expected, &below), (kept, version)).map(|()| contents);
+        }
         kill_point("remove-tree-before");
         let gone = dir.rename(name.as_bytes(), kept, leaf(&version.name), Replace::Never);
         gone.map_err(|error| check::refused_by_either(error, &below, &dir))?;
@@ -110,15 +116,15 @@ impl Swapper<'_> {
         if !self.rows.children(path, None)?.is_empty() {
             return Err(Failure::new("remove", "something in it could not be removed").into());
         }
+        if let Some(placement) = self.placed_at(path)? {
+            return self.unplace_empty(&placement);
+        }
         match dir.rmdir(name.as_bytes()) {
             Ok(()) => {
                 kill_point("remove-dir-after");
                 Ok(())
             }
-            Err(error) if error.source.kind() == ErrorKind::DirectoryNotEmpty => {
-                let what = "not empty: ignored or unreadable entries are left in it";
-                Err(Stop::Left(Failure::new("remove", what)))
-            }
+            Err(error) if error.source.kind() == ErrorKind::DirectoryNotEmpty => Err(not_empty()),
             Err(error) => Err(check::refused(error, &dir)),
         }
     }
@@ -141,6 +147,10 @@ impl Swapper<'_> {
             },
         }
     }
+}
+
+pub(super) fn not_empty() -> Stop {
+    Stop::Left(Failure::new("remove", "not empty: ignored or unreadable entries are left in it"))
 }
 
 fn withheld_now(origin: Option<&Origin>) -> bool {

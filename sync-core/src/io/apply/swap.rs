@@ -10,7 +10,7 @@ use super::rows::Rows;
 use super::versions::{self, VersionError};
 use super::{Applied, ApplyError, Context, Stop, check, late};
 use crate::entry::{AttrMask, Kind, Signature};
-use crate::io::fs::{COARSE_CLOCK_NS, Dir, FsError, Replace, coarse_now_ns};
+use crate::io::fs::{COARSE_CLOCK_NS, Dir, FsError, Placement, Replace, coarse_now_ns};
 use crate::io::kill::kill_point;
 use crate::io::source::same_object;
 use crate::io::stage::{Failure, Tree, remove_all};
@@ -22,6 +22,7 @@ use crate::report::Problem;
 use crate::store::Change;
 use std::io::ErrorKind;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// What is done and not recorded yet.
 #[derive(Default)]
@@ -30,7 +31,7 @@ struct Pending {
     settled: Vec<i64>,
     versions: Vec<NewVersion>,
     /// What does not lie elsewhere any more.
-    places: Vec<PlaceChange>,
+    unplaced: Vec<Arc<Placement>>,
     /// S and M: recorded one transaction later than the rows they cover.
     raises: Vec<Change>,
     /// Staged objects that did not go anywhere: ours to delete once their intents are settled.
@@ -144,7 +145,7 @@ impl<'a> Swapper<'a> {
         let needed = staged || self.pending.on_disk;
         if needed {
             self.context.root.sync_all()?;
-            for area in self.areas.all().filter(|area| !area.is_main()) {
+            for area in self.areas.all().filter(|area| area.takes_sync()) {
                 area.kept.sync_all()?;
             }
             self.pending.on_disk = false;
@@ -160,13 +161,15 @@ impl<'a> Swapper<'a> {
         self.displaced.extend(versions.iter().take(room).cloned());
         let changes = std::mem::take(&mut pending.changes);
         let settled = std::mem::take(&mut pending.settled);
-        let places = std::mem::take(&mut pending.places);
+        let unplaced = std::mem::take(&mut pending.unplaced);
+        let places: Vec<_> = unplaced.iter().map(|placement| PlaceChange::Drop(placement.path.clone())).collect();
         // One transaction later than the rows they cover: in front of the next batch's.
         pending.changes = std::mem::take(&mut pending.raises);
         if !(changes.is_empty() && settled.is_empty() && versions.is_empty() && places.is_empty()) {
             let batch = Batch { changes, settled, versions, places };
             self.context.state.commit(batch, self.context.state_elsewhere)?;
         }
+        self.drop_stamps(&unplaced);
         self.rubbish.append(&mut self.pending.rubbish);
         self.rows.recorded();
         Ok(())
@@ -414,6 +417,13 @@ impl<'a> Swapper<'a> {
         self.pending.versions.extend(version);
     }
 
+    /// What does not lie elsewhere any more, to be recorded with the rows.
+    pub(super) fn did_unplace(&mut self, placement: Arc<Placement>) {
+        let root = self.context.root;
+        root.set_places(root.places().without(&placement.path));
+        self.pending.unplaced.push(placement);
+    }
+
     /// An intent stays until recovery looks at what is left of it.
     pub(super) fn unsettle(&mut self, id: i64) {
         self.pending.settled.retain(|settled| *settled != id);
@@ -448,6 +458,9 @@ impl<'a> Swapper<'a> {
             return Ok(dir.clone());
         }
         let dir = Rc::new(self.context.root.dir(path)?);
+        if let Some(placement) = dir.placement() {
+            self.areas.use_cold(placement.cold.id);
+        }
         self.last_dir = Some((path.clone(), dir.clone()));
         Ok(dir)
     }

@@ -149,7 +149,8 @@ impl Places {
 
 impl Placement {
     /// Does the link at its path read as it may?
-    fn is_own(&self, text: &[u8]) -> bool {
+    #[must_use]
+    pub fn is_own(&self, text: &[u8]) -> bool {
         text == &self.link[..] || self.other_link.as_deref() == Some(text)
     }
 

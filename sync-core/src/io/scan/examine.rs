@@ -34,7 +34,7 @@ impl Walker<'_> {
             }
             Found::Failed(name, error) => {
                 let path = Name::parse(name).map_or_else(|_| place.path.clone(), |name| place.path.join(&name));
-                self.problem(&path, LOOK, error);
+                self.shared.unknown(&path, LOOK, error);
                 Ok(())
             }
         }

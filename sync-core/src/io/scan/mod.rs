@@ -156,7 +156,7 @@ pub fn scan_while(scan: &Scan<'_>, stands: &dyn Fn() -> Result<(), ScanError>) -
     let shared = Shared {
         clock: Clock { root_dev: device, granularity_ns: scan.granularity_ns },
         root_dev_before: recorded_device(scan.state)?,
-        mounts: Mounts::load(scan.state)?,
+        mounts: Mounts::load(scan.root, scan.state)?,
         queue: Queue::starting_at(Only::of(scan.only)),
         totals: Totals::default(),
         problems: Problems::new(scan.monitor),
@@ -225,6 +225,15 @@ impl<'a> Problems<'a> {
 /// Threads that walk or read at the same time.
 fn workers() -> usize {
     thread::available_parallelism().map_or(1, NonZero::get).min(WORKERS)
+}
+
+impl Shared<'_> {
+    /// A path that cannot be looked at stays as it is. What lies elsewhere and is not there is unavailable besides.
+    fn unknown(&self, path: &RelPath, step: &'static str, error: FsError) {
+        if error.unavailable().is_none_or(|why| self.mounts.miss_placed(path, why)) {
+            self.problems.add(path.clone(), step, error);
+        }
+    }
 }
 
 fn walk_all(scan: &Scan<'_>, shared: &Shared<'_>, recorder: &mut Recorder<'_>) -> Result<(), ScanError> {

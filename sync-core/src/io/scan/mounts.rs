@@ -4,11 +4,12 @@
 //! to mount; so the state remembers the paths, each before anything below it is recorded.
 
 use super::ScanError;
-use crate::io::fs::{FsError, Root};
+use crate::io::fs::{FsError, Root, Unavailable};
 use crate::io::mutex::{into_inner, lock};
 use crate::io::state::{State, StateError};
 use crate::path::RelPath;
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Mutex;
 
 /// Where the state remembers the mount points.
@@ -22,22 +23,30 @@ pub(super) const MISSING: &str = "another file system was mounted here and is no
 pub(super) const ANOTHER: &str = "another file system is mounted here, or was unmounted, and nothing that was here is here now: \
      nothing of it is taken for deleted. Mount what was there; if this is meant, name it in .driftlessignore for one run";
 
-/// The mount points of one scan.
+/// What a user is told of a directory that went with the link to an archived one.
+pub(super) const ARCHIVED: &str = "the link to its archive went with the directory above: nothing in it is taken for deleted. Put \
+     directory and link back; to delete it, delete what is in it, through the link";
+
+/// The mount points of one scan, and what lies elsewhere and is not there.
 #[derive(Debug)]
 pub(super) struct Mounts<'a> {
+    root: &'a Root,
     state: &'a State,
     before: BTreeSet<RelPath>,
     now: Mutex<BTreeSet<RelPath>>,
     unavailable: Mutex<BTreeSet<RelPath>>,
+    /// Cold roots that are missing as a whole, and were told.
+    told: Mutex<BTreeSet<PathBuf>>,
 }
 
 impl<'a> Mounts<'a> {
-    pub(super) fn load(state: &'a State) -> Result<Mounts<'a>, ScanError> {
+    pub(super) fn load(root: &'a Root, state: &'a State) -> Result<Mounts<'a>, ScanError> {
         let bytes = state.meta(MOUNTS)?.unwrap_or_default();
         let paths = bytes.split(|byte| *byte == 0).filter(|path| !path.is_empty());
         let wrong = |_| StateError::Content { what: "a mount point" };
         let before = paths.map(|path| RelPath::parse(path).map_err(wrong)).collect::<Result<BTreeSet<_>, _>>()?;
-        Ok(Mounts { state, now: Mutex::new(before.clone()), before, unavailable: Mutex::default() })
+        let now = Mutex::new(before.clone());
+        Ok(Mounts { root, state, now, before, unavailable: Mutex::default(), told: Mutex::default() })
     }
 
     /// Was another file system mounted at the path when it was seen last?
@@ -58,13 +67,18 @@ impl<'a> Mounts<'a> {
         Ok(record(self.state, &now)?)
     }
 
-    /// A mount point with rows below it, at or below a path that is not there any more.
-    pub(super) fn lost_with(&self, path: &RelPath) -> Result<Option<RelPath>, ScanError> {
+    /// A mount point with rows below it, or what lies elsewhere, at or below a path that is not there any more; and what
+    /// a user is told.
+    pub(super) fn lost_with(&self, path: &RelPath) -> Result<Option<(RelPath, &'static str)>, ScanError> {
+        let places = self.root.places();
+        if let Some(placement) = places.below(path).find(|placement| placement.settled) {
+            return Ok(Some((placement.path.clone(), ARCHIVED)));
+        }
         for mount in self.before.range(path.clone()..).take_while(|mount| path.contains(mount)) {
             if let Some(node) = self.state.node(mount)?
                 && !self.state.known(node)?.is_empty()
             {
-                return Ok(Some(mount.clone()));
+                return Ok(Some((mount.clone(), MISSING)));
             }
         }
         Ok(None)
@@ -73,6 +87,13 @@ impl<'a> Mounts<'a> {
     /// What is at the path and below it is unknown in this run, on whichever side it is met.
     pub(super) fn miss(&self, path: &RelPath) {
         lock(&self.unavailable).insert(path.clone());
+    }
+
+    /// What lies elsewhere is not there: it is unknown in this run, as below a missing mount. Is the user to be told? Of a
+    /// cold root that is missing as a whole, once.
+    pub(super) fn miss_placed(&self, path: &RelPath, why: &Unavailable) -> bool {
+        self.miss(path);
+        why.whole().is_none_or(|cold| lock(&self.told).insert(cold.to_owned()))
     }
 
     /// The unavailable paths, at the end of a scan. What has no row any more is no mount point to remember.
@@ -94,7 +115,7 @@ impl<'a> Mounts<'a> {
     }
 }
 
-/// Remembered mount points at which nothing is mounted at this moment. One whose directory is gone is not among them: what
+/// Remembered mount points at which nothing is mounted at this moment, and what lies in cold roots that are not there. One whose directory is gone is not among them: what
 /// became of it a scan finds out.
 ///
 /// # Errors
@@ -104,8 +125,8 @@ pub fn missing_mounts(root: &Root, state: &State) -> Result<Vec<RelPath>, ScanEr
         let Some(above) = path.parent() else { return Ok(false) };
         Ok(root.dir(path)?.mount()?.is_same(&root.dir(&above)?.mount()?))
     };
-    let mut found = Vec::new();
-    for path in Mounts::load(state)?.before {
+    let mut found = missing_places(root);
+    for path in Mounts::load(root, state)?.before {
         match missing(&path) {
             Ok(false) => {}
             Err(error) if error.is_missing() => {}
@@ -114,6 +135,13 @@ pub fn missing_mounts(root: &Root, state: &State) -> Result<Vec<RelPath>, ScanEr
         }
     }
     Ok(found)
+}
+
+/// What lies in cold roots that are not there.
+fn missing_places(root: &Root) -> Vec<RelPath> {
+    let places = root.places();
+    let gone: BTreeSet<_> = places.colds().iter().filter(|cold| cold.dir().is_err()).map(|cold| cold.id).collect();
+    places.all().filter(|placement| gone.contains(&placement.cold.id)).map(|placement| placement.path.clone()).collect()
 }
 
 /// Paths hold no zero byte.

@@ -5,7 +5,7 @@
 
 use super::compare::kind_of;
 use super::read::{Unread, in_parallel, read_verified};
-use super::{Scan, ScanError, Scanned, Shared, mounts};
+use super::{Scan, ScanError, Scanned, Shared};
 use crate::entry::{Content, Hash, Object, Signature};
 use crate::io::fs::{Dir, FsError};
 use crate::io::state::{Batch, NodeId, State};
@@ -230,7 +230,7 @@ impl<'a> Recorder<'a> {
                 Ok(true) if tree.is_some() && self.is_missing(&path)? => {}
                 Ok(true) => self.remove(path, tree.is_some())?,
                 Ok(false) => self.shared.problems.add(path, "look at", "changes while it is looked at"),
-                Err(error) => self.shared.problems.add(path, "look at", error),
+                Err(error) => self.shared.unknown(&path, "look at", error),
             }
         }
         Ok(())
@@ -238,8 +238,8 @@ impl<'a> Recorder<'a> {
 
     /// Did a mount point go with the directory? What lay on it was not deleted: that cannot be done while it is mounted.
     fn is_missing(&self, path: &RelPath) -> Result<bool, ScanError> {
-        let Some(mount) = self.shared.mounts.lost_with(path)? else { return Ok(false) };
-        self.shared.problems.add(mount, "look at", mounts::MISSING);
+        let Some((lost, what)) = self.shared.mounts.lost_with(path)? else { return Ok(false) };
+        self.shared.problems.add(lost, "look at", what);
         self.shared.mounts.miss(path);
         Ok(true)
     }

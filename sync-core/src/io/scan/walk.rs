@@ -78,8 +78,10 @@ impl<'a> Walker<'a> {
             Ok(listed) => listed,
             Err(error) => return self.not_listed(task, error),
         };
-        let is_mount = task.around.is_some_and(|around| !mount.is_same(&around.mount));
-        if !is_mount && matches!(task.was, Was::Dir(..)) && self.shared.mounts.was(&task.path) {
+        // What lies elsewhere is known by more than its mount.
+        let placed = dir.is_placed();
+        let is_mount = !placed && task.around.is_some_and(|around| !mount.is_same(&around.mount));
+        if !(is_mount || placed) && matches!(task.was, Was::Dir(..)) && self.shared.mounts.was(&task.path) {
             // Whatever stands here was hidden below the file system that is missing.
             return self.missing(&task, mounts::MISSING);
         }
@@ -98,6 +100,7 @@ impl<'a> Walker<'a> {
         }
         let began = is_mount && !self.shared.mounts.was(&task.path);
         match self.mount_changed(&task, (&dir, &now), began, &known) {
+            Ok(true) if placed => {}
             Ok(false) => {}
             Ok(true) => return self.missing(&task, mounts::ANOTHER),
             Err(error) => return self.not_listed(task, error),
@@ -171,6 +174,8 @@ impl<'a> Walker<'a> {
     /// Fills `names`: everything in the directory, or what was asked for.
     fn list(&mut self, dir: &mut Dir, task: &Task, names: &mut Names) -> Result<(), FsError> {
         names.clear();
+        // Links come and go where a directory is placed or taken back: they explain a new time.
+        names.left_out = dir.has_placed();
         if let Some(only) = &task.only {
             only.names().for_each(|name| {
                 names.push(name.as_bytes(), FileType::Unknown, 0);
@@ -252,8 +257,9 @@ impl<'a> Walker<'a> {
             // Nothing at all is known of the root: that is no scan.
             return Err(error.into());
         }
-        self.problem(&task.path, LIST, error);
-        if matches!(task.was, Was::Absent | Was::Leaf(_)) {
+        let unavailable = error.unavailable().is_some();
+        self.shared.unknown(&task.path, LIST, error);
+        if !unavailable && matches!(task.was, Was::Absent | Was::Leaf(_)) {
             let (parent, name) = task.path.split().expect("only the root has no parent");
             match self.scan.root.dir(&parent).and_then(|dir| dir.stat(name.as_bytes())) {
                 Ok(Some(now)) if compare::kind_of(now.mode) == Some(Kind::Dir) => {

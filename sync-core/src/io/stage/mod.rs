@@ -10,7 +10,7 @@ mod bring;
 mod parts;
 
 use crate::entry::{AttrMask, Attrs, Content, Hash, Kind, Object, Signature};
-use crate::io::fs::{Dir, FsError, Replace, Root};
+use crate::io::fs::{ColdId, Dir, FsError, Replace, Root};
 use crate::io::kill::kill_point;
 use crate::io::source::{Source, TYPE_BITS};
 use crate::knowledge::Row;
@@ -120,11 +120,13 @@ pub(crate) struct Tree {
     pub(crate) finish: Option<Finish>,
     /// Name of the whole in the staging folder.
     pub(crate) staged: Vec<u8>,
+    /// The cold root that the staging folder is in; `None` for the root's own.
+    pub(crate) cold: Option<ColdId>,
 }
 
 impl Tree {
     pub(crate) fn of(top: Incoming) -> Tree {
-        Tree { top, leaves: Vec::new(), trees: Vec::new(), finish: None, staged: Vec::new() }
+        Tree { top, leaves: Vec::new(), trees: Vec::new(), finish: None, staged: Vec::new(), cold: None }
     }
 
     /// Every object of the tree, directories before what is in them.
@@ -220,6 +222,12 @@ impl Stage {
     /// The folder itself.
     pub(crate) fn dir(&self) -> &Dir {
         &self.dir
+    }
+
+    /// A name for an object with this inode that is about to be taken from its path: should another come out, it is not ours.
+    pub(crate) fn name_for(&self, ino: u64) -> Vec<u8> {
+        let seq = self.next.fetch_add(1, Ordering::Relaxed);
+        format!("swap-{ino:x}-{:x}-{seq:x}", self.run).into_bytes()
     }
 
     /// Brings trees, in parallel. What fails says so in its outcome and leaves nothing behind. A file that finds no room

@@ -376,12 +376,17 @@ fn stop_when_cancelled(source: &dyn Source, over: &AtomicBool, monitor: &dyn Mon
 /// not see is unknown to both.
 fn ignored(asked: &Terms<'_>) -> Option<session::Ignored> {
     let rules: Vec<Rules> = asked.rules.iter().chain([asked.run_rules]).filter(|rules| !rules.is_empty()).cloned().collect();
-    let unavailable = asked.unavailable.to_vec();
+    let mut unavailable = asked.unavailable.to_vec();
+    unavailable.sort();
+    unavailable.dedup_by(|below, above| above.contains(below));
     if rules.is_empty() && unavailable.is_empty() {
         return None;
     }
     Some(Arc::new(move |path, dir| {
-        unavailable.iter().any(|missing| missing.contains(path)) || rules.iter().any(|rules| rules.ignores(path, dir))
+        // None contains another: the last one before the path is the one that may contain it. There may be thousands.
+        let before = unavailable.partition_point(|missing| missing <= path);
+        let is_missing = before.checked_sub(1).is_some_and(|at| unavailable[at].contains(path));
+        is_missing || rules.iter().any(|rules| rules.ignores(path, dir))
     }))
 }
 

@@ -4,6 +4,7 @@ use super::{SyncError, conflicts, roots};
 use crate::entry::{AttrMask, Content, Kind};
 use crate::io::apply;
 use crate::io::fs::Root;
+use crate::io::places;
 use crate::io::state::{Decision, State, Version};
 use crate::io::there::{decided_on, version};
 use crate::knowledge::Row;
@@ -89,6 +90,7 @@ impl Replica {
         if let Some(strange) = strange {
             return Err(roots::not_of_this_tree(&root, &strange));
         }
+        places::load(&root, &state)?;
         let notices = apply::recover(&root, &state, mask)?.notices();
         Ok(Replica { root, state, notices })
     }

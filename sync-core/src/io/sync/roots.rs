@@ -12,6 +12,7 @@ use crate::entry::AttrMask;
 use crate::ignore::{self, Rules};
 use crate::io::apply::{self, Inherited, LATE_AGE};
 use crate::io::fs::{Dir, FsError, Root, coarse_now_ns, ctime_granularity};
+use crate::io::places;
 use crate::io::state::{Batch, NodeId, State, StateError};
 use crate::io::there::There;
 use crate::knowledge::{ReplicaId, Vector};
@@ -361,6 +362,7 @@ fn finish(found: Found, state: Standing, options: &Options, monitor: &dyn Monito
         stands_for: OnceLock::new(),
         work: Mutex::default(),
     };
+    places::load(&opened.root, &opened.state)?;
     if passing {
         return Ok(opened);
     }

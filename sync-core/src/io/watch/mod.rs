@@ -161,7 +161,7 @@ impl Watch {
     /// See [`WatchError`]. Too few watches are none: see [`Watch::shortage`].
     pub fn begin(root: &Root, options: Options, ignored: Option<Ignored>) -> Result<Watch, WatchError> {
         let opened = inode(&root.signature()?);
-        let own = Root::open(root.path())?;
+        let own = root.again()?;
         if inode(&own.signature()?) != opened {
             return Err(WatchError::RootChanged { path: root.path().to_owned() });
         }

@@ -1,0 +1,201 @@
+//! Removals of directories that lie in a cold root: the directory there goes first, durably, then the link to it, and then
+//! the placement, together with the rows.
+
+use super::ApplyError;
+use super::Stop;
+use super::areas::leaf;
+use super::check::{self, changed};
+use super::job::{Job, Removal};
+use super::remove::not_empty;
+use super::swap::Swapper;
+use crate::entry::Signature;
+use crate::io::fs::{Dir, FsError, Placement, Replace, Root, Unavailable};
+use crate::io::kill::kill_point;
+use crate::io::stage::Failure;
+use crate::io::state::{NewVersion, PlaceChange};
+use crate::path::{Name, RelPath};
+use rustix::io::Errno;
+use std::io::ErrorKind;
+use std::sync::Arc;
+
+impl Swapper<'_> {
+    /// The placement at a path, if its link stands there.
+    pub(super) fn placed_at(&self, path: &RelPath) -> Result<Option<Arc<Placement>>, Stop> {
+        let root = self.context.root;
+        if root.places().get(path).is_none() {
+            return Ok(None);
+        }
+        let dir = root.dir(path)?;
+        Ok(dir.placement().cloned())
+    }
+
+    /// Before a directory goes whole, each goes that lies elsewhere and has its link in it: the links must not come among the
+    /// kept versions, where nobody would know what they stand for.
+    pub(super) fn placed_first(&self, jobs: Vec<Job>) -> Result<Vec<Job>, ApplyError> {
+        let places = self.context.root.places();
+        if places.is_empty() {
+            return Ok(jobs);
+        }
+        let mut all = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            if let Job::Remove(removal) = &job
+                && removal.whole
+            {
+                for placement in places.below(&removal.path).filter(|placement| placement.path != removal.path) {
+                    let Some(live) = self.rows.current(&placement.path)? else { continue };
+                    let (learn, bound) = (removal.learn.clone(), removal.bound.clone());
+                    let (ticket, path, expect) = (removal.ticket, placement.path.clone(), live.row);
+                    all.push(Job::Remove(Removal { ticket, path, whole: true, expect, learn, bound, event: false, item: None }));
+                }
+            }
+            all.push(job);
+        }
+        Ok(all)
+    }
+
+    /// Brings a placed directory to the kept versions of its cold root. It was compared with its rows before.
+    pub(super) fn unplace_tree(
+        &mut self,
+        (path, expected, below): (&RelPath, &Signature, &Dir),
+        (kept, version): (&Dir, &NewVersion),
+    ) -> Result<(), Stop> {
+        let Some(placement) = below.placement().cloned() else { return Err(changed("remove")) };
+        let (cold, name) = cold_parent(&placement)?;
+        let kept_name = leaf(&version.name);
+        kill_point("unplace-before");
+        let gone = cold.rename(name.as_bytes(), kept, kept_name, Replace::Never);
+        gone.map_err(|error| check::refused_by_either(error, below, &cold))?;
+        kill_point("unplace-renamed");
+        let out = kept.stat(kept_name)?;
+        let compared = match out {
+            Some(out) if out.ino == expected.ino => check::tree(&self.rows, below, path, ("remove", 0)).map(drop),
+            _ => Err(changed("remove")),
+        };
+        if let Err(stop) = compared {
+            // Nobody else knows of the place: the link still leads there.
+            cold_back((kept, kept_name), (&cold, &name))?;
+            return Err(stop);
+        }
+        self.unlink_placed(&placement, kept)
+    }
+
+    /// Removes a placed directory that is empty.
+    pub(super) fn unplace_empty(&mut self, placement: &Arc<Placement>) -> Result<(), Stop> {
+        let (cold, name) = cold_parent(placement)?;
+        kill_point("unplace-before");
+        match cold.rmdir(name.as_bytes()) {
+            Ok(()) => {}
+            Err(error) if error.source.kind() == ErrorKind::DirectoryNotEmpty => return Err(not_empty()),
+            Err(error) => return Err(check::refused(error, &cold)),
+        }
+        kill_point("unplace-emptied");
+        self.unlink_placed(placement, &cold)
+    }
+
+    /// The directory is gone from its cold root, where `there` lies: once that is durable, the link goes.
+    fn unlink_placed(&mut self, placement: &Arc<Placement>, there: &Dir) -> Result<(), Stop> {
+        there.sync_all()?;
+        kill_point("unplace-synced");
+        let taken = self.take_link(placement);
+        // Whatever stands there now, it stands for nothing any more.
+        self.did_unplace(placement.clone());
+        kill_point("unplace-unlinked");
+        if let Err(stop) = taken {
+            let what = format!("its directory in the cold root is gone, and the link to it stays: {}", stop.reason());
+            self.ledger.problem(&placement.path, "remove", what);
+        }
+        Ok(())
+    }
+
+    /// Takes the link away by way of the staging folder, so that what somebody put in its place at that moment is not removed.
+    fn take_link(&mut self, placement: &Placement) -> Result<(), Stop> {
+        let (parent, name) = split(&placement.path)?;
+        let area = self.areas.of(&placement.path)?;
+        let hot = self.context.root.hot(&parent)?;
+        let Some(link) = hot.stat(name.as_bytes())? else { return Ok(()) };
+        if !is_link(&hot, &name, placement)? {
+            return Ok(());
+        }
+        let (stage, taken) = (area.stage.dir(), area.stage.name_for(link.ino));
+        hot.rename(name.as_bytes(), stage, &taken, Replace::Never)?;
+        if stage.stat(&taken)?.is_some_and(|now| now.ino == link.ino) {
+            return Ok(stage.unlink(&taken)?);
+        }
+        stage.rename(&taken, &hot, name.as_bytes(), Replace::Never)?;
+        Err(Failure::new("remove", "something else was put in its place").into())
+    }
+
+    /// Stamps of what does not lie elsewhere any more; one that stays tells of nothing.
+    pub(super) fn drop_stamps(&mut self, unplaced: &[Arc<Placement>]) {
+        for placement in unplaced {
+            if let Err(error) = placement.remove_stamp() {
+                self.ledger.problem(&placement.path, "remove the stamp of", error.to_string());
+            }
+        }
+    }
+}
+
+/// Did the removal of a placed directory happen, as far as the cold root shows? The directory went first.
+pub(super) fn happened(root: &Root, placement: &Placement, expect: Option<&Signature>) -> Result<bool, FsError> {
+    // While it is not settled, a directory may stand at the path itself.
+    if !placement.settled && !has_link(root, placement)? {
+        let Some((parent, name)) = placement.path.split() else { return Ok(false) };
+        let now = root.hot(&parent)?.stat(name.as_bytes())?;
+        return Ok(now.is_none_or(|now| expect.is_none_or(|expect| expect.ino != now.ino)));
+    }
+    match placement.open() {
+        Ok(dir) => Ok(expect.is_none_or(|expect| dir.stat_self().is_ok_and(|now| now.ino != expect.ino))),
+        Err(error) => match error.unavailable() {
+            Some(Unavailable::Gone { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(true),
+            _ => Err(error),
+        },
+    }
+}
+
+/// Does the rest after such a removal: the link and the placement go.
+pub(super) fn finish(root: &Root, path: &RelPath) -> Result<Option<PlaceChange>, FsError> {
+    let places = root.places();
+    let (Some(placement), Some((parent, name))) = (places.get(path), path.split()) else { return Ok(None) };
+    if has_link(root, placement)? {
+        root.hot(&parent)?.unlink(name.as_bytes())?;
+    }
+    root.set_places(places.without(path));
+    Ok(Some(PlaceChange::Drop(path.clone())))
+}
+
+fn has_link(root: &Root, placement: &Placement) -> Result<bool, FsError> {
+    let Some((parent, name)) = placement.path.split() else { return Ok(false) };
+    match root.hot(&parent) {
+        Ok(dir) => is_link(&dir, &name, placement),
+        Err(error) if error.is_missing() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Does the link of a placement stand at a name?
+fn is_link(hot: &Dir, name: &Name, placement: &Placement) -> Result<bool, FsError> {
+    match hot.read_link(name.as_bytes()) {
+        Ok(text) => Ok(placement.is_own(&text)),
+        Err(error) if error.is_missing() => Ok(false),
+        Err(error) if error.source.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The directory in the cold root that holds a placed one, and its name there.
+fn cold_parent(placement: &Placement) -> Result<(Dir, Name), Stop> {
+    let (parent, name) = split(&placement.at)?;
+    Ok((placement.cold.below(&parent)?, name))
+}
+
+fn cold_back((kept, kept_name): (&Dir, &[u8]), (cold, name): (&Dir, &Name)) -> Result<(), Stop> {
+    kill_point("unplace-put-back");
+    match kept.rename(kept_name, cold, name.as_bytes(), Replace::Never) {
+        Err(error) if !error.is_missing() => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+fn split(path: &RelPath) -> Result<(RelPath, Name), Stop> {
+    path.split().ok_or_else(|| Failure::new("remove", "the root itself is not removed").into())
+}
