@@ -1,0 +1,144 @@
+//! Changes in placed directories, made here and elsewhere.
+
+use super::lab::{DAYS, Lab, rel, tree, write};
+use super::NOTHING;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use sync_core::io::sync::Replica;
+
+/// Every kind of change below a day.
+fn change_everything(root: &std::path::Path, day: &str) {
+    let at = |path: &str| root.join(day).join(path);
+    write(root, &format!("{day}/a.txt"), "second, and longer");
+    fs::remove_file(at("b.txt")).unwrap();
+    fs::set_permissions(at("c.txt"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::rename(at("sub/deep"), at("sub/renamed")).unwrap();
+    fs::rename(at("sub/e.txt"), at("e.txt")).unwrap();
+    write(root, &format!("{day}/new/in/it"), "new");
+    fs::remove_file(at("link")).unwrap();
+    std::os::unix::fs::symlink("c.txt", at("link")).unwrap();
+    // As mv does it, where one may be elsewhere than the other.
+    fs::copy(root.join("beside"), at("beside")).unwrap();
+    fs::remove_file(root.join("beside")).unwrap();
+}
+
+#[test]
+fn changes_of_others_are_staged_and_kept_in_the_cold_root() {
+    for lab in [Lab::new(), Lab::on_one()] {
+        lab.place(DAYS[0]);
+        change_everything(&lab.a(), DAYS[0]);
+        lab.synchronise();
+        assert!(lab.is_link(DAYS[0]));
+        assert_eq!(fs::read_to_string(lab.cold().join(DAYS[0]).join("a.txt")).unwrap(), "second, and longer");
+        assert!(lab.kept_cold().len() >= 3, "{:?}", lab.kept_cold());
+        assert_eq!(lab.staged(), Vec::<std::path::PathBuf>::new());
+        assert_eq!(lab.synchronise(), NOTHING);
+        let mut replica = Replica::open(&lab.b(), None).unwrap();
+        replica.restore(&rel("2026/03/05/a.txt"), None).unwrap();
+        replica.restore(&rel("2026/03/05/b.txt"), None).unwrap();
+        drop(replica);
+        lab.synchronise();
+        assert_eq!(fs::read_to_string(lab.a().join("2026/03/05/a.txt")).unwrap(), "first 2026/03/05 a.txt");
+        assert!(lab.is_link(DAYS[0]));
+    }
+}
+
+#[test]
+fn changes_through_the_link_travel() {
+    let lab = Lab::new();
+    lab.place(DAYS[0]);
+    change_everything(&lab.b(), DAYS[0]);
+    lab.synchronise();
+    assert!(lab.is_link(DAYS[0]));
+    assert_eq!(fs::read_to_string(lab.a().join("2026/03/05/new/in/it")).unwrap(), "new");
+    assert_eq!(lab.synchronise(), NOTHING);
+}
+
+#[test]
+fn both_sides_may_change_one_file_of_a_placed_day() {
+    let lab = Lab::new();
+    lab.place(DAYS[0]);
+    write(&lab.a(), "2026/03/05/a.txt", "a's");
+    write(&lab.b(), "2026/03/05/a.txt", "b's own");
+    lab.synchronise();
+    let bytes: Vec<String> = tree(&lab.b()).into_iter().map(|(_, what)| what).collect();
+    assert!(["a's", "b's own"].iter().all(|wanted| bytes.iter().any(|found| found == wanted)), "{bytes:?}");
+    assert!(lab.is_link(DAYS[0]));
+}
+
+#[test]
+fn a_day_that_a_peer_deletes_goes_with_its_link_and_its_placement() {
+    for lab in [Lab::new(), Lab::on_one()] {
+        lab.place(DAYS[0]);
+        lab.place(DAYS[1]);
+        fs::remove_dir_all(lab.a().join(DAYS[0])).unwrap();
+        lab.synchronise();
+        assert!(lab.b().join(DAYS[0]).symlink_metadata().is_err(), "the link is gone");
+        assert!(!lab.cold().join(DAYS[0]).exists());
+        assert_eq!(lab.placed(), [DAYS[1]]);
+        assert_eq!(lab.kept_cold().len(), 1);
+        assert!(lab.kept_cold()[0].join("sub/deep/d.txt").exists());
+        assert_eq!(lab.staged(), Vec::<std::path::PathBuf>::new());
+        assert_eq!(lab.synchronise(), NOTHING);
+    }
+}
+
+#[test]
+fn a_directory_that_holds_days_goes_day_by_day() {
+    let lab = Lab::new();
+    DAYS.iter().for_each(|day| lab.place(day));
+    write(&lab.a(), "2026/03/07/hot", "hot");
+    lab.synchronise();
+    fs::remove_dir_all(lab.a().join("2026")).unwrap();
+    lab.synchronise();
+    assert!(!lab.b().join("2026").exists());
+    assert_eq!((lab.placed(), lab.kept_cold().len()), (vec![], 3));
+    assert_eq!(lab.synchronise(), NOTHING);
+}
+
+#[test]
+fn a_day_that_is_emptied_with_something_new_left_in_it_stays_placed() {
+    let lab = Lab::new();
+    lab.place(DAYS[0]);
+    fs::remove_dir_all(lab.a().join(DAYS[0])).unwrap();
+    write(&lab.b(), "2026/03/05/late", "late");
+    lab.synchronise();
+    assert!(lab.is_link(DAYS[0]));
+    assert_eq!(fs::read_to_string(lab.a().join("2026/03/05/late")).unwrap(), "late");
+    assert!(!lab.a().join("2026/03/05/a.txt").exists());
+    fs::remove_file(lab.a().join("2026/03/05/late")).unwrap();
+    lab.synchronise();
+    assert!(lab.is_link(DAYS[0]), "an empty day is still one");
+    fs::remove_dir(lab.a().join(DAYS[0])).unwrap();
+    lab.synchronise();
+    assert!(lab.b().join(DAYS[0]).symlink_metadata().is_err() && !lab.cold().join(DAYS[0]).exists());
+    assert_eq!(lab.placed(), Vec::<String>::new());
+}
+
+#[test]
+fn a_day_or_what_holds_it_that_a_peer_renames_is_copied_and_removed() {
+    for (from, to) in [(DAYS[0], "2026/03/05-old"), ("2026/03", "2026/march")] {
+        let lab = Lab::new();
+        lab.place(DAYS[0]);
+        fs::rename(lab.a().join(from), lab.a().join(to)).unwrap();
+        lab.synchronise();
+        assert!(lab.b().join(from).symlink_metadata().is_err());
+        assert!(!lab.cold().join(DAYS[0]).exists());
+        assert_eq!(lab.placed(), Vec::<String>::new());
+        let links = tree(&lab.b()).into_iter().filter(|(path, _)| lab.is_link(path)).count();
+        assert_eq!(links, 3, "only the users' links are left");
+        assert_eq!(lab.synchronise(), NOTHING);
+    }
+}
+
+#[test]
+fn something_else_in_the_place_of_an_archived_day_is_refused_and_loses_nothing() {
+    let lab = Lab::new();
+    lab.place(DAYS[0]);
+    fs::remove_dir_all(lab.a().join(DAYS[0])).unwrap();
+    fs::write(lab.a().join(DAYS[0]), "a file now").unwrap();
+    let told = lab.troubled();
+    assert!(told.iter().any(|told| told.contains("archived")), "{told:?}");
+    assert!(lab.is_link(DAYS[0]) && lab.cold().join("2026/03/05/a.txt").exists());
+    assert_eq!(fs::read_to_string(lab.a().join(DAYS[0])).unwrap(), "a file now");
+}

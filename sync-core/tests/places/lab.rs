@@ -1,0 +1,232 @@
+//! Two roots with days, a cold root on another file system, and days placed there by hand.
+
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use sync_core::entry::AttrMask;
+use sync_core::io::fs::{ColdId, Placement, Replace, Root, init_cold};
+use sync_core::io::places;
+use sync_core::io::state::State;
+use sync_core::io::sync::{Options, Policy, Report, Sync};
+use sync_core::path::RelPath;
+use sync_core::plan::Totals;
+use sync_core::report::Silent;
+use tempfile::TempDir;
+
+/// The days of the roots.
+pub(crate) const DAYS: [&str; 3] = ["2026/03/05", "2026/03/06", "2026/04/01"];
+/// What is in each.
+const FILES: [&str; 5] = ["a.txt", "b.txt", "c.txt", "sub/deep/d.txt", "sub/e.txt"];
+
+/// Roots `a` and `b`, in agreement, and a cold root.
+pub(crate) struct Lab {
+    folder: TempDir,
+    cold: TempDir,
+}
+
+/// How far the placing of a day goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Until {
+    Announced,
+    Exchanged,
+    Settled,
+}
+
+pub(crate) fn rel(path: &str) -> RelPath {
+    RelPath::parse(path.as_bytes()).unwrap()
+}
+
+/// A folder on another file system than temporary ones, if there is one.
+fn other_file_system() -> TempDir {
+    let shared = Path::new("/dev/shm");
+    let here = std::env::temp_dir().metadata().unwrap().dev();
+    if shared.metadata().is_ok_and(|shared| shared.dev() != here) {
+        return TempDir::new_in(shared).unwrap();
+    }
+    eprintln!("no second file system here: hot and cold are on one");
+    TempDir::new().unwrap()
+}
+
+impl Lab {
+    pub(crate) fn new() -> Lab {
+        Lab::with_cold(other_file_system())
+    }
+
+    /// Hot and cold on one file system.
+    pub(crate) fn on_one() -> Lab {
+        Lab::with_cold(TempDir::new().unwrap())
+    }
+
+    fn with_cold(cold: TempDir) -> Lab {
+        let folder = TempDir::new().unwrap();
+        for root in ["a", "b"] {
+            fs::create_dir(folder.path().join(root)).unwrap();
+        }
+        let lab = Lab { folder, cold };
+        for day in DAYS {
+            for file in FILES {
+                write(&lab.a(), &format!("{day}/{file}"), &format!("first {day} {file}"));
+            }
+            std::os::unix::fs::symlink("a.txt", lab.a().join(day).join("link")).unwrap();
+        }
+        write(&lab.a(), "beside", "beside");
+        lab.synchronise();
+        init_cold(&lab.cold()).unwrap();
+        lab
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn a(&self) -> PathBuf {
+        self.folder.path().join("a")
+    }
+
+    pub(crate) fn b(&self) -> PathBuf {
+        self.folder.path().join("b")
+    }
+
+    pub(crate) fn cold(&self) -> PathBuf {
+        self.cold.path().canonicalize().unwrap()
+    }
+
+    pub(crate) fn sync(&self) -> Report {
+        sync(self.folder())
+    }
+
+    /// A run after which both agree.
+    pub(crate) fn synchronise(&self) -> [Totals; 2] {
+        let report = self.sync();
+        assert!(report.in_sync, "{:?} {:?}", report.totals, report.problems);
+        assert_eq!(tree(&self.a()), tree(&self.b()));
+        report.totals
+    }
+
+    /// A run that cannot do everything: what it says.
+    pub(crate) fn troubled(&self) -> Vec<String> {
+        let report = self.sync();
+        assert!(!report.in_sync);
+        report.problems.iter().map(|(_, problem)| format!("{}: {}", problem.path, problem.error)).collect()
+    }
+
+    /// Places a day of `b`.
+    pub(crate) fn place(&self, day: &str) {
+        place(&self.b(), &self.cold(), day, Until::Settled);
+    }
+
+    /// Names of what is kept of `b` in the cold root.
+    pub(crate) fn kept_cold(&self) -> Vec<PathBuf> {
+        self.private("versions")
+    }
+
+    /// What is left of stagings, in both.
+    pub(crate) fn staged(&self) -> Vec<PathBuf> {
+        let hot = entries(&self.b().join(".driftless/stage"));
+        self.private("stage").into_iter().chain(hot).collect()
+    }
+
+    fn private(&self, folder: &str) -> Vec<PathBuf> {
+        let keys = entries(&self.cold().join(".driftless"));
+        keys.iter().flat_map(|key| entries(&key.join(folder))).collect()
+    }
+
+    pub(crate) fn is_link(&self, day: &str) -> bool {
+        self.b().join(day).symlink_metadata().is_ok_and(|now| now.is_symlink())
+    }
+
+    /// Own counter and number of live paths of `b`: what an event would change.
+    pub(crate) fn knows(&self) -> (u64, u64) {
+        let state = open_state(&self.b());
+        assert_eq!(state.check().unwrap(), Vec::<String>::new());
+        (state.counter(), state.live().unwrap())
+    }
+
+    pub(crate) fn placed(&self) -> Vec<String> {
+        open_state(&self.b()).places().unwrap().all().map(|placement| placement.path.to_string()).collect()
+    }
+}
+
+pub(crate) fn sync(folder: &Path) -> Report {
+    let options = Options { max_delete: None, conflicts: Policy::KeepBoth, ..Options::standard() };
+    let mut sync = Sync::open(&folder.join("a"), &folder.join("b"), options, &Silent).unwrap();
+    sync.apply(&Silent).unwrap()
+}
+
+fn mask() -> AttrMask {
+    AttrMask::standard(rustix::process::geteuid().is_root())
+}
+
+fn open_state(root: &Path) -> State {
+    State::open(&root.join(".driftless"), mask()).unwrap()
+}
+
+/// Moves a day of a root to a cold root, as who moves days does it.
+pub(crate) fn place(root: &Path, cold: &Path, day: &str, until: Until) {
+    let (opened, state) = (Root::open(root).unwrap(), open_state(root));
+    places::load(&opened, &state).unwrap();
+    let used = places::use_cold(&opened, &state, cold).unwrap();
+    let at = cold.join(day);
+    fs::create_dir_all(at.parent().unwrap()).unwrap();
+    let copied = Command::new("cp").arg("-a").args([&root.join(day), &at]).status().unwrap();
+    assert!(copied.success());
+    let placement = Placement {
+        path: rel(day),
+        cold: used,
+        at: rel(day),
+        job: "test".into(),
+        stamp: ColdId::random().unwrap(),
+        link: at.as_os_str().as_bytes().into(),
+        other_link: None,
+        settled: false,
+        rewritten: Default::default(),
+    };
+    places::announce(&opened, &state, placement).unwrap();
+    if until >= Until::Exchanged {
+        let private = opened.private(&[]).unwrap();
+        private.create_symlink(b"aside", at.as_os_str().as_bytes()).unwrap();
+        let (parent, name) = rel(day).split().unwrap();
+        private.rename(b"aside", &opened.hot(&parent).unwrap(), name.as_bytes(), Replace::Exchange).unwrap();
+        fs::remove_dir_all(root.join(".driftless/aside")).unwrap();
+    }
+    if until == Until::Settled {
+        let changes = places::handover((&opened, &state, mask()), &rel(day), &|_| None).unwrap();
+        places::settle(&opened, &state, &rel(day), changes).unwrap();
+    }
+    state.close().unwrap();
+}
+
+pub(crate) fn write(root: &Path, path: &str, bytes: &str) {
+    let path = root.join(path);
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    fs::read_dir(dir).map_or_else(|_| Vec::new(), |listed| listed.map(|entry| entry.unwrap().path()).collect())
+}
+
+/// What programs see: through links to directories, never in private folders. Links to files tell their text.
+pub(crate) fn tree(root: &Path) -> Vec<(String, String)> {
+    let mut tree = Vec::new();
+    let mut waiting = vec![root.to_owned()];
+    while let Some(dir) = waiting.pop() {
+        for path in entries(&dir).into_iter().filter(|path| !path.ends_with(".driftless")) {
+            let shown = path.strip_prefix(root).unwrap().display().to_string();
+            let what = if path.is_dir() {
+                waiting.push(path);
+                "directory".into()
+            } else {
+                match fs::read_link(&path) {
+                    Ok(target) => format!("-> {}", target.display()),
+                    Err(_) => fs::read_to_string(&path).unwrap(),
+                }
+            };
+            tree.push((shown, what));
+        }
+    }
+    tree.sort();
+    tree
+}
