@@ -1,7 +1,7 @@
 //! Cold roots that are missing, and links that are: unavailable, never deleted.
 
-use super::lab::{DAYS, Lab, tree, write};
 use super::NOTHING;
+use super::lab::{DAYS, Lab, tree, write};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -197,4 +197,36 @@ fn a_cold_disk_may_be_unmounted_and_mounted_again() {
     mount();
     lab.synchronise();
     assert!(disk.path().join("2026/03/05/new").exists());
+}
+
+#[test]
+fn a_state_that_does_not_know_of_a_placement_any_more_takes_its_link_for_no_deletion() {
+    let lab = Lab::new();
+    lab.place(DAYS[1]);
+    let state = lab.b().join(".driftless/state.db");
+    let old = lab.folder().join("old.db");
+    fs::copy(&state, &old).unwrap();
+    lab.place(DAYS[0]);
+    // As after a crash of the file system, or by hand: the file is the same, its content older.
+    fs::write(&state, fs::read(&old).unwrap()).unwrap();
+    let before = tree(&lab.a());
+    let problems = lab.troubled();
+    assert!(problems.iter().any(|problem| problem.contains("a cold root holds")), "{problems:?}");
+    assert_eq!(tree(&lab.a()), before);
+}
+
+#[test]
+fn a_root_that_joins_again_knows_what_lies_elsewhere() {
+    use sync_core::io::sync::{Options, Sync};
+    use sync_core::report::Silent;
+    let lab = Lab::new();
+    lab.place(DAYS[0]);
+    fs::remove_file(lab.b().join(".driftless/marker")).unwrap();
+    let options = Options { rejoin: true, max_delete: None, ..Options::standard() };
+    let report = Sync::open(&lab.a(), &lab.b(), options, &Silent).unwrap().apply(&Silent).unwrap();
+    assert!(report.in_sync, "{:?}", report.problems);
+    assert_eq!(lab.placed(), [DAYS[0]]);
+    assert!(lab.is_link(DAYS[0]));
+    assert_eq!(tree(&lab.a()), tree(&lab.b()));
+    assert_eq!(lab.synchronise(), NOTHING);
 }

@@ -1,7 +1,7 @@
 //! Changes in placed directories, made here and elsewhere.
 
-use super::lab::{DAYS, Lab, rel, tree, write};
 use super::NOTHING;
+use super::lab::{DAYS, Lab, rel, tree, write};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use sync_core::io::sync::Replica;

@@ -5,12 +5,16 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
+use std::thread;
 use sync_core::entry::AttrMask;
-use sync_core::io::fs::{ColdId, Placement, Replace, Root, init_cold};
+use sync_core::io::fs::{Choice, Choose, Cold, ColdId, Placement, Places, Replace, Root, init_cold};
+use sync_core::io::link::local_pair;
 use sync_core::io::places;
 use sync_core::io::state::State;
-use sync_core::io::sync::{Options, Policy, Report, Sync};
+use sync_core::io::sync::{Export, Host, HostOptions, Kept, Live, Options, Place, Policy, Remote, Report, Sync};
 use sync_core::path::RelPath;
+use sync_core::peer::{Mode, PublicKey};
 use sync_core::plan::Totals;
 use sync_core::report::Silent;
 use tempfile::TempDir;
@@ -60,6 +64,17 @@ impl Lab {
     }
 
     fn with_cold(cold: TempDir) -> Lab {
+        let lab = Lab::made(cold);
+        lab.synchronise();
+        lab
+    }
+
+    /// Nothing of it is at `b` yet.
+    pub(crate) fn without_days() -> Lab {
+        Lab::made(other_file_system())
+    }
+
+    fn made(cold: TempDir) -> Lab {
         let folder = TempDir::new().unwrap();
         for root in ["a", "b"] {
             fs::create_dir(folder.path().join(root)).unwrap();
@@ -72,7 +87,6 @@ impl Lab {
             std::os::unix::fs::symlink("a.txt", lab.a().join(day).join("link")).unwrap();
         }
         write(&lab.a(), "beside", "beside");
-        lab.synchronise();
         init_cold(&lab.cold()).unwrap();
         lab
     }
@@ -144,15 +158,26 @@ impl Lab {
         (state.counter(), state.live().unwrap())
     }
 
+    pub(crate) fn state(&self) -> State {
+        open_state(&self.b())
+    }
+
+    pub(crate) fn places(&self) -> Places {
+        self.state().places().unwrap()
+    }
+
     pub(crate) fn placed(&self) -> Vec<String> {
-        open_state(&self.b()).places().unwrap().all().map(|placement| placement.path.to_string()).collect()
+        self.places().all().map(|placement| placement.path.to_string()).collect()
     }
 }
 
 pub(crate) fn sync(folder: &Path) -> Report {
-    let options = Options { max_delete: None, conflicts: Policy::KeepBoth, ..Options::standard() };
-    let mut sync = Sync::open(&folder.join("a"), &folder.join("b"), options, &Silent).unwrap();
+    let mut sync = Sync::open(&folder.join("a"), &folder.join("b"), options(), &Silent).unwrap();
     sync.apply(&Silent).unwrap()
+}
+
+fn options() -> Options {
+    Options { max_delete: None, conflicts: Policy::KeepBoth, ..Options::standard() }
 }
 
 fn mask() -> AttrMask {
@@ -163,11 +188,71 @@ fn open_state(root: &Path) -> State {
     State::open(&root.join(".driftless"), mask()).unwrap()
 }
 
+/// Which days are made in the cold root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FirstDay {
+    In2026,
+    /// The same, but the cold root goes before anything comes.
+    InMissing,
+}
+
+/// Days of 2026 lie in the cold root.
+struct Old {
+    cold: Arc<Cold>,
+}
+
+impl Choose for Old {
+    fn choose(&self, path: &RelPath) -> Option<Choice> {
+        let at = self.cold.path.join(path.to_string());
+        let is_day = path.depth() == 3 && path.as_bytes().starts_with(b"2026/");
+        let link = at.as_os_str().as_bytes().into();
+        is_day.then(|| Choice { cold: self.cold.clone(), at: path.clone(), job: "test".into(), link })
+    }
+}
+
+/// A run of `a` with `b`, which stays open at an agent that has a rule for old days.
+pub(crate) fn live_sync(lab: &Lab, first: FirstDay) {
+    let live = Live::open("folder".parse().unwrap(), &lab.b(), options(), false, &Silent).unwrap();
+    let cold = live.placing(|root, state| places::use_cold(root, state, &lab.cold())).unwrap();
+    live.root().set_chooser(Some(Arc::new(Old { cold })));
+    if first == FirstDay::InMissing {
+        fs::rename(lab.cold().join(".driftless"), lab.cold().join("aside")).unwrap();
+    }
+    let live = Arc::new(live);
+    let [near, far] = local_pair([1, 2].map(|key| PublicKey::from_bytes([key; 32])), [7; 32]);
+    let kept: Kept = Arc::new({
+        let live = live.clone();
+        move || Some(live.clone())
+    });
+    let export = Export { name: live.name().clone(), path: lab.b(), live: Some(kept) };
+    let host = Host::new(vec![export], HostOptions { state_dir: None, keep_versions: None });
+    thread::scope(|scope| {
+        let served = scope.spawn(|| host.serve(far, &|_| Some(Mode::TwoWay), &Silent));
+        let (connection, folder) = (Arc::new(near), live.name().clone());
+        let remote = Remote { connection, folder, sub: RelPath::root(), shown: "quic://host/folder".into(), vouched: None };
+        let mut sync = Sync::open_with(Place::Local(lab.a()), Place::Remote(remote), options(), &Silent).unwrap();
+        let report = sync.apply(&Silent).unwrap();
+        assert!(report.in_sync, "{:?} {:?}", report.totals, report.problems);
+        drop(sync);
+        served.join().unwrap().unwrap();
+    });
+    if first == FirstDay::InMissing {
+        fs::rename(lab.cold().join("aside"), lab.cold().join(".driftless")).unwrap();
+    }
+}
+
 /// Moves a day of a root to a cold root, as who moves days does it.
 pub(crate) fn place(root: &Path, cold: &Path, day: &str, until: Until) {
     let (opened, state) = (Root::open(root).unwrap(), open_state(root));
     places::load(&opened, &state).unwrap();
-    let used = places::use_cold(&opened, &state, cold).unwrap();
+    place_with((&opened, &state), cold, day, until);
+    state.close().unwrap();
+}
+
+/// The same in an open root.
+pub(crate) fn place_with((opened, state): (&Root, &State), cold: &Path, day: &str, until: Until) {
+    let root = opened.path();
+    let used = places::use_cold(opened, state, cold).unwrap();
     let at = cold.join(day);
     fs::create_dir_all(at.parent().unwrap()).unwrap();
     let copied = Command::new("cp").arg("-a").args([&root.join(day), &at]).status().unwrap();
@@ -183,7 +268,7 @@ pub(crate) fn place(root: &Path, cold: &Path, day: &str, until: Until) {
         settled: false,
         rewritten: Default::default(),
     };
-    places::announce(&opened, &state, placement).unwrap();
+    places::announce(opened, state, placement).unwrap();
     if until >= Until::Exchanged {
         let private = opened.private(&[]).unwrap();
         private.create_symlink(b"aside", at.as_os_str().as_bytes()).unwrap();
@@ -192,10 +277,9 @@ pub(crate) fn place(root: &Path, cold: &Path, day: &str, until: Until) {
         fs::remove_dir_all(root.join(".driftless/aside")).unwrap();
     }
     if until == Until::Settled {
-        let changes = places::handover((&opened, &state, mask()), &rel(day), &|_| None).unwrap();
-        places::settle(&opened, &state, &rel(day), changes).unwrap();
+        let changes = places::handover((opened, state, mask()), &rel(day), &|_| None).unwrap();
+        places::settle(opened, state, &rel(day), changes).unwrap();
     }
-    state.close().unwrap();
 }
 
 pub(crate) fn write(root: &Path, path: &str, bytes: &str) {

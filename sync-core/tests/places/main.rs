@@ -11,22 +11,16 @@ mod changes;
 #[cfg(feature = "kill-points")]
 mod kills;
 mod lab;
+mod made;
+mod watched;
 
 use lab::{DAYS, Lab, Until, place, tree, write};
 use std::fs;
 use std::os::unix::fs::symlink;
 use sync_core::plan::Totals;
 
-const NOTHING: [Totals; 2] = [Totals {
-    created: 0,
-    updated: 0,
-    deleted: 0,
-    moved: 0,
-    conflicts: 0,
-    skipped: 0,
-    failed: 0,
-    bytes: 0,
-}; 2];
+const NOTHING: [Totals; 2] =
+    [Totals { created: 0, updated: 0, deleted: 0, moved: 0, conflicts: 0, skipped: 0, failed: 0, bytes: 0 }; 2];
 
 #[test]
 fn placing_days_makes_no_event_and_moves_nothing() {
@@ -92,7 +86,8 @@ fn a_cold_root_is_neither_the_root_nor_in_it_nor_around_it() {
     let lab = Lab::new();
     let inside = lab.b().join("inside");
     fs::create_dir(&inside).unwrap();
-    let state = sync_core::io::state::State::open(&lab.b().join(".driftless"), sync_core::entry::AttrMask::standard(false)).unwrap();
+    let state =
+        sync_core::io::state::State::open(&lab.b().join(".driftless"), sync_core::entry::AttrMask::standard(false)).unwrap();
     let root = Root::open(&lab.b()).unwrap();
     assert!(use_cold(&root, &state, lab.folder()).is_err(), "it bears no marker");
     for cold in [lab.b(), inside, lab.folder().to_owned()] {

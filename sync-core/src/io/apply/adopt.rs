@@ -2,9 +2,9 @@
 
 use super::areas::{Area, REMEMBERED};
 use super::versions::{VersionError, now_ns, open_areas};
-use crate::io::fs::{FsError, Root};
+use crate::io::fs::{FsError, Placement, Places, Root};
 use crate::io::source::kind_of;
-use crate::io::state::{Batch, NewVersion, State, StateError, UNKNOWN_PATH};
+use crate::io::state::{Batch, NewVersion, PlaceChange, State, StateError, UNKNOWN_PATH};
 use crate::path::{Name, RelPath};
 use std::collections::BTreeSet;
 
@@ -18,6 +18,8 @@ const RECOVERED: &[u8] = b"recovered";
 pub struct Inherited {
     versions: Vec<NewVersion>,
     areas: Option<Vec<u8>>,
+    /// What lies elsewhere.
+    places: Places,
 }
 
 /// Reads what a state that is to be replaced knows of kept versions, the newest if there are too many.
@@ -27,7 +29,7 @@ pub struct Inherited {
 pub fn inherit(old: &State) -> Result<Inherited, StateError> {
     let versions = old.versions_since(i64::MIN, (i64::MAX, i64::MAX), INHERITED)?;
     let versions = versions.into_iter().rev().map(|version| version.kept).collect();
-    Ok(Inherited { versions, areas: old.meta(REMEMBERED)? })
+    Ok(Inherited { versions, areas: old.meta(REMEMBERED)?, places: old.places()? })
 }
 
 /// Records the kept versions of a root in a state that begins: those of the old one, and what else lies in the folders of
@@ -38,6 +40,13 @@ pub fn inherit(old: &State) -> Result<Inherited, StateError> {
 pub fn adopt(root: &Root, state: &State, inherited: Inherited) -> Result<usize, VersionError> {
     if let Some(areas) = inherited.areas {
         state.put_meta(REMEMBERED, &areas)?;
+    }
+    if !inherited.places.is_empty() {
+        // Else each link would be a user's, in the place of a directory that all others have.
+        inherited.places.colds().iter().try_for_each(|cold| state.put_cold(cold))?;
+        let places = inherited.places.all().map(|placement| PlaceChange::Put(Placement::clone(placement))).collect();
+        state.commit(Batch { places, ..Batch::default() }, true)?;
+        root.set_places(state.places()?);
     }
     let areas = open_areas(root, state)?;
     let recorded = state.versions(&RelPath::root())?;

@@ -17,6 +17,7 @@ mod late;
 mod ledger;
 mod moves;
 mod names;
+mod place;
 mod prepare;
 mod recover;
 mod relocate;
@@ -393,6 +394,7 @@ impl<'a, 'e> Apply<'a, 'e> {
         let steps = std::mem::take(&mut self.steps);
         let moving = std::mem::take(&mut self.moving);
         let mut jobs = job::group(steps, &mut self.swapper.moves, moving);
+        place::choose(self.context.root, &mut jobs);
         self.look_for_alike(&mut jobs)?;
         // Without a folder to stage in, each step that needs one says so when it is prepared.
         let stages = Stages::of(&self.swapper.areas);
@@ -515,7 +517,8 @@ impl Stages {
         for job in jobs {
             if let Job::Place(tree) = job {
                 let inside = places.above(&tree.top.path).filter(|placement| placement.path != tree.top.path);
-                tree.cold = inside.map(|placement| placement.cold.id);
+                let chosen = tree.choice.as_ref().map(|choice| choice.cold.id);
+                tree.cold = chosen.or_else(|| inside.map(|placement| placement.cold.id));
                 trees.push(tree);
             }
         }

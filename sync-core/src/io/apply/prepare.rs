@@ -98,7 +98,10 @@ impl Swapper<'_> {
     }
 
     fn draft_place(&mut self, tree: &mut Tree) -> Result<Option<Draft>, Stop> {
-        let area = self.areas.of(&tree.top.path)?;
+        let area = match self.announce(tree)? {
+            Some(area) => area,
+            None => self.areas.of(&tree.top.path)?,
+        };
         let staged = self.staged(tree, &area)?;
         if tree.top.from != tree.top.path {
             match self.free_path(&tree.top.path, &tree.top.object)? {

@@ -6,7 +6,7 @@
 
 use super::areas::{Area, Areas, STAGE, leaf};
 use super::swap::set_signature;
-use super::{ApplyError, Stop, late, unplace, versions};
+use super::{ApplyError, Stop, late, place, unplace, versions};
 use crate::entry::{AttrMask, Attrs, Kind, Signature};
 use crate::io::fs::{Dir, FsError, Replace, Root, ctime_granularity};
 use crate::io::kill::kill_point;
@@ -179,7 +179,9 @@ struct Recovery<'a> {
 impl Recovery<'_> {
     /// Does the rest of a swap, or undoes it; did its rename happen?
     fn complete(&mut self, intent: Intent, batch: &mut Batch) -> Result<bool, ApplyError> {
+        place::link(self.root, &intent)?;
         let happened = self.happened(&intent)?;
+        batch.places.extend(place::ended(self.root, &intent, happened));
         if happened {
             self.finish(intent, batch)?
         } else {

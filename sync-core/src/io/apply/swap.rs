@@ -8,7 +8,7 @@ use super::moves::Moves;
 use super::prepare::{Prepared, Ready};
 use super::rows::Rows;
 use super::versions::{self, VersionError};
-use super::{Applied, ApplyError, Context, Stop, check, late};
+use super::{Applied, ApplyError, Context, Stop, check, late, place};
 use crate::entry::{AttrMask, Kind, Signature};
 use crate::io::fs::{COARSE_CLOCK_NS, Dir, FsError, Placement, Replace, coarse_now_ns};
 use crate::io::kill::kill_point;
@@ -32,6 +32,8 @@ struct Pending {
     versions: Vec<NewVersion>,
     /// What does not lie elsewhere any more.
     unplaced: Vec<Arc<Placement>>,
+    /// What lies elsewhere from now on.
+    placed: Vec<RelPath>,
     /// S and M: recorded one transaction later than the rows they cover.
     raises: Vec<Change>,
     /// Staged objects that did not go anywhere: ours to delete once their intents are settled.
@@ -162,7 +164,9 @@ impl<'a> Swapper<'a> {
         let changes = std::mem::take(&mut pending.changes);
         let settled = std::mem::take(&mut pending.settled);
         let unplaced = std::mem::take(&mut pending.unplaced);
-        let places: Vec<_> = unplaced.iter().map(|placement| PlaceChange::Drop(placement.path.clone())).collect();
+        let placed = std::mem::take(&mut pending.placed);
+        let gone = unplaced.iter().map(|placement| PlaceChange::Drop(placement.path.clone()));
+        let places: Vec<_> = gone.chain(placed.iter().cloned().map(PlaceChange::Settle)).collect();
         // One transaction later than the rows they cover: in front of the next batch's.
         pending.changes = std::mem::take(&mut pending.raises);
         if !(changes.is_empty() && settled.is_empty() && versions.is_empty() && places.is_empty()) {
@@ -170,6 +174,7 @@ impl<'a> Swapper<'a> {
             self.context.state.commit(batch, self.context.state_elsewhere)?;
         }
         self.drop_stamps(&unplaced);
+        place::settled(self.context.root, &placed);
         self.rubbish.append(&mut self.pending.rubbish);
         self.rows.recorded();
         Ok(())
@@ -317,6 +322,7 @@ impl<'a> Swapper<'a> {
         let (dir, name) = self.parent(&path)?;
         let at = At { path: &path, dir: &dir, name: &name };
         let placed = match &plan.intent.expect {
+            None if tree.choice.is_some() => self.create_placed(tree, &plan.area, &at),
             None => self.create(tree, &plan.area, &at),
             Some(expected) => self.exchange(tree, &plan, expected, &at),
         };
@@ -417,10 +423,17 @@ impl<'a> Swapper<'a> {
         self.pending.versions.extend(version);
     }
 
+    /// What lies elsewhere from now on, to be recorded with the rows.
+    pub(super) fn did_place(&mut self, path: RelPath) {
+        self.pending.placed.push(path);
+    }
+
     /// What does not lie elsewhere any more, to be recorded with the rows.
     pub(super) fn did_unplace(&mut self, placement: Arc<Placement>) {
         let root = self.context.root;
         root.set_places(root.places().without(&placement.path));
+        // It may have been placed by the same batch.
+        self.pending.placed.retain(|path| *path != placement.path);
         self.pending.unplaced.push(placement);
     }
 

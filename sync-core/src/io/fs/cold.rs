@@ -116,7 +116,8 @@ pub enum Unavailable {
     #[error(
         "the link to its archive is gone, and nothing in it is taken for deleted: put it back (ln -s '{}' '{}'). To delete it, \
          delete what is in it, through the link",
-        escape(link), shown(path)
+        escape(link),
+        shown(path)
     )]
     NoLink {
         /// Its text.
@@ -128,7 +129,8 @@ pub enum Unavailable {
     #[error(
         "{what} stands where the link to its archive was: nothing in the archive is taken for deleted, and nothing is put \
          there. Move it away, and put the link back (ln -s '{}' '{}')",
-        escape(link), shown(path)
+        escape(link),
+        shown(path)
     )]
     Hidden {
         /// What it is.
@@ -233,8 +235,12 @@ impl Stamped<'_> {
 
     /// It is found by the path that it is about.
     fn name(&self) -> Vec<u8> {
-        blake3::hash(self.path.as_bytes()).to_hex()[..32].as_bytes().to_vec()
+        stamp_name(self.path)
     }
+}
+
+fn stamp_name(path: &RelPath) -> Vec<u8> {
+    blake3::hash(path.as_bytes()).to_hex()[..32].as_bytes().to_vec()
 }
 
 impl Cold {
@@ -285,6 +291,13 @@ impl Cold {
     /// The cold root is not there, or the folder cannot be made.
     pub fn private(&self) -> Result<Dir, FsError> {
         self.dir()?.open_or_create(RESERVED)?.open_or_create(self.key.as_bytes())
+    }
+
+    /// Is there a stamp for a path, whatever it says? `false` where the cold root cannot be looked at.
+    #[must_use]
+    pub fn has_stamp(&self, path: &RelPath) -> bool {
+        let folder = [RESERVED, self.key.as_bytes(), PLACED].join(&b'/');
+        self.enter().is_ok_and(|fd| read_text(&fd, &folder, &stamp_name(path)).is_ok())
     }
 
     /// Writes a stamp; it has reached the disk when the call returns.

@@ -10,7 +10,7 @@ mod probe;
 pub use attrs::{file_signature, finish_file};
 pub use cold::{Cold, ColdId, Unavailable, identify_cold, init_cold};
 pub use content::{copy_hashed, hash_file};
-pub use places::{Placement, Places, Rewritten, is_nested};
+pub use places::{Choice, Choose, Placement, Places, Rewritten, is_nested};
 pub use probe::{COARSE_CLOCK_NS, coarse_now_ns, ctime_granularity, supports_exchange};
 
 use crate::entry::{AttrMask, Attrs, Signature};
@@ -103,6 +103,8 @@ pub struct Root {
     fd: OwnedFd,
     /// What lies elsewhere: replaced as a whole.
     places: Arc<RwLock<Arc<Places>>>,
+    /// Decides where new directories lie.
+    chooser: Arc<RwLock<places::Chooser>>,
 }
 
 /// A directory below a root, held open. All calls take one leaf name and never follow a link there.
@@ -124,7 +126,7 @@ impl Root {
         let absolute = std::path::absolute(path).map_err(failed)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = retry_on_intr(|| rustix::fs::openat(CWD, &absolute, flags, Mode::empty())).map_err(|e| failed(e.into()))?;
-        Ok(Root { path: absolute, fd, places: Arc::default() })
+        Ok(Root { path: absolute, fd, places: Arc::default(), chooser: Arc::default() })
     }
 
     /// As given to [`Root::open`], made absolute.
@@ -592,3 +594,5 @@ fn open_by_components(base: BorrowedFd<'_>, path: &[u8]) -> Result<OwnedFd, Errn
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_places;

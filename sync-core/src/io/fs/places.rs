@@ -54,6 +54,35 @@ pub struct Places {
     colds: Vec<Arc<Cold>>,
 }
 
+/// Where a new directory is to lie.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// In this cold root, which the root uses.
+    pub cold: Arc<Cold>,
+    /// Where in it.
+    pub at: RelPath,
+    /// By whose rule.
+    pub job: String,
+    /// What the link to it is to read.
+    pub link: Box<[u8]>,
+}
+
+/// Decides which directories that are about to be made lie in a cold root from their beginning.
+pub trait Choose: Send + Sync {
+    /// Where a directory is to lie; `None` for the root itself.
+    fn choose(&self, path: &RelPath) -> Option<Choice>;
+}
+
+/// Who decides that, if anybody does.
+#[derive(Clone, Default)]
+pub(super) struct Chooser(Option<Arc<dyn Choose>>);
+
+impl std::fmt::Debug for Chooser {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "Chooser" } else { "no Chooser" })
+    }
+}
+
 /// Where an open directory is, if that matters to what is in it.
 #[derive(Debug, Clone)]
 pub(super) struct Within {
@@ -194,8 +223,7 @@ impl Placement {
 
     fn enter_cold(&self) -> Result<OwnedFd, Unavailable> {
         let cold = self.cold.enter_stamped(&self.stamped())?;
-        resolve(cold.as_fd(), self.at.as_bytes())
-            .map_err(|error| Unavailable::Gone { at: self.location(), source: error.into() })
+        resolve(cold.as_fd(), self.at.as_bytes()).map_err(|error| Unavailable::Gone { at: self.location(), source: error.into() })
     }
 
     /// The directory, by the link `name` in the open directory `parent`. `None` if something else counts that stands there.
@@ -253,12 +281,30 @@ impl Root {
         *self.places.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(places);
     }
 
+    /// From now on this decides where directories lie that are made for others.
+    pub fn set_chooser(&self, chooser: Option<Arc<dyn Choose>>) {
+        *self.chooser.write().unwrap_or_else(PoisonError::into_inner) = Chooser(chooser);
+    }
+
+    /// Does anybody decide where new directories lie?
+    #[must_use]
+    pub fn chooses(&self) -> bool {
+        self.chooser.read().unwrap_or_else(PoisonError::into_inner).0.is_some()
+    }
+
+    /// Where a directory that is about to be made is to lie, if not in the root.
+    #[must_use]
+    pub fn choose(&self, path: &RelPath) -> Option<Choice> {
+        let chooser = self.chooser.read().unwrap_or_else(PoisonError::into_inner).clone();
+        chooser.0.and_then(|chooser| chooser.choose(path))
+    }
+
     /// Opens what stands at the root's path now; what lies elsewhere is shared.
     ///
     /// # Errors
     /// As [`Root::open`].
     pub fn again(&self) -> Result<Root, FsError> {
-        Ok(Root { places: self.places.clone(), ..Root::open(&self.path)? })
+        Ok(Root { places: self.places.clone(), chooser: self.chooser.clone(), ..Root::open(&self.path)? })
     }
 
     /// As [`Root::dir`], where something lies elsewhere.

@@ -2,6 +2,7 @@
 
 use super::ScanError;
 use super::compare::{self, Found};
+use super::mounts;
 use super::queue::{Enter, Was};
 use super::read::{READ_BYTES, Unread, read_verified};
 use super::record::{Finding, Old};
@@ -67,8 +68,13 @@ impl Walker<'_> {
         let Some((object, signature)) = self.object(place, &row.name, signature) else {
             return Ok(());
         };
-        self.old(row)?;
         let path = place.path.join(&row.name);
+        if matches!(object.content, Content::Symlink(_)) && row.node.is_some() && self.shared.mounts.is_forgotten(&path) {
+            self.problem(&path, LOOK, mounts::UNKNOWN);
+            self.shared.mounts.miss(&path);
+            return Ok(());
+        }
+        self.old(row)?;
         let creation = self.creation(&path)?;
         match row.node {
             Some(tree) => self.push(Finding::Supplant { path, tree, object, signature, creation }),

@@ -27,6 +27,11 @@ pub(super) const ANOTHER: &str = "another file system is mounted here, or was un
 pub(super) const ARCHIVED: &str = "the link to its archive went with the directory above: nothing in it is taken for deleted. Put \
      directory and link back; to delete it, delete what is in it, through the link";
 
+/// What a user is told of a link in the place of a directory that a cold root holds, and the state does not know of.
+pub(super) const UNKNOWN: &str = "a link stands where a directory was, and a cold root holds a directory that was archived from here, of \
+     which the state does not know (was it brought back from a backup?): nothing is taken for deleted. Put the directory back, or \
+     archive it again";
+
 /// The mount points of one scan, and what lies elsewhere and is not there.
 #[derive(Debug)]
 pub(super) struct Mounts<'a> {
@@ -82,6 +87,12 @@ impl<'a> Mounts<'a> {
             }
         }
         Ok(None)
+    }
+
+    /// Does a cold root hold a directory that was placed from this path, although the state says nothing of it?
+    pub(super) fn is_forgotten(&self, path: &RelPath) -> bool {
+        let places = self.root.places();
+        places.above(path).is_none() && places.colds().iter().any(|cold| cold.has_stamp(path))
     }
 
     /// What is at the path and below it is unknown in this run, on whichever side it is met.

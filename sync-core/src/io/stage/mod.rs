@@ -10,7 +10,7 @@ mod bring;
 mod parts;
 
 use crate::entry::{AttrMask, Attrs, Content, Hash, Kind, Object, Signature};
-use crate::io::fs::{ColdId, Dir, FsError, Replace, Root};
+use crate::io::fs::{Choice, ColdId, Dir, FsError, Replace, Root};
 use crate::io::kill::kill_point;
 use crate::io::source::{Source, TYPE_BITS};
 use crate::knowledge::Row;
@@ -122,11 +122,13 @@ pub(crate) struct Tree {
     pub(crate) staged: Vec<u8>,
     /// The cold root that the staging folder is in; `None` for the root's own.
     pub(crate) cold: Option<ColdId>,
+    /// A directory that is to lie in a cold root.
+    pub(crate) choice: Option<Choice>,
 }
 
 impl Tree {
     pub(crate) fn of(top: Incoming) -> Tree {
-        Tree { top, leaves: Vec::new(), trees: Vec::new(), finish: None, staged: Vec::new(), cold: None }
+        Tree { top, leaves: Vec::new(), trees: Vec::new(), finish: None, staged: Vec::new(), cold: None, choice: None }
     }
 
     /// Every object of the tree, directories before what is in them.

@@ -1,8 +1,8 @@
 //! Directories of the root that lie in a cold root.
 
+use super::State;
 use super::error::{Attempt, Result, StateError};
 use super::records::collect;
-use super::State;
 use crate::io::fs::{Cold, ColdId, Placement, Places, Rewritten};
 use crate::path::RelPath;
 use rusqlite::{Connection, params};

@@ -332,6 +332,7 @@ fn a_state_of_the_first_schema_opens() {
     assert_eq!(state.pending(id(2)).unwrap().len(), 1);
     assert_eq!(state.intents().unwrap().len(), 1);
     assert_eq!(state.versions(&path("")).unwrap().len(), 1);
+    assert!(state.places().unwrap().is_empty());
     assert_eq!(state.tick().unwrap().counter, 1025);
 }
 
@@ -589,4 +590,45 @@ proptest! {
             encode::object(row.object.kind(), &sig, encode::content_column(&row.object), attrs.as_deref()).unwrap();
         prop_assert_eq!(object, row.object);
     }
+}
+
+#[test]
+fn what_lies_elsewhere_is_read_as_it_was_recorded() {
+    use crate::io::fs::{Cold, ColdId, Placement, Rewritten};
+    use crate::io::state::PlaceChange;
+    use std::sync::Arc;
+    let root = tempfile::tempdir().unwrap();
+    let state = open(root.path());
+    let cold = Arc::new(Cold { id: ColdId([1; 16]), path: "/cold".into(), key: "k".into() });
+    state.put_cold(&cold).unwrap();
+    let link = |disk: &[u8]| Rewritten { disk: disk.into(), target: b"../x"[..].into() };
+    let mut placement = Placement {
+        path: path("2026/03/05"),
+        cold: cold.clone(),
+        at: path("other/05"),
+        job: "days".into(),
+        stamp: ColdId([2; 16]),
+        link: b"/cold/other/05"[..].into(),
+        other_link: Some(b"../05"[..].into()),
+        settled: false,
+        rewritten: [(path("l"), link(b"/x")), (path("sub/l"), link(b"/y"))].into(),
+    };
+    let beside = Placement { path: path("2026/03/05-b"), rewritten: [(path("l"), link(b"/z"))].into(), ..placement.clone() };
+    let commit = |places| state.commit(Batch { places, ..Batch::default() }, true).unwrap();
+    let read = |at: &str| state.places().unwrap().get(&path(at)).map(|found| Placement::clone(found));
+    commit(vec![PlaceChange::Put(placement.clone()), PlaceChange::Put(beside.clone())]);
+    assert_eq!(read("2026/03/05"), Some(placement.clone()));
+    commit(vec![PlaceChange::Settle(path("2026/03/05"))]);
+    placement.settled = true;
+    assert_eq!(read("2026/03/05"), Some(placement.clone()));
+    placement.rewritten.remove(&path("l"));
+    placement.other_link = None;
+    commit(vec![PlaceChange::Put(placement.clone())]);
+    drop(state);
+    let state = open(root.path());
+    let read = |at: &str| state.places().unwrap().get(&path(at)).map(|found| Placement::clone(found));
+    assert_eq!(read("2026/03/05"), Some(placement));
+    state.commit(Batch { places: vec![PlaceChange::Drop(path("2026/03/05"))], ..Batch::default() }, true).unwrap();
+    assert_eq!((read("2026/03/05"), read("2026/03/05-b")), (None, Some(beside)));
+    assert_eq!(state.places().unwrap().colds(), [cold]);
 }

@@ -20,6 +20,7 @@ use crate::io::mutex::lock;
 use crate::io::remote::{RemoteThere, identity};
 use crate::io::scan::{self, ScanError, Scanned};
 use crate::io::speaker::{self, Speaker};
+use crate::io::state::State;
 use crate::io::there::There as _;
 use crate::knowledge::{ReplicaId, Vector};
 use crate::path::RelPath;
@@ -120,6 +121,18 @@ impl Live {
     #[must_use]
     pub fn root(&self) -> &Root {
         &self.opened.root
+    }
+
+    /// Calls `work` with the root and its state, while nobody else records or makes changes here: for whoever moves directories to
+    /// a cold root or back ([`places`](crate::io::places)). Others hear of what it recorded.
+    pub fn placing<T>(&self, work: impl FnOnce(&Root, &State) -> T) -> T {
+        let _work = self.opened.work();
+        let before = self.opened.state.seq();
+        let done = work(&self.opened.root, &self.opened.state);
+        if self.opened.state.seq() != before {
+            self.tell();
+        }
+        done
     }
 
     /// How long its old versions are kept.

@@ -95,6 +95,12 @@ impl Replica {
         Ok(Replica { root, state, notices })
     }
 
+    /// The root and its state, for whoever moves directories to a cold root or back ([`places`]).
+    #[must_use]
+    pub fn parts(&self) -> (&Root, &State) {
+        (&self.root, &self.state)
+    }
+
     /// What a user should hear of what an interrupted run had left, and of what became of it when the root was opened.
     #[must_use]
     pub fn notices(&self) -> &[String] {

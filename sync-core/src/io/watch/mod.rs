@@ -31,7 +31,7 @@ mod table;
 pub use limits::{Limit, Shortage, enough, granted};
 
 use crate::entry::Signature;
-use crate::io::fs::{FsError, Root};
+use crate::io::fs::{ColdId, FsError, Root};
 use crate::path::{MAX_DEPTH, Name, RelPath, escape};
 use crate::quiet::{Change, Why};
 use kernel::{Batch, Id, Inbox, Kernel, Leaf, Move};
@@ -61,13 +61,16 @@ pub struct Options {
     pub queued: usize,
     /// Time in which further events are gathered after the first, so that many at once wake nobody for each.
     pub gather: Duration,
+    /// Directories in a cold root whose day was over before this second since 1970 get no watch: whoever says so looks at them on
+    /// a schedule. They are not told as unwatched.
+    pub placed_since: i64,
 }
 
 impl Options {
     /// As many watches as there are, 65,536 changes, 20 ms.
     #[must_use]
     pub fn standard() -> Options {
-        Options { watches: None, queued: 65_536, gather: Duration::from_millis(20) }
+        Options { watches: None, queued: 65_536, gather: Duration::from_millis(20), placed_since: i64::MIN }
     }
 }
 
@@ -139,6 +142,8 @@ pub struct Watch {
     met: Option<Limit>,
     next_id: Id,
     mounts: Mounts,
+    /// The cold roots that are there.
+    colds: BTreeSet<ColdId>,
     /// When mounts and root are looked at next.
     look: Instant,
 }
@@ -180,6 +185,7 @@ impl Watch {
             met: None,
             next_id: 0,
             mounts,
+            colds: colds(root),
             look: Instant::now(),
         };
         watch.set(&RelPath::root())?;
@@ -325,7 +331,14 @@ impl Watch {
             changes.insert(Change::RootLost);
             return Ok(());
         }
-        for path in self.mounts.changed()? {
+        let Some(mut changed) = self.mounts.changed()? else { return Ok(()) };
+        let (before, now) = (std::mem::take(&mut self.colds), colds(&self.root));
+        let places = self.root.places();
+        // A cold root is seldom mounted below the root.
+        let other = places.all().filter(|placement| before.contains(&placement.cold.id) != now.contains(&placement.cold.id));
+        changed.extend(other.map(|placement| placement.path.clone()));
+        self.colds = now;
+        for path in changed {
             self.give_back(&path)?;
             changes.extend(self.look_again(path, true)?);
         }
@@ -376,6 +389,11 @@ impl std::fmt::Debug for Watch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Watch").field("root", &self.root).field("watched", &self.watched()).finish_non_exhaustive()
     }
+}
+
+/// The cold roots that are there.
+fn colds(root: &Root) -> BTreeSet<ColdId> {
+    root.places().colds().iter().filter(|cold| cold.dir().is_ok()).map(|cold| cold.id).collect()
 }
 
 fn inode(stat: &Signature) -> Inode {

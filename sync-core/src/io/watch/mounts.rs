@@ -35,20 +35,21 @@ impl Mounts {
         Ok(Mounts { list, root, below })
     }
 
-    /// Paths at which something was mounted or unmounted since this was asked last.
-    pub(super) fn changed(&mut self) -> Result<Vec<RelPath>, WatchError> {
+    /// Paths at which something was mounted or unmounted since this was asked last; `None` if nothing was mounted or unmounted
+    /// anywhere.
+    pub(super) fn changed(&mut self) -> Result<Option<Vec<RelPath>>, WatchError> {
         let mut fds = [PollFd::new(&self.list, PollFlags::PRI)];
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         let told = retry_on_intr(|| poll(&mut fds, Some(&now))).map_err(|error| failed(LIST)(error.into()))?;
         if told == 0 {
-            return Ok(Vec::new());
+            return Ok(None);
         }
         let before = std::mem::replace(&mut self.below, below(&self.root)?);
         let paths = before.keys().chain(self.below.keys());
         let mut changed: Vec<_> = paths.filter(|path| before.get(path) != self.below.get(path)).cloned().collect();
         changed.sort_unstable();
         changed.dedup();
-        Ok(changed)
+        Ok(Some(changed))
     }
 }
 

@@ -18,7 +18,7 @@ use std::sync::Arc;
 enum Set {
     /// It has a watch now, and is open to be listed.
     Watched(Dir),
-    /// It has had its watch since before it was told, or is no directory any more, which its parent's watch tells.
+    /// It has had its watch since before it was told, or is to have none, or is no directory any more, which its parent's watch tells.
     Nothing,
     /// It has none; so many directories have none for want of watches.
     Unwatched(u64),
@@ -56,6 +56,9 @@ impl Watch {
             Err(error) if is_no_directory(&error) => return Ok(Set::Nothing),
             Err(_) => return Ok(Set::Unwatched(0)),
         };
+        if dir.placement().is_some() && rank < self.options.placed_since {
+            return Ok(Set::Nothing);
+        }
         match self.table.at(path) {
             Some((_, node)) if node.inode == inode => return Ok(Set::Nothing),
             Some((id, _)) => self.give_one_back(id)?,
