@@ -212,11 +212,17 @@ impl Choose for Old {
 
 /// A run of `a` with `b`, which stays open at an agent that has a rule for old days.
 pub(crate) fn live_sync(lab: &Lab, first: FirstDay) {
-    let live = Live::open("folder".parse().unwrap(), &lab.b(), options(), false, &Silent).unwrap();
-    let cold = live.placing(|root, state| places::use_cold(root, state, &lab.cold())).unwrap();
+    live_sync_at((lab.folder(), &lab.cold()), first);
+}
+
+/// The same by the paths of the folder and of the cold root.
+pub(crate) fn live_sync_at((folder, cold_root): (&Path, &Path), first: FirstDay) {
+    let [a, b] = ["a", "b"].map(|side| folder.join(side));
+    let live = Live::open("folder".parse().unwrap(), &b, options(), false, &Silent).unwrap();
+    let cold = live.placing(|root, state| places::use_cold(root, state, cold_root)).unwrap();
     live.root().set_chooser(Some(Arc::new(Old { cold })));
     if first == FirstDay::InMissing {
-        fs::rename(lab.cold().join(".driftless"), lab.cold().join("aside")).unwrap();
+        fs::rename(cold_root.join(".driftless"), cold_root.join("aside")).unwrap();
     }
     let live = Arc::new(live);
     let [near, far] = local_pair([1, 2].map(|key| PublicKey::from_bytes([key; 32])), [7; 32]);
@@ -224,20 +230,20 @@ pub(crate) fn live_sync(lab: &Lab, first: FirstDay) {
         let live = live.clone();
         move || Some(live.clone())
     });
-    let export = Export { name: live.name().clone(), path: lab.b(), live: Some(kept) };
+    let export = Export { name: live.name().clone(), path: b, live: Some(kept) };
     let host = Host::new(vec![export], HostOptions { state_dir: None, keep_versions: None });
     thread::scope(|scope| {
         let served = scope.spawn(|| host.serve(far, &|_| Some(Mode::TwoWay), &Silent));
         let (connection, folder) = (Arc::new(near), live.name().clone());
         let remote = Remote { connection, folder, sub: RelPath::root(), shown: "quic://host/folder".into(), vouched: None };
-        let mut sync = Sync::open_with(Place::Local(lab.a()), Place::Remote(remote), options(), &Silent).unwrap();
+        let mut sync = Sync::open_with(Place::Local(a), Place::Remote(remote), options(), &Silent).unwrap();
         let report = sync.apply(&Silent).unwrap();
         assert!(report.in_sync, "{:?} {:?}", report.totals, report.problems);
         drop(sync);
         served.join().unwrap().unwrap();
     });
     if first == FirstDay::InMissing {
-        fs::rename(lab.cold().join("aside"), lab.cold().join(".driftless")).unwrap();
+        fs::rename(cold_root.join("aside"), cold_root.join(".driftless")).unwrap();
     }
 }
 

@@ -71,3 +71,28 @@ fn old_placed_days_are_left_to_a_schedule_if_that_is_asked_for() {
     // The day with `sub` and `sub/deep`.
     assert_eq!((all - watch.watched(), watch.unwatched().count()), (3, 0));
 }
+
+#[test]
+fn a_scan_that_leaves_cold_days_out_sees_that_they_are_there() {
+    use sync_core::io::sync::{Live, Options};
+    use sync_core::report::Silent;
+    let lab = Lab::new();
+    lab.place(DAYS[0]);
+    let live = Live::open("folder".parse().unwrap(), &lab.b(), Options::standard(), true, &Silent).unwrap();
+    let all = live.scan(&[], &Silent).unwrap();
+    write(&lab.b(), "2026/03/05/late", "late");
+    write(&lab.b(), "2026/03/06/late", "late");
+    let hot = live.scan_hot(&Silent).unwrap();
+    assert_eq!((hot.changed, hot.problems.len(), live.missing().unwrap()), (1, 0, vec![]));
+    assert!(hot.entries < all.entries);
+    assert_eq!(live.scan(&[rel(DAYS[0])], &Silent).unwrap().changed, 1);
+    let marker = lab.cold().join(".driftless/cold");
+    let text = fs::read(&marker).unwrap();
+    fs::remove_file(&marker).unwrap();
+    let before = live.standing().unwrap();
+    live.scan_hot(&Silent).unwrap();
+    assert_eq!((live.missing().unwrap(), live.standing().unwrap()), (vec![rel(DAYS[0])], before));
+    fs::write(&marker, text).unwrap();
+    live.scan_hot(&Silent).unwrap();
+    assert_eq!(live.missing().unwrap(), []);
+}

@@ -56,7 +56,7 @@ impl Swapper<'_> {
         let name = at.name.as_bytes();
         check::on_disk(at.dir, name, expected, live, "replace")?;
         if kind_of(expected) == Some(Kind::Dir) {
-            if self.context.root.places().below(at.path).next().is_some() {
+            if self.holds_placed(at.path)? {
                 let what = "an archived directory stands there: it is not replaced by something else. Bring it back first";
                 return Err(Failure::new("replace", what).into());
             }

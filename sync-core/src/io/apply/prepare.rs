@@ -274,7 +274,7 @@ impl Swapper<'_> {
             return Ok(Some(Found { signature: *signature, contents, in_place: false }));
         }
         // What lies elsewhere is not renamed, and nor is what holds it.
-        if whole && self.context.root.places().below(&offer.path).next().is_some() {
+        if whole && self.holds_placed(&offer.path)? {
             return Ok(None);
         }
         let Some(live) = self.rows.current(&offer.path)? else { return Ok(None) };

@@ -84,7 +84,7 @@ impl Swapper<'_> {
         self.forget_dirs();
         check::on_disk(&dir, name.as_bytes(), expected, None, "remove")?;
         let below = dir.open_dir(name.as_bytes())?;
-        if self.context.root.places().below(path).any(|placement| placement.path != *path) {
+        if !below.is_placed() && self.holds_placed(path)? {
             return Err(Failure::new("remove", "an archived directory in it could not be removed").into());
         }
         let limit = if self.moves.origin(path).is_some() { MOVE_STEPS } else { 0 };

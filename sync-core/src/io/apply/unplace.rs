@@ -29,6 +29,18 @@ impl Swapper<'_> {
         Ok(dir.placement().cloned())
     }
 
+    /// Does a link of ours stand below a path, or at it?
+    pub(super) fn holds_placed(&self, path: &RelPath) -> Result<bool, Stop> {
+        let places = self.context.root.places();
+        for placement in places.below(path) {
+            // One that is not settled may be left of a run that was interrupted before the link was made.
+            if placement.settled || self.placed_at(&placement.path)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Before a directory goes whole, each goes that lies elsewhere and has its link in it: the links must not come among the
     /// kept versions, where nobody would know what they stand for.
     pub(super) fn placed_first(&self, jobs: Vec<Job>) -> Result<Vec<Job>, ApplyError> {

@@ -65,7 +65,18 @@ impl World {
     fn scan_by(&self, checksum: bool) {
         let granularity_ns = ctime_granularity(&self.root).unwrap();
         let (root, state) = (&self.root, &self.state);
-        scan(&Scan { root, state, ignore: None, only: &[], checksum, mask: MASK, granularity_ns, monitor: &Silent }).unwrap();
+        scan(&Scan {
+            root,
+            state,
+            ignore: None,
+            only: &[],
+            checksum,
+            skip_placed: false,
+            mask: MASK,
+            granularity_ns,
+            monitor: &Silent,
+        })
+        .unwrap();
     }
 
     pub(super) fn wanted(&self, path: &str) -> Wanted {

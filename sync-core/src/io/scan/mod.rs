@@ -61,6 +61,8 @@ pub struct Scan<'a> {
     pub only: &'a [RelPath],
     /// Read every file that has a row, whatever its signature says.
     pub checksum: bool,
+    /// Directories that lie in a cold root are not looked into, if they are there and were recorded: their rows stay as they are.
+    pub skip_placed: bool,
     /// Which attributes are part of a version.
     pub mask: AttrMask,
     /// What [`ctime_granularity`](crate::io::fs::ctime_granularity) says of the root.

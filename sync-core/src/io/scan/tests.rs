@@ -69,6 +69,7 @@ impl Bench {
             ignore: None,
             only: &[],
             checksum: false,
+            skip_placed: false,
             mask: ALL,
             granularity_ns: self.granularity_ns,
             monitor: &Silent,

@@ -80,6 +80,9 @@ impl<'a> Walker<'a> {
         };
         // What lies elsewhere is known by more than its mount.
         let placed = dir.is_placed();
+        if placed && self.scan.skip_placed && matches!(task.was, Was::Dir(..)) {
+            return Ok(());
+        }
         let is_mount = !placed && task.around.is_some_and(|around| !mount.is_same(&around.mount));
         if !(is_mount || placed) && matches!(task.was, Was::Dir(..)) && self.shared.mounts.was(&task.path) {
             // Whatever stands here was hidden below the file system that is missing.

@@ -27,6 +27,8 @@ pub(super) struct ScanTerms<'a> {
     /// The rules that stand in A and in B.
     pub(super) rules: &'a [Rules; 2],
     pub(super) run_rules: &'a Rules,
+    /// What lies in a cold root is looked at another time.
+    pub(super) skip_placed: bool,
 }
 
 /// What a pull into a root would do.
@@ -149,7 +151,7 @@ impl LocalEnd {
 impl LocalEnd {
     /// Finds what changed in the root, and records it. The marker is left as it is.
     pub(super) fn look(&mut self, terms: &ScanTerms<'_>, monitor: &dyn Monitor) -> Result<Scanned, SyncError> {
-        let ScanTerms { options, rules, run_rules } = *terms;
+        let ScanTerms { options, rules, run_rules, skip_placed } = *terms;
         let opened = self.opened.clone();
         let _work = opened.work();
         let ignore = |path: &RelPath, dir: bool| rules.iter().chain([run_rules]).any(|rules| rules.ignores(path, dir));
@@ -160,6 +162,7 @@ impl LocalEnd {
             ignore: ignores_any.then_some(&ignore as scan::Ignore<'_>),
             only: &options.paths,
             checksum: options.checksum,
+            skip_placed,
             mask: options.mask,
             granularity_ns: self.opened.granularity_ns,
             monitor,

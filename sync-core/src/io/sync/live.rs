@@ -182,6 +182,18 @@ impl Live {
     /// # Errors
     /// As [`scan`](crate::io::scan::scan): the root is gone or was replaced, or the monitor said to stop.
     pub fn scan(&self, only: &[RelPath], monitor: &dyn Monitor) -> Result<Scanned, SyncError> {
+        self.look(only, false, monitor)
+    }
+
+    /// As [`Live::scan`] of everything, but for what is in directories that lie in a cold root: that those are there is seen.
+    ///
+    /// # Errors
+    /// As [`Live::scan`].
+    pub fn scan_hot(&self, monitor: &dyn Monitor) -> Result<Scanned, SyncError> {
+        self.look(&[], true, monitor)
+    }
+
+    fn look(&self, only: &[RelPath], skip_placed: bool, monitor: &dyn Monitor) -> Result<Scanned, SyncError> {
         let rules_file = RelPath::parse(crate::ignore::FILE.as_bytes()).expect("the name of the file of rules is a path");
         if only.is_empty() || only.contains(&rules_file) {
             self.renew_rules(monitor)?;
@@ -189,7 +201,7 @@ impl Live {
         let before = self.opened.state.seq();
         let options = Options { paths: only.to_vec(), ..self.options.clone() };
         let rules = [self.rules(), self.rules()];
-        let terms = ScanTerms { options: &options, rules: &rules, run_rules: &self.run_rules };
+        let terms = ScanTerms { options: &options, rules: &rules, run_rules: &self.run_rules, skip_placed };
         let scanned = self.end().look(&terms, monitor)?;
         let other = {
             let mut known = lock(&self.unavailable);

@@ -433,7 +433,7 @@ impl Sync {
     ) -> Result<Sync, SyncError> {
         monitor.phase(Phase::Scan, None, None);
         let _working = working(across.as_ref());
-        let terms = ScanTerms { options: &options, rules: &rules, run_rules: &run_rules };
+        let terms = ScanTerms { options: &options, rules: &rules, run_rules: &run_rules, skip_placed: false };
         let scanned = drive::scan(&mut halves, &terms, monitor)?;
         let unavailable = scanned.iter().flat_map(|scanned| scanned.unavailable.iter().cloned()).collect();
         let scan_time = started.elapsed();

@@ -107,7 +107,7 @@ impl Serving<'_> {
 
     fn scan(&mut self, monitor: &dyn Monitor) -> Result<(), SyncError> {
         let Serving { control, end, asked, rules, .. } = self;
-        let terms = ScanTerms { options: &asked.options, rules, run_rules: &asked.run_rules };
+        let terms = ScanTerms { options: &asked.options, rules, run_rules: &asked.run_rules, skip_placed: false };
         let (scanned, told) = while_told(control, monitor, false, |monitor| end.scan(&terms, monitor));
         self.early = told.map_err(|error| self.failed(error))?;
         let scanned = scanned?;

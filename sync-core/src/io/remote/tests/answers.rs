@@ -44,7 +44,17 @@ fn with_files(dir: &Path, files: usize) -> (Site, Vec<RelPath>) {
         fs::write(dir.join(path.to_string()), path.to_string()).unwrap();
     }
     let (root, state) = (&site.root, &site.state);
-    let all = Scan { root, state, ignore: None, only: &[], checksum: false, mask: MASK, granularity_ns: 0, monitor: &Silent };
+    let all = Scan {
+        root,
+        state,
+        ignore: None,
+        only: &[],
+        checksum: false,
+        skip_placed: false,
+        mask: MASK,
+        granularity_ns: 0,
+        monitor: &Silent,
+    };
     scan(&all).unwrap();
     (site, paths)
 }

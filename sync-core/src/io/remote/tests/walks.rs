@@ -60,6 +60,7 @@ fn scan(site: &Site) {
         ignore: None,
         only: &[],
         checksum: false,
+        skip_placed: false,
         mask: MASK,
         granularity_ns: 0,
         monitor: &Silent,
