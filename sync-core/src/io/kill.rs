@@ -49,6 +49,7 @@ pub const KILL_POINTS: &[&str] = &[
     "unplace-renamed",
     "unplace-put-back",
     "unplace-synced",
+    "unplace-empty-before",
     "unplace-emptied",
     "unplace-unlinked",
     "remove-tree-before",

@@ -5,7 +5,7 @@
 //! exchange, [`withdraw`]. Whatever a crash leaves in between, the root is understood.
 
 use crate::entry::{AttrMask, Hash, Kind, Signature};
-use crate::io::fs::{Cold, ColdId, Dir, FsError, Placement, Root, identify_cold, is_nested};
+use crate::io::fs::{Cold, ColdId, Dir, FsError, Placement, Root, identify_cold, is_nested, supports_exchange};
 use crate::io::source::kind_of;
 use crate::io::state::{Batch, Known, PlaceChange, State, StateError};
 use crate::path::{RESERVED, RelPath, escape};
@@ -38,6 +38,13 @@ pub enum PlaceError {
     /// It is a folder that is synchronised.
     #[error("{} is a folder that is synchronised, and cannot be a cold root; nothing was changed", escape(.0.as_os_str().as_bytes()))]
     IsRoot(PathBuf),
+    /// Its file system cannot rename as a safe change needs it.
+    #[error(
+        "{} cannot be a cold root: its file system knows no rename that exchanges two names, or none that refuses to replace \
+         (renameat2 with RENAME_EXCHANGE, RENAME_NOREPLACE); nothing was changed",
+        escape(.0.as_os_str().as_bytes())
+    )]
+    Renames(PathBuf),
     /// Placements do not contain each other, nor the root.
     #[error("{0} cannot be placed: it is the root, or it holds or lies in a directory that is placed already")]
     Inside(RelPath),
@@ -74,6 +81,9 @@ pub fn use_cold(root: &Root, state: &State, path: &Path) -> Result<Arc<Cold>, Pl
         return Err(PlaceError::IsRoot(cold.path));
     }
     if known.is_none_or(|known| *known != cold) {
+        if !supports_exchange(&Root::open(&cold.path)?)? {
+            return Err(PlaceError::Renames(cold.path));
+        }
         cold.private()?;
         state.put_cold(&cold)?;
         load(root, state)?;
@@ -115,7 +125,7 @@ pub fn amend(root: &Root, state: &State, placement: Placement, changes: Vec<Chan
     Ok(())
 }
 
-/// The link stands at the path: from now on nothing else may. `changes` are those of [`handover`].
+/// The link stands at the path, durably: from now on nothing else may. `changes` are those of [`handover`].
 ///
 /// # Errors
 /// There is no such placement, or the state cannot be written.

@@ -4,6 +4,7 @@ use super::NOTHING;
 use super::lab::{DAYS, Lab, rel, tree, write};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Component, Path, PathBuf};
 use sync_core::io::sync::Replica;
 
 /// Every kind of change below a day.
@@ -17,6 +18,7 @@ fn change_everything(root: &std::path::Path, day: &str) {
     write(root, &format!("{day}/new/in/it"), "new");
     fs::remove_file(at("link")).unwrap();
     std::os::unix::fs::symlink("c.txt", at("link")).unwrap();
+    fs::set_permissions(root.join(day), fs::Permissions::from_mode(0o750)).unwrap();
     // As mv does it, where one may be elsewhere than the other.
     fs::copy(root.join("beside"), at("beside")).unwrap();
     fs::remove_file(root.join("beside")).unwrap();
@@ -141,4 +143,53 @@ fn something_else_in_the_place_of_an_archived_day_is_refused_and_loses_nothing()
     assert!(told.iter().any(|told| told.contains("archived")), "{told:?}");
     assert!(lab.is_link(DAYS[0]) && lab.cold().join("2026/03/05/a.txt").exists());
     assert_eq!(fs::read_to_string(lab.a().join(DAYS[0])).unwrap(), "a file now");
+}
+
+/// As in a root without links to directories.
+fn lexically(path: &Path) -> PathBuf {
+    let mut whole = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(whole.pop()),
+            part => whole.push(part),
+        }
+    }
+    whole
+}
+
+#[test]
+fn links_that_lead_out_of_a_day_lead_there_from_the_cold_root_too_and_are_told_as_they_were() {
+    let lab = Lab::new();
+    lab.place(DAYS[0]);
+    let links = [
+        ("2026/03/05/out", "../06/a.txt", true),
+        ("2026/03/05/sub/out", "../../../../beside", true),
+        ("2026/03/05/sub/in", "../a.txt", false),
+        ("2026/03/05/whole", "/etc/hostname", false),
+        ("2026/03/05/new/tree/out", "../../../06", true),
+    ];
+    fs::create_dir_all(lab.a().join("2026/03/05/new/tree")).unwrap();
+    for (path, target, _) in links {
+        std::os::unix::fs::symlink(target, lab.a().join(path)).unwrap();
+    }
+    for _ in 0..2 {
+        let report = lab.sync();
+        assert!(report.in_sync, "{:?}", report.problems);
+        for (path, target, rewritten) in links {
+            let here = lab.b().join(path);
+            assert_eq!(fs::read_link(lab.a().join(path)).unwrap().to_str(), Some(target));
+            assert_eq!(fs::read_link(&here).unwrap().to_str() != Some(target), rewritten, "{path}");
+            if rewritten {
+                let parent = Path::new(path).parent().unwrap();
+                let meant = lab.b().canonicalize().unwrap().join(parent).join(target);
+                assert_eq!(here.canonicalize().unwrap(), lexically(&meant), "{path}");
+            }
+        }
+    }
+    assert_eq!(lab.sync().totals, NOTHING);
+    // An edit of such a link here is what the user wrote.
+    fs::remove_file(lab.b().join("2026/03/05/out")).unwrap();
+    std::os::unix::fs::symlink("../elsewhere", lab.b().join("2026/03/05/out")).unwrap();
+    assert!(lab.sync().in_sync);
+    assert_eq!(fs::read_link(lab.a().join("2026/03/05/out")).unwrap().to_str(), Some("../elsewhere"));
 }

@@ -255,6 +255,7 @@ fn incoming((ticket, path, item): (u64, RelPath, Option<Item>), object: Object) 
         from: path.clone(),
         path,
         object,
+        disk: None,
         expect: None,
         alike: None,
         stamp: Stamp::Fresh { c: None },

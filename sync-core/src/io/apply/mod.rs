@@ -519,6 +519,7 @@ impl Stages {
                 let inside = places.above(&tree.top.path).filter(|placement| placement.path != tree.top.path);
                 let chosen = tree.choice.as_ref().map(|choice| choice.cold.id);
                 tree.cold = chosen.or_else(|| inside.map(|placement| placement.cold.id));
+                place::rewrite(here, tree);
                 trees.push(tree);
             }
         }

@@ -7,7 +7,7 @@ use super::exchange::At;
 use super::job::Job;
 use super::swap::{Displacement, Swapper};
 use crate::entry::{AttrMask, Attrs, Content};
-use crate::io::fs::{ColdId, Dir, FsError, Placement, Replace, Root};
+use crate::io::fs::{ColdId, Dir, FsError, Placement, Replace, Rewritten, Root};
 use crate::io::kill::kill_point;
 use crate::io::places::{self, PlaceError};
 use crate::io::stage::{Failure, Finish, Tree};
@@ -70,7 +70,48 @@ fn cut_below(root: &Root, tree: &mut Tree, (cut, finishes): (&mut Vec<Tree>, &mu
     any
 }
 
+/// Gives links that lead out of the placed directory that they come to, and would lead elsewhere from there, another text.
+pub(super) fn rewrite(root: &Root, tree: &mut Tree) {
+    let day = day_of(root, tree);
+    tree.each_mut(&mut |incoming| {
+        incoming.disk = match (&incoming.object.content, &day) {
+            (Content::Symlink(target), Some(day)) => root.disk_text(day, &incoming.path, target),
+            _ => None,
+        };
+    });
+}
+
+/// The placed directory that a tree comes to, or is.
+fn day_of(root: &Root, tree: &Tree) -> Option<RelPath> {
+    tree.cold?;
+    if tree.choice.is_some() {
+        return Some(tree.top.path.clone());
+    }
+    root.places().above(&tree.top.path).map(|placement| placement.path.clone())
+}
+
 impl Swapper<'_> {
+    /// Before a rewritten link comes to its path it is recorded what it stands for: else it would look like an edit.
+    pub(super) fn record_rewritten(&self, tree: &Tree) -> Result<(), Stop> {
+        let (root, state) = (self.context.root, self.context.state);
+        let Some(placement) = day_of(root, tree).and_then(|day| root.places().get(&day).cloned()) else { return Ok(()) };
+        let mut rewritten = placement.rewritten.clone();
+        tree.each(&mut |incoming| {
+            let below = incoming.path.rebase(&placement.path, &RelPath::root());
+            if let (Some(disk), Some(below), Content::Symlink(target)) = (&incoming.disk, below, &incoming.object.content) {
+                rewritten.insert(below, Rewritten { disk: disk.clone(), target: target.clone() });
+            }
+        });
+        if rewritten == placement.rewritten {
+            return Ok(());
+        }
+        match places::amend(root, state, Placement { rewritten, ..Placement::clone(&placement) }, Vec::new()) {
+            Ok(()) => Ok(()),
+            Err(PlaceError::State(error)) => Err(error.into()),
+            Err(error) => Err(Failure::new("place", error.to_string()).into()),
+        }
+    }
+
     /// Announces the placement of a chosen directory, and returns the area that it is staged in. Where that cannot be, the
     /// directory is made in the root: it can be moved later.
     pub(super) fn announce(&mut self, tree: &mut Tree) -> Result<Option<Rc<Area>>, Stop> {

@@ -112,6 +112,7 @@ impl Swapper<'_> {
                 Some(free) => tree.top.path = free,
             }
         }
+        self.record_rewritten(tree)?;
         let path = tree.top.path.clone();
         let current = self.rows.current(&path)?;
         let expect = check::expected(current.as_ref(), tree.top.expect.as_ref(), "replace")?;
@@ -147,6 +148,7 @@ impl Swapper<'_> {
             }
             tree.each_mut(&mut |incoming| incoming.outcome = None);
             tree.cold = area.cold;
+            super::place::rewrite(self.context.root, tree);
             area.stage.fill(self.context.root, self.context.source, &mut [tree]);
         }
         match &tree.top.outcome {

@@ -94,7 +94,7 @@ impl Swapper<'_> {
     /// Removes a placed directory that is empty.
     pub(super) fn unplace_empty(&mut self, placement: &Arc<Placement>) -> Result<(), Stop> {
         let (cold, name) = cold_parent(placement)?;
-        kill_point("unplace-before");
+        kill_point("unplace-empty-before");
         match cold.rmdir(name.as_bytes()) {
             Ok(()) => {}
             Err(error) if error.source.kind() == ErrorKind::DirectoryNotEmpty => return Err(not_empty()),

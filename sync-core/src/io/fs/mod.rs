@@ -10,7 +10,7 @@ mod probe;
 pub use attrs::{file_signature, finish_file};
 pub use cold::{Cold, ColdId, Unavailable, identify_cold, init_cold};
 pub use content::{copy_hashed, hash_file};
-pub use places::{Choice, Choose, Placement, Places, Rewritten, is_nested};
+pub use places::{Choice, Choose, Placement, Places, Rewritten, is_nested, leads_out};
 pub use probe::{COARSE_CLOCK_NS, coarse_now_ns, ctime_granularity, supports_exchange};
 
 use crate::entry::{AttrMask, Attrs, Signature};

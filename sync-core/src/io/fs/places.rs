@@ -71,6 +71,36 @@ pub struct Choice {
 pub trait Choose: Send + Sync {
     /// Where a directory is to lie; `None` for the root itself.
     fn choose(&self, path: &RelPath) -> Option<Choice>;
+
+    /// What a link of a placed directory is to read on the disk, of which the target leads out of the directory to
+    /// `outside`, a path below the root that may begin with `..`. Without an answer it is that path below the root's own.
+    fn outside(&self, outside: &[u8]) -> Option<Box<[u8]>> {
+        let _below = outside;
+        None
+    }
+}
+
+/// Where a relative target of the link `path` leads, below the root, if that is outside of the directory `day`.
+#[must_use]
+pub fn leads_out(day: &RelPath, path: &RelPath, target: &[u8]) -> Option<Vec<u8>> {
+    if target.is_empty() || target.starts_with(b"/") {
+        return None;
+    }
+    let above = path.parent()?;
+    let mut parts: Vec<&[u8]> = above.as_bytes().split(|byte| *byte == b'/').filter(|part| !part.is_empty()).collect();
+    let inside = day.depth();
+    let mut out = false;
+    for part in target.split(|byte| *byte == b'/') {
+        match part {
+            b"" | b"." => {}
+            b".." if parts.last().is_some_and(|last| *last != b"..") => {
+                parts.pop();
+                out |= parts.len() < inside;
+            }
+            part => parts.push(part),
+        }
+    }
+    out.then(|| parts.join(&b'/'))
 }
 
 /// Who decides that, if anybody does.
@@ -227,7 +257,7 @@ impl Placement {
     }
 
     /// The directory, by the link `name` in the open directory `parent`. `None` if something else counts that stands there.
-    fn enter(&self, parent: BorrowedFd<'_>, name: &[u8], located: impl FnOnce() -> PathBuf) -> Result<Option<OwnedFd>, FsError> {
+    fn enter(&self, parent: BorrowedFd<'_>, name: &[u8], located: &dyn Fn() -> PathBuf) -> Result<Option<OwnedFd>, FsError> {
         let why = match rustix::fs::readlinkat(parent, name, Vec::new()) {
             Ok(text) if self.is_own(text.to_bytes()) => match self.enter_cold() {
                 Ok(fd) => return Ok(Some(fd)),
@@ -235,7 +265,7 @@ impl Placement {
             },
             _ if !self.settled => return Ok(None),
             Ok(_) => self.hidden("another link", located),
-            Err(Errno::NOENT) => return Err(self.unavailable(self.no_link(located))),
+            Err(Errno::NOENT) => self.no_link(located),
             Err(Errno::INVAL) => match super::attrs::signature_at(parent, name) {
                 Ok(now) if FileType::from_raw_mode(now.mode) == FileType::Directory => self.hidden("a directory", located),
                 Ok(_) => self.hidden("something else", located),
@@ -244,20 +274,19 @@ impl Placement {
             },
             Err(error) => return Err(failed("read symbolic link", &located())(error)),
         };
-        Err(self.unavailable(why))
+        Err(Placement::unavailable(why, located))
     }
 
-    fn no_link(&self, located: impl FnOnce() -> PathBuf) -> Unavailable {
+    fn no_link(&self, located: &dyn Fn() -> PathBuf) -> Unavailable {
         Unavailable::NoLink { link: self.link.clone(), path: located() }
     }
 
-    fn hidden(&self, what: &'static str, located: impl FnOnce() -> PathBuf) -> Unavailable {
+    fn hidden(&self, what: &'static str, located: &dyn Fn() -> PathBuf) -> Unavailable {
         Unavailable::Hidden { what, link: self.link.clone(), path: located() }
     }
 
-    fn unavailable(&self, why: Unavailable) -> FsError {
-        let path = PathBuf::from(OsStr::from_bytes(self.path.as_bytes()));
-        FsError { action: "look into", path, source: io::Error::other(why) }
+    fn unavailable(why: Unavailable, located: &dyn Fn() -> PathBuf) -> FsError {
+        FsError { action: "look into", path: located(), source: io::Error::other(why) }
     }
 }
 
@@ -299,6 +328,15 @@ impl Root {
         chooser.0.and_then(|chooser| chooser.choose(path))
     }
 
+    /// What a link of a placed directory is to read on the disk, if that is another text than its target.
+    #[must_use]
+    pub fn disk_text(&self, day: &RelPath, path: &RelPath, target: &[u8]) -> Option<Box<[u8]>> {
+        let outside = leads_out(day, path, target)?;
+        let chooser = self.chooser.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let own = || [self.path.as_os_str().as_bytes(), &outside].join(&b'/').into();
+        Some(chooser.0.and_then(|chooser| chooser.outside(&outside)).unwrap_or_else(own))
+    }
+
     /// Opens what stands at the root's path now; what lies elsewhere is shared.
     ///
     /// # Errors
@@ -318,9 +356,10 @@ impl Root {
         let entered = match placement.path.split() {
             None => None,
             Some((parent, name)) => match self.hot(&parent) {
-                Ok(parent) => placement.enter(parent.fd.as_fd(), name.as_bytes(), || self.locate(&placement.path))?,
+                Ok(parent) => placement.enter(parent.fd.as_fd(), name.as_bytes(), &|| self.locate(&placement.path))?,
                 Err(error) if placement.settled && no_directory(&error) => {
-                    return Err(placement.unavailable(placement.no_link(|| self.locate(&placement.path))));
+                    let located = || self.locate(&placement.path);
+                    return Err(Placement::unavailable(placement.no_link(&located), &located));
                 }
                 Err(error) => return Err(error),
             },
@@ -385,7 +424,7 @@ impl Dir {
     pub(super) fn through(&self, name: &[u8]) -> Result<Option<OwnedFd>, FsError> {
         match self.placed(name) {
             None => Ok(None),
-            Some(placement) => placement.enter(self.fd.as_fd(), name, || self.locate(name)),
+            Some(placement) => placement.enter(self.fd.as_fd(), name, &|| self.locate(name)),
         }
     }
 

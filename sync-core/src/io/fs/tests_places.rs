@@ -145,7 +145,7 @@ fn placements_do_not_nest() {
 
 #[test]
 fn a_rewritten_link_reads_as_it_did_while_nobody_changes_it() {
-    let Lab { cold, root, .. } = lab(true);
+    let Lab { hot: _hot, cold, root } = lab(true);
     let mut placement = Placement::clone(root.places().get(&path("y/d")).unwrap());
     let link = Rewritten { disk: b"/hot/y/e"[..].into(), target: b"../../e"[..].into() };
     placement.rewritten.insert(path("sub/l"), link);
@@ -196,4 +196,22 @@ fn what_is_swapped_while_it_is_opened_never_leads_elsewhere() {
         over.store(true, Ordering::Relaxed);
         assert!(opened > 0);
     });
+}
+
+#[test]
+fn targets_that_lead_out_of_a_day_are_told_from_others() {
+    for (target, out) in [
+        ("../e", Some("y/e")),
+        ("../../x/./z", Some("x/z")),
+        ("../../../up", Some("../up")),
+        ("../d/f", Some("y/d/f")),
+        ("f", None),
+        ("sub/../f", None),
+        ("/whole", None),
+        ("", None),
+    ] {
+        let found = leads_out(&path("y/d"), &path("y/d/l"), target.as_bytes());
+        assert_eq!(found.as_deref(), out.map(str::as_bytes), "{target}");
+    }
+    assert_eq!(leads_out(&path("y/d"), &path("y/d/sub/l"), b"../f"), None);
 }

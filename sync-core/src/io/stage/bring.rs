@@ -316,7 +316,7 @@ impl Bringing<'_> {
         }
         let outcome = match &leaf.object.content {
             Content::Symlink(target) => {
-                let target = target.clone();
+                let target = leaf.disk.as_ref().unwrap_or(target).clone();
                 self.symlink(dir, name, &target, &leaf.object.attrs)
             }
             Content::File { .. } => self.file(dir, name, leaf, asked),

@@ -60,6 +60,8 @@ pub(crate) struct Incoming {
     pub(crate) from: RelPath,
     /// What it is. The hash is filled in when the bytes were read.
     pub(crate) object: Object,
+    /// What a link reads on the disk here, if that is not its target.
+    pub(crate) disk: Option<Box<[u8]>>,
     /// What is expected to stand here.
     pub(crate) expect: Option<Row>,
     /// A file here that may have its content, under another path.

@@ -39,7 +39,12 @@ impl State {
                     placement.rewritten.insert(below, link);
                 }
             }
-            Ok(Places::new(placements.into_values(), colds))
+            let count = placements.len();
+            let places = Places::new(placements.into_values(), colds);
+            if places.all().count() < count {
+                return Err(StateError::Content { what: "a placement in another one" });
+            }
+            Ok(places)
         })
     }
 
