@@ -1,9 +1,10 @@
 //! The daemon of driftless: one process a server for all folders and peers.
 //!
-//! `config` is what it is to do, `status` how it is; `control` carries both over a socket, `service` makes a process of it, and
+//! `config` is what it is to do, `archive` which days move to cold storage, `status` how it is; `control` carries both over a socket, `service` makes a process of it, and
 //! `agent` does the work. It neither prints nor reads the environment: `sync-cli` hands in what it needs.
 
 pub mod values;
+pub mod archive;
 pub mod config;
 pub mod log;
 pub mod status;

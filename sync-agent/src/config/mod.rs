@@ -6,6 +6,7 @@ mod file;
 mod read;
 mod table;
 
+pub use crate::archive::OutsideLinks;
 pub use change::{Changes, Named, diff};
 pub use example::example;
 pub use file::{CONFIG_FILE, ConfigError, create, load, load_with};
@@ -144,15 +145,6 @@ pub enum LinkForm {
     Relative,
     /// Below another path, under which applications see the cold root.
     Prefix(PathBuf),
-}
-
-/// What becomes of a day with symbolic links that lead out of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OutsideLinks {
-    /// It is not archived.
-    Skip,
-    /// They are written so that they lead to the same place from there.
-    Rewrite,
 }
 
 /// When something is done again.

@@ -2,6 +2,7 @@
 
 use super::table::{Faults, Keys, Section};
 use super::{Archive, Config, FOLDERS, Fault, Folder, LISTEN, Limits, LinkForm, OutsideLinks, Peer, Schedule, Timezone};
+use crate::archive::{Layout, Under};
 use crate::values;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -273,14 +274,7 @@ impl Reader<'_> {
 fn archive(table: &Section<'_>) -> Option<Archive> {
     let cold = table.required("cold", "the folder to which old days go, such as cold = \"/mnt/cold\"", absolute);
     let layout = table.parsed("layout", layout);
-    let under = table.parsed("under", |text| match Rules::parse(text) {
-        _ if text.starts_with('/') || text.split('/').any(|part| part == "..") => {
-            Err("is a pattern below the folder, without `..`".into())
-        }
-        Ok(rules) if rules.is_empty() || text.contains('\n') => Err("is no pattern of folders".to_owned()),
-        Ok(_) => Ok(text.to_owned()),
-        Err(error) => Err(error.to_string()),
-    });
+    let under = table.parsed("under", |text| Under::parse(text).map(|under| under.text().to_owned()));
     let older_than = table.parsed("older_than", |text| match values::duration(text)? {
         age if age >= DAY => Ok(age),
         _ => Err(format!("{text} is less than a day: today's files stay hot")),
@@ -343,17 +337,9 @@ fn policy(text: &str) -> Result<Policy, String> {
     }
 }
 
-/// Year, month and day, each once and in this order, with whatever else a path may have around them.
+/// As the archiving of days reads it.
 fn layout(text: &str) -> Result<String, String> {
-    let wrong = |why: &str| Err(format!("{text:?} {why}; %Y, %m and %d are expected once each, in this order, such as %Y/%m/%d"));
-    let order: Vec<&str> = text.split('%').skip(1).map(|part| part.get(..1).unwrap_or_default()).collect();
-    if order != ["Y", "m", "d"] {
-        return wrong("is no layout of days");
-    }
-    if text.starts_with('/') || text.split('/').any(|part| matches!(part, "" | "." | "..")) {
-        return wrong("is no path below a root");
-    }
-    Ok(text.to_owned())
+    Layout::parse(text).map(|layout| layout.text().to_owned())
 }
 
 fn timezone(text: &str) -> Result<Timezone, String> {

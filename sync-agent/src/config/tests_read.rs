@@ -194,7 +194,8 @@ fn a_mistake_is_told_with_its_line_its_key_and_what_can_be_written() {
         (
             archive,
             "layout = \"%Y/%d/%m\"",
-            "5: archive.hot.layout: \"%Y/%d/%m\" is no layout of days; %Y, %m and %d are expected once each, in this order, such as %Y/%m/%d",
+            "5: archive.hot.layout: \"%Y/%d/%m\" is no layout of days; %Y, %m and, for days, %d are expected once each, in this order, such \
+             as %Y/%m/%d or %Y-%m-%d",
         ),
         (archive, "older_than = \"1h\"", "5: archive.hot.older_than: 1h is less than a day: today's files stay hot"),
         (
