@@ -285,8 +285,20 @@ mod tests {
     #[test]
     fn what_is_no_layout_is_refused_with_what_can_be_written() {
         for text in [
-            "", "/%Y/%m/%d", "%Y/%m/%d/", "%Y//%m/%d", "../%Y/%m/%d", "%Y/%d/%m", "%m/%d", "%Y", "%Y/%d", "%Y/%m/%d/%d", "%Y/%m/%x",
-            "%Y/%m/%", ".driftless/%Y/%m/%d", "days",
+            "",
+            "/%Y/%m/%d",
+            "%Y/%m/%d/",
+            "%Y//%m/%d",
+            "../%Y/%m/%d",
+            "%Y/%d/%m",
+            "%m/%d",
+            "%Y",
+            "%Y/%d",
+            "%Y/%m/%d/%d",
+            "%Y/%m/%x",
+            "%Y/%m/%",
+            ".driftless/%Y/%m/%d",
+            "days",
         ] {
             let told = Layout::parse(text).unwrap_err();
             assert!(told.contains("such as %Y/%m/%d"), "{text}: {told}");

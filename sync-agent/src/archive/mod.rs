@@ -274,8 +274,12 @@ impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Obstacle::Special(path) => write!(f, "{path} is a device, pipe or socket"),
-            Obstacle::LinkLeaves(path) => write!(f, "the link {path} leads out of the day (--outside-links rewrite writes it anew)"),
-            Obstacle::LinkFixed(path) => write!(f, "the link {path} leads out of the day, and cannot be written for another place"),
+            Obstacle::LinkLeaves(path) => {
+                write!(f, "the link {path} leads out of the day (--outside-links rewrite writes it anew)")
+            }
+            Obstacle::LinkFixed(path) => {
+                write!(f, "the link {path} leads out of the day, and cannot be written for another place")
+            }
             Obstacle::HardLinkLeaves(path) => write!(f, "{path} has another name outside of the day"),
             Obstacle::Mount(path) => write!(f, "another file system is mounted at {path}"),
             Obstacle::Root(path) => write!(f, "{path} belongs to another root of driftless"),

@@ -80,6 +80,68 @@ pub const KILL_POINTS: &[&str] = &[
     "late-after",
 ];
 
+/// Every place of moving days between hot and cold at which a test can end the process.
+pub const ARCHIVE_POINTS: &[&str] = &[
+    "archive-job-recorded",
+    "archive-stage-made",
+    "archive-manifest-written",
+    "archive-copy-durable",
+    "archive-copy-ready",
+    "archive-parents-made",
+    "archive-published",
+    "archive-published-durable",
+    "archive-sealed",
+    "archive-link-made",
+    "archive-swap-recorded",
+    "archive-announced",
+    "archive-rename-parents-made",
+    "archive-rename-link-made",
+    "archive-rename-recorded",
+    "archive-before-exchange",
+    "archive-exchanged",
+    "archive-exchange-checked",
+    "archive-exchange-durable",
+    "archive-settled",
+    "archive-rename-forgotten",
+    "archive-kept",
+    "archive-relink-recorded",
+    "archive-relink-announced",
+    "archive-relink-exchanged",
+    "archive-relink-amended",
+    "archive-restore-recorded",
+    "archive-restore-durable",
+    "archive-restore-ready",
+    "archive-restore-unsettled",
+    "archive-restore-before-exchange",
+    "archive-restore-exchanged",
+    "archive-restore-exchange-durable",
+    "archive-restore-withdrawn",
+    "archive-restore-kept",
+    "archive-adopt-compared",
+    "archive-adopt-ready",
+    "archive-repaired",
+    "archive-recover-looked",
+    "archive-abandoned",
+    "archive-abandon-swept",
+    "archive-abandon-withdrawn",
+    "archive-abandon-unpublished",
+    "archive-going",
+    "archive-gone",
+    "archive-restored-taken-away",
+    "archive-late-found",
+    "archive-late-merged",
+    "archive-late-recorded",
+    "archive-late-removed",
+    "archive-late-brought",
+    "archive-late-put",
+    "archive-late-exchanged",
+    "archive-late-beside",
+    "archive-copied",
+    "archive-file-created",
+    "archive-file-written",
+    "archive-reread",
+];
+
 /// Passes a named place.
 #[inline(always)]
 pub(crate) fn kill_point(name: &'static str) {
@@ -162,7 +224,7 @@ mod tests {
             }
         }
         found.sort();
-        let mut listed: Vec<_> = KILL_POINTS.iter().map(|name| (*name).to_owned()).collect();
+        let mut listed: Vec<_> = KILL_POINTS.iter().chain(ARCHIVE_POINTS).map(|name| (*name).to_owned()).collect();
         listed.sort();
         assert!(listed.len() >= 40);
         assert_eq!(found, listed);

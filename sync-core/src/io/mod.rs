@@ -16,5 +16,6 @@ pub mod speaker;
 pub mod there;
 pub mod stage;
 pub mod apply;
+pub mod archive;
 pub mod remote;
 pub mod sync;

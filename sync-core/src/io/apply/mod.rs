@@ -550,5 +550,10 @@ fn creates_dir(step: &Step) -> bool {
     }
 }
 
+/// The path at which a late write to a file that was replaced is kept: the wish itself for 1, and others for higher numbers.
+pub(crate) fn late_name(path: &RelPath, now_ns: i64, hash: Option<&crate::entry::Hash>, number: u32) -> Option<RelPath> {
+    names::late(path, now_ns, hash).and_then(|wish| names::numbered(&wish, number)).ok()
+}
+
 #[cfg(test)]
 mod tests;

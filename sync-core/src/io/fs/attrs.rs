@@ -134,7 +134,7 @@ fn owner(attrs: &Attrs) -> Result<(Uid, Gid), Errno> {
     Ok((Uid::from_raw(attrs.uid), Gid::from_raw(attrs.gid)))
 }
 
-fn times(attrs: &Attrs) -> Timestamps {
+pub(super) fn times(attrs: &Attrs) -> Timestamps {
     Timestamps {
         last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
         last_modification: Timespec { tv_sec: attrs.mtime_ns.div_euclid(NS), tv_nsec: attrs.mtime_ns.rem_euclid(NS) },
@@ -147,7 +147,7 @@ fn statx(dir: impl AsFd, name: &[u8], flags: AtFlags) -> Result<Statx, Errno> {
 }
 
 /// A modification time that does not fit is refused: cut to fit, it would be carried to other replicas as another time.
-fn exact(stat: Statx) -> Result<Signature, Errno> {
+pub(super) fn exact(stat: Statx) -> Result<Signature, Errno> {
     let time = &stat.stx_mtime;
     match time.tv_sec.checked_mul(NS).and_then(|ns| ns.checked_add(i64::from(time.tv_nsec))) {
         Some(_) => Ok(signature(&stat)),

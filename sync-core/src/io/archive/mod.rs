@@ -1,0 +1,216 @@
+//! Moves days between a root and a cold root, and back, so that no reader ever misses one.
+//!
+//! A day is copied, read back, made durable and published in the cold root; then one exchange of names puts a link in its place. What
+//! stood there before is kept for a while and looked at for writes through handles that were still open. On one file system the
+//! exchange alone does it. Each step is recorded in a journal (`job`) before it is done, and recovery reads off the disk what was
+//! done. Where a day lies is recorded by `io::places`, through which the engine sees.
+//!
+//! This module decides nothing: which days move is told.
+
+mod adopt;
+mod copy;
+mod error;
+mod job;
+mod late;
+mod links;
+mod manifest;
+mod mounts;
+mod moves;
+mod recover;
+mod relink;
+mod restore;
+mod scrub;
+mod walk;
+
+pub use error::ArchiveError;
+pub use late::{Displaced, Settled};
+pub use links::LinkForm;
+pub use scrub::{Damage, Scrub};
+pub use walk::{Contents, Obstacle};
+
+use crate::entry::{AttrMask, Kind};
+use crate::io::fs::{Cold, Dir, Root, ctime_granularity, supports_exchange};
+use crate::io::places;
+use crate::io::source::kind_of;
+use crate::io::state::State;
+use crate::path::{Name, RelPath};
+use crate::report::Monitor;
+use job::Job;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Moves days of one root. The root's state, and with it its lock, is held by whoever holds this.
+pub struct Archive<'a> {
+    root: &'a Root,
+    state: &'a State,
+    mask: AttrMask,
+    monitor: &'a dyn Monitor,
+    /// The folder of the journal.
+    jobs: Dir,
+    /// The root's real path.
+    hot: PathBuf,
+    granularity_ns: i64,
+}
+
+/// How a day is moved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MoveOptions {
+    /// How the link in its place is written.
+    pub form: LinkForm,
+    /// Links that lead out of the day are written anew; otherwise a day with such links stays.
+    pub rewrite: bool,
+    /// How long the day is kept beside its copy.
+    pub keep: Duration,
+}
+
+/// A day that was moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Moved {
+    /// Its files.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Bytes that were copied; 0 for one exchange of names, and for what was there already.
+    pub copied: u64,
+}
+
+/// What a rule says of a path while days are looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Search {
+    /// It is a day.
+    Day,
+    /// There may be days below it.
+    Onward,
+    /// Neither.
+    No,
+}
+
+/// A day that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundDay {
+    /// Where.
+    pub path: RelPath,
+    /// It lies in a cold root.
+    pub placed: bool,
+}
+
+impl<'a> Archive<'a> {
+    /// Opens the journal of a root, which must be able to exchange names. Nothing is moved or recovered.
+    ///
+    /// # Errors
+    /// The root's file system cannot do it, or the private folder cannot be made.
+    pub fn open(
+        (root, state, mask): (&'a Root, &'a State, AttrMask),
+        monitor: &'a dyn Monitor,
+    ) -> Result<Archive<'a>, ArchiveError> {
+        if !supports_exchange(root)? {
+            return Err(ArchiveError::Guard(format!(
+                "the file system of {} cannot exchange two names, so that readers would miss a day while it moves: nothing is archived",
+                root.path().display()
+            )));
+        }
+        let jobs = root.private(&[job::FOLDER])?;
+        let hot = root.hot(&RelPath::root())?.real_path()?;
+        Ok(Archive { root, state, mask, monitor, jobs, hot, granularity_ns: ctime_granularity(root)? })
+    }
+
+    /// Takes a cold root into use. It must bear the marker of one, and neither lie in the root nor hold it, by whatever path or mount.
+    ///
+    /// # Errors
+    /// What is wrong with it; nothing was made then.
+    pub fn cold(&self, path: &Path) -> Result<Arc<Cold>, ArchiveError> {
+        mounts::refuse_alias(&self.hot, path)?;
+        Ok(places::use_cold(self.root, self.state, path)?)
+    }
+
+    /// Looks for days. Directories alone are looked into, never through a link, nor below a day.
+    ///
+    /// # Errors
+    /// A directory on the way cannot be read.
+    pub fn find(&self, search: &dyn Fn(&RelPath) -> Search) -> Result<Vec<FoundDay>, ArchiveError> {
+        let mut found = Vec::new();
+        self.find_below(&self.root.hot(&RelPath::root())?, &RelPath::root(), search, &mut found)?;
+        Ok(found)
+    }
+
+    fn find_below(
+        &self,
+        dir: &Dir,
+        path: &RelPath,
+        search: &dyn Fn(&RelPath) -> Search,
+        found: &mut Vec<FoundDay>,
+    ) -> Result<(), ArchiveError> {
+        if self.monitor.cancelled() {
+            return Err(ArchiveError::Cancelled);
+        }
+        let places = self.root.places();
+        for name in walk::sorted(dir)? {
+            let Ok(parsed) = Name::parse(&name) else { continue };
+            let child = path.join(&parsed);
+            let what = search(&child);
+            if what == Search::No {
+                continue;
+            }
+            let placed = places.get(&child).is_some();
+            let kind = dir.look(&name)?.and_then(|look| kind_of(&look.signature));
+            match (what, kind) {
+                (Search::Day, Some(Kind::Dir)) => found.push(FoundDay { path: child, placed: false }),
+                (Search::Day, Some(Kind::Symlink)) if placed => found.push(FoundDay { path: child, placed: true }),
+                (Search::Onward, Some(Kind::Dir)) => self.find_below(&dir.open_dir(&name)?, &child, search, found)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at all of a day.
+    ///
+    /// # Errors
+    /// It is no directory, or cannot be looked at.
+    pub fn examine(&self, day: &RelPath) -> Result<Contents, ArchiveError> {
+        let mut contents = walk::contents(&self.root.hot(day)?, day)?;
+        let own = self.root.hot(day)?.mount()?;
+        if own != self.jobs.mount()? {
+            contents.obstacle.get_or_insert(Obstacle::Mount(day.clone()));
+        }
+        Ok(contents)
+    }
+
+    /// Would a day go to this cold root without a copy?
+    ///
+    /// # Errors
+    /// One of the two cannot be looked at.
+    pub fn is_one_file_system(&self, cold: &Cold) -> Result<bool, ArchiveError> {
+        Ok(cold.dir()?.mount()? == self.jobs.mount()?)
+    }
+
+    /// Bytes and inodes that are free in a cold root.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn room(&self, cold: &Cold) -> Result<(u64, u64), ArchiveError> {
+        Ok(cold.dir()?.space()?)
+    }
+
+    /// The directory above a path in the root, and the name there; no link of ours is looked through.
+    fn place(&self, path: &RelPath) -> Result<(Dir, Name), ArchiveError> {
+        let (parent, name) = path.split().ok_or_else(|| ArchiveError::refused(path, "is the root"))?;
+        Ok((self.root.hot(&parent)?, name))
+    }
+
+    /// The cold root of a job, if it is known and there.
+    fn cold_of(&self, job: &Job) -> Result<Arc<Cold>, ArchiveError> {
+        let places = self.root.places();
+        let cold = places.colds().iter().find(|cold| cold.id == job.cold).cloned();
+        cold.ok_or_else(|| ArchiveError::refused(&job.path, "was on its way to a cold root that nothing is known of any more"))
+    }
+}
+
+/// How many bytes must stay free in a cold root.
+const SPARE_BYTES: u64 = 1 << 20;
+/// And how many inodes.
+const SPARE_INODES: u64 = 16;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,152 @@
+//! After a crash: every move that was begun is finished, or given up without a trace.
+
+use super::Archive;
+use super::error::ArchiveError;
+use super::job::{self, How, Job, Phase, SWAP, Task};
+use super::moves::{DAY, MOVING, SEALED};
+use super::walk;
+use crate::entry::Kind;
+use crate::io::fs::{Cold, FsError, Replace, is_dir};
+use crate::io::kill::kill_point;
+use crate::io::places;
+use crate::io::source::kind_of;
+use crate::path::RelPath;
+
+/// What [`Archive::recover`] did.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// Days whose move was finished.
+    pub finished: Vec<RelPath>,
+    /// Days whose move was given up: they are where they were.
+    pub given_up: Vec<RelPath>,
+    /// Moves that can be neither finished nor given up now, and why.
+    pub problems: Vec<(RelPath, ArchiveError)>,
+}
+
+impl Archive<'_> {
+    /// Finishes or gives up what a crash left, by what stands on the disks. To be called before days are moved.
+    ///
+    /// # Errors
+    /// The journal cannot be read. What concerns one day is told in the answer; it waits for the next call.
+    pub fn recover(&self) -> Result<Recovered, ArchiveError> {
+        let (jobs, wrong) = job::all(&self.jobs)?;
+        let mut recovered = Recovered::default();
+        recovered.problems.extend(wrong.into_iter().map(|error| (RelPath::root(), error)));
+        for mut job in jobs.into_iter().filter(|job| job.phase < Phase::Kept) {
+            let path = job.path.clone();
+            match self.resume(&mut job) {
+                Ok(true) => recovered.finished.push(path),
+                Ok(false) => recovered.given_up.push(path),
+                Err(error) => recovered.problems.push((path, error)),
+            }
+        }
+        Ok(recovered)
+    }
+
+    /// `true` if it was finished.
+    fn resume(&self, job: &mut Job) -> Result<bool, ArchiveError> {
+        let cold = self.cold_of(job)?;
+        let done = match (job.task, job.phase) {
+            (_, Phase::Copying) => None,
+            (Task::Move, Phase::Ready) => Some(self.publish(job, &cold).and_then(|()| self.swap(job, &cold))),
+            (Task::Move, _) => Some(self.swap(job, &cold)),
+            (Task::Restore, _) => Some(self.swap_back(job, &cold)),
+            (Task::Relink, _) => Some(self.finish_relink(job)),
+        };
+        kill_point("archive-recover-looked");
+        match done {
+            Some(Ok(())) => Ok(true),
+            // The cold root is not there: it is finished when it is.
+            Some(Err(error)) if error.ends_run() => Err(error),
+            Some(Err(error)) if job.phase >= Phase::Kept => Err(error),
+            Some(Err(error)) => {
+                self.abandon(job)?;
+                self.monitor.notice(&format!("{}: a move that was interrupted was given up: {error}", job.path));
+                Ok(false)
+            }
+            None => {
+                self.abandon(job)?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Gives a move up that has not exchanged anything: the day stays where it is, and what was made for it goes.
+    pub(super) fn abandon(&self, job: &Job) -> Result<(), ArchiveError> {
+        let cold = self.cold_of(job)?;
+        match job.task {
+            Task::Move => self.abandon_move(job, &cold)?,
+            Task::Restore => self.abandon_restore(job)?,
+            Task::Relink => {}
+        }
+        kill_point("archive-abandoned");
+        let moving = cold.private()?.open_or_create(MOVING)?;
+        walk::remove_tree(&moving, job.id.as_bytes())?;
+        kill_point("archive-abandon-swept");
+        job.forget(&self.jobs)
+    }
+
+    fn abandon_move(&self, job: &Job, cold: &Cold) -> Result<(), ArchiveError> {
+        let known = self.root.places().get(&job.path).is_some_and(|placement| placement.stamp == job.stamp);
+        if known {
+            if self.is_swapped(job, cold)? {
+                return Err(ArchiveError::refused(&job.path, "has moved, and the record of it waits to be finished"));
+            }
+            places::withdraw(self.root, self.state, &job.path, Vec::new())?;
+            kill_point("archive-abandon-withdrawn");
+        }
+        let private = cold.private()?;
+        if let Some((parent, name)) = job.path.split()
+            && let Some(parent) = found(cold.below(&parent))?
+            && let Some(look) = parent.look(name.as_bytes())?
+        {
+            let name = name.as_bytes();
+            let ours = job.how == How::Copy && job.new != 0 && look.signature.ino == job.new && is_dir(&look.signature);
+            let link = job.how == How::Rename && kind_of(&look.signature) == Some(Kind::Symlink);
+            if ours {
+                let folder = private.open_or_create(MOVING)?.open_or_create(job.id.as_bytes())?;
+                parent.rename(name, &folder, DAY, Replace::Never)?;
+                parent.sync()?;
+                kill_point("archive-abandon-unpublished");
+            } else if link && parent.link_text(name)? == job.link {
+                parent.unlink(name)?;
+                parent.sync()?;
+            }
+        }
+        match private.open_or_create(SEALED)?.unlink(job.id.as_bytes()) {
+            Err(error) if !error.is_missing() => return Err(error.into()),
+            _ => {}
+        }
+        let folder = job.folder(&self.jobs)?;
+        match folder.look(SWAP)? {
+            Some(look) if is_dir(&look.signature) => {
+                // Not ours to remove: a user's directory came out of an exchange, and its place was taken meanwhile.
+                Err(ArchiveError::refused(
+                    &job.path,
+                    format!("left a directory in {}: look at it, and move it back", folder.locate(SWAP).display()),
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The placement goes on to count, and the copy that was made goes.
+    fn abandon_restore(&self, job: &Job) -> Result<(), ArchiveError> {
+        if self.is_back(job)? {
+            return Err(ArchiveError::refused(&job.path, "was brought back, and the record of it waits to be finished"));
+        }
+        if self.root.places().get(&job.path).is_some_and(|placement| !placement.settled) {
+            places::settle(self.root, self.state, &job.path, Vec::new())?;
+        }
+        Ok(walk::remove_tree(&job.folder(&self.jobs)?, SWAP)?)
+    }
+}
+
+/// What is missing is no error.
+fn found<T>(answer: Result<T, FsError>) -> Result<Option<T>, FsError> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.is_missing() => Ok(None),
+        Err(error) => Err(error),
+    }
+}

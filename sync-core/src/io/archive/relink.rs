@@ -1,0 +1,71 @@
+//! Another text for the link of an archived day: the rule was changed, or the cold root has moved.
+
+use super::Archive;
+use super::error::ArchiveError;
+use super::job::{self, How, Job, Phase, SWAP, Task};
+use super::links::{self, LinkForm};
+use crate::io::fs::{Placement, Replace};
+use crate::io::kill::kill_point;
+use crate::io::places;
+use crate::path::RelPath;
+
+impl Archive<'_> {
+    /// Gives the link of an archived day the text of another form, by one exchange: readers find the day through either. Returns
+    /// whether it read otherwise.
+    ///
+    /// # Errors
+    /// The link stays as it is, or the next [`Archive::recover`] finishes it.
+    pub fn relink(&self, path: &RelPath, form: &LinkForm) -> Result<bool, ArchiveError> {
+        let placement = self.root.places().get(path).cloned();
+        let placement = placement.ok_or_else(|| ArchiveError::refused(path, "is not archived"))?;
+        let cold = placement.cold.dir()?;
+        let link = links::to_day(form, (&self.hot, path), (&cold.real_path()?, &placement.at));
+        if link == placement.link && placement.other_link.is_none() {
+            return Ok(false);
+        }
+        let mut job = Job {
+            id: job::new_id()?,
+            task: Task::Relink,
+            how: How::Rename,
+            phase: Phase::Swapping,
+            path: path.clone(),
+            cold: placement.cold.id,
+            stamp: placement.stamp,
+            link: link.clone(),
+            old: 0,
+            new: 0,
+            since_ns: 0,
+            keep_ns: 0,
+        };
+        job.record(&self.jobs)?;
+        kill_point("archive-relink-recorded");
+        let folder = job.folder(&self.jobs)?;
+        folder.create_symlink(SWAP, &link)?;
+        let both = Placement { other_link: Some(link), ..Placement::clone(&placement) };
+        places::amend(self.root, self.state, both, Vec::new())?;
+        kill_point("archive-relink-announced");
+        let (parent, name) = self.place(path)?;
+        folder.rename(SWAP, &parent, name.as_bytes(), Replace::Exchange)?;
+        kill_point("archive-relink-exchanged");
+        if folder.link_text(SWAP).ok().as_ref() != Some(&placement.link) {
+            folder.rename(SWAP, &parent, name.as_bytes(), Replace::Exchange)?;
+            return Err(ArchiveError::refused(path, "cannot be linked anew: something else than its link stands there"));
+        }
+        parent.sync()?;
+        self.finish_relink(&mut job)?;
+        Ok(true)
+    }
+
+    /// The placement reads as the link does, whichever of both stands there.
+    pub(super) fn finish_relink(&self, job: &mut Job) -> Result<(), ArchiveError> {
+        if let Some(placement) = self.root.places().get(&job.path).cloned() {
+            let (parent, name) = self.place(&job.path)?;
+            let text = parent.link_text(name.as_bytes())?;
+            let link = if text == job.link { text } else { placement.link.clone() };
+            let one = Placement { link, other_link: None, ..Placement::clone(&placement) };
+            places::amend(self.root, self.state, one, Vec::new())?;
+            kill_point("archive-relink-amended");
+        }
+        job.forget(&self.jobs)
+    }
+}

@@ -1,0 +1,179 @@
+//! A day comes back from the cold root.
+
+use super::copy::{Copy, reread};
+use super::error::ArchiveError;
+use super::job::{self, How, Job, Phase, SWAP, Task};
+use super::moves::{copy_of, source_of};
+use super::{Archive, Moved, SPARE_BYTES, SPARE_INODES, walk};
+use crate::entry::Kind;
+use crate::io::fs::{Cold, Replace, coarse_now_ns, is_dir};
+use crate::io::kill::kill_point;
+use crate::io::places;
+use crate::io::source::kind_of;
+use crate::path::RelPath;
+use std::sync::Arc;
+use std::time::Duration;
+
+impl Archive<'_> {
+    /// Brings a day back: it is copied, read back, and exchanged for its link. What is in the cold root stays there for `keep`, and is
+    /// looked at for late writes: readers that were on their way through the link still find it.
+    ///
+    /// # Errors
+    /// The day stays in the cold root; what was begun is removed, now or by the next [`Archive::recover`].
+    pub fn restore_day(&self, path: &RelPath, keep: Duration) -> Result<Moved, ArchiveError> {
+        let placement = self.root.places().get(path).cloned();
+        let placement = placement.ok_or_else(|| ArchiveError::refused(path, "is not archived"))?;
+        self.finish_jobs_of(path)?;
+        let cold = placement.cold.clone();
+        let source = cold.below(&placement.at)?;
+        let contents = walk::contents(&source, path)?;
+        let (bytes, inodes) = self.jobs.space()?;
+        if contents.allocated > bytes.saturating_sub(SPARE_BYTES) || contents.objects > inodes.saturating_sub(SPARE_INODES) {
+            let why = format!("does not fit: it needs {} bytes and {} inodes", contents.allocated, contents.objects);
+            return Err(ArchiveError::refused(path, format!("{why}, and {bytes} and {inodes} are free")));
+        }
+        let mut job = Job {
+            id: job::new_id()?,
+            task: Task::Restore,
+            how: How::Copy,
+            phase: Phase::Copying,
+            path: path.clone(),
+            cold: cold.id,
+            stamp: placement.stamp,
+            link: placement.link.clone(),
+            old: source.stat_self()?.ino,
+            new: 0,
+            since_ns: 0,
+            keep_ns: i64::try_from(keep.as_nanos()).unwrap_or(i64::MAX),
+        };
+        job.record(&self.jobs)?;
+        kill_point("archive-restore-recorded");
+        let done = self.copy_back(&mut job, &source, &placement.rewritten).and_then(|()| self.swap_back(&mut job, &cold));
+        match done {
+            Ok(()) => Ok(Moved { files: contents.files, bytes: contents.bytes, copied: contents.bytes }),
+            Err(error) if job.phase >= Phase::Kept => Err(error),
+            Err(error) => {
+                if let Err(again) = self.abandon(&job) {
+                    self.monitor.notice(&format!("{path}: what bringing it back had begun could not be removed yet: {again}"));
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn copy_back(
+        &self,
+        job: &mut Job,
+        source: &crate::io::fs::Dir,
+        rewritten: &std::collections::BTreeMap<RelPath, crate::io::fs::Rewritten>,
+    ) -> Result<(), ArchiveError> {
+        let folder = job.folder(&self.jobs)?;
+        let top = folder.create_dir(SWAP)?;
+        // A link that was written anew for the cold root reads again as everybody else has it.
+        let text = |text: &[u8], dir: &RelPath| {
+            let found = rewritten.iter().find(|(path, link)| path.parent().as_ref() == Some(dir) && &*link.disk == text);
+            Ok(found.map_or_else(|| text.into(), |(_, link)| link.target.clone()))
+        };
+        let manifest = job.new_manifest(&self.jobs)?;
+        Copy::new(&job.path, (&top, manifest), &text, (self.monitor, self.granularity_ns)).run(source)?;
+        job.take_manifest(&self.jobs)?;
+        top.sync_all()?;
+        kill_point("archive-restore-durable");
+        reread(&top, &mut job.manifest(&self.jobs)?, self.monitor)?;
+        job.new = top.stat_self()?.ino;
+        job.enter(&self.jobs, Phase::Ready)?;
+        kill_point("archive-restore-ready");
+        Ok(())
+    }
+
+    /// Does the copy stand in the root?
+    pub(super) fn is_back(&self, job: &Job) -> Result<bool, ArchiveError> {
+        let (parent, name) = self.place(&job.path)?;
+        let look = parent.look(name.as_bytes())?;
+        Ok(job.new != 0 && look.is_some_and(|look| look.signature.ino == job.new && is_dir(&look.signature)))
+    }
+
+    /// Copy and link change places, if the day in the cold root is still what was copied.
+    pub(super) fn swap_back(&self, job: &mut Job, cold: &Arc<Cold>) -> Result<(), ArchiveError> {
+        let (parent, name) = self.place(&job.path)?;
+        let folder = job.folder(&self.jobs)?;
+        if !self.is_back(job)? {
+            let source = cold.below(&job.path)?;
+            if let Some(path) = walk::first_change(&source, &mut job.manifest(&self.jobs)?, source_of)? {
+                return Err(ArchiveError::Changed(super::copy::shown(&job.path, &path)));
+            }
+            let is_link = |look: &crate::io::fs::Look| kind_of(&look.signature) == Some(Kind::Symlink);
+            if !parent.look(name.as_bytes())?.is_some_and(|look| is_link(&look)) {
+                return Err(ArchiveError::refused(
+                    &job.path,
+                    "cannot be brought back: something else than its link stands there",
+                ));
+            }
+            places::unsettle(self.root, self.state, &job.path)?;
+            kill_point("archive-restore-unsettled");
+            job.enter(&self.jobs, Phase::Swapping)?;
+            kill_point("archive-restore-before-exchange");
+            folder.rename(SWAP, &parent, name.as_bytes(), Replace::Exchange)?;
+            kill_point("archive-restore-exchanged");
+            let out = folder.look(SWAP)?;
+            if !out.is_some_and(|look| is_link(&look)) || folder.link_text(SWAP)? != job.link {
+                folder.rename(SWAP, &parent, name.as_bytes(), Replace::Exchange)?;
+                return Err(ArchiveError::Changed(job.path.clone()));
+            }
+            parent.sync()?;
+            folder.sync()?;
+            kill_point("archive-restore-exchange-durable");
+        }
+        if self.root.places().get(&job.path).is_some() {
+            let changes = self.handover(job, |entry| entry.copy)?;
+            match places::withdraw(self.root, self.state, &job.path, changes) {
+                // The stamp alone is left, and tells of nothing.
+                Err(places::PlaceError::Fs(error)) => self.monitor.notice(&format!("{}: {error}", job.path)),
+                answer => answer?,
+            }
+        }
+        kill_point("archive-restore-withdrawn");
+        job.since_ns = coarse_now_ns();
+        job.enter(&self.jobs, Phase::Kept)?;
+        kill_point("archive-restore-kept");
+        if let Err(error) = self.merge_late(job) {
+            self.monitor.notice(&format!("{}: late writes wait: {error}", job.path));
+        }
+        Ok(())
+    }
+
+    /// What an earlier move of a day keeps of it is settled now: late writes are brought over, and it goes.
+    fn finish_jobs_of(&self, path: &RelPath) -> Result<(), ArchiveError> {
+        let (jobs, _) = job::all(&self.jobs)?;
+        for mut job in jobs.into_iter().filter(|job| job.path == *path && job.phase >= Phase::Kept) {
+            if job.phase == Phase::Kept {
+                self.merge_late(&job)?;
+            }
+            self.remove_displaced(&mut job)?;
+        }
+        Ok(())
+    }
+
+    /// A day that was brought back goes to the cold root again: what it left there is taken for its copy if it still is one, or goes.
+    pub(super) fn make_way(&self, path: &RelPath, cold: &Arc<Cold>) -> Result<(), ArchiveError> {
+        let (jobs, _) = job::all(&self.jobs)?;
+        for mut job in jobs.into_iter().filter(|job| job.path == *path && job.phase >= Phase::Kept) {
+            if job.phase == Phase::Kept {
+                self.merge_late(&job)?;
+            }
+            let equal = job.task == Task::Restore && job.phase == Phase::Kept && job.cold == cold.id && {
+                let (old, live) = (cold.below(path)?, self.root.hot(path)?);
+                walk::first_change(&old, &mut job.manifest(&self.jobs)?, source_of)?.is_none()
+                    && walk::first_change(&live, &mut job.manifest(&self.jobs)?, copy_of)?.is_none()
+            };
+            if equal {
+                let folder = job.folder(&self.jobs)?;
+                walk::remove_tree(&folder, b"late")?;
+                job.forget(&self.jobs)?;
+            } else {
+                self.remove_displaced(&mut job)?;
+            }
+        }
+        Ok(())
+    }
+}
