@@ -127,6 +127,10 @@ impl Scrubbing<'_> {
             }
             Difference::Same(entry) if entry.kind == Kind::File && entry.first.is_root() => self.file(entry, top),
             Difference::Same(entry) => self.writer.entry(&entry),
+            // Its change time alone tells that somebody wrote, and took care that nothing else does: no program that edits.
+            Difference::Changed(entry, _, look) if is_alike(&entry, &look) => {
+                self.file(Entry { copy: look.signature, ..entry }, top)
+            }
             Difference::Changed(entry, dir, look) => self.fresh(&entry.path, dir, &look),
             Difference::New(path, dir, look) => self.fresh(&path, dir, &look),
         }
@@ -228,6 +232,13 @@ impl Scrubbing<'_> {
         }
         self.writer.entry(&entry)
     }
+}
+
+/// Is it a file with the size and the time that it had?
+fn is_alike(entry: &Entry, look: &Look) -> bool {
+    let (known, now) = (&entry.copy, &look.signature);
+    let file = entry.kind == Kind::File && kind_of(now) == Some(Kind::File) && entry.hash.is_some();
+    file && entry.first.is_root() && (known.size, known.mtime_ns) == (now.size, now.mtime_ns)
 }
 
 fn read(dir: &Dir, name: &[u8]) -> Result<Hash, FsError> {

@@ -1,15 +1,19 @@
 //! One root outside of a run: its open conflicts and its kept versions.
 
-use super::{SyncError, conflicts, roots};
+use super::live::nobody;
+use super::roots::Candidate;
+use super::{Options, SyncError, conflicts, roots};
 use crate::entry::{AttrMask, Content, Kind};
 use crate::io::apply;
+use crate::io::archive::{Archive, ArchiveError};
 use crate::io::fs::Root;
 use crate::io::places;
 use crate::io::state::{Decision, State, Version};
 use crate::io::there::{decided_on, version};
 use crate::knowledge::Row;
 use crate::path::{RelPath, escape};
-use std::path::Path;
+use crate::report::Monitor;
+use std::path::{Path, PathBuf};
 
 /// One root outside of a run: its conflicts, its kept versions. Holds the root's lock.
 pub struct Replica {
@@ -99,6 +103,52 @@ impl Replica {
     #[must_use]
     pub fn parts(&self) -> (&Root, &State) {
         (&self.root, &self.state)
+    }
+
+    /// As [`Replica::open`], and begins a root that was never synchronised: it gets its marker and a state, and nothing is scanned.
+    ///
+    /// # Errors
+    /// As [`Replica::open`], but for a root without a state.
+    pub fn begin(root: &Path, state_dir: Option<&Path>, monitor: &dyn Monitor) -> Result<Replica, SyncError> {
+        let found = roots::find(root, state_dir)?;
+        if found.marker.is_some() || found.has_state {
+            return Replica::open(root, state_dir);
+        }
+        let options = Options { state_dir: state_dir.map(Path::to_owned), ..Options::standard() };
+        let (opened, _) = Candidate::of(found, &options)?.open(&nobody(), &options, monitor)?;
+        opened.state.settle()?;
+        Ok(Replica { root: opened.root, state: opened.state, notices: Vec::new() })
+    }
+
+    /// Moves days of this root between hot and cold. The root is not scanned, and nobody else can change it, for as long as this is held.
+    ///
+    /// # Errors
+    /// The root's file system cannot exchange names, or the journal cannot be opened.
+    pub fn archive<'a>(&'a self, monitor: &'a dyn Monitor) -> Result<Archive<'a>, ArchiveError> {
+        let mask = AttrMask::standard(rustix::process::geteuid().is_root());
+        Archive::open((&self.root, &self.state, mask), monitor)
+    }
+
+    /// Where days lie that are not in the root, with their cold roots, by path.
+    #[must_use]
+    pub fn placed(&self) -> Vec<(RelPath, PathBuf)> {
+        self.root.places().all().map(|placement| (placement.path.clone(), placement.location())).collect()
+    }
+
+    /// What archiving remembers under a name.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn archive_note(&self, name: &str) -> Result<Option<Vec<u8>>, SyncError> {
+        Ok(self.state.meta(&format!("archive.{name}"))?)
+    }
+
+    /// Remembers something for archiving; it has reached the disk when the call returns.
+    ///
+    /// # Errors
+    /// The state cannot be written.
+    pub fn put_archive_note(&self, name: &str, value: &[u8]) -> Result<(), SyncError> {
+        Ok(self.state.put_meta(&format!("archive.{name}"), value)?)
     }
 
     /// What a user should hear of what an interrupted run had left, and of what became of it when the root was opened.
