@@ -64,6 +64,15 @@ pub(crate) fn talks_to_journal() -> bool {
     rustix::fs::fstat(std::io::stderr()).is_ok_and(|found| (found.st_dev, found.st_ino) == (device, inode))
 }
 
+/// The clock of archiving rules where `DRIFTLESS_NOW` sets it, ns since 1970: for trials and tests.
+pub(crate) fn trial_time() -> Result<Option<i64>, String> {
+    let Some(value) = variable("DRIFTLESS_NOW").filter(|value| !value.is_empty()) else { return Ok(None) };
+    let text = value.to_string_lossy();
+    let wrong = || format!("DRIFTLESS_NOW: {text:?} is no time of RFC 3339, such as 2026-03-09T00:00:00Z");
+    let parsed = chrono::DateTime::parse_from_rfc3339(&text).map_err(|_| wrong())?;
+    parsed.timestamp_nanos_opt().map(Some).ok_or_else(wrong)
+}
+
 #[allow(clippy::disallowed_methods, reason = "the one place")]
 fn variable(name: &str) -> Option<OsString> {
     env::var_os(name)

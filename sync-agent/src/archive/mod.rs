@@ -1,12 +1,15 @@
-//! Which days of a tree move to cold storage, and why the others do not. Pure: what was found in the tree, the rule, the zone and
-//! the time are arguments.
+//! Which days of a tree move to cold storage, and why the others do not. Pure but for `run`: what was found in the tree, the rule, the
+//! zone and the time are arguments.
 
 mod clock;
 mod layout;
+pub mod run;
+mod terms;
 mod under;
 
 pub use clock::{AHEAD, BACK, Jump, Moment, check as check_clock, end_ns};
 pub use layout::{Layout, Period, Step, Unit};
+pub use terms::{Order, Terms};
 pub use under::{Fit, Under};
 
 use chrono::TimeZone;

@@ -10,7 +10,7 @@ pub use crate::archive::OutsideLinks;
 pub use change::{Changes, Named, diff};
 pub use example::example;
 pub use file::{CONFIG_FILE, ConfigError, create, load, load_with};
-pub use read::parse;
+pub use read::{link_form, outside_links, parse, zone};
 
 use std::collections::BTreeMap;
 use std::fmt;

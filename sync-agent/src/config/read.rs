@@ -285,8 +285,8 @@ fn archive(table: &Section<'_>) -> Option<Archive> {
         under,
         older_than: older_than.unwrap_or(3 * DAY),
         quiet: table.parsed("quiet", values::duration).unwrap_or(DAY),
-        timezone: table.parsed("timezone", timezone).unwrap_or(Timezone::Local),
-        link: table.parsed("link", link).unwrap_or(LinkForm::Absolute),
+        timezone: table.parsed("timezone", zone).unwrap_or(Timezone::Local),
+        link: table.parsed("link", link_form).unwrap_or(LinkForm::Absolute),
         outside_links: table.parsed("outside_links", outside_links).unwrap_or(OutsideLinks::Skip),
         keep_displaced: table.parsed("keep_displaced", values::duration).unwrap_or(3 * DAY),
         cold_schedule: table.parsed("cold_schedule", schedule).unwrap_or(Schedule::Daily { hour: 3, minute: 0 }),
@@ -342,7 +342,11 @@ fn layout(text: &str) -> Result<String, String> {
     Layout::parse(text).map(|layout| layout.text().to_owned())
 }
 
-fn timezone(text: &str) -> Result<Timezone, String> {
+/// The time zone in which days are counted: `local`, or a name of the tz database.
+///
+/// # Errors
+/// Says what can be written.
+pub fn zone(text: &str) -> Result<Timezone, String> {
     let plain = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric() || b"_+-".contains(&b));
     match text {
         "local" => Ok(Timezone::Local),
@@ -351,7 +355,11 @@ fn timezone(text: &str) -> Result<Timezone, String> {
     }
 }
 
-fn link(text: &str) -> Result<LinkForm, String> {
+/// How the link in the place of a day is written.
+///
+/// # Errors
+/// Says what can be written.
+pub fn link_form(text: &str) -> Result<LinkForm, String> {
     match (text, text.strip_prefix("prefix=")) {
         ("absolute", _) => Ok(LinkForm::Absolute),
         ("relative", _) => Ok(LinkForm::Relative),
@@ -360,7 +368,11 @@ fn link(text: &str) -> Result<LinkForm, String> {
     }
 }
 
-fn outside_links(text: &str) -> Result<OutsideLinks, String> {
+/// What becomes of days with links that lead out of them.
+///
+/// # Errors
+/// Says what can be written.
+pub fn outside_links(text: &str) -> Result<OutsideLinks, String> {
     match text {
         "skip" => Ok(OutsideLinks::Skip),
         "rewrite" => Ok(OutsideLinks::Rewrite),

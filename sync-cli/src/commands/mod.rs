@@ -1,6 +1,7 @@
 //! The commands, one module each, and what all of them share: errors are told and mapped in one place.
 
 mod agent;
+mod archive;
 mod completions;
 mod conflicts;
 mod doctor;
@@ -53,6 +54,7 @@ fn dispatch(command: Command, output: &Output) -> Result<Exit> {
         Command::Pair(args) => listed(output, pair::run(&args, output)),
         Command::Agent(args) => listed(output, agent::run(&args, output)),
         Command::Doctor(args) => listed(output, doctor::run(&args, output)),
+        Command::Archive(args) => listed(output, archive::run(&args, output)),
         Command::Completions(args) => completions::run(&args, output),
         Command::Man(args) => man::run(&args, output),
     }
@@ -72,6 +74,7 @@ fn wants_json(command: &Command) -> bool {
         Command::Pair(args) => args.json,
         Command::Agent(args) => args.action.wants_json(),
         Command::Doctor(args) => args.json,
+        Command::Archive(args) => args.action.wants_json(),
         Command::Completions(_) | Command::Man(_) => false,
     }
 }

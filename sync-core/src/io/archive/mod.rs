@@ -25,6 +25,7 @@ mod walk;
 pub use error::ArchiveError;
 pub use late::{Displaced, Settled};
 pub use links::LinkForm;
+pub use recover::Recovered;
 pub use scrub::{Damage, Scrub};
 pub use walk::{Contents, Obstacle};
 
@@ -177,6 +178,17 @@ impl<'a> Archive<'a> {
         Ok(contents)
     }
 
+    /// Is an archived day there, with its link, its stamp and its cold root?
+    ///
+    /// # Errors
+    /// What is missing.
+    pub fn check_placed(&self, day: &RelPath) -> Result<(), ArchiveError> {
+        match self.root.dir(day)?.is_placed() {
+            true => Ok(()),
+            false => Err(ArchiveError::refused(day, "is recorded as archived, and something else stands in its place")),
+        }
+    }
+
     /// Would a day go to this cold root without a copy?
     ///
     /// # Errors
@@ -205,6 +217,17 @@ impl<'a> Archive<'a> {
         let cold = places.colds().iter().find(|cold| cold.id == job.cold).cloned();
         cold.ok_or_else(|| ArchiveError::refused(&job.path, "was on its way to a cold root that nothing is known of any more"))
     }
+}
+
+/// Could a directory be the cold root of a root, as far as can be told without opening either? Nothing is made.
+///
+/// # Errors
+/// It bears no marker, or one of the two lies in the other, by whatever path or mount.
+pub fn check_cold(hot: &Path, cold: &Path) -> Result<(), ArchiveError> {
+    let failed = |source| crate::io::fs::FsError { action: "open the root", path: hot.to_owned(), source };
+    mounts::refuse_alias(&hot.canonicalize().map_err(failed)?, cold)?;
+    crate::io::fs::identify_cold(cold)?;
+    Ok(())
 }
 
 /// How many bytes must stay free in a cold root.

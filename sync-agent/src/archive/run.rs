@@ -1,0 +1,323 @@
+//! One archiving run of a root: looks for days, decides, moves them, and looks after those that moved before.
+
+use super::{Decision, Entry, Look, Moment, Obstacle, Order, Period, Reason, Rule, Seen, check_clock};
+use crate::config::Timezone;
+use chrono::TimeZone;
+use chrono_tz::Tz;
+use rustix::time::{ClockId, Timespec, clock_gettime};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+use sync_core::io::archive::{Archive, ArchiveError, Contents, MoveOptions, Moved, Obstacle as Found, Search};
+use sync_core::io::fs::Cold;
+use sync_core::io::sync::{Replica, SyncError};
+use sync_core::path::RelPath;
+
+/// Under these names a root remembers the clock of the last run, and of the last trial.
+const CLOCKS: [&str; 2] = ["clock", "clock.trial"];
+
+/// Why a run could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A day, a cold root or the journal.
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
+    /// The root or its state.
+    #[error(transparent)]
+    Root(#[from] SyncError),
+    /// The clock jumped.
+    #[error("{0}: nothing was moved. If the clock is right now, run once with --accept-clock")]
+    Clock(#[from] super::Jump),
+    /// The zone is in no database.
+    #[error("{0:?} is no time zone that is known: give local, UTC, or a name such as Asia/Hong_Kong")]
+    Zone(String),
+    /// What was remembered makes no sense.
+    #[error("{0}")]
+    Note(String),
+}
+
+/// The time by which a run decides.
+#[derive(Debug, Clone)]
+pub struct Time {
+    /// The policy's clock, and the machine's other ones.
+    pub moment: Moment,
+    /// The policy's clock was set by hand: change times, which bear the machine's, are not compared with it.
+    pub trial: bool,
+}
+
+/// A day, and what becomes of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Day {
+    /// Where.
+    pub path: RelPath,
+    /// Which.
+    pub period: Period,
+    /// What becomes of it.
+    pub decision: Decision,
+    /// What is in it, if that was looked at.
+    pub contents: Option<Contents>,
+}
+
+/// What a run did.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Days that moved, and what they held.
+    pub moved: u64,
+    /// Their files, bytes, and the bytes that were copied.
+    pub total: Moved,
+    /// Days that stay although they are old and quiet: something in them is in the way.
+    pub held: u64,
+    /// Days that changed while they were looked at.
+    pub changed: u64,
+    /// Days that could not be moved.
+    pub failed: u64,
+    /// Links that were written anew.
+    pub relinked: u64,
+    /// Old directories that were removed.
+    pub removed: u64,
+    /// Paths to which late writes were brought.
+    pub late: Vec<RelPath>,
+}
+
+/// Is told what a run does.
+pub trait Told {
+    /// A day, and what came of it; `None`: it stays, as was decided.
+    fn day(&mut self, day: &Day, result: Option<&Result<Moved, ArchiveError>>);
+    /// Something else about a path.
+    fn problem(&mut self, path: &RelPath, error: &ArchiveError);
+    /// Something that concerns no single path.
+    fn notice(&mut self, text: &str);
+}
+
+/// The clock of a moment as it is remembered.
+#[derive(Debug, Serialize, Deserialize)]
+struct Clock {
+    now_ns: i64,
+    up_ns: i64,
+    boot: String,
+}
+
+impl Time {
+    /// This moment; `trial_ns` is the policy's clock where it was set by hand.
+    #[must_use]
+    pub fn now(trial_ns: Option<i64>) -> Time {
+        let ns = |time: Timespec| time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec);
+        // Where the system does not tell of its start, it cannot tell that the clock went faster than the machine.
+        let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+        let moment = Moment {
+            now_ns: trial_ns.unwrap_or_else(|| ns(clock_gettime(ClockId::Realtime))),
+            up_ns: ns(clock_gettime(ClockId::Boottime)),
+            boot: if trial_ns.is_some() { String::new() } else { boot },
+        };
+        Time { moment, trial: trial_ns.is_some() }
+    }
+}
+
+/// Looks for days and decides on each. Nothing is changed.
+///
+/// # Errors
+/// The tree, the state or the clock.
+pub fn look(
+    (replica, archive): (&Replica, &Archive<'_>),
+    order: &Order,
+    cold: &Arc<Cold>,
+    time: &Time,
+) -> Result<Vec<Day>, RunError> {
+    match &order.zone {
+        Timezone::Local => look_in((replica, archive), order, cold, (time, &chrono::Local)),
+        Timezone::Named(name) => {
+            let zone: Tz = name.parse().map_err(|_| RunError::Zone(name.clone()))?;
+            look_in((replica, archive), order, cold, (time, &zone))
+        }
+    }
+}
+
+fn look_in<Z: TimeZone>(
+    (replica, archive): (&Replica, &Archive<'_>),
+    order: &Order,
+    cold: &Arc<Cold>,
+    (time, zone): (&Time, &Z),
+) -> Result<Vec<Day>, RunError> {
+    let (rule, now_ns) = (&order.rule, time.moment.now_ns);
+    let search = |path: &RelPath| match rule.look(path) {
+        Look::Day(_) => Search::Day,
+        Look::Onward => Search::Onward,
+        Look::No => Search::No,
+    };
+    let conflicts = replica.conflicts()?;
+    let one_disk = archive.is_one_file_system(cold)?;
+    let (mut entries, mut contents) = (Vec::new(), std::collections::BTreeMap::new());
+    for found in archive.find(&search)? {
+        let Look::Day(period) = rule.look(&found.path) else { continue };
+        let mut entry = Entry { path: found.path, period, archived: found.placed, seen: None };
+        if super::by_name(&entry, rule, zone, now_ns).is_none() {
+            let seen = archive.examine(&entry.path)?;
+            let open = conflicts.iter().filter(|conflict| entry.path.contains(&conflict.path)).count() as u64;
+            entry.seen = Some(Seen {
+                bytes: seen.bytes,
+                newest_ns: if time.trial { seen.newest_mtime_ns } else { seen.newest_mtime_ns.max(seen.newest_ctime_ns) },
+                open,
+                peers: 0,
+                obstacle: obstacle(&seen, one_disk),
+            });
+            contents.insert(entry.path.clone(), seen);
+        }
+        entries.push(entry);
+    }
+    if !time.trial {
+        check_clock(&time.moment, None, contents.values().map(|seen| seen.newest_ctime_ns).max())?;
+    }
+    let verdicts = super::decide(&entries, rule, zone, now_ns).into_iter();
+    let day = |verdict: super::Verdict| {
+        let contents = contents.remove(&verdict.path);
+        Day { path: verdict.path, period: verdict.period, decision: verdict.decision, contents }
+    };
+    Ok(verdicts.map(day).collect())
+}
+
+fn obstacle(seen: &Contents, one_disk: bool) -> Option<Obstacle> {
+    let found = match &seen.obstacle {
+        // On one file system the names of a file stay names of one file.
+        Some(Found::HardLink(_)) if one_disk && seen.link_out.is_none() => None,
+        Some(Found::HardLink(path)) => Some(Obstacle::HardLinkLeaves(path.clone())),
+        Some(Found::Special(path)) => Some(Obstacle::Special(path.clone())),
+        Some(Found::Winding(path)) => Some(Obstacle::LinkFixed(path.clone())),
+        Some(Found::Mount(path)) => Some(Obstacle::Mount(path.clone())),
+        Some(Found::Private(path)) => Some(Obstacle::Root(path.clone())),
+        Some(Found::Name(path)) => Some(Obstacle::Unreadable(path.clone(), "a name that no replica could have".into())),
+        Some(Found::Unreadable(path, why)) => Some(Obstacle::Unreadable(path.clone(), why.clone())),
+        None => None,
+    };
+    found.or_else(|| seen.link_out.clone().map(Obstacle::LinkLeaves))
+}
+
+/// Recovers, looks after days that moved before, and moves those whose time has come.
+///
+/// # Errors
+/// What stops the whole run; what was done until then is done.
+pub fn run(
+    (replica, archive): (&Replica, &Archive<'_>),
+    order: &Order,
+    (time, accept_clock): (&Time, bool),
+    told: &mut dyn Told,
+) -> Result<Report, RunError> {
+    let mut report = Report::default();
+    recover(archive, told, &mut report)?;
+    let cold = archive.cold(&order.cold)?;
+    if !accept_clock {
+        check_clock(&time.moment, last(replica, time.trial)?.as_ref(), None)?;
+    }
+    relink(replica, archive, order, (&mut *told, &mut report))?;
+    let days = look((replica, archive), order, &cold, time)?;
+    remember(replica, time)?;
+    let options = MoveOptions {
+        form: order.form.clone(),
+        rewrite: order.rule.outside_links == super::OutsideLinks::Rewrite,
+        keep: order.keep,
+    };
+    for day in &days {
+        match &day.decision {
+            Decision::Stay(reason) => {
+                report.held += u64::from(is_held(reason));
+                told.day(day, None);
+            }
+            Decision::Move => {
+                let result = archive.move_day(&day.path, &cold, &options);
+                told.day(day, Some(&result));
+                match result {
+                    Ok(moved) => {
+                        report.moved += 1;
+                        report.total.files += moved.files;
+                        report.total.bytes += moved.bytes;
+                        report.total.copied += moved.copied;
+                    }
+                    Err(error) if error.ends_run() => return Err(error.into()),
+                    Err(ArchiveError::Changed(_)) => report.changed += 1,
+                    Err(_) => report.failed += 1,
+                }
+            }
+        }
+    }
+    settle(archive, time, (told, &mut report))?;
+    Ok(report)
+}
+
+/// Does something in the day keep it, that somebody should look at?
+#[must_use]
+pub fn is_held(reason: &Reason) -> bool {
+    matches!(reason, Reason::Open(_) | Reason::Peers { .. } | Reason::Obstacle(_))
+}
+
+/// Finishes what a crash left; to be called before anything else.
+///
+/// # Errors
+/// The journal cannot be read.
+pub fn recover(archive: &Archive<'_>, told: &mut dyn Told, report: &mut Report) -> Result<(), RunError> {
+    let recovered = archive.recover()?;
+    for path in &recovered.finished {
+        told.notice(&format!("{path}: a move that was interrupted was finished"));
+    }
+    for path in &recovered.given_up {
+        told.notice(&format!("{path}: a move that was interrupted was given up; it is where it was"));
+    }
+    for (path, error) in &recovered.problems {
+        told.problem(path, error);
+        report.failed += 1;
+    }
+    Ok(())
+}
+
+/// Late writes are brought over, and old directories go when their time has come.
+///
+/// # Errors
+/// The journal cannot be read.
+pub fn settle(archive: &Archive<'_>, time: &Time, (told, report): (&mut dyn Told, &mut Report)) -> Result<(), RunError> {
+    // What is kept is kept by the machine's clock; in a trial by whichever is later.
+    let real = Time::now(None).moment.now_ns;
+    let settled = archive.settle_displaced(if time.trial { real.max(time.moment.now_ns) } else { real })?;
+    report.removed += settled.removed;
+    for (path, error) in &settled.problems {
+        told.problem(path, error);
+        report.failed += 1;
+    }
+    report.late.extend(settled.merged);
+    Ok(())
+}
+
+fn relink(
+    replica: &Replica,
+    archive: &Archive<'_>,
+    order: &Order,
+    (told, report): (&mut dyn Told, &mut Report),
+) -> Result<(), RunError> {
+    for (path, _) in replica.placed() {
+        match archive.relink(&path, &order.form) {
+            Ok(changed) => report.relinked += u64::from(changed),
+            Err(error) if error.ends_run() => return Err(error.into()),
+            Err(error) => {
+                told.problem(&path, &error);
+                report.failed += 1;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn last(replica: &Replica, trial: bool) -> Result<Option<Moment>, RunError> {
+    let Some(bytes) = replica.archive_note(CLOCKS[usize::from(trial)])? else { return Ok(None) };
+    let wrong = |error| RunError::Note(format!("the remembered clock of the last archiving run cannot be read ({error})"));
+    let clock: Clock = serde_json::from_slice(&bytes).map_err(wrong)?;
+    Ok(Some(Moment { now_ns: clock.now_ns, up_ns: clock.up_ns, boot: clock.boot }))
+}
+
+fn remember(replica: &Replica, time: &Time) -> Result<(), RunError> {
+    let Moment { now_ns, up_ns, boot } = time.moment.clone();
+    let bytes = serde_json::to_vec(&Clock { now_ns, up_ns, boot }).map_err(|error| RunError::Note(error.to_string()))?;
+    Ok(replica.put_archive_note(CLOCKS[usize::from(time.trial)], &bytes)?)
+}
+
+/// A rule in a few words: where its days are.
+#[must_use]
+pub fn describe(rule: &Rule) -> String {
+    let under = rule.under.as_ref().map_or(String::new(), |under| format!(" below {}", under.text()));
+    format!("{}{under}", rule.layout.text())
+}

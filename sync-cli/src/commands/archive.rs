@@ -1,0 +1,488 @@
+//! `driftless archive`: days move between a root and a cold root.
+
+use crate::cli::{ArchiveAction, ArchiveArgs, ArchiveRestoreArgs, ArchiveRootArgs, ArchiveRuleArgs, ArchiveVerifyArgs};
+use crate::exit::{Exit, Usage};
+use crate::json::PathFields;
+use crate::output::Output;
+use crate::render;
+use crate::signals::Interrupt;
+use anyhow::{Context as _, Result};
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use sync_agent::archive::run::{self, Day, Report, Time, Told, is_held};
+use sync_agent::archive::{Decision, Order, Terms};
+use sync_core::io::archive::{Archive, ArchiveError, Moved, Scrub, check_cold};
+use sync_core::io::fs::{Root, init_cold};
+use sync_core::io::sync::Replica;
+use sync_core::path::RelPath;
+use sync_core::report::Monitor;
+
+/// Under this name a root remembers its rule.
+const RULE: &str = "rule";
+
+/// One day.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename = "item")]
+struct Line {
+    #[serde(flatten)]
+    path: PathFields,
+    kind: &'static str,
+    action: &'static str,
+    direction: &'static str,
+    result: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    period: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    files: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
+}
+
+/// Something that failed.
+#[derive(Debug, Serialize)]
+#[serde(tag = "event", rename = "problem")]
+struct ProblemLine {
+    #[serde(flatten)]
+    path: PathFields,
+    step: &'static str,
+    error: String,
+}
+
+/// The end.
+#[derive(Debug, Default, Serialize)]
+#[serde(tag = "event", rename = "summary")]
+struct Summary {
+    in_sync: bool,
+    /// Days that moved, or would.
+    moved: u64,
+    skipped: u64,
+    failed: u64,
+    files: u64,
+    bytes: u64,
+    /// Bytes that were copied.
+    copied: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    relinked: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    removed: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    archived: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    damaged: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    repaired: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oldest_unarchived: Option<String>,
+}
+
+/// Ctrl-C and TERM end a run after the step that has begun.
+struct Listener<'a> {
+    output: &'a Output,
+    interrupt: Interrupt,
+}
+
+impl Monitor for Listener<'_> {
+    fn cancelled(&self) -> bool {
+        self.interrupt.asked()
+    }
+
+    fn notice(&self, text: &str) {
+        self.output.talk_safely(&format!("note: {text}"));
+    }
+}
+
+/// Runs one of them.
+pub(super) fn run(args: &ArchiveArgs, output: &Output) -> Result<Exit> {
+    match &args.action {
+        ArchiveAction::InitCold(args) => {
+            let id = init_cold(&args.cold)?;
+            output.line(&format!("{} is a cold root ({id})", render::root(&args.cold)));
+            output.event(&Summary { in_sync: true, ..Summary::default() });
+            Ok(Exit::InSync)
+        }
+        ArchiveAction::Plan(args) => with(output, |listener| plan(args, listener)),
+        ArchiveAction::Run(args) => with(output, |listener| move_days(args, listener)),
+        ArchiveAction::Status(args) => with(output, |listener| status(args, listener)),
+        ArchiveAction::Restore(args) => with(output, |listener| restore(args, listener)),
+        ArchiveAction::Verify(args) => with(output, |listener| verify(args, listener)),
+    }
+}
+
+fn with(output: &Output, work: impl FnOnce(&Listener<'_>) -> Result<Exit>) -> Result<Exit> {
+    let listener = Listener { output, interrupt: Interrupt::install()? };
+    match work(&listener) {
+        Err(_) if listener.interrupt.asked() => {
+            output.talk("interrupted; what was begun is finished by the next run");
+            Ok(Exit::Interrupted)
+        }
+        answer => answer,
+    }
+}
+
+/// The rule that was given, and where nothing was said, the one that is remembered.
+fn terms(args: &ArchiveRuleArgs, replica: &Replica) -> Result<Terms> {
+    let ms = |duration: Option<Duration>| duration.map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
+    let given = Terms {
+        cold: args.cold.as_deref().map(absolute).transpose()?,
+        layout: args.layout.clone(),
+        under: args.under.clone(),
+        exclude: (!args.exclude.is_empty()).then(|| args.exclude.join("\n")),
+        older_than_ms: ms(args.older_than),
+        quiet_ms: ms(args.quiet),
+        timezone: args.timezone.clone(),
+        link: args.link.clone(),
+        outside_links: args.outside_links.clone(),
+        keep_displaced_ms: ms(args.keep_displaced),
+        most_days: args.max_days,
+    };
+    Ok(given.or(remembered(replica)?.unwrap_or_default()))
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).with_context(|| format!("cannot use {}", render::root(path)))
+}
+
+fn remembered(replica: &Replica) -> Result<Option<Terms>> {
+    let bytes = replica.archive_note(RULE)?;
+    bytes.map(|bytes| Terms::recall(&bytes).map_err(|error| anyhow::anyhow!(error))).transpose()
+}
+
+fn order(terms: &Terms) -> Result<Order> {
+    terms.order().map_err(|error| Usage(error).into())
+}
+
+/// `DRIFTLESS_NOW`, for trials.
+fn time() -> Result<Time> {
+    let trial = crate::home::trial_time().map_err(|error| anyhow::Error::from(Usage(error)))?;
+    Ok(Time::now(trial))
+}
+
+/// What is wrong with the cold root that was named is told before anything is made in the root.
+fn before(args: &ArchiveRuleArgs) -> Result<()> {
+    Ok(args.cold.as_deref().map_or(Ok(()), |cold| check_cold(&args.hot, cold))?)
+}
+
+fn open(root: &Path, listener: &Listener<'_>) -> Result<Replica> {
+    let replica = Replica::begin(root, None, listener)?;
+    for notice in replica.notices() {
+        listener.notice(notice);
+    }
+    Ok(replica)
+}
+
+fn plan(args: &ArchiveRuleArgs, listener: &Listener<'_>) -> Result<Exit> {
+    let time = time()?;
+    before(args)?;
+    let replica = open(&args.hot, listener)?;
+    let order = order(&terms(args, &replica)?)?;
+    let archive = replica.archive(listener)?;
+    let cold = archive.cold(&order.cold)?;
+    let days = run::look((&replica, &archive), &order, &cold, &time)?;
+    let output = listener.output;
+    let mut summary = Summary { in_sync: true, ..Summary::default() };
+    for day in &days {
+        let moves = day.decision == Decision::Move;
+        count(&mut summary, day, moves);
+        show(output, day, if moves { "planned" } else { "skipped" }, None);
+    }
+    output.line(&format!(
+        "{} to archive ({} in {}), {} stay",
+        render::counted(summary.moved, "day", "days"),
+        render::bytes(summary.bytes),
+        render::counted(summary.files, "file", "files"),
+        render::count(summary.skipped)
+    ));
+    summary.in_sync = summary.moved == 0;
+    output.event(&summary);
+    Ok(Exit::InSync)
+}
+
+fn count(summary: &mut Summary, day: &Day, moves: bool) {
+    let (files, bytes) = day.contents.as_ref().map_or((0, 0), |contents| (contents.files, contents.bytes));
+    if moves {
+        summary.moved += 1;
+        summary.files += files;
+        summary.bytes += bytes;
+    } else {
+        summary.skipped += 1;
+    }
+}
+
+fn show(output: &Output, day: &Day, result: &'static str, why: Option<String>) {
+    let reason = why.or_else(|| match &day.decision {
+        Decision::Stay(reason) => Some(reason.to_string()),
+        Decision::Move => None,
+    });
+    let word = match result {
+        "planned" => "would move",
+        "done" => "moved",
+        "failed" => "failed",
+        _ => "stays",
+    };
+    let text = reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
+    output.line(&format!("{word:>10}  {}{text}", day.path));
+    output.event(&Line {
+        path: PathFields::of(&day.path),
+        kind: "dir",
+        action: "archive",
+        direction: "none",
+        result,
+        reason,
+        period: Some(day.period.to_string()),
+        files: day.contents.as_ref().map(|contents| contents.files),
+        bytes: day.contents.as_ref().map(|contents| contents.bytes),
+    });
+}
+
+/// Shows what a run tells.
+struct Teller<'a> {
+    output: &'a Output,
+}
+
+impl Told for Teller<'_> {
+    fn day(&mut self, day: &Day, result: Option<&Result<Moved, ArchiveError>>) {
+        match result {
+            None => show(self.output, day, "skipped", None),
+            Some(Ok(_)) => show(self.output, day, "done", None),
+            Some(Err(error @ ArchiveError::Changed(_))) => show(self.output, day, "skipped", Some(error.to_string())),
+            Some(Err(error)) => show(self.output, day, "failed", Some(error.to_string())),
+        }
+    }
+
+    fn problem(&mut self, path: &RelPath, error: &ArchiveError) {
+        problem(self.output, path, &error.to_string());
+    }
+
+    fn notice(&mut self, text: &str) {
+        self.output.talk_safely(&format!("note: {text}"));
+    }
+}
+
+fn problem(output: &Output, path: &RelPath, error: &str) {
+    output.talk_safely(&format!("{path}: {error}"));
+    output.event(&ProblemLine { path: PathFields::of(path), step: "archive", error: error.to_owned() });
+}
+
+fn move_days(args: &ArchiveRuleArgs, listener: &Listener<'_>) -> Result<Exit> {
+    let time = time()?;
+    before(args)?;
+    let replica = open(&args.hot, listener)?;
+    let terms = terms(args, &replica)?;
+    let order = order(&terms)?;
+    let archive = replica.archive(listener)?;
+    // A cold root that cannot be used is no part of a rule to be remembered.
+    archive.cold(&order.cold)?;
+    if replica.archive_note(RULE)?.as_deref() != Some(&terms.remembered()) {
+        replica.put_archive_note(RULE, &terms.remembered())?;
+    }
+    let output = listener.output;
+    let report = run::run((&replica, &archive), &order, (&time, args.accept_clock), &mut Teller { output })?;
+    Ok(ended(output, &report))
+}
+
+fn ended(output: &Output, report: &Report) -> Exit {
+    for path in &report.late {
+        output.talk_safely(&format!("note: {path} was written to after its day had moved: it was brought over"));
+    }
+    let total = report.total;
+    let skipped = report.held + report.changed;
+    output.line(&format!(
+        "{} archived ({} in {}, {} copied), {} held up, {} failed, {} of old copies removed",
+        render::counted(report.moved, "day", "days"),
+        render::bytes(total.bytes),
+        render::counted(total.files, "file", "files"),
+        render::bytes(total.copied),
+        render::count(skipped),
+        render::count(report.failed),
+        render::count(report.removed)
+    ));
+    output.event(&Summary {
+        in_sync: skipped + report.failed == 0,
+        moved: report.moved,
+        skipped,
+        failed: report.failed,
+        files: total.files,
+        bytes: total.bytes,
+        copied: total.copied,
+        relinked: Some(report.relinked),
+        removed: Some(report.removed),
+        ..Summary::default()
+    });
+    Exit::of_run(skipped == 0, report.failed)
+}
+
+fn status(args: &ArchiveRootArgs, listener: &Listener<'_>) -> Result<Exit> {
+    let replica = open(&args.hot, listener)?;
+    let output = listener.output;
+    let archive = replica.archive(listener)?;
+    let placed = replica.placed();
+    let Some(terms) = remembered(&replica)? else {
+        output.line("nothing is archived, and no rule is remembered: driftless archive run --hot HOT --cold COLD");
+        output.event(&Summary { in_sync: true, archived: Some(placed.len() as u64), ..Summary::default() });
+        return Ok(Exit::InSync);
+    };
+    let order = order(&terms)?;
+    output.line(&format!("days {} go to {}", run::describe(&order.rule), render::root(&order.cold)));
+    let displaced = archive.displaced()?;
+    output.line(&format!(
+        "{} archived; {} of old copies kept for late writes{}",
+        render::counted(placed.len() as u64, "day is", "days are"),
+        render::count(displaced.len() as u64),
+        displaced
+            .iter()
+            .map(|old| old.until_ns)
+            .min()
+            .map_or(String::new(), |until| format!(", the first until {}", render::moment(until)))
+    ));
+    let mut summary = Summary { in_sync: true, archived: Some(placed.len() as u64), ..Summary::default() };
+    let mut failed = 0;
+    for (path, _) in &placed {
+        if let Err(error) = archive.check_placed(path) {
+            problem(output, path, &error.to_string());
+            failed += 1;
+        }
+    }
+    let cold = archive.cold(&order.cold)?;
+    let days = run::look((&replica, &archive), &order, &cold, &time()?)?;
+    let mut held = 0;
+    for day in days.iter().filter(|day| !matches!(day.decision, Decision::Stay(sync_agent::archive::Reason::Archived))) {
+        summary.oldest_unarchived.get_or_insert_with(|| day.path.to_string());
+        let moves = day.decision == Decision::Move;
+        count(&mut summary, day, moves);
+        if matches!(&day.decision, Decision::Stay(reason) if is_held(reason)) {
+            held += 1;
+            show(output, day, "skipped", None);
+        }
+    }
+    if let Some(oldest) = &summary.oldest_unarchived {
+        output.line(&format!(
+            "oldest day that is not archived: {oldest}; {} wait ({}), {} held up",
+            render::count(summary.moved),
+            render::bytes(summary.bytes),
+            render::count(held)
+        ));
+    }
+    summary.failed = failed;
+    summary.in_sync = failed + held + summary.moved == 0;
+    let in_sync = summary.in_sync;
+    output.event(&summary);
+    Ok(Exit::of_run(in_sync, failed))
+}
+
+/// Days at or below a path that are archived.
+fn placed_below(replica: &Replica, at: &RelPath) -> Vec<RelPath> {
+    replica.placed().into_iter().map(|(path, _)| path).filter(|path| at.contains(path)).collect()
+}
+
+fn restore(args: &ArchiveRestoreArgs, listener: &Listener<'_>) -> Result<Exit> {
+    let replica = open(&args.hot, listener)?;
+    let archive = replica.archive(listener)?;
+    let output = listener.output;
+    let mut report = Report::default();
+    run::recover(&archive, &mut Teller { output }, &mut report)?;
+    let days = placed_below(&replica, &args.path);
+    anyhow::ensure!(!days.is_empty(), "{} is not archived, and nothing below it is", args.path);
+    let keep = remembered(&replica)?
+        .and_then(|terms| terms.keep_displaced_ms)
+        .map_or(Duration::from_secs(72 * 3600), Duration::from_millis);
+    let mut summary = Summary { in_sync: true, ..Summary::default() };
+    for path in &days {
+        match archive.restore_day(path, keep) {
+            Ok(moved) => {
+                summary.moved += 1;
+                summary.files += moved.files;
+                summary.bytes += moved.bytes;
+                summary.copied += moved.copied;
+                output.line(&format!("restored {path}"));
+                output.event(&restored(path, "done", None));
+            }
+            Err(error) if error.ends_run() => return Err(error.into()),
+            Err(error) => {
+                summary.failed += 1;
+                output.talk_safely(&format!("{path}: {error}"));
+                output.event(&restored(path, "failed", Some(error.to_string())));
+            }
+        }
+    }
+    run::settle(&archive, &Time::now(None), (&mut Teller { output }, &mut report))?;
+    summary.failed += report.failed;
+    summary.in_sync = summary.failed == 0;
+    let failed = summary.failed;
+    output.event(&summary);
+    Ok(Exit::of_run(true, failed))
+}
+
+fn restored(path: &RelPath, result: &'static str, reason: Option<String>) -> Line {
+    let path = PathFields::of(path);
+    Line { path, kind: "dir", action: "restore", direction: "none", result, reason, period: None, files: None, bytes: None }
+}
+
+fn verify(args: &ArchiveVerifyArgs, listener: &Listener<'_>) -> Result<Exit> {
+    let replica = open(&args.hot, listener)?;
+    let archive: Archive<'_> = replica.archive(listener)?;
+    let output = listener.output;
+    let mut report = Report::default();
+    run::recover(&archive, &mut Teller { output }, &mut report)?;
+    let source = args.repair_from.as_deref().map(Root::open).transpose()?;
+    let open = |path: &RelPath| {
+        let source = source.as_ref().expect("only asked where there is one");
+        let (parent, name) = path.split().unwrap_or_else(|| (RelPath::root(), path.name().expect("a file has a name")));
+        source.dir(&parent)?.open_file(name.as_bytes())
+    };
+    let mut summary = Summary { in_sync: true, damaged: Some(0), repaired: Some(0), ..Summary::default() };
+    let mut unrepaired = 0;
+    for (path, _) in replica.placed() {
+        let scrubbed = archive.scrub(&path, source.as_ref().map(|_| &open as _));
+        match scrubbed {
+            Ok(scrub) => {
+                summary.files += scrub.files;
+                summary.bytes += scrub.bytes;
+                unrepaired += told(output, &mut summary, &scrub);
+            }
+            Err(error) if error.ends_run() => return Err(error.into()),
+            Err(error) => {
+                summary.failed += 1;
+                problem(output, &path, &error.to_string());
+            }
+        }
+    }
+    summary.failed += unrepaired + report.failed;
+    let (damaged, repaired) = (summary.damaged.unwrap_or(0), summary.repaired.unwrap_or(0));
+    output.line(&format!(
+        "{} read ({}), {} damaged, {} repaired",
+        render::counted(summary.files, "file", "files"),
+        render::bytes(summary.bytes),
+        render::count(damaged),
+        render::count(repaired)
+    ));
+    if unrepaired > 0 && args.repair_from.is_none() {
+        output.talk("--repair-from ROOT brings the bytes back from another copy of the tree");
+    }
+    summary.in_sync = summary.failed == 0;
+    let failed = summary.failed;
+    output.event(&summary);
+    Ok(Exit::of_run(true, failed))
+}
+
+/// Returns how many files stay damaged.
+fn told(output: &Output, summary: &mut Summary, scrub: &Scrub) -> u64 {
+    let mut left = 0;
+    for damage in &scrub.damaged {
+        let (result, word) = if damage.repaired { ("done", "was damaged, and is repaired") } else { ("failed", "is damaged") };
+        let why = damage.why.as_ref().map_or(String::new(), |why| format!(": {why}"));
+        output.line(&format!("{} {word}{why}", damage.path));
+        let line = restored(&damage.path, result, Some(format!("{word}{why}")));
+        output.event(&Line { kind: "file", action: "verify", ..line });
+        summary.damaged = summary.damaged.map(|count| count + 1);
+        summary.repaired = summary.repaired.map(|count| count + u64::from(damage.repaired));
+        left += u64::from(!damage.repaired);
+    }
+    for (path, why) in &scrub.unreadable {
+        problem(output, path, why);
+        left += 1;
+    }
+    left
+}
