@@ -13,12 +13,10 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
-use sync_core::entry::AttrMask;
 use sync_core::io::archive::{Archive, LinkForm, MoveOptions};
-use sync_core::io::fs::{Root, init_cold};
+use sync_core::io::fs::init_cold;
 use sync_core::io::kill::{ARCHIVE_POINTS, arm};
-use sync_core::io::places;
-use sync_core::io::state::State;
+use sync_core::io::sync::Replica;
 use sync_core::path::RelPath;
 use sync_core::report::Silent;
 
@@ -60,11 +58,8 @@ fn options() -> MoveOptions {
 }
 
 fn with<T>(hot: &Path, work: impl FnOnce(&Archive<'_>) -> T) -> T {
-    let root = Root::open(hot).unwrap();
-    let mask = AttrMask::standard(rustix::process::geteuid().is_root());
-    let state = State::open(&hot.join(".driftless"), mask).unwrap();
-    places::load(&root, &state).unwrap();
-    let archive = Archive::open((&root, &state, mask), &Silent).unwrap();
+    let replica = Replica::begin(hot, None, &Silent).unwrap();
+    let archive = replica.archive(&Silent).unwrap();
     work(&archive)
 }
 

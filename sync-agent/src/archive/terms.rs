@@ -98,7 +98,13 @@ impl Terms {
             Form::Prefix(path) => LinkForm::Prefix(path),
         };
         let keep = time(self.keep_displaced_ms, 72);
-        Ok(Order { rule, zone: zone(&text(&self.timezone, "local"))?, cold, form, keep })
+        let zone = zone(&text(&self.timezone, "local"))?;
+        if let Timezone::Named(name) = &zone
+            && name.parse::<chrono_tz::Tz>().is_err()
+        {
+            return Err(format!("{name:?} is no time zone that is known: give local, UTC, or a name such as Asia/Hong_Kong"));
+        }
+        Ok(Order { rule, zone, cold, form, keep })
     }
 
     /// As they are remembered.

@@ -4,6 +4,7 @@
 #![allow(clippy::print_stderr, reason = "what is skipped is said loudly")]
 
 mod agent;
+mod archive;
 mod conflicts;
 mod doctor;
 mod guards;

@@ -55,7 +55,10 @@ impl ArchiveError {
     pub fn ends_run(&self) -> bool {
         match self {
             ArchiveError::Guard(_) | ArchiveError::State(_) | ArchiveError::Cancelled => true,
-            ArchiveError::Fs(error) => error.unavailable().is_some_and(|why| why.whole().is_some()),
+            ArchiveError::Fs(error) => {
+                error.source.kind() == std::io::ErrorKind::ReadOnlyFilesystem
+                    || error.unavailable().is_some_and(|why| why.whole().is_some())
+            }
             ArchiveError::Place(PlaceError::Fs(error)) => error.unavailable().is_some_and(|why| why.whole().is_some()),
             _ => false,
         }

@@ -8,7 +8,7 @@ use super::error::ArchiveError;
 use super::job::{How, Job, Phase, SWAP, Task};
 use super::manifest::{Entry, Writer, digest};
 use super::moves::{DAY, MOVING, copy_of, source_of};
-use super::walk::{self, Difference, is_same};
+use super::walk::{self, Difference, is_same, is_untouched};
 use crate::entry::{Hash, Kind, Signature};
 use crate::io::apply;
 use crate::io::fs::{
@@ -114,26 +114,47 @@ impl Archive<'_> {
                 let cold = self.cold_of(job)?;
                 let moving = cold.private()?.open_or_create(MOVING)?;
                 walk::remove_tree(&moving, job.id.as_bytes())?;
-                walk::remove_tree(&folder, SWAP)?;
             }
-            Task::Restore => {
-                self.remove_from_cold(job)?;
-                walk::remove_tree(&folder, LATE)?;
-                walk::remove_tree(&folder, SWAP)?;
-            }
+            Task::Restore => self.remove_from_cold(job)?,
             Task::Relink => {}
         }
+        walk::remove_tree(&folder, LATE)?;
+        walk::remove_tree(&folder, SWAP)?;
         kill_point("archive-gone");
         job.forget(&self.jobs)
     }
 
     /// The directory that a restored day left in the cold root, unless a day lies there again.
     fn remove_from_cold(&self, job: &Job) -> Result<(), ArchiveError> {
+        let moving = self.cold_of(job)?.private()?.open_or_create(MOVING)?;
+        if self.root.places().get(&job.path).is_none_or(|placement| placement.cold.id != job.cold) {
+            self.set_aside(job)?;
+        }
+        Ok(walk::remove_tree(&moving, job.id.as_bytes())?)
+    }
+
+    /// What stood at the place of a day before it moved.
+    fn old_day(&self, job: &Job) -> Result<Option<Dir>, ArchiveError> {
+        match job.task {
+            Task::Move => Ok(Some(job.folder(&self.jobs)?.open_dir(SWAP)?)),
+            Task::Relink => Ok(None),
+            Task::Restore => {
+                let cold = self.cold_of(job)?;
+                match cold.below(&job.path) {
+                    Ok(dir) if dir.stat_self()?.ino == job.old => return Ok(Some(dir)),
+                    Err(error) if !is_gone(&error) => return Err(error.into()),
+                    _ => {}
+                }
+                Ok(Some(cold.private()?.open_or_create(MOVING)?.open_dir(job.id.as_bytes())?.open_dir(DAY)?))
+            }
+        }
+    }
+
+    /// Takes the directory that a restored day left in the cold root out of the way; it is kept on.
+    pub(super) fn set_aside(&self, job: &Job) -> Result<(), ArchiveError> {
         let cold = self.cold_of(job)?;
-        let private = cold.private()?;
-        let folder = private.open_or_create(MOVING)?.open_or_create(job.id.as_bytes())?;
-        let placed = self.root.places().get(&job.path).is_some();
-        if let (false, Some((parent, name))) = (placed, job.path.split())
+        let folder = cold.private()?.open_or_create(MOVING)?.open_or_create(job.id.as_bytes())?;
+        if let Some((parent, name)) = job.path.split()
             && let Ok(parent) = cold.below(&parent)
             && parent.look(name.as_bytes())?.is_some_and(|look| look.signature.ino == job.old && is_dir(&look.signature))
         {
@@ -141,8 +162,7 @@ impl Archive<'_> {
             parent.sync()?;
             kill_point("archive-restored-taken-away");
         }
-        let moving = private.open_or_create(MOVING)?;
-        Ok(walk::remove_tree(&moving, job.id.as_bytes())?)
+        Ok(())
     }
 
     /// Brings over what was done in the old directory of a day since it was looked at last. Returns the paths that changed.
@@ -150,19 +170,15 @@ impl Archive<'_> {
         if job.how == How::Rename {
             return Ok(Vec::new());
         }
-        let cold = self.cold_of(job)?;
-        let folder = job.folder(&self.jobs)?;
-        let old = match job.task {
-            Task::Move => folder.open_dir(SWAP)?,
-            Task::Restore => cold.below(&job.path)?,
-            Task::Relink => return Ok(Vec::new()),
-        };
+        let Some(old) = self.old_day(job)? else { return Ok(Vec::new()) };
         if walk::first_change(&old, &mut job.manifest(&self.jobs)?, source_of)?.is_none() {
             return Ok(Vec::new());
         }
-        let (live, private) = match job.task {
-            Task::Restore => (self.root.hot(&job.path)?, folder),
-            _ => (self.root.dir(&job.path)?, cold.private()?.open_or_create(MOVING)?.open_or_create(job.id.as_bytes())?),
+        // Wherever the day is by now.
+        let live = self.root.dir(&job.path)?;
+        let private = match live.mount()? == self.jobs.mount()? {
+            true => job.folder(&self.jobs)?,
+            false => self.cold_of(job)?.private()?.open_or_create(MOVING)?.open_or_create(job.id.as_bytes())?,
         };
         kill_point("archive-late-found");
         let private = private.open_or_create(LATE)?;
@@ -237,7 +253,7 @@ impl Merge<'_> {
             return Ok(());
         }
         if let Some((dir, name, look)) = self.there(&entry.path)?
-            && is_same(&entry.copy, &look.signature)
+            && is_untouched(&entry.copy, &look.signature)
         {
             let kept = self.free_name()?;
             dir.rename(&name, &self.private, &kept, Replace::Never)?;
@@ -393,11 +409,11 @@ impl Merge<'_> {
                 self.told(path);
                 return Ok(dir.stat(&name)?.unwrap_or(own));
             }
-            (Some(now), Some(entry)) if is_same(copy_of(entry), &now.signature) => {
+            (Some(now), Some(entry)) if is_untouched(copy_of(entry), &now.signature) => {
                 self.private.rename(&brought.name, &dir, &name, Replace::Exchange)?;
                 kill_point("archive-late-exchanged");
                 let out = self.private.stat(&brought.name)?.unwrap_or_default();
-                if is_same(copy_of(entry), &out) {
+                if is_untouched(copy_of(entry), &out) {
                     // What it replaces stays among what is kept for this move.
                     self.told(path);
                     return Ok(dir.stat(&name)?.unwrap_or(own));

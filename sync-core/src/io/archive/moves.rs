@@ -374,7 +374,11 @@ impl Archive<'_> {
                     let now = made.stat_self()?;
                     made.set_attrs_self(
                         &like,
-                        crate::entry::AttrMask { perms: true, owner: (now.uid, now.gid) != (like.uid, like.gid), times: false },
+                        crate::entry::AttrMask {
+                            perms: true,
+                            owner: (now.uid, now.gid) != (like.uid, like.gid) || like.mode & 0o6000 != 0,
+                            times: false,
+                        },
                     )?;
                     dir.sync()?;
                     made

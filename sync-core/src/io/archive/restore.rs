@@ -23,7 +23,7 @@ impl Archive<'_> {
     pub fn restore_day(&self, path: &RelPath, keep: Duration) -> Result<Moved, ArchiveError> {
         let placement = self.root.places().get(path).cloned();
         let placement = placement.ok_or_else(|| ArchiveError::refused(path, "is not archived"))?;
-        self.finish_jobs_of(path)?;
+        self.merge_jobs_of(path)?;
         let cold = placement.cold.clone();
         let source = cold.below(&placement.at)?;
         let contents = walk::contents(&source, path)?;
@@ -142,36 +142,36 @@ impl Archive<'_> {
         Ok(())
     }
 
-    /// What an earlier move of a day keeps of it is settled now: late writes are brought over, and it goes.
-    fn finish_jobs_of(&self, path: &RelPath) -> Result<(), ArchiveError> {
+    /// Late writes to what earlier moves of a day keep of it are brought over now.
+    fn merge_jobs_of(&self, path: &RelPath) -> Result<(), ArchiveError> {
         let (jobs, _) = job::all(&self.jobs)?;
-        for mut job in jobs.into_iter().filter(|job| job.path == *path && job.phase >= Phase::Kept) {
-            if job.phase == Phase::Kept {
-                self.merge_late(&job)?;
-            }
-            self.remove_displaced(&mut job)?;
+        for job in jobs.iter().filter(|job| job.path == *path && job.phase == Phase::Kept) {
+            self.merge_late(job)?;
         }
         Ok(())
     }
 
-    /// A day that was brought back goes to the cold root again: what it left there is taken for its copy if it still is one, or goes.
+    /// A day that was brought back goes to the cold root again: what it left there is taken for its copy if it still is one, or put
+    /// aside. Whoever still reads in what earlier moves left finds it until its time has come.
     pub(super) fn make_way(&self, path: &RelPath, cold: &Arc<Cold>) -> Result<(), ArchiveError> {
+        self.merge_jobs_of(path)?;
         let (jobs, _) = job::all(&self.jobs)?;
-        for mut job in jobs.into_iter().filter(|job| job.path == *path && job.phase >= Phase::Kept) {
-            if job.phase == Phase::Kept {
-                self.merge_late(&job)?;
-            }
-            let equal = job.task == Task::Restore && job.phase == Phase::Kept && job.cold == cold.id && {
-                let (old, live) = (cold.below(path)?, self.root.hot(path)?);
-                walk::first_change(&old, &mut job.manifest(&self.jobs)?, source_of)?.is_none()
-                    && walk::first_change(&live, &mut job.manifest(&self.jobs)?, copy_of)?.is_none()
+        let back = |job: &Job| job.path == *path && job.task == Task::Restore && job.phase == Phase::Kept && job.cold == cold.id;
+        for job in jobs.into_iter().filter(back) {
+            let live = self.root.hot(path)?;
+            let there = match cold.below(path) {
+                Ok(old) if old.stat_self()?.ino == job.old => old,
+                Err(error) if !error.is_missing() => return Err(error.into()),
+                // It was put aside before.
+                _ => continue,
             };
+            let equal = walk::first_change(&there, &mut job.manifest(&self.jobs)?, source_of)?.is_none()
+                && walk::first_change(&live, &mut job.manifest(&self.jobs)?, copy_of)?.is_none();
             if equal {
-                let folder = job.folder(&self.jobs)?;
-                walk::remove_tree(&folder, b"late")?;
+                walk::remove_tree(&job.folder(&self.jobs)?, b"late")?;
                 job.forget(&self.jobs)?;
             } else {
-                self.remove_displaced(&mut job)?;
+                self.set_aside(&job)?;
             }
         }
         Ok(())

@@ -179,10 +179,11 @@ pub fn finish_exactly(file: &File, path: &Path, attrs: &Attrs, xattrs: &Xattrs) 
 fn finish(fd: impl AsFd, path: &Path, attrs: &Attrs, xattrs: &Xattrs) -> Result<Signature, FsError> {
     let fd = fd.as_fd();
     let now = attrs::signature_of(fd).map_err(failed("look at", path))?;
-    let owner = (now.uid, now.gid) != (attrs.uid, attrs.gid);
+    let perms = now.mode & 0o7777 != attrs.mode;
+    // The bits that mean something only together with the owner are set only with it.
+    let owner = (now.uid, now.gid) != (attrs.uid, attrs.gid) || (perms && attrs.mode & 0o6000 != 0);
     let of = |perms, owner, times| crate::entry::AttrMask { perms, owner, times };
-    attrs::set_fd(fd, attrs, of(owner || now.mode & 0o7777 != attrs.mode, owner, false))
-        .map_err(failed("set owner and mode of", path))?;
+    attrs::set_fd(fd, attrs, of(owner || perms, owner, false)).map_err(failed("set owner and mode of", path))?;
     // After owner and mode: the first takes capabilities away, the second changes an access list.
     for (key, value) in xattrs {
         rustix::fs::fsetxattr(fd, &key[..], value, XattrFlags::empty())

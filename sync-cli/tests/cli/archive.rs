@@ -1,0 +1,229 @@
+//! `driftless archive`, on one server without agent or peers.
+
+use crate::pair::{driftless, lines, stderr, stdout};
+use assert_cmd::assert::Assert;
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+const NOW: &str = "2026-03-20T12:00:00Z";
+
+/// A hot root with days, and a cold one, on another file system where there is one.
+struct Server {
+    hot: TempDir,
+    cold: TempDir,
+}
+
+impl Server {
+    fn new(days: &[&str]) -> Server {
+        let memory = Path::new("/dev/shm");
+        let cold = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let server = Server { hot: tempfile::tempdir().unwrap(), cold: cold.unwrap() };
+        for day in days {
+            for name in ["a.txt", "sub/b.txt"] {
+                let path = server.hot.path().join(day).join(name);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(&path, format!("{day} {name}")).unwrap();
+            }
+            server.touch(day, "2026-03-05T12:00:00");
+        }
+        server
+    }
+
+    /// Gives everything in a day a time.
+    fn touch(&self, day: &str, time: &str) {
+        let script = format!("find {} -exec touch -d {time}Z {{}} +", self.hot.path().join(day).display());
+        assert!(std::process::Command::new("sh").args(["-c", &script]).status().unwrap().success());
+    }
+
+    fn run(&self, args: &[&str]) -> Assert {
+        self.at(NOW, args)
+    }
+
+    fn at(&self, now: &str, args: &[&str]) -> Assert {
+        driftless().env("DRIFTLESS_NOW", now).arg("archive").args(args).assert()
+    }
+
+    fn hot(&self) -> String {
+        self.hot.path().display().to_string()
+    }
+
+    fn cold(&self) -> String {
+        self.cold.path().display().to_string()
+    }
+
+    fn init(&self) {
+        self.run(&["init-cold", &self.cold()]).code(0);
+    }
+
+    /// With the rule of all tests.
+    fn rule(&self, what: &str, more: &[&str]) -> Assert {
+        let (hot, cold) = (self.hot(), self.cold());
+        let args = [what, "--hot", &hot, "--cold", &cold, "--timezone", "UTC"];
+        self.run(&[&args, more].concat())
+    }
+
+    fn is_link(&self, day: &str) -> bool {
+        self.hot.path().join(day).symlink_metadata().unwrap().is_symlink()
+    }
+
+    fn in_cold(&self, path: &str) -> PathBuf {
+        self.cold.path().join(path)
+    }
+}
+
+#[test]
+fn old_days_move_and_their_paths_stay() {
+    let server = Server::new(&["2026/03/05", "2026/03/06", "2026/03/19", "2026/02/30"]);
+    server.init();
+    let plan = lines(&server.rule("plan", &["--json"]).code(0));
+    let result = |path: &str| plan.iter().find(|line| line["path"] == path).map(|line| line["result"].clone());
+    assert_eq!((result("2026/03/05"), result("2026/03/19")), (Some("planned".into()), Some("skipped".into())));
+    assert_eq!(result("2026/02/30"), None, "no real date");
+    assert_eq!(plan.last().unwrap()["moved"], 2);
+    assert!(!server.is_link("2026/03/05"), "a plan moves nothing");
+    let told = stdout(&server.rule("run", &[]).code(0));
+    assert!(told.contains("2 days archived"), "{told}");
+    for day in ["2026/03/05", "2026/03/06"] {
+        assert!(server.is_link(day));
+        assert_eq!(fs::read_to_string(server.hot.path().join(day).join("sub/b.txt")).unwrap(), format!("{day} sub/b.txt"));
+        assert!(server.in_cold(day).join("a.txt").is_file());
+    }
+    assert!(!server.is_link("2026/03/19") && !server.is_link("2026/02/30"));
+    // The rule is remembered.
+    let again = lines(&server.run(&["run", "--hot", &server.hot(), "--json"]).code(0));
+    assert_eq!((&again.last().unwrap()["moved"], &again.last().unwrap()["in_sync"]), (&0.into(), &true.into()));
+    let status = lines(&server.run(&["status", &server.hot(), "--json"]).code(0));
+    assert_eq!(status.last().unwrap()["archived"], 2);
+    assert_eq!(status.last().unwrap()["oldest_unarchived"], "2026/03/19");
+    server.run(&["restore", &server.hot(), "2026/03/05"]).code(0);
+    assert!(!server.is_link("2026/03/05") && server.is_link("2026/03/06"));
+    assert_eq!(fs::read_to_string(server.hot.path().join("2026/03/05/a.txt")).unwrap(), "2026/03/05 a.txt");
+}
+
+#[test]
+fn a_cold_root_that_cannot_be_one_stops_the_run_and_nothing_is_made() {
+    let server = Server::new(&["2026/03/05"]);
+    let told = stderr(&server.rule("run", &[]).code(3));
+    assert!(told.contains("no marker"), "{told}");
+    assert_eq!(fs::read_dir(server.cold.path()).unwrap().count(), 0);
+    assert!(!server.hot.path().join(".driftless").exists());
+    let inside = server.hot.path().join("cold");
+    fs::create_dir(&inside).unwrap();
+    for cold in [server.hot(), inside.display().to_string()] {
+        let told = stderr(&server.run(&["run", "--hot", &server.hot(), "--cold", &cold]).code(3));
+        assert!(told.contains("nothing was touched"), "{told}");
+    }
+    assert_eq!(fs::read_dir(&inside).unwrap().count(), 0);
+    // The disk goes away after it was in use.
+    server.init();
+    server.rule("run", &[]).code(0);
+    let away = server.cold.path().with_extension("away");
+    fs::rename(server.cold.path(), &away).unwrap();
+    fs::create_dir(server.cold.path()).unwrap();
+    server.run(&["run", "--hot", &server.hot()]).code(3);
+    assert_eq!(fs::read_dir(server.cold.path()).unwrap().count(), 0);
+    fs::remove_dir(server.cold.path()).unwrap();
+    fs::rename(&away, server.cold.path()).unwrap();
+    server.run(&["run", "--hot", &server.hot()]).code(0);
+}
+
+#[test]
+fn a_rule_that_makes_no_sense_is_a_mistake_of_usage() {
+    let server = Server::new(&["2026/03/05"]);
+    server.init();
+    for (args, told) in [
+        (["--older-than", "1h"], "at least a day"),
+        (["--layout", "%d/%m"], "%Y/%m/%d"),
+        (["--timezone", "Mars/Crater"], "no time zone"),
+        (["--link", "soft"], "prefix="),
+        (["--outside-links", "keep"], "rewrite"),
+    ] {
+        let answer = server.rule("run", &args).code(64);
+        assert!(stderr(&answer).contains(told), "{args:?}: {}", stderr(&answer));
+    }
+    driftless()
+        .env("DRIFTLESS_NOW", "today")
+        .args(["archive", "plan", "--hot", &server.hot(), "--cold", &server.cold()])
+        .assert()
+        .code(64);
+    assert!(!server.is_link("2026/03/05"));
+}
+
+#[test]
+fn what_keeps_a_day_is_told_and_the_others_move() {
+    let server = Server::new(&["2026/03/05", "2026/03/06", "2026/03/07"]);
+    server.init();
+    std::os::unix::fs::symlink("../../../outside", server.hot.path().join("2026/03/06/link")).unwrap();
+    server.touch("2026/03/06", "2026-03-06T12:00:00");
+    server.touch("2026/03/07", "2026-03-20T11:00:00");
+    let run = lines(&server.rule("run", &["--json"]).code(1));
+    let reason =
+        |path: &str| run.iter().find(|line| line["path"] == path).unwrap()["reason"].as_str().unwrap_or_default().to_owned();
+    assert!(reason("2026/03/06").contains("leads out of the day"), "{}", reason("2026/03/06"));
+    assert!(reason("2026/03/07").contains("not quiet until 2026-03-21T11:00:00Z"), "{}", reason("2026/03/07"));
+    assert!(server.is_link("2026/03/05") && !server.is_link("2026/03/06") && !server.is_link("2026/03/07"));
+}
+
+#[test]
+fn a_clock_that_went_back_stops_the_run() {
+    let server = Server::new(&["2026/03/05"]);
+    server.init();
+    server.rule("run", &[]).code(0);
+    let told = stderr(&server.at("2026-03-20T10:00:00Z", &["run", "--hot", &server.hot()]).code(3));
+    assert!(told.contains("behind the last archiving run") && told.contains("--accept-clock"), "{told}");
+    server.at("2026-03-20T10:00:00Z", &["run", "--hot", &server.hot(), "--accept-clock"]).code(0);
+    server.at("2026-03-25T10:00:00Z", &["run", "--hot", &server.hot()]).code(0);
+}
+
+#[test]
+fn a_flipped_byte_is_found_and_repaired_from_another_copy() {
+    let server = Server::new(&["2026/03/05"]);
+    server.init();
+    let copy = tempfile::tempdir().unwrap();
+    let whole = copy.path().join("2026/03/05/sub/b.txt");
+    fs::create_dir_all(whole.parent().unwrap()).unwrap();
+    fs::copy(server.hot.path().join("2026/03/05/sub/b.txt"), &whole).unwrap();
+    server.rule("run", &[]).code(0);
+    server.run(&["verify", &server.hot()]).code(0);
+    let damaged = server.in_cold("2026/03/05/sub/b.txt");
+    let time = fs::metadata(&damaged).unwrap().modified().unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&damaged).unwrap();
+    file.write_all_at(b"X", 0).unwrap();
+    file.set_modified(time).unwrap();
+    let told = stdout(&server.run(&["verify", &server.hot()]).code(2));
+    assert!(told.contains("2026/03/05/sub/b.txt is damaged"), "{told}");
+    server.run(&["verify", &server.hot(), "--repair-from", &copy.path().display().to_string()]).code(0);
+    assert_eq!(fs::read_to_string(&damaged).unwrap(), "2026/03/05 sub/b.txt");
+    server.run(&["verify", &server.hot()]).code(0);
+}
+
+#[test]
+fn archiving_is_no_change_to_a_synchronised_copy() {
+    let server = Server::new(&["2026/03/05", "2026/03/06"]);
+    let other = tempfile::tempdir().unwrap();
+    let (hot, other) = (server.hot(), other.path().display().to_string());
+    let sync = || lines(&driftless().args(["sync", "--batch", "--json", &hot, &other]).assert().code(0)).pop().unwrap();
+    sync();
+    server.init();
+    server.rule("run", &["--keep-displaced", "0s"]).code(0);
+    assert!(server.is_link("2026/03/05"));
+    let summary = sync();
+    for key in ["created", "updated", "deleted", "moved", "conflicts", "failed"] {
+        assert_eq!(summary[key], 0, "{key}: {summary}");
+    }
+    assert!(Path::new(&other).join("2026/03/05/a.txt").is_file());
+    // A write through the link travels, and one at the other copy arrives in the cold root.
+    fs::write(server.hot.path().join("2026/03/05/a.txt"), "through the link").unwrap();
+    fs::write(Path::new(&other).join("2026/03/06/new.txt"), "from afar").unwrap();
+    sync();
+    assert_eq!(fs::read_to_string(Path::new(&other).join("2026/03/05/a.txt")).unwrap(), "through the link");
+    assert_eq!(fs::read_to_string(server.in_cold("2026/03/06/new.txt")).unwrap(), "from afar");
+    server.run(&["restore", &hot, "2026"]).code(0);
+    assert!(!server.is_link("2026/03/05"));
+    let summary = sync();
+    for key in ["created", "updated", "deleted", "moved", "conflicts", "failed"] {
+        assert_eq!(summary[key], 0, "{key}: {summary}");
+    }
+}
