@@ -140,7 +140,7 @@ fn a_rule_that_makes_no_sense_is_a_mistake_of_usage() {
         (["--link", "soft"], "prefix="),
         (["--outside-links", "keep"], "rewrite"),
     ] {
-        let answer = server.rule("run", &args).code(64);
+        let answer = server.run(&[&["run", "--hot", &server.hot(), "--cold", &server.cold()][..], &args].concat()).code(64);
         assert!(stderr(&answer).contains(told), "{args:?}: {}", stderr(&answer));
     }
     driftless()

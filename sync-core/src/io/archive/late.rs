@@ -462,6 +462,9 @@ impl Merge<'_> {
 
     fn put_beside(&mut self, path: &RelPath, brought: &Brought) -> Result<(), ArchiveError> {
         let whole = shown(&self.job.path, path);
+        if self.stands_beside(path, brought)? {
+            return Ok(self.private.unlink(&brought.name)?);
+        }
         for number in 1..=TRIES {
             let Some(wish) = apply::late_name(&whole, coarse_now_ns(), brought.hash.as_ref(), number) else { break };
             let Some((dir, _)) = path.parent().map(|parent| self.live.below(&parent)).transpose()?.zip(wish.name()) else {
@@ -479,6 +482,24 @@ impl Merge<'_> {
             }
         }
         Err(ArchiveError::refused(&whole, "was written to after it had moved, and no name is free to keep that under"))
+    }
+
+    /// Is it kept beside its path already? A look that was interrupted before it was recorded has put it there.
+    fn stands_beside(&self, path: &RelPath, brought: &Brought) -> Result<bool, ArchiveError> {
+        let Some(hash) = brought.hash else { return Ok(false) };
+        let (dir, _) = self.parent(path)?;
+        let hash = format!("{hash:?}");
+        for name in dir.names()? {
+            let text = String::from_utf8_lossy(&name);
+            if text.contains(".conflict-late-")
+                && text.contains(&hash)
+                && let Some(look) = dir.look(&name)?
+                && self.is_equal(&dir, &name, &look, brought)?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// A name in the folder of what is brought over.
