@@ -250,7 +250,7 @@ fn a_move_killed_anywhere_loses_nothing_and_is_finished_or_given_up() {
         }
     }
     let rest: Vec<_> = ARCHIVE_POINTS.iter().filter(|place| !reached.contains(*place)).collect();
-    let elsewhere = |place: &str| place.contains("-late-") || place.contains("-abandon") || place == "archive-repaired";
+    let elsewhere = |place: &str| ["-late-", "-abandon", "-recover", "-repaired"].iter().any(|part| place.contains(part));
     assert!(rest.iter().all(|place| elsewhere(place)), "not reached: {rest:?}");
 }
 
@@ -284,7 +284,7 @@ fn late_writes_survive_a_kill_while_they_are_brought_over() {
 fn a_move_that_cannot_be_finished_is_given_up_wherever_that_is_killed() {
     let mut reached = 0;
     for first in ["archive-copy-ready", "archive-published", "archive-announced", "archive-swap-recorded"] {
-        for second in ARCHIVE_POINTS.iter().filter(|place| place.contains("abandon")) {
+        for second in ARCHIVE_POINTS.iter().filter(|place| place.contains("abandon") || place.contains("recover")) {
             let what = format!("{first}, then {second}");
             let roots = roots(true);
             let (hot, cold) = (roots.hot.path(), roots.cold.path());

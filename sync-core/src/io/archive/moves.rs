@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 /// Folder in the hot root's private folder in the cold root: copies on their way.
 pub(super) const MOVING: &[u8] = b"moving";
-/// Folder there: manifests of what lies in the cold root, by job.
+/// Folder there: manifests of what lies in the cold root, by the id of the placement's stamp.
 pub(super) const SEALED: &[u8] = b"sealed";
 /// The copy in its folder.
 pub(super) const DAY: &[u8] = b"day";
@@ -184,7 +184,7 @@ impl Archive<'_> {
     /// The manifest stays in the cold root, for as long as the day does: by it the day is read again and compared.
     fn seal(&self, job: &Job, private: &Dir) -> Result<(), ArchiveError> {
         let sealed = private.open_or_create(SEALED)?;
-        super::scrub::put(&sealed, job.id.as_bytes(), &mut job.manifest_file(&self.jobs)?)
+        super::scrub::put(&sealed, job.stamp.to_string().as_bytes(), &mut job.manifest_file(&self.jobs)?)
     }
 
     /// The placement is recorded, and the link made beside the place where it will stand.

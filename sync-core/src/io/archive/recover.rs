@@ -113,7 +113,7 @@ impl Archive<'_> {
                 parent.sync()?;
             }
         }
-        match private.open_or_create(SEALED)?.unlink(job.id.as_bytes()) {
+        match private.open_or_create(SEALED)?.unlink(job.stamp.to_string().as_bytes()) {
             Err(error) if !error.is_missing() => return Err(error.into()),
             _ => {}
         }

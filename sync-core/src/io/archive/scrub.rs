@@ -60,7 +60,8 @@ impl Archive<'_> {
         let dir = placement.open()?;
         let private = placement.cold.private()?;
         let sealed = private.open_or_create(SEALED)?;
-        let name = placement.job.as_bytes();
+        let name = placement.stamp.to_string();
+        let name = name.as_bytes();
         let new = [name, b".new"].concat();
         match sealed.unlink(&new) {
             Err(error) if !error.is_missing() => return Err(error.into()),
