@@ -7,7 +7,7 @@ use super::copy::shown;
 use super::error::ArchiveError;
 use super::job::{How, Job, Phase, SWAP, Task};
 use super::manifest::{Entry, Writer, digest};
-use super::moves::{DAY, MOVING, copy_of, source_of};
+use super::moves::{DAY, MOVING, SEALED, copy_of, source_of};
 use super::walk::{self, Difference, is_same, is_untouched};
 use crate::entry::{Hash, Kind, Signature};
 use crate::io::apply;
@@ -115,7 +115,14 @@ impl Archive<'_> {
                 let moving = cold.private()?.open_or_create(MOVING)?;
                 walk::remove_tree(&moving, job.id.as_bytes())?;
             }
-            Task::Restore => self.remove_from_cold(job)?,
+            Task::Restore => {
+                self.remove_from_cold(job)?;
+                let sealed = self.cold_of(job)?.private()?.open_or_create(SEALED)?;
+                match sealed.unlink(job.stamp.to_string().as_bytes()) {
+                    Err(error) if !error.is_missing() => return Err(error.into()),
+                    _ => {}
+                }
+            }
             Task::Relink => {}
         }
         walk::remove_tree(&folder, LATE)?;
