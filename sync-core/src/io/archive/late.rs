@@ -204,6 +204,9 @@ impl Archive<'_> {
     }
 }
 
+/// The directory that a path of the live day is in, its name there, and what that bears.
+type There = (Dir, Box<[u8]>, Look);
+
 struct Merge<'a> {
     job: &'a Job,
     live: Dir,
@@ -245,7 +248,7 @@ impl Merge<'_> {
     }
 
     /// What stands at a path in the live day, if the way to it is there.
-    fn there(&self, path: &RelPath) -> Result<Option<(Dir, Box<[u8]>, Look)>, ArchiveError> {
+    fn there(&self, path: &RelPath) -> Result<Option<There>, ArchiveError> {
         match self.parent(path) {
             Ok((dir, name)) => Ok(dir.look(&name)?.map(|look| (dir, name, look))),
             Err(ArchiveError::Fs(error)) if is_gone(&error) => Ok(None),

@@ -26,7 +26,7 @@ pub use error::ArchiveError;
 pub use late::{Displaced, Settled};
 pub use links::LinkForm;
 pub use recover::Recovered;
-pub use scrub::{Damage, Scrub};
+pub use scrub::{Damage, Repair, Scrub};
 pub use walk::{Contents, Obstacle};
 
 use crate::entry::{AttrMask, Kind};

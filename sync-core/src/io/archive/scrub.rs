@@ -14,6 +14,9 @@ use crate::path::RelPath;
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 
+/// Opens the file of a path elsewhere, which should have the bytes that it had here.
+pub type Repair<'a> = &'a dyn Fn(&RelPath) -> Result<File, FsError>;
+
 /// A file whose bytes are not those that were written, although nobody wrote to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
@@ -50,11 +53,7 @@ impl Archive<'_> {
     ///
     /// # Errors
     /// The day is not archived, or not there.
-    pub fn scrub(
-        &self,
-        path: &RelPath,
-        repair: Option<&dyn Fn(&RelPath) -> Result<File, FsError>>,
-    ) -> Result<Scrub, ArchiveError> {
+    pub fn scrub(&self, path: &RelPath, repair: Option<Repair<'_>>) -> Result<Scrub, ArchiveError> {
         let placement = self.root.places().get(path).cloned();
         let placement = placement.ok_or_else(|| ArchiveError::refused(path, "is not archived"))?;
         let dir = placement.open()?;
@@ -111,7 +110,7 @@ struct Scrubbing<'a> {
     archive: &'a Archive<'a>,
     day: &'a RelPath,
     private: Dir,
-    repair: Option<&'a dyn Fn(&RelPath) -> Result<File, FsError>>,
+    repair: Option<Repair<'a>>,
     writer: Writer,
     found: Scrub,
 }
