@@ -154,7 +154,12 @@ impl Archive<'_> {
     /// A day that was brought back goes to the cold root again: what it left there is taken for its copy if it still is one, or put
     /// aside. Whoever still reads in what earlier moves left finds it until its time has come.
     pub(super) fn make_way(&self, path: &RelPath, cold: &Arc<Cold>) -> Result<(), ArchiveError> {
-        self.merge_jobs_of(path)?;
+        match cold.below(path) {
+            // Most days were never there: the journal need not be read for each.
+            Err(error) if error.is_missing() => return Ok(()),
+            Err(error) => return Err(error.into()),
+            Ok(_) => self.merge_jobs_of(path)?,
+        }
         let (jobs, _) = job::all(&self.jobs)?;
         let back = |job: &Job| job.path == *path && job.task == Task::Restore && job.phase == Phase::Kept && job.cold == cold.id;
         for job in jobs.into_iter().filter(back) {

@@ -202,9 +202,12 @@ fn readers_never_miss_a_day_while_it_moves_there_and_back() {
                 .collect();
             let work = || {
                 let archive = lab.archive();
+                // Longer than any reader holds a directory open, and short enough for many rounds.
+                const KEEP: Duration = Duration::from_secs(30);
                 for _ in 0..rounds {
-                    lab.go().unwrap();
-                    archive.restore_day(&day(), Duration::from_secs(3600)).unwrap();
+                    lab.go_with(&MoveOptions { keep: KEEP, ..options() }).unwrap();
+                    archive.restore_day(&day(), KEEP).unwrap();
+                    archive.settle_displaced(crate::io::fs::coarse_now_ns()).unwrap();
                 }
             };
             let worked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
