@@ -14,6 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 const DAY: &str = "2026/03/05";
 
+/// What is called, and what a user does to the day.
+type Works<const N: usize> = [(&'static str, fn(&Path)); N];
+
 struct Lab {
     hot: tempfile::TempDir,
     cold: tempfile::TempDir,
@@ -268,7 +271,7 @@ fn what_is_written_late_is_brought_over() {
 
 #[test]
 fn what_is_written_while_a_day_is_copied_makes_it_stay() {
-    let works: [(&str, fn(&Path)); 5] = [
+    let works: Works<5> = [
         ("archive-copied", |day| fs::write(day.join("a"), "changed").unwrap()),
         ("archive-copy-ready", |day| fs::write(day.join("new"), "new").unwrap()),
         ("archive-announced", |day| fs::remove_file(day.join("b")).unwrap()),
@@ -339,7 +342,7 @@ fn a_day_that_was_replaced_in_the_last_moment_is_not_exchanged() {
 
 #[test]
 fn what_cannot_be_moved_is_refused_with_its_reason_and_nothing_is_made() {
-    let works: [(&str, fn(&Path)); 6] = [
+    let works: Works<6> = [
         ("has another name outside", |day| fs::hard_link(day.join("a"), day.join("../../../elsewhere")).unwrap()),
         ("device, pipe or socket", |day| {
             rustix::fs::mknodat(rustix::fs::CWD, day.join("p"), rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap()
