@@ -7,7 +7,7 @@ use super::survey;
 use super::{Options, Side, SyncError};
 use crate::entry::{AttrMask, Kind};
 use crate::ignore::Rules;
-use crate::io::apply::{Applied, Apply, Context, Moves};
+use crate::io::apply::{Applied, Apply, ApplyError, Context, Moves};
 use crate::io::source::{Source, kind_of};
 use crate::io::state::{Decision, Pending};
 use crate::io::there::{Decided, Facts, There, decided};
@@ -264,8 +264,14 @@ impl<'a> OnePull<'a> {
             context.source.stop();
         }
         let outcome = match outcome {
-            // Where applying itself failed, it has recorded what it could.
-            Err(error @ (SyncError::Source(_) | SyncError::Guard(_) | SyncError::Outrun(_))) => {
+            // Where the source fails while a step is taken, what was put in place before is recorded like anywhere else; where applying
+            // itself failed, it has recorded what it could.
+            Err(
+                error @ (SyncError::Source(_)
+                | SyncError::Guard(_)
+                | SyncError::Outrun(_)
+                | SyncError::Apply(ApplyError::Source(_))),
+            ) => {
                 apply.map_or(Ok(()), Apply::break_off)?;
                 return Err(error);
             }
