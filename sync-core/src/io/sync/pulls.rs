@@ -259,8 +259,9 @@ impl<'a> OnePull<'a> {
             };
             Ok(apply.push(step)?)
         });
-        if outcome.is_err() {
-            // What is on its way for the next batch is not waited for.
+        if outcome.as_ref().is_err_and(|error| !matches!(error, SyncError::Outrun(_))) {
+            // What is on its way for the next batch is not waited for. After an outrun the pull is tried again from the same source,
+            // which stops for good.
             context.source.stop();
         }
         let outcome = match outcome {
