@@ -8,6 +8,7 @@ use super::{Options, Side, SyncError};
 use crate::entry::{AttrMask, Kind};
 use crate::ignore::Rules;
 use crate::io::apply::{Applied, Apply, ApplyError, Context, Moves};
+use crate::io::mutex::EndOf;
 use crate::io::source::{Source, kind_of};
 use crate::io::state::{Decision, Pending};
 use crate::io::there::{Decided, Facts, There, decided};
@@ -210,12 +211,9 @@ impl<'a> OnePull<'a> {
             let watching = source.resumes().then(|| scope.spawn(|| stop_when_cancelled(&*source, &over, monitor)));
             // Between two roots of this machine nothing is waited for.
             let overlapping = source.resumes().then_some(scope);
-            let carried_out = self.carry_out_from((context, overlapping), terms, moves, gone, monitor);
-            over.store(true, Ordering::Release);
-            if let Some(watching) = watching {
-                watching.thread().unpark();
-            }
-            carried_out
+            // After a panic too: the scope waits for the thread.
+            let _end = watching.map(|watching| EndOf { over: &over, thread: watching.thread().clone() });
+            self.carry_out_from((context, overlapping), terms, moves, gone, monitor)
         })
     }
 
