@@ -37,7 +37,7 @@ pub const STREAM_WINDOW: u32 = 2 << 20;
 /// Bytes under way on one connection, one way.
 pub const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Streams that the other side may have open at a time.
-pub const STREAMS: u32 = 48;
+pub const STREAMS: u32 = 72;
 /// How long a silent connection is kept.
 pub const IDLE: Duration = Duration::from_secs(30);
 /// How long a read or a write waits for anything to happen, unless the stream is told otherwise.

@@ -15,14 +15,16 @@ use crate::io::source::{Feed, Fetched, Source, SourceError, Wanted};
 use crate::path::RelPath;
 use crate::wire::{self, DigestRequest, FetchRequest, Lane, Message, Packing, Widen};
 use std::fs::File;
-use std::io::Seek as _;
+use std::io::{self, Seek as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long the other side may take to say anything of a file: it may have to read all of it before. A connection that is
 /// gone is noticed long before.
 pub const CONTENT_WAIT: Duration = Duration::from_secs(600);
+/// How often the wish to stop is looked for while a stream is waited for.
+const GLANCE: Duration = Duration::from_millis(200);
 /// Requests for content under way at a time, each on a stream of its own.
 pub const REQUESTS: usize = 8;
 /// Requests for so many bytes of content and more are answered on several streams: one alone carries no more than its window in a
@@ -162,7 +164,8 @@ impl RemoteSource {
             let found = if large {
                 idle.wide.pop().or_else(|| (idle.wides >= WIDES).then(|| idle.narrow.pop()).flatten())
             } else {
-                idle.narrow.pop()
+                // What is open and idle serves before the link is asked for more.
+                idle.narrow.pop().or_else(|| idle.wide.pop())
             };
             if let Some(streams) = found {
                 return Ok(streams);
@@ -202,7 +205,18 @@ impl RemoteSource {
     }
 
     fn channel(&self) -> Result<Channel, ChannelError> {
-        let mut channel = Channel::new(self.connection.open(self.wait)?);
+        let until = Instant::now() + self.wait;
+        let stream = loop {
+            if self.stop.load(Ordering::Acquire) {
+                return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the run was stopped").into());
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            match self.connection.open(left.min(GLANCE)) {
+                Err(LinkError::TooLong(_)) if left > GLANCE => {}
+                opened => break opened?,
+            }
+        };
+        let mut channel = Channel::new(stream);
         channel.set_wait(self.wait);
         channel.set_stop(self.stop.clone());
         Ok(channel)

@@ -113,6 +113,8 @@ impl Greeted {
         let said = || {
             let mut control = Channel::for_hello(remote.connection.open(WAIT)?);
             say_hello(&mut control)?;
+            // Another machine may be asked first, and this one hangs up on who says nothing.
+            control.flush()?;
             Ok(control)
         };
         match said() {

@@ -7,7 +7,8 @@ use super::survey;
 use super::{Options, Side, SyncError};
 use crate::entry::{AttrMask, Kind};
 use crate::ignore::Rules;
-use crate::io::apply::{Applied, Apply, Context, Moves};
+use crate::io::apply::{Applied, Apply, ApplyError, Context, Moves};
+use crate::io::mutex::EndOf;
 use crate::io::source::{Source, kind_of};
 use crate::io::state::{Decision, Pending};
 use crate::io::there::{Decided, Facts, There, decided};
@@ -210,12 +211,9 @@ impl<'a> OnePull<'a> {
             let watching = source.resumes().then(|| scope.spawn(|| stop_when_cancelled(&*source, &over, monitor)));
             // Between two roots of this machine nothing is waited for.
             let overlapping = source.resumes().then_some(scope);
-            let carried_out = self.carry_out_from((context, overlapping), terms, moves, gone, monitor);
-            over.store(true, Ordering::Release);
-            if let Some(watching) = watching {
-                watching.thread().unpark();
-            }
-            carried_out
+            // After a panic too: the scope waits for the thread.
+            let _end = watching.map(|watching| EndOf { over: &over, thread: watching.thread().clone() });
+            self.carry_out_from((context, overlapping), terms, moves, gone, monitor)
         })
     }
 
@@ -259,13 +257,20 @@ impl<'a> OnePull<'a> {
             };
             Ok(apply.push(step)?)
         });
-        if outcome.is_err() {
-            // What is on its way for the next batch is not waited for.
+        if outcome.as_ref().is_err_and(|error| !matches!(error, SyncError::Outrun(_))) {
+            // What is on its way for the next batch is not waited for. After an outrun the pull is tried again from the same source,
+            // which stops for good.
             context.source.stop();
         }
         let outcome = match outcome {
-            // Where applying itself failed, it has recorded what it could.
-            Err(error @ (SyncError::Source(_) | SyncError::Guard(_) | SyncError::Outrun(_))) => {
+            // Where the source fails while a step is taken, what was put in place before is recorded like anywhere else; where applying
+            // itself failed, it has recorded what it could.
+            Err(
+                error @ (SyncError::Source(_)
+                | SyncError::Guard(_)
+                | SyncError::Outrun(_)
+                | SyncError::Apply(ApplyError::Source(_))),
+            ) => {
                 apply.map_or(Ok(()), Apply::break_off)?;
                 return Err(error);
             }
