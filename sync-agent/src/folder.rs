@@ -61,8 +61,8 @@ struct Inbox {
     /// Paths that were noticed, and are quiet.
     noticed: BTreeSet<RelPath>,
     members: BTreeMap<Id, Joined>,
-    /// What the peers are called here.
-    names: BTreeMap<Id, Name>,
+    /// What the peers are called here, and as what they may take part.
+    allowed: BTreeMap<Id, (Name, Mode)>,
     /// The root is to be opened anew.
     reopen: bool,
     /// What is under way.
@@ -117,7 +117,7 @@ impl Folder {
             scheduler,
             noticed: BTreeSet::new(),
             members: BTreeMap::new(),
-            names: BTreeMap::new(),
+            allowed: BTreeMap::new(),
             reopen: false,
             running: None,
             facts: Facts::default(),
@@ -295,11 +295,13 @@ impl Shared {
         let by_smaller = |called: Called| (called == Called::ByUs) == (self.own < peer);
         let member = Arc::new(member);
         let mut inbox = self.inbox();
+        // What was granted may have been taken back, or become another, since it began to join.
+        let allowed = inbox.allowed.get(&peer).is_some_and(|(_, mode)| *mode == member.mode());
         let open = inbox.live.as_ref().is_some_and(|live| member.is_of(live)) && !self.is_stopping() && !inbox.reopen;
         // One that was started anew has lost the connection that it had before, as has one that calls again.
         let there = inbox.members.get(&peer).filter(|joined| !joined.member.is_over() && joined.member.start() == member.start());
         let called_before = there.map(|joined| if joined.called { Called::ByUs } else { Called::ByThem });
-        if !open || called_before.is_some_and(|before| before != called && by_smaller(before)) {
+        if !allowed || !open || called_before.is_some_and(|before| before != called && by_smaller(before)) {
             drop(inbox);
             return false;
         }
@@ -351,7 +353,7 @@ impl Shared {
     pub(crate) fn keep(&self, peers: &BTreeMap<Id, (Name, Mode)>) {
         let gone: Vec<_> = {
             let mut inbox = self.inbox();
-            inbox.names = peers.iter().map(|(id, (name, _))| (*id, name.clone())).collect();
+            inbox.allowed = peers.clone();
             let stays = |id: &Id, joined: &Joined| peers.get(id).is_some_and(|(_, mode)| *mode == joined.member.mode());
             let others = inbox.members.iter().filter(|(id, joined)| !stays(id, joined));
             others.map(|(_, joined)| Arc::clone(&joined.member)).collect()

@@ -100,7 +100,7 @@ impl Shared {
         if let Some(lacking) = inbox.members.get_mut(&peer).and_then(|joined| joined.lacking.as_mut()) {
             lacking.oldest.take_if(|oldest| *oldest == place);
         }
-        let Some(from) = inbox.names.get(&peer).cloned() else { return };
+        let Some(from) = inbox.allowed.get(&peer).map(|(name, _)| name.clone()) else { return };
         let recent = &mut inbox.facts.recent;
         if recent.len() >= LISTED {
             recent.pop_front();
