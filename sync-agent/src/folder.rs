@@ -26,6 +26,8 @@ use sync_core::peer::{Id, Mode, Name};
 
 /// How long a root that cannot be used is left alone before it is tried again.
 const REOPEN: Duration = Duration::from_secs(5);
+/// A connection that was there for so long was no mistake: whoever calls again after that has lost it.
+pub(crate) const LASTING: Duration = Duration::from_secs(10);
 /// Longest wait for anything: the wish to end comes by a signal of its own.
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -76,6 +78,8 @@ struct Joined {
     member: Arc<Member>,
     called: bool,
     since: status::Moment,
+    /// When it joined.
+    at: Moment,
     quality: Quality,
     /// Since the job under way began, if it is its.
     pulse: Pulse,
@@ -300,6 +304,8 @@ impl Shared {
         let open = inbox.live.as_ref().is_some_and(|live| member.is_of(live)) && !self.is_stopping() && !inbox.reopen;
         // One that was started anew has lost the connection that it had before, as has one that calls again.
         let there = inbox.members.get(&peer).filter(|joined| !joined.member.is_over() && joined.member.start() == member.start());
+        // Calls cross each other within moments: one that comes much later comes from somebody who has lost the connection.
+        let there = there.filter(|joined| now.saturating_sub(joined.at) < LASTING);
         let called_before = there.map(|joined| if joined.called { Called::ByUs } else { Called::ByThem });
         if !allowed || !open || called_before.is_some_and(|before| before != called && by_smaller(before)) {
             drop(inbox);
@@ -310,6 +316,7 @@ impl Shared {
             member: Arc::clone(&member),
             called: called == Called::ByUs,
             since: now_ns(),
+            at: now,
             quality: Quality::default(),
             pulse: Pulse::default(),
             incorporated: 0,

@@ -3,10 +3,10 @@
 
 mod probing;
 
-use crate::folder::{Called, Shared};
+use crate::folder::{Called, LASTING, Shared};
 use crate::log::{Level, Log};
 use crate::reach::{Reached, Tried};
-use crate::scheduler::wait_after;
+use crate::scheduler::{Moment, wait_after};
 use crate::status::{self, Link, Reach};
 use crate::works::{now_ns, random_share};
 use std::collections::BTreeMap;
@@ -315,7 +315,7 @@ impl Mesh {
         self.network.limit(bytes_per_second);
     }
 
-    fn now(&self) -> crate::scheduler::Moment {
+    fn now(&self) -> Moment {
         self.begun.elapsed()
     }
 
@@ -428,16 +428,41 @@ impl Calling {
 
     fn run(&self) {
         let mut failures = 0;
+        // Since when there is the connection that the last call made, until it is known to last.
+        let mut made: Option<Moment> = None;
+        // The one before was gone again at once: that there is another is told once it lasts.
+        let mut fleeting = false;
         while !self.is_over() {
             let directory = self.mesh.directory();
             let found = directory.folders.get(&self.folder).zip(directory.peers.get(&self.peer));
             let Some((shared, peer)) = found else { return };
-            let Some(live) = shared.live().filter(|_| !shared.has(peer.id) && !shared.is_paused()) else {
-                failures = 0;
+            let Some(live) = shared.live().filter(|_| !shared.is_paused()) else {
+                (failures, made, fleeting) = (0, None, false);
                 *lock(&self.last) = LastCall::default();
                 self.mesh.rest(LOOK, &self.end);
                 continue;
             };
+            let young = made.is_some_and(|made| self.mesh.now().saturating_sub(made) < LASTING);
+            let there = shared.has(peer.id);
+            if there && !young {
+                if fleeting && made.is_some() {
+                    self.connected(shared);
+                }
+                (failures, made, fleeting) = (0, None, false);
+                *lock(&self.last) = LastCall::default();
+            }
+            if there {
+                self.mesh.rest(LOOK, &self.end);
+                continue;
+            }
+            made = None;
+            if young {
+                // Called again at once, one that loses every connection would be called without end.
+                fleeting = true;
+                let why = format!("the connection was gone again within {} seconds", LASTING.as_secs());
+                self.rest_after(&mut failures, shared, why);
+                continue;
+            }
             let Some(mode) = shared.mode(&self.peer) else { return };
             let called = self.call(shared, peer, |connection, number, ear| {
                 Member::join(&live, connection, mode, ear, &Visitor { mesh: &self.mesh, shown: self.peer.as_str() })
@@ -445,20 +470,30 @@ impl Calling {
             });
             match called {
                 Ok(true) => {
-                    failures = 0;
-                    *lock(&self.last) = LastCall::default();
-                    shared.log(Level::Notice, &format!("{} is connected, it was called", self.peer));
+                    made = Some(self.mesh.now());
+                    if !fleeting {
+                        failures = 0;
+                        *lock(&self.last) = LastCall::default();
+                        self.connected(shared);
+                    }
                 }
                 // The other connection stays.
                 Ok(false) => self.mesh.rest(LOOK, &self.end),
-                Err(why) => {
-                    failures += 1;
-                    let wait = wait_after(failures, random_share());
-                    self.failed(shared, why, wait);
-                    self.mesh.rest(wait, &self.end);
-                }
+                Err(why) => self.rest_after(&mut failures, shared, why),
             }
         }
+    }
+
+    fn connected(&self, shared: &Shared) {
+        shared.log(Level::Notice, &format!("{} is connected, it was called", self.peer));
+    }
+
+    /// It failed once more: the longer it has, the longer it is left alone.
+    fn rest_after(&self, failures: &mut u32, shared: &Shared, why: String) {
+        *failures = failures.saturating_add(1);
+        let wait = wait_after(*failures, random_share());
+        self.failed(shared, why, wait);
+        self.mesh.rest(wait, &self.end);
     }
 
     fn call(
