@@ -56,6 +56,12 @@ impl Directory {
         let host = Host::new(exports.collect(), HostOptions { state_dir: None, keep_versions: None });
         Directory { peers, folders, host }
     }
+
+    /// Has this machine's user given a peer other addresses than before?
+    fn are_addressed_anew(&self, before: &Directory) -> bool {
+        let configured = self.peers.iter().filter(|(_, peer)| !peer.learnt);
+        configured.into_iter().any(|(name, peer)| before.peers.get(name).is_some_and(|before| before.addresses != peer.addresses))
+    }
 }
 
 /// All connections of the agent.
@@ -169,7 +175,10 @@ impl Mesh {
     /// Goes over to other peers and folders. Connections that may stay do.
     pub(crate) fn configure(self: &Arc<Self>, directory: Directory) {
         let directory = Arc::new(directory);
-        *self.directory.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&directory);
+        let before = {
+            let mut now = self.directory.write().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *now, Arc::clone(&directory))
+        };
         let mut wanted = BTreeMap::new();
         for (folder, shared) in &directory.folders {
             let mut modes = BTreeMap::new();
@@ -185,6 +194,8 @@ impl Mesh {
         let mut callers = lock(&self.callers);
         let gone: Vec<_> = callers.extract_if(.., |key, _| !wanted.contains_key(key)).map(|(_, caller)| caller).collect();
         gone.iter().for_each(|caller| caller.end.store(true, Ordering::Release));
+        // Whoever waits after a failure is woken by what may have ended it alone, and not by whatever others say of their peers.
+        let mut woken = !gone.is_empty() || directory.are_addressed_anew(&before);
         for key in wanted.into_keys().filter(|key| !callers.contains_key(key)).collect::<Vec<_>>() {
             let (end, last) = (Arc::<AtomicBool>::default(), Arc::<Mutex<LastCall>>::default());
             let calling = Calling {
@@ -195,11 +206,14 @@ impl Mesh {
                 last: last.clone(),
             };
             let thread = thread::spawn(move || calling.run());
+            woken = true;
             callers.insert(key, Caller { thread, end, last });
         }
         drop(callers);
         self.reached.keep(|id| directory.peers.values().any(|peer| peer.id == *id));
-        self.wake();
+        if woken {
+            self.wake();
+        }
     }
 
     /// Listens at an address, until it is stopped. Where that fails, somebody may still be there: it is tried again.
@@ -307,7 +321,6 @@ impl Mesh {
             Ok(Served::Run) => (self.log)(Level::Info, &format!("{shown}: a run has ended")),
             Err(error) => (self.log)(Level::Warning, &format!("{shown}: {error}")),
         }
-        self.wake();
     }
 
     /// So many bytes a second go each way at the most, to and from all peers together; connections stay.
