@@ -311,6 +311,8 @@ impl Shared {
             drop(inbox);
             return false;
         }
+        // From whom nothing may be pulled, nothing is lacking.
+        let lacking = (!member.may_be_pulled()).then_some(Behind { files: 0, bytes: 0, since: None, oldest: None });
         let joined = Joined {
             number,
             member: Arc::clone(&member),
@@ -320,7 +322,7 @@ impl Shared {
             quality: Quality::default(),
             pulse: Pulse::default(),
             incorporated: 0,
-            lacking: None,
+            lacking,
             awaited: None,
             last_sync: None,
             told: Told::new(),

@@ -153,7 +153,7 @@ impl Shared {
             let (files, bytes) = if all { (0, 0) } else { (report.files.max(1), report.bytes) };
             Behind { files, bytes, since: None, oldest: None }
         });
-        let behind = joined.incorporated < joined.member.seq();
+        let behind = joined.member.may_be_pulled() && joined.incorporated < joined.member.seq();
         let lacking_here = match &joined.lacking {
             Some(lacking) if behind && !lacking.is_any() => None,
             other => other.clone(),
