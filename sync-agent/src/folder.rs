@@ -251,10 +251,13 @@ impl Shared {
             return true;
         }
         let now = self.now();
+        // Whoever brings content has leave for it, and other folders may wait for that.
+        let waited_for = matches!(job, Job::Pull(_)) && since.is_some() && self.permits.are_waited_for();
         let inbox = self.inbox();
         let scheduler = &inbox.scheduler;
-        let held_up =
-            since.is_some_and(|since| now.saturating_sub(since) > scheduler.slice(job) && scheduler.others_wait(job, now));
+        let held_up = since.is_some_and(|since| {
+            now.saturating_sub(since) > scheduler.slice(job) && (waited_for || scheduler.others_wait(job, now))
+        });
         let gone = matches!(job, Job::Pull(peer) if !inbox.members.contains_key(&peer));
         inbox.reopen || scheduler.is_paused() || gone || (matches!(job, Job::Pull(_)) && held_up)
     }
