@@ -107,6 +107,8 @@ pub(crate) struct Setting {
     pub(crate) log: Log,
     pub(crate) permits: Arc<Permits>,
     pub(crate) watches: Option<u64>,
+    /// Does it begin by doing nothing?
+    pub(crate) paused: bool,
     /// Was the root open before? With `true` it is remembered that it was.
     pub(crate) known: Box<dyn Fn(bool) -> bool + Send + Sync>,
 }
@@ -114,8 +116,9 @@ pub(crate) struct Setting {
 impl Folder {
     /// Starts its threads.
     pub(crate) fn start(name: Name, config: config::Folder, setting: Setting) -> Folder {
-        let Setting { own, begun, log, permits, watches, known } = setting;
-        let scheduler = Scheduler::new(begun.elapsed(), config.schedule);
+        let Setting { own, begun, log, permits, watches, paused, known } = setting;
+        let mut scheduler = Scheduler::new(begun.elapsed(), config.schedule);
+        scheduler.pause(paused);
         let inbox = Inbox {
             live: None,
             scheduler,
