@@ -273,7 +273,8 @@ impl Agent {
         folders.values().for_each(Folder::stop);
         self.inner.mesh.stop();
         // Threads of others have no deadline to be joined with.
-        while !(folders.values().all(Folder::is_over) && self.inner.mesh.has_no_visitors()) {
+        let mesh = &self.inner.mesh;
+        while !(folders.values().all(Folder::is_over) && mesh.is_over() && mesh.has_no_visitors()) {
             if Instant::now() >= deadline {
                 return false;
             }

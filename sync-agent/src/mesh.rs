@@ -380,23 +380,17 @@ impl Mesh {
         *lock(&self.visitors) == 0
     }
 
-    /// Ends all callers. Connections end with their folders.
+    /// Asks all callers to end: [`Mesh::is_over`] tells when they have. Connections end with their folders.
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::Release);
+        lock(&self.callers).values().for_each(|caller| caller.end.store(true, Ordering::Release));
         self.wake();
-        let callers = std::mem::take(&mut *lock(&self.callers));
-        for caller in callers.into_values() {
-            caller.end.store(true, Ordering::Release);
-            self.wake();
-            // A panic there is a defect that was told.
-            let _ = caller.thread.join();
-        }
-        let prober = lock(&self.prober).take();
-        if let Some(prober) = prober {
-            self.wake();
-            // As above.
-            let _ = prober.join();
-        }
+    }
+
+    /// Has everybody ended who calls?
+    pub(crate) fn is_over(&self) -> bool {
+        let callers = lock(&self.callers).values().all(|caller| caller.thread.is_finished());
+        callers && lock(&self.prober).as_ref().is_none_or(JoinHandle::is_finished)
     }
 }
 
