@@ -218,9 +218,13 @@ impl Shared {
         let mut inbox = self.inbox();
         inbox.scheduler.set_every(config.schedule, now);
         let mut known = self.config.lock().unwrap_or_else(PoisonError::into_inner);
-        // Who takes part, and how often everything is looked at, is no matter of the root.
-        let root =
-            |config: &config::Folder| config::Folder { peers: BTreeMap::new(), schedule: Duration::ZERO, ..config.clone() };
+        // Who takes part, who introduces whom, and how often everything is looked at, is no matter of the root.
+        let root = |config: &config::Folder| config::Folder {
+            peers: BTreeMap::new(),
+            schedule: Duration::ZERO,
+            introduce: false,
+            ..config.clone()
+        };
         inbox.reopen |= root(&known) != root(&config);
         *known = config;
         drop(known);
