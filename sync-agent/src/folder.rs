@@ -504,15 +504,7 @@ impl Shared {
             let now = self.now();
             inbox.scheduler.opened(now);
         }
-        let watching = Arc::new(AtomicBool::new(true));
-        let mut watcher = match self.watch(live, &watching) {
-            Ok(watcher) => Some(watcher),
-            Err(error) => {
-                let text = format!("{error}; changes are found by scans only");
-                self.say(Source::Watch, Level::Error, &text);
-                None
-            }
-        };
+        let watching = self.watch(live);
         while let Some(job) = self.next_job() {
             let how = self.carry_out(live, job);
             let (now, jitter) = (self.now(), random_share());
@@ -520,12 +512,7 @@ impl Shared {
             inbox.running = None;
             inbox.scheduler.ended(job, how, now, jitter);
         }
-        watching.store(false, Ordering::Release);
-        if let Some((waker, thread)) = watcher.take() {
-            waker.wake();
-            // A panic there is a defect that was told; the watch begins anew with the root.
-            let _ = thread.join();
-        }
+        self.watch_no_more(watching);
         let (members, live) = {
             let mut inbox = self.inbox();
             inbox.noticed.clear();
