@@ -13,7 +13,7 @@ use crate::quality::SAMPLE;
 use crate::roots::Roots;
 use crate::status::{FolderState, FolderStatus, LISTED, Moment, PathText, PeerStatus, Problems, Status, Watches};
 use crate::works::{Permits, now_ns};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -117,7 +117,7 @@ impl Agent {
             held: Mutex::new(held),
             ticker: Ticker::default(),
         });
-        inner.take_over();
+        inner.take_over(&BTreeSet::new());
         let ticking = tick(&inner);
         Ok(Agent { inner, ticking: Mutex::new(Some(ticking)) })
     }
@@ -226,11 +226,15 @@ impl Agent {
     /// # Errors
     /// None at present.
     pub fn reload(&self, config: Config) -> Result<Changes, AgentError> {
-        let changes = {
+        let (changes, paused) = {
             let mut held = self.inner.held();
             let changes = diff(&held.config, &config);
+            let mut paused = BTreeSet::new();
             for name in &changes.reopened {
                 if let Some(folder) = held.folders.remove(name) {
+                    if folder.shared().is_paused() {
+                        paused.insert(name.clone());
+                    }
                     folder.stop();
                 }
             }
@@ -238,9 +242,9 @@ impl Agent {
                 held.permits.set(config.limits.exchanges);
             }
             held.config = config;
-            changes
+            (changes, paused)
         };
-        self.inner.take_over();
+        self.inner.take_over(&paused);
         Ok(changes)
     }
 
@@ -269,7 +273,8 @@ impl Agent {
         folders.values().for_each(Folder::stop);
         self.inner.mesh.stop();
         // Threads of others have no deadline to be joined with.
-        while !(folders.values().all(Folder::is_over) && self.inner.mesh.has_no_visitors()) {
+        let mesh = &self.inner.mesh;
+        while !(folders.values().all(Folder::is_over) && mesh.is_over() && mesh.has_no_visitors()) {
             if Instant::now() >= deadline {
                 return false;
             }
@@ -295,8 +300,8 @@ impl Inner {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes folders, listeners and connections what the configuration says.
-    fn take_over(&self) {
+    /// Makes folders, listeners and connections what the configuration says. Of folders that are opened anew, these were paused, and stay so.
+    fn take_over(&self, paused: &BTreeSet<Name>) {
         let mut held = self.held();
         let held = &mut *held;
         if held.learnt.prune(&held.config) {
@@ -314,7 +319,8 @@ impl Inner {
             match held.folders.get(name) {
                 Some(folder) => folder.shared().configure(config.clone()),
                 None => {
-                    let folder = Folder::start(name.clone(), config.clone(), self.setting(config, held));
+                    let setting = self.setting(config, held, paused.contains(name));
+                    let folder = Folder::start(name.clone(), config.clone(), setting);
                     held.folders.insert(name.clone(), folder);
                 }
             }
@@ -334,7 +340,7 @@ impl Inner {
         self.mesh.configure(Directory::new(peers.collect(), folders.collect()));
     }
 
-    fn setting(&self, config: &FolderConfig, held: &Held) -> Setting {
+    fn setting(&self, config: &FolderConfig, held: &Held, paused: bool) -> Setting {
         let (roots, path) = (Arc::clone(&self.roots), config.path.clone());
         let log = Arc::clone(&self.log);
         let known = Box::new(move |opened: bool| {
@@ -350,6 +356,7 @@ impl Inner {
             log: Arc::clone(&self.log),
             permits: Arc::clone(&held.permits),
             watches: held.config.limits.watches.map(|watches| watches / folders),
+            paused,
             known,
         }
     }

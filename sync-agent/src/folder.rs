@@ -26,6 +26,8 @@ use sync_core::peer::{Id, Mode, Name};
 
 /// How long a root that cannot be used is left alone before it is tried again.
 const REOPEN: Duration = Duration::from_secs(5);
+/// A connection that was there for so long was no mistake: whoever calls again after that has lost it.
+pub(crate) const LASTING: Duration = Duration::from_secs(10);
 /// Longest wait for anything: the wish to end comes by a signal of its own.
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -61,8 +63,8 @@ struct Inbox {
     /// Paths that were noticed, and are quiet.
     noticed: BTreeSet<RelPath>,
     members: BTreeMap<Id, Joined>,
-    /// What the peers are called here.
-    names: BTreeMap<Id, Name>,
+    /// What the peers are called here, and as what they may take part.
+    allowed: BTreeMap<Id, (Name, Mode)>,
     /// The root is to be opened anew.
     reopen: bool,
     /// What is under way.
@@ -76,6 +78,8 @@ struct Joined {
     member: Arc<Member>,
     called: bool,
     since: status::Moment,
+    /// When it joined.
+    at: Moment,
     quality: Quality,
     /// Since the job under way began, if it is its.
     pulse: Pulse,
@@ -103,6 +107,8 @@ pub(crate) struct Setting {
     pub(crate) log: Log,
     pub(crate) permits: Arc<Permits>,
     pub(crate) watches: Option<u64>,
+    /// Does it begin by doing nothing?
+    pub(crate) paused: bool,
     /// Was the root open before? With `true` it is remembered that it was.
     pub(crate) known: Box<dyn Fn(bool) -> bool + Send + Sync>,
 }
@@ -110,14 +116,15 @@ pub(crate) struct Setting {
 impl Folder {
     /// Starts its threads.
     pub(crate) fn start(name: Name, config: config::Folder, setting: Setting) -> Folder {
-        let Setting { own, begun, log, permits, watches, known } = setting;
-        let scheduler = Scheduler::new(begun.elapsed(), config.schedule);
+        let Setting { own, begun, log, permits, watches, paused, known } = setting;
+        let mut scheduler = Scheduler::new(begun.elapsed(), config.schedule);
+        scheduler.pause(paused);
         let inbox = Inbox {
             live: None,
             scheduler,
             noticed: BTreeSet::new(),
             members: BTreeMap::new(),
-            names: BTreeMap::new(),
+            allowed: BTreeMap::new(),
             reopen: false,
             running: None,
             facts: Facts::default(),
@@ -211,9 +218,13 @@ impl Shared {
         let mut inbox = self.inbox();
         inbox.scheduler.set_every(config.schedule, now);
         let mut known = self.config.lock().unwrap_or_else(PoisonError::into_inner);
-        // Who takes part, and how often everything is looked at, is no matter of the root.
-        let root =
-            |config: &config::Folder| config::Folder { peers: BTreeMap::new(), schedule: Duration::ZERO, ..config.clone() };
+        // Who takes part, who introduces whom, and how often everything is looked at, is no matter of the root.
+        let root = |config: &config::Folder| config::Folder {
+            peers: BTreeMap::new(),
+            schedule: Duration::ZERO,
+            introduce: false,
+            ..config.clone()
+        };
         inbox.reopen |= root(&known) != root(&config);
         *known = config;
         drop(known);
@@ -247,10 +258,13 @@ impl Shared {
             return true;
         }
         let now = self.now();
+        // Whoever brings content has leave for it, and other folders may wait for that.
+        let waited_for = matches!(job, Job::Pull(_)) && since.is_some() && self.permits.are_waited_for();
         let inbox = self.inbox();
         let scheduler = &inbox.scheduler;
-        let held_up =
-            since.is_some_and(|since| now.saturating_sub(since) > scheduler.slice(job) && scheduler.others_wait(job, now));
+        let held_up = since.is_some_and(|since| {
+            now.saturating_sub(since) > scheduler.slice(job) && (waited_for || scheduler.others_wait(job, now))
+        });
         let gone = matches!(job, Job::Pull(peer) if !inbox.members.contains_key(&peer));
         inbox.reopen || scheduler.is_paused() || gone || (matches!(job, Job::Pull(_)) && held_up)
     }
@@ -295,23 +309,30 @@ impl Shared {
         let by_smaller = |called: Called| (called == Called::ByUs) == (self.own < peer);
         let member = Arc::new(member);
         let mut inbox = self.inbox();
+        // What was granted may have been taken back, or become another, since it began to join.
+        let allowed = inbox.allowed.get(&peer).is_some_and(|(_, mode)| *mode == member.mode());
         let open = inbox.live.as_ref().is_some_and(|live| member.is_of(live)) && !self.is_stopping() && !inbox.reopen;
         // One that was started anew has lost the connection that it had before, as has one that calls again.
         let there = inbox.members.get(&peer).filter(|joined| !joined.member.is_over() && joined.member.start() == member.start());
+        // Calls cross each other within moments: one that comes much later comes from somebody who has lost the connection.
+        let there = there.filter(|joined| now.saturating_sub(joined.at) < LASTING);
         let called_before = there.map(|joined| if joined.called { Called::ByUs } else { Called::ByThem });
-        if !open || called_before.is_some_and(|before| before != called && by_smaller(before)) {
+        if !allowed || !open || called_before.is_some_and(|before| before != called && by_smaller(before)) {
             drop(inbox);
             return false;
         }
+        // From whom nothing may be pulled, nothing is lacking.
+        let lacking = (!member.may_be_pulled()).then_some(Behind { files: 0, bytes: 0, since: None, oldest: None });
         let joined = Joined {
             number,
             member: Arc::clone(&member),
             called: called == Called::ByUs,
             since: now_ns(),
+            at: now,
             quality: Quality::default(),
             pulse: Pulse::default(),
             incorporated: 0,
-            lacking: None,
+            lacking,
             awaited: None,
             last_sync: None,
             told: Told::new(),
@@ -351,7 +372,7 @@ impl Shared {
     pub(crate) fn keep(&self, peers: &BTreeMap<Id, (Name, Mode)>) {
         let gone: Vec<_> = {
             let mut inbox = self.inbox();
-            inbox.names = peers.iter().map(|(id, (name, _))| (*id, name.clone())).collect();
+            inbox.allowed = peers.clone();
             let stays = |id: &Id, joined: &Joined| peers.get(id).is_some_and(|(_, mode)| *mode == joined.member.mode());
             let others = inbox.members.iter().filter(|(id, joined)| !stays(id, joined));
             others.map(|(_, joined)| Arc::clone(&joined.member)).collect()
@@ -483,15 +504,7 @@ impl Shared {
             let now = self.now();
             inbox.scheduler.opened(now);
         }
-        let watching = Arc::new(AtomicBool::new(true));
-        let mut watcher = match self.watch(live, &watching) {
-            Ok(watcher) => Some(watcher),
-            Err(error) => {
-                let text = format!("{error}; changes are found by scans only");
-                self.say(Source::Watch, Level::Error, &text);
-                None
-            }
-        };
+        let watching = self.watch(live);
         while let Some(job) = self.next_job() {
             let how = self.carry_out(live, job);
             let (now, jitter) = (self.now(), random_share());
@@ -499,12 +512,7 @@ impl Shared {
             inbox.running = None;
             inbox.scheduler.ended(job, how, now, jitter);
         }
-        watching.store(false, Ordering::Release);
-        if let Some((waker, thread)) = watcher.take() {
-            waker.wake();
-            // A panic there is a defect that was told; the watch begins anew with the root.
-            let _ = thread.join();
-        }
+        self.watch_no_more(watching);
         let (members, live) = {
             let mut inbox = self.inbox();
             inbox.noticed.clear();

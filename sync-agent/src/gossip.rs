@@ -27,6 +27,8 @@ const FORGET: Duration = Duration::from_secs(MAX_AGE_S);
 const AT_ONCE: usize = 64;
 /// No clock is that far: whoever numbers beyond it wants nobody to come after.
 const NUMBER_MOST: u64 = 1 << 48;
+/// A machine follows a number that others tell in its name up to here: above, there is room for more numbers than it ever needs.
+const OWN_MOST: u64 = NUMBER_MOST - (1 << 40);
 
 /// The members of a folder.
 #[derive(Debug)]
@@ -95,7 +97,8 @@ impl Table {
         }
         if origin == self.own {
             // An earlier start, with a clock that was ahead: the next account goes beyond it.
-            if account.number >= self.number && self.said.as_ref().is_none_or(|(said, _)| *said != account) {
+            let next = self.number..=OWN_MOST;
+            if next.contains(&account.number) && self.said.as_ref().is_none_or(|(said, _)| *said != account) {
                 self.number = account.number;
                 self.said = None;
             }
@@ -295,6 +298,21 @@ mod tests {
         table.hear(id(2), account(1, u64::MAX >> 1, &[]), at(3));
         table.say(account(1, 0, &[3]), at(4), 104);
         assert_eq!(table.news_for(id(2), &Told::new(), at(4))[0].number, 5002);
+    }
+
+    #[test]
+    fn who_is_told_the_highest_numbers_in_its_own_name_goes_on_numbering() {
+        let mut table = Table::new(id(1));
+        let mut number_after = |told: u64, links: &[u8]| {
+            table.hear(id(2), account(1, told, &[]), at(1));
+            table.say(account(1, 0, links), at(1), 100);
+            table.news_for(id(2), &Told::new(), at(1))[0].number
+        };
+        assert_eq!(number_after(NUMBER_MOST, &[2]), 100);
+        assert_eq!(number_after(OWN_MOST + 1, &[3]), 101);
+        assert_eq!(number_after(OWN_MOST, &[4]), OWN_MOST + 1);
+        assert_eq!(number_after(OWN_MOST, &[5]), OWN_MOST + 2);
+        assert_eq!(number_after(NUMBER_MOST, &[6]), OWN_MOST + 3);
     }
 
     #[test]

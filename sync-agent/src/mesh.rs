@@ -3,10 +3,10 @@
 
 mod probing;
 
-use crate::folder::{Called, Shared};
+use crate::folder::{Called, LASTING, Shared};
 use crate::log::{Level, Log};
 use crate::reach::{Reached, Tried};
-use crate::scheduler::wait_after;
+use crate::scheduler::{Moment, wait_after};
 use crate::status::{self, Link, Reach};
 use crate::works::{now_ns, random_share};
 use std::collections::BTreeMap;
@@ -55,6 +55,12 @@ impl Directory {
         // The roots are open already, and each with its own options.
         let host = Host::new(exports.collect(), HostOptions { state_dir: None, keep_versions: None });
         Directory { peers, folders, host }
+    }
+
+    /// Has this machine's user given a peer other addresses than before?
+    fn are_addressed_anew(&self, before: &Directory) -> bool {
+        let configured = self.peers.iter().filter(|(_, peer)| !peer.learnt);
+        configured.into_iter().any(|(name, peer)| before.peers.get(name).is_some_and(|before| before.addresses != peer.addresses))
     }
 }
 
@@ -169,7 +175,10 @@ impl Mesh {
     /// Goes over to other peers and folders. Connections that may stay do.
     pub(crate) fn configure(self: &Arc<Self>, directory: Directory) {
         let directory = Arc::new(directory);
-        *self.directory.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&directory);
+        let before = {
+            let mut now = self.directory.write().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *now, Arc::clone(&directory))
+        };
         let mut wanted = BTreeMap::new();
         for (folder, shared) in &directory.folders {
             let mut modes = BTreeMap::new();
@@ -185,6 +194,8 @@ impl Mesh {
         let mut callers = lock(&self.callers);
         let gone: Vec<_> = callers.extract_if(.., |key, _| !wanted.contains_key(key)).map(|(_, caller)| caller).collect();
         gone.iter().for_each(|caller| caller.end.store(true, Ordering::Release));
+        // Whoever waits after a failure is woken by what may have ended it alone, and not by whatever others say of their peers.
+        let mut woken = !gone.is_empty() || directory.are_addressed_anew(&before);
         for key in wanted.into_keys().filter(|key| !callers.contains_key(key)).collect::<Vec<_>>() {
             let (end, last) = (Arc::<AtomicBool>::default(), Arc::<Mutex<LastCall>>::default());
             let calling = Calling {
@@ -195,11 +206,14 @@ impl Mesh {
                 last: last.clone(),
             };
             let thread = thread::spawn(move || calling.run());
+            woken = true;
             callers.insert(key, Caller { thread, end, last });
         }
         drop(callers);
         self.reached.keep(|id| directory.peers.values().any(|peer| peer.id == *id));
-        self.wake();
+        if woken {
+            self.wake();
+        }
     }
 
     /// Listens at an address, until it is stopped. Where that fails, somebody may still be there: it is tried again.
@@ -307,7 +321,6 @@ impl Mesh {
             Ok(Served::Run) => (self.log)(Level::Info, &format!("{shown}: a run has ended")),
             Err(error) => (self.log)(Level::Warning, &format!("{shown}: {error}")),
         }
-        self.wake();
     }
 
     /// So many bytes a second go each way at the most, to and from all peers together; connections stay.
@@ -315,7 +328,7 @@ impl Mesh {
         self.network.limit(bytes_per_second);
     }
 
-    fn now(&self) -> crate::scheduler::Moment {
+    fn now(&self) -> Moment {
         self.begun.elapsed()
     }
 
@@ -367,23 +380,17 @@ impl Mesh {
         *lock(&self.visitors) == 0
     }
 
-    /// Ends all callers. Connections end with their folders.
+    /// Asks all callers to end: [`Mesh::is_over`] tells when they have. Connections end with their folders.
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::Release);
+        lock(&self.callers).values().for_each(|caller| caller.end.store(true, Ordering::Release));
         self.wake();
-        let callers = std::mem::take(&mut *lock(&self.callers));
-        for caller in callers.into_values() {
-            caller.end.store(true, Ordering::Release);
-            self.wake();
-            // A panic there is a defect that was told.
-            let _ = caller.thread.join();
-        }
-        let prober = lock(&self.prober).take();
-        if let Some(prober) = prober {
-            self.wake();
-            // As above.
-            let _ = prober.join();
-        }
+    }
+
+    /// Has everybody ended who calls?
+    pub(crate) fn is_over(&self) -> bool {
+        let callers = lock(&self.callers).values().all(|caller| caller.thread.is_finished());
+        callers && lock(&self.prober).as_ref().is_none_or(JoinHandle::is_finished)
     }
 }
 
@@ -428,16 +435,41 @@ impl Calling {
 
     fn run(&self) {
         let mut failures = 0;
+        // Since when there is the connection that the last call made, until it is known to last.
+        let mut made: Option<Moment> = None;
+        // The one before was gone again at once: that there is another is told once it lasts.
+        let mut fleeting = false;
         while !self.is_over() {
             let directory = self.mesh.directory();
             let found = directory.folders.get(&self.folder).zip(directory.peers.get(&self.peer));
             let Some((shared, peer)) = found else { return };
-            let Some(live) = shared.live().filter(|_| !shared.has(peer.id) && !shared.is_paused()) else {
-                failures = 0;
+            let Some(live) = shared.live().filter(|_| !shared.is_paused()) else {
+                (failures, made, fleeting) = (0, None, false);
                 *lock(&self.last) = LastCall::default();
                 self.mesh.rest(LOOK, &self.end);
                 continue;
             };
+            let young = made.is_some_and(|made| self.mesh.now().saturating_sub(made) < LASTING);
+            let there = shared.has(peer.id);
+            if there && !young {
+                if fleeting && made.is_some() {
+                    self.connected(shared);
+                }
+                (failures, made, fleeting) = (0, None, false);
+                *lock(&self.last) = LastCall::default();
+            }
+            if there {
+                self.mesh.rest(LOOK, &self.end);
+                continue;
+            }
+            made = None;
+            if young {
+                // Called again at once, one that loses every connection would be called without end.
+                fleeting = true;
+                let why = format!("the connection was gone again within {} seconds", LASTING.as_secs());
+                self.rest_after(&mut failures, shared, why);
+                continue;
+            }
             let Some(mode) = shared.mode(&self.peer) else { return };
             let called = self.call(shared, peer, |connection, number, ear| {
                 Member::join(&live, connection, mode, ear, &Visitor { mesh: &self.mesh, shown: self.peer.as_str() })
@@ -445,20 +477,30 @@ impl Calling {
             });
             match called {
                 Ok(true) => {
-                    failures = 0;
-                    *lock(&self.last) = LastCall::default();
-                    shared.log(Level::Notice, &format!("{} is connected, it was called", self.peer));
+                    made = Some(self.mesh.now());
+                    if !fleeting {
+                        failures = 0;
+                        *lock(&self.last) = LastCall::default();
+                        self.connected(shared);
+                    }
                 }
                 // The other connection stays.
                 Ok(false) => self.mesh.rest(LOOK, &self.end),
-                Err(why) => {
-                    failures += 1;
-                    let wait = wait_after(failures, random_share());
-                    self.failed(shared, why, wait);
-                    self.mesh.rest(wait, &self.end);
-                }
+                Err(why) => self.rest_after(&mut failures, shared, why),
             }
         }
+    }
+
+    fn connected(&self, shared: &Shared) {
+        shared.log(Level::Notice, &format!("{} is connected, it was called", self.peer));
+    }
+
+    /// It failed once more: the longer it has, the longer it is left alone.
+    fn rest_after(&self, failures: &mut u32, shared: &Shared, why: String) {
+        *failures = failures.saturating_add(1);
+        let wait = wait_after(*failures, random_share());
+        self.failed(shared, why, wait);
+        self.mesh.rest(wait, &self.end);
     }
 
     fn call(

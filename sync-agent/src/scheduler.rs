@@ -76,6 +76,8 @@ pub(crate) struct Scheduler<P> {
     /// When something that was noticed is quiet enough to be looked at.
     ready: Option<Moment>,
     all: Again,
+    /// Everything was asked to be looked at while that was under way: what it had passed may have changed since.
+    all_more: bool,
     /// Local changes were looked at last: a pull that waits is next, however many there are.
     just_looked: bool,
     /// Was everything looked at since the root was opened? Before, nobody knows what pulls would meet here.
@@ -130,6 +132,7 @@ impl<P: Copy + Ord> Scheduler<P> {
             paused: false,
             ready: None,
             all: Again { at: now, failures: 0 },
+            all_more: false,
             just_looked: false,
             looked: false,
             tidy: now + TIDY,
@@ -171,6 +174,7 @@ impl<P: Copy + Ord> Scheduler<P> {
     /// Everything is to be looked at, now.
     pub(crate) fn look_at_all(&mut self, now: Moment) {
         self.all = Again { at: now, failures: 0 };
+        self.all_more = true;
     }
 
     /// Was everything looked at, and nothing asked for since?
@@ -333,12 +337,16 @@ impl<P: Copy + Ord> Scheduler<P> {
         SLICE.saturating_mul(1 << slices.min(16)).min(SLICE_MOST)
     }
 
-    /// A job begins. News that come from here on are not covered by it.
+    /// A job begins. News that come, and looks that are asked for, from here on are not covered by it.
     pub(crate) fn begin(&mut self, job: Job<P>) {
-        if let Job::Pull(peer) = job
-            && let Some(peer) = self.peers.get_mut(&peer)
-        {
-            peer.more = false;
+        match job {
+            Job::LookAtAll => self.all_more = false,
+            Job::Pull(peer) => {
+                if let Some(peer) = self.peers.get_mut(&peer) {
+                    peer.more = false;
+                }
+            }
+            Job::Look | Job::Tidy => {}
         }
     }
 
@@ -356,6 +364,11 @@ impl<P: Copy + Ord> Scheduler<P> {
             Job::LookAtAll => {
                 self.looked |= matches!(how, Ended::Well | Ended::InPart);
                 self.all = match how {
+                    Ended::Well | Ended::InPart if self.all_more => {
+                        // A pull that waits is next, however often it is asked for.
+                        self.just_looked = true;
+                        Again { at: now, failures: 0 }
+                    }
                     Ended::InPart => Again { at: now + self.every, failures: 0 },
                     _ => again(self.all, now + self.every),
                 };
@@ -411,6 +424,27 @@ mod tests {
         assert_eq!(scheduler.next(at(2.0)), Next::At(TIDY));
         scheduler.ended(Job::Tidy, Ended::Well, at(3600.0), 0.0);
         assert_eq!(scheduler.next(at(3601.0)), Next::Now(Job::LookAtAll));
+    }
+
+    #[test]
+    fn a_look_at_everything_that_is_asked_for_during_one_comes_after_it_and_holds_no_pull_up() {
+        for how in [Ended::Well, Ended::InPart] {
+            let mut scheduler = Scheduler::new(at(0.0), HOUR);
+            scheduler.joined(1, at(0.0));
+            scheduler.look_at_all(at(0.0));
+            scheduler.begin(Job::LookAtAll);
+            scheduler.look_at_all(at(1.0));
+            scheduler.ended(Job::LookAtAll, how, at(2.0), 0.0);
+            assert!(!scheduler.is_looked_at(at(2.0)));
+            assert_eq!(scheduler.next(at(2.0)), Next::Now(Job::Pull(1)));
+            scheduler.begin(Job::Pull(1));
+            scheduler.ended(Job::Pull(1), Ended::Well, at(3.0), 0.0);
+            assert_eq!(scheduler.next(at(3.0)), Next::Now(Job::LookAtAll));
+            scheduler.begin(Job::LookAtAll);
+            scheduler.ended(Job::LookAtAll, how, at(4.0), 0.0);
+            assert!(scheduler.is_looked_at(at(4.0)));
+            assert_eq!(scheduler.next(at(4.0)), Next::At(TIDY));
+        }
     }
 
     #[test]

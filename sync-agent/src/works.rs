@@ -132,6 +132,11 @@ impl Permits {
         None
     }
 
+    /// Is there somebody who got none?
+    pub(crate) fn are_waited_for(&self) -> bool {
+        !self.0.lock().unwrap_or_else(PoisonError::into_inner).waiting.is_empty()
+    }
+
     fn change(&self, change: impl FnOnce(&mut Counts)) {
         let waiting = {
             let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -184,9 +189,10 @@ mod tests {
         };
         let told = || told.load(Ordering::Relaxed);
         let one = waits(1).unwrap();
-        assert!(waits(2).is_none() && waits(2).is_none() && waits(3).is_none() && told() == 0);
+        assert!(!permits.are_waited_for());
+        assert!(waits(2).is_none() && permits.are_waited_for() && waits(2).is_none() && waits(3).is_none() && told() == 0);
         drop(one);
-        assert_eq!(told(), 2);
+        assert!(told() == 2 && !permits.are_waited_for());
         let two = waits(2).unwrap();
         assert!(waits(3).is_none());
         // More of them, and less: what is under way goes on.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use sync_agent::agent::Agent;
 use sync_agent::config::{self, Config};
 use sync_agent::log::{Level, Log};
-use sync_agent::status::{Direction, Reach, SeenLink, Status};
+use sync_agent::status::{Direction, FolderState, Reach, SeenLink, Status};
 use sync_core::io::home::Home;
 use sync_core::io::link::Identity;
 use sync_core::peer::Book;
@@ -261,6 +261,24 @@ fn a_paused_folder_stands_still_and_an_unmounted_one_is_not_deleted() -> Result<
     fs::remove_dir(&c.root)?;
     fs::rename(&away, &c.root)?;
     wait_until("all are equal", || Ok(c.at("two").exists() && equal(&[&a, &b, &c])?))
+}
+
+#[test]
+fn a_paused_folder_that_a_reload_moves_stays_paused() -> Result<()> {
+    let lab = Lab::new()?;
+    let mut a = lab.machine("a")?;
+    a.start(&[])?;
+    a.agent.as_ref().context("no agent")?.pause(None)?;
+    a.root = lab.dir.path().join("elsewhere");
+    fs::create_dir(&a.root)?;
+    let config = a.config("127.0.0.1:0", &[])?;
+    let changes = a.agent.as_ref().context("no agent")?.reload(config)?;
+    assert_eq!(changes.reopened.len(), 1);
+    wait_until("it is paused at its new place", || {
+        let status = a.status()?;
+        let folder = status.folders.first().context("no folder")?;
+        Ok(folder.state == FolderState::Paused)
+    })
 }
 
 #[test]

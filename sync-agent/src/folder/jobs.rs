@@ -54,6 +54,7 @@ impl Shared {
         let rules_changed = live.rules_text() != rules;
         let mounts_changed = live.missing().ok() != missing;
         let standing = live.standing();
+        let conflicts = live.in_conflict(LISTED).ok();
         let mut inbox = self.inbox();
         match scanned {
             Ok(scanned) => {
@@ -73,6 +74,7 @@ impl Shared {
                     inbox.facts.last_change = Some(now_ns());
                 }
                 inbox.facts.live = standing.ok().map(|standing| standing.live);
+                inbox.facts.conflicts = conflicts;
                 inbox.facts.said.remove(&Source::Look);
                 if mounts_changed {
                     // What was left alone for want of a file system is asked for again.

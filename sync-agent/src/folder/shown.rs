@@ -100,7 +100,7 @@ impl Shared {
         if let Some(lacking) = inbox.members.get_mut(&peer).and_then(|joined| joined.lacking.as_mut()) {
             lacking.oldest.take_if(|oldest| *oldest == place);
         }
-        let Some(from) = inbox.names.get(&peer).cloned() else { return };
+        let Some(from) = inbox.allowed.get(&peer).map(|(name, _)| name.clone()) else { return };
         let recent = &mut inbox.facts.recent;
         if recent.len() >= LISTED {
             recent.pop_front();
@@ -153,7 +153,7 @@ impl Shared {
             let (files, bytes) = if all { (0, 0) } else { (report.files.max(1), report.bytes) };
             Behind { files, bytes, since: None, oldest: None }
         });
-        let behind = joined.incorporated < joined.member.seq();
+        let behind = joined.member.may_be_pulled() && joined.incorporated < joined.member.seq();
         let lacking_here = match &joined.lacking {
             Some(lacking) if behind && !lacking.is_any() => None,
             other => other.clone(),

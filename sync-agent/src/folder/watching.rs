@@ -4,8 +4,8 @@ use super::{LONG, Shared, Source};
 use crate::log::Level;
 use crate::scheduler::Moment;
 use crate::status::Watches;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use sync_core::io::sync::Live;
@@ -14,32 +14,103 @@ use sync_core::quiet::{Change, Limits, Quiet};
 
 /// How often directories without a watch are looked at.
 const POLL: Duration = Duration::from_secs(30);
+/// How long a watch that could not begin, or broke, is left alone before it is tried again.
+const AGAIN: Duration = Duration::from_secs(30);
 /// Paths that were noticed and wait to be looked at; beyond it everything is.
 const NOTICED: usize = 65_536;
 
+/// A thread that listens for changes.
+pub(super) struct Watching {
+    thread: JoinHandle<()>,
+    end: Arc<End>,
+}
+
+/// How it is told to end.
+#[derive(Default)]
+struct End {
+    over: AtomicBool,
+    /// Ends its wait for changes.
+    waker: Mutex<Option<watch::Waker>>,
+}
+
+impl End {
+    fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
+    }
+
+    fn waker(&self) -> MutexGuard<'_, Option<watch::Waker>> {
+        self.waker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Shared {
-    /// Listens for changes, in a thread of its own.
-    pub(super) fn watch(
-        self: &Arc<Self>,
-        live: &Arc<Live>,
-        watching: &Arc<AtomicBool>,
-    ) -> Result<(watch::Waker, JoinHandle<()>), watch::WatchError> {
+    /// Listens for changes, in a thread of its own; from now on, if that can be. What cannot begin, or breaks, is tried again.
+    pub(super) fn watch(self: &Arc<Self>, live: &Arc<Live>) -> Watching {
+        let end = Arc::<End>::default();
+        let mut begun = self.begin_watch(live);
+        let (shared, live, ending) = (Arc::clone(self), Arc::clone(live), Arc::clone(&end));
+        let thread = thread::spawn(move || {
+            loop {
+                let ended = begun.and_then(|(watch, quiet)| {
+                    // Whoever ends it a moment before finds no waker, and it finds that it is over.
+                    *ending.waker() = Some(watch.waker());
+                    shared.listen(watch, quiet, &ending)
+                });
+                *ending.waker() = None;
+                if ending.is_over() {
+                    return;
+                }
+                if let Err(error) = ended {
+                    shared.inbox().facts.watches.set = 0;
+                    let again = AGAIN.as_secs();
+                    let text = format!("{error}; changes are found by scans only, and it is tried again every {again} seconds");
+                    shared.say(Source::Watch, Level::Error, &text);
+                }
+                let inbox = shared.inbox();
+                drop(shared.wake.wait_timeout_while(inbox, AGAIN, |_| !ending.is_over()));
+                if ending.is_over() {
+                    return;
+                }
+                begun = shared.begin_watch(&live);
+                if begun.is_ok() {
+                    shared.say(Source::Watch, Level::Notice, "changes are listened for again: everything is looked at");
+                    // Nobody told what changed meanwhile.
+                    let now = shared.now();
+                    shared.inbox().scheduler.look_at_all(now);
+                    shared.wake.notify_all();
+                }
+            }
+        });
+        Watching { thread, end }
+    }
+
+    /// Ends it, and waits until it has.
+    pub(super) fn watch_no_more(&self, watching: Watching) {
+        watching.end.over.store(true, Ordering::Release);
+        if let Some(waker) = &*watching.end.waker() {
+            waker.wake();
+        }
+        // Whoever looked at it a moment before waits by now, and hears of it.
+        drop(self.inbox());
+        self.wake.notify_all();
+        // A panic there is a defect that was told; the watch begins anew with the root.
+        let _ = watching.thread.join();
+    }
+
+    fn begin_watch(&self, live: &Arc<Live>) -> Result<(Watch, Quiet), watch::WatchError> {
         let config = self.config();
         let options = watch::Options { watches: self.watches, gather: Duration::from_millis(5), ..watch::Options::standard() };
         let ignoring = Arc::clone(live);
         let ignored: watch::Ignored = Box::new(move |path, dir| ignoring.ignores(path, dir));
         let watch = Watch::begin(live.root(), options, Some(ignored))?;
-        let waker = watch.waker();
-        let quiet = Quiet::new(Limits { quiet: config.quiet, ..Limits::standard() });
-        let (shared, watching) = (Arc::clone(self), Arc::clone(watching));
-        let thread = thread::spawn(move || shared.listen(watch, quiet, &watching));
-        Ok((waker, thread))
+        Ok((watch, Quiet::new(Limits { quiet: config.quiet, ..Limits::standard() })))
     }
 
-    fn listen(&self, mut watch: Watch, mut quiet: Quiet, watching: &AtomicBool) {
+    /// Until it is to end, or cannot go on.
+    fn listen(&self, mut watch: Watch, mut quiet: Quiet, end: &End) -> Result<(), watch::WatchError> {
         let mut poll = self.now() + POLL;
         let mut short = false;
-        while watching.load(Ordering::Acquire) {
+        while !end.is_over() {
             let missing = watch.shortage();
             if missing.is_some() != short {
                 short = missing.is_some();
@@ -55,17 +126,7 @@ impl Shared {
             };
             let now = self.now();
             let next = quiet.next_deadline().unwrap_or(now + LONG).min(if short { poll } else { now + LONG });
-            let changes = match watch.wait(next.saturating_sub(now)) {
-                Ok(changes) => changes,
-                Err(error) => {
-                    self.say(
-                        Source::Watch,
-                        Level::Error,
-                        &format!("{error}; changes are found by scans only, until the folder is opened anew"),
-                    );
-                    return;
-                }
-            };
+            let changes = watch.wait(next.saturating_sub(now))?;
             let now = self.now();
             changes.into_iter().for_each(|change| quiet.take(now, change));
             let mut ready = quiet.ready(now);
@@ -77,6 +138,7 @@ impl Shared {
                 self.notice(ready, now);
             }
         }
+        Ok(())
     }
 
     /// Changes are quiet, and to be looked at.
