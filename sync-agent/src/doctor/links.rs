@@ -138,7 +138,7 @@ impl<'a> World<'a> {
         found
     }
 
-    /// Is there a connection between the two? Of its own ones this machine knows by itself; of those between others it goes by what
+    /// Is there a connection between the two? Of its own links this machine knows by itself; of those between others it goes by what
     /// the ends say, and where both say something, both have to agree: what one of them said last may be minutes old.
     fn connected(&self, a: Id, b: Id) -> bool {
         let own = self.status.id;
@@ -344,4 +344,4 @@ fn ago(ns: i64) -> String {
 
 #[cfg(test)]
 #[path = "tests_links.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -8,7 +8,7 @@ use sync_core::peer::{Mode, PublicKey};
 const MINUTE: i64 = 60_000_000_000;
 const NOW: Moment = Moment(1_772_668_800_000_000_000);
 
-fn id(key: u8) -> Id {
+pub(crate) fn id(key: u8) -> Id {
     PublicKey::from_bytes([key; 32]).id()
 }
 
@@ -59,7 +59,7 @@ fn folder(peers: Vec<PeerStatus>) -> FolderStatus {
 }
 
 /// Machine 1 with a folder, machines 1 to `machines` known, and links between others.
-fn status(machines: u8, peers: Vec<PeerStatus>, links: Vec<SeenLink>) -> Status {
+pub(crate) fn status(machines: u8, peers: Vec<PeerStatus>, links: Vec<SeenLink>) -> Status {
     let known = (1..=machines).map(|key| Machine {
         id: id(key),
         name: Some(name(key)),
@@ -80,7 +80,7 @@ fn status(machines: u8, peers: Vec<PeerStatus>, links: Vec<SeenLink>) -> Status 
     }
 }
 
-fn link(from: u8, to: u8, called: Option<Direction>, reaches: Option<Reach>) -> SeenLink {
+pub(crate) fn link(from: u8, to: u8, called: Option<Direction>, reaches: Option<Reach>) -> SeenLink {
     SeenLink { from: id(from), to: id(to), folders: vec!["hot".parse().unwrap()], called, reaches, quality: None, tried: None }
 }
 
