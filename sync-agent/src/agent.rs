@@ -390,7 +390,7 @@ impl Inner {
                 lacking_here: facts.lacking_here,
                 lacking_there: facts.lacking_there,
                 last_sync: facts.last_sync,
-                clock_offset_ms: None,
+                clock_offset_ms: facts.clock_offset_ms,
                 transfers: Vec::new(),
                 introduced_by: held.introducers.get(&(name.clone(), id)).into_iter().flatten().cloned().collect(),
             })

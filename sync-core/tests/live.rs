@@ -1,14 +1,14 @@
 //! Roots that stay open: they join each other, tell of changes, and pull.
 #![allow(clippy::disallowed_methods, reason = "what users do to their files")]
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use fixtures::tree::Tree;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use sync_core::io::link::local_pair;
 use sync_core::io::sync::{
     Ear, Export, Heard, Host, HostOptions, Kept, Live, Member, Options, Place, Policy, Remote, Served, Sync, SyncError,
@@ -161,6 +161,24 @@ fn a_root_that_only_ever_gave_is_met_again_and_one_that_is_new_at_its_place_is_n
     let refused = meet(&new, &b, [Mode::TwoWay; 2], [1, 2]);
     assert!(matches!(refused, Err(SyncError::Guard(text)) if text.contains("has no marker")));
     assert!(lab.root("b").join("one").exists());
+    Ok(())
+}
+
+#[test]
+fn how_far_the_clocks_are_apart_is_known_of_whoever_reports() -> Result<()> {
+    let lab = Lab::new(&["a", "b"])?;
+    let (a, b) = (lab.open("a")?, lab.open("b")?);
+    let [ab, ba] = meet(&a, &b, [Mode::TwoWay; 2], [1, 2])?;
+    let until = Instant::now() + PATIENCE;
+    while [&ab, &ba].iter().any(|end| end.member.clock_ahead_ms().is_none()) {
+        ensure!(Instant::now() < until, "the clocks are not told");
+        thread::sleep(Duration::from_millis(10));
+    }
+    for end in [&ab, &ba] {
+        // One machine, and one clock.
+        let ahead = end.member.clock_ahead_ms().context("it was measured")?;
+        ensure!(ahead.abs() < 3_600_000.0, "{ahead} ms");
+    }
     Ok(())
 }
 

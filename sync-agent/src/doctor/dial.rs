@@ -25,7 +25,7 @@ pub(super) type Called = Option<Result<Duration, String>>;
 pub(super) fn call(network: &Network, target: &Target) -> Result<Duration, String> {
     let connection = network.dial(target.id, std::slice::from_ref(&target.address), CALL).map_err(|error| error.to_string())?;
     let rtt = connection.quality().rtt;
-    connection.close(CloseCode::Done);
+    connection.close(CloseCode::Probe);
     Ok(rtt)
 }
 

@@ -91,7 +91,7 @@ impl<'a> World<'a> {
         let ways = [(a, b), (b, a)];
         let seen = ways.map(|way| self.seen.get(&way));
         let subject = format!("link {} – {}", self.name(a), self.name(b));
-        let connected = seen.iter().flatten().any(|link| link.called.is_some());
+        let connected = self.connected(a, b);
         // Who cannot call whom, and why.
         let deaf: Vec<(Id, String)> = ways
             .iter()
@@ -138,6 +138,18 @@ impl<'a> World<'a> {
         found
     }
 
+    /// Is there a connection between the two? Of its own links this machine knows by itself; of those between others it goes by what
+    /// the ends say, and where both say something, both have to agree: what one of them said last may be minutes old.
+    fn connected(&self, a: Id, b: Id) -> bool {
+        let own = self.status.id;
+        let mut counting = [(a, b), (b, a)]
+            .into_iter()
+            .filter(|(from, to)| *from == own || *to != own)
+            .filter_map(|way| self.seen.get(&way))
+            .peekable();
+        counting.peek().is_some() && counting.all(|link| link.called.is_some())
+    }
+
     /// Which of the two called, as either of them says.
     fn caller(&self, a: Id, b: Id, [ab, ba]: [Option<&SeenLink>; 2]) -> Option<Id> {
         let told = |link: Option<&SeenLink>, teller: Id, other: Id| {
@@ -166,7 +178,7 @@ impl<'a> World<'a> {
         let all: BTreeSet<Id> = links.iter().flat_map(|link| [link.from, link.to]).chain([self.status.id]).collect();
         let ids: Vec<Id> = all.into_iter().collect();
         let number = |id: &Id| ids.binary_search(id).ok();
-        let edges = links.iter().filter(|link| link.called.is_some());
+        let edges = links.iter().filter(|link| self.connected(link.from, link.to));
         let graph = Graph::new(ids.len(), edges.filter_map(|link| Some((number(&link.from)?, number(&link.to)?))));
         let mut found = Vec::new();
         if number(&self.status.id).is_some_and(|own| graph.neighbours(own).is_empty()) {
@@ -332,4 +344,4 @@ fn ago(ns: i64) -> String {
 
 #[cfg(test)]
 #[path = "tests_links.rs"]
-mod tests;
+pub(crate) mod tests;

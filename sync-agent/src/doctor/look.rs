@@ -4,6 +4,7 @@
 
 use super::dial::{self, Target};
 use super::machine::{self, Access, AgentFound, Configured, OWN, PRIVATE};
+use super::probe::Probing;
 use super::{Finding, MACHINE, links, mounts, root};
 use crate::config::{CONFIG_FILE, Config, load_with};
 use crate::control::{Client, SOCKET_FILE, SocketError};
@@ -58,7 +59,9 @@ pub struct Terms {
 /// Looks at everything. What is wrong is a finding, and never an error.
 #[must_use]
 pub fn examine(terms: &Terms) -> Vec<Finding> {
-    let agent = ask_agent(&terms.home);
+    let mut agent = ask_agent(&terms.home);
+    // Each peer is called while the rest is looked at.
+    let probing = matches!(agent, AgentFound::Answers(_)).then(|| Probing::begin(&terms.home));
     let home = at_home(terms);
     let config = match &home.configured {
         Configured::Valid(_, config) => Some(config.as_ref()),
@@ -77,20 +80,27 @@ pub fn examine(terms: &Terms) -> Vec<Finding> {
     let calls = calls(home.identity, &targets);
     let clock = synchronised();
 
+    let deaf = deaf(config, status);
+    let networked = !targets.is_empty()
+        || config.is_some_and(|config| !config.listen.is_empty())
+        || !silent.is_empty()
+        || status.is_some_and(|status| !status.listen.is_empty());
+
     let table = read(Path::new("/proc/self/mountinfo"), MOUNTS_BYTES).unwrap_or_default();
     let roots = facts(roots, checkups.collect(), &table);
     let needed = roots.iter().filter(|(configured, _)| *configured).filter_map(|(_, root)| root.directories()).sum();
+    let unprobed = match (&mut agent, probing) {
+        (AgentFound::Answers(status), Some(probing)) => probing.finish(status),
+        _ => None,
+    };
     let machine = machine::Facts {
         home: terms.home.clone(),
         user: rustix::process::geteuid().as_raw(),
         access: home.access,
         key: home.key,
         peers: home.peers,
-        networked: !targets.is_empty()
-            || config.is_some_and(|config| !config.listen.is_empty())
-            || !silent.is_empty()
-            || status.is_some_and(|status| !status.listen.is_empty()),
-        deaf: deaf(config, status),
+        networked,
+        deaf,
         configured: home.configured,
         agent,
         buffers: ["rmem_max", "wmem_max"].map(|name| number(&Path::new("/proc/sys/net/core").join(name))),
@@ -110,6 +120,7 @@ pub fn examine(terms: &Terms) -> Vec<Finding> {
         }
         _ => {}
     }
+    found.extend(unprobed);
     found.extend(match calls {
         Some(calls) => dial::findings(&calls, &silent),
         None => {
@@ -232,7 +243,8 @@ fn roots(terms: &Terms, config: Option<&Config>, status: Option<&Status>) -> Vec
     let mut seen = BTreeSet::new();
     let mut wanted = Vec::new();
     let mut add = |subject: String, path: &Path, state_dir: Option<PathBuf>, configured: bool| {
-        if !seen.insert(path.canonicalize().unwrap_or_else(|_| path.to_owned())) {
+        // Nothing is asked of the disk, which may not answer: looking has a deadline, and this has none.
+        if !seen.insert(std::path::absolute(path).unwrap_or_else(|_| path.to_owned())) {
             return;
         }
         let agent = told().find(|folder| folder.place.bytes() == path.as_os_str().as_bytes()).cloned();

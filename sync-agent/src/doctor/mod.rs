@@ -7,8 +7,11 @@ mod links;
 mod look;
 mod machine;
 mod mounts;
+mod probe;
 mod root;
 
+#[cfg(test)]
+pub(crate) use links::tests as told;
 pub use look::{Terms, examine};
 
 use serde::Serialize;

@@ -8,7 +8,7 @@ use sync_core::peer::{Mode, PublicKey};
 const MINUTE: i64 = 60_000_000_000;
 const NOW: Moment = Moment(1_772_668_800_000_000_000);
 
-fn id(key: u8) -> Id {
+pub(crate) fn id(key: u8) -> Id {
     PublicKey::from_bytes([key; 32]).id()
 }
 
@@ -59,7 +59,7 @@ fn folder(peers: Vec<PeerStatus>) -> FolderStatus {
 }
 
 /// Machine 1 with a folder, machines 1 to `machines` known, and links between others.
-fn status(machines: u8, peers: Vec<PeerStatus>, links: Vec<SeenLink>) -> Status {
+pub(crate) fn status(machines: u8, peers: Vec<PeerStatus>, links: Vec<SeenLink>) -> Status {
     let known = (1..=machines).map(|key| Machine {
         id: id(key),
         name: Some(name(key)),
@@ -80,7 +80,7 @@ fn status(machines: u8, peers: Vec<PeerStatus>, links: Vec<SeenLink>) -> Status 
     }
 }
 
-fn link(from: u8, to: u8, called: Option<Direction>, reaches: Option<Reach>) -> SeenLink {
+pub(crate) fn link(from: u8, to: u8, called: Option<Direction>, reaches: Option<Reach>) -> SeenLink {
     SeenLink { from: id(from), to: id(to), folders: vec!["hot".parse().unwrap()], called, reaches, quality: None, tried: None }
 }
 
@@ -146,6 +146,34 @@ fn who_cannot_be_called_is_told_although_the_link_stands() {
         "open UDP 4472 on web-2, so that either of them can call".to_owned(),
     );
     assert_eq!(found, [expected]);
+}
+
+#[test]
+fn of_its_own_links_a_machine_believes_itself_alone() {
+    let links = vec![link(2, 1, Some(Direction::Out), None)];
+    let found = told(&status(2, vec![peer(2, away("no answer"))], links));
+    assert_eq!(found.iter().map(|(check, ..)| *check).collect::<Vec<_>>(), ["link", "cut off"], "{found:?}");
+    assert!(found[0].2.starts_with("there is no connection"), "{found:?}");
+
+    let links = vec![link(2, 1, None, None)];
+    assert_eq!(told(&status(2, vec![peer(2, there())], links)), [], "what the other end said last is older");
+
+    let found = told(&status(2, Vec::new(), vec![link(2, 1, Some(Direction::Out), None)]));
+    assert!(found.iter().any(|(check, ..)| *check == "link"), "this machine knows nothing of it: {found:?}");
+}
+
+#[test]
+fn others_are_connected_where_all_ends_that_tell_say_so() {
+    let both = || vec![peer(2, there()), peer(3, there())];
+    let checks = |links| told(&status(3, both(), links)).iter().map(|(check, ..)| *check).collect::<Vec<_>>();
+    let (there, gone) = (|from, to| link(from, to, Some(Direction::Out), None), |from, to| link(from, to, None, None));
+    assert_eq!(checks(vec![there(2, 3), there(3, 2)]), [""; 0]);
+    assert_eq!(checks(vec![there(2, 3)]), [""; 0], "nothing was heard from the other end");
+    // The dead link is one of the pair, and no way around this machine either.
+    let dead = ["link", "single machine", "single links"];
+    for links in [vec![there(2, 3), gone(3, 2)], vec![gone(2, 3), there(3, 2)], vec![gone(2, 3), gone(3, 2)]] {
+        assert_eq!(checks(links), dead);
+    }
 }
 
 #[test]

@@ -49,6 +49,7 @@ pub(crate) struct PeerFacts {
     pub(crate) lacking_here: Option<Behind>,
     pub(crate) lacking_there: Option<Behind>,
     pub(crate) last_sync: Option<status::Moment>,
+    pub(crate) clock_offset_ms: Option<f64>,
 }
 
 impl Shared {
@@ -145,7 +146,14 @@ impl Shared {
         let seq = self.live().and_then(|live| live.standing().ok()).map(|standing| standing.seq);
         let inbox = self.inbox();
         let Some(joined) = inbox.members.get(&peer) else {
-            return PeerFacts { link: None, quality: None, lacking_here: None, lacking_there: None, last_sync: None };
+            return PeerFacts {
+                link: None,
+                quality: None,
+                lacking_here: None,
+                lacking_there: None,
+                last_sync: None,
+                clock_offset_ms: None,
+            };
         };
         let report = joined.member.reported();
         let lacking_there = report.filter(|_| joined.member.mode() != Mode::ReceiveOnly).map(|report| {
@@ -161,7 +169,14 @@ impl Shared {
         let direction = if joined.called { status::Direction::Out } else { status::Direction::In };
         let link = joined.member.address().map(|address| status::Link::Connected { since: joined.since, address, direction });
         let quality = joined.shown_quality();
-        PeerFacts { link, quality, lacking_here, lacking_there, last_sync: joined.last_sync }
+        PeerFacts {
+            link,
+            quality,
+            lacking_here,
+            lacking_there,
+            last_sync: joined.last_sync,
+            clock_offset_ms: joined.member.clock_ahead_ms(),
+        }
     }
 }
 
@@ -181,7 +196,7 @@ impl Joined {
     pub(super) fn report(&self) -> LinkReport {
         let path = self.member.quality();
         let (files, bytes) = self.lacking.as_ref().map_or((0, 0), |lacking| (lacking.files, lacking.bytes));
-        LinkReport { sent: path.sent, lost: path.lost, incorporated: self.incorporated, files, bytes }
+        LinkReport { sent: path.sent, lost: path.lost, incorporated: self.incorporated, files, bytes, clock_ms: 0 }
     }
 }
 

@@ -28,7 +28,10 @@ function percent(loss) {
 
 export const trip = (ms) => (ms < 10 ? `${ms.toFixed(1)} ms` : `${number(Math.round(ms))} ms`);
 
-/** What both ends tell, as one link for each two machines. */
+/**
+ * What both ends tell, as one link for each two machines. Of its own links this machine knows by itself whether they stand; those between
+ * others stand where all ends that tell say so, since what one of them said last may be minutes old.
+ */
 export function pairs(status) {
   const names = new Map(status.machines.map((machine) => [machine.id, machine.name]));
   const name = (id) => shown(names.get(id) ?? `${id.slice(0, 8)}…`);
@@ -40,7 +43,6 @@ export function pairs(status) {
     const pair = found.get(key) ?? { key, a, b, aName: name(a), bName: name(b), callers: new Set(), seen: [], fails: [], answers: [] };
     found.set(key, pair);
     pair.seen.push(seen);
-    if (seen.called) pair.callers.add(seen.called === "out" ? seen.from : seen.to);
     if (seen.reaches?.reach === "fails") pair.fails.push({ from: seen.from, to: seen.to, why: seen.reaches.why });
     if (seen.reaches?.reach === "answers") pair.answers.push({ from: seen.from, to: seen.to });
   }
@@ -48,7 +50,9 @@ export function pairs(status) {
     const known = pair.seen.map((seen) => seen.quality).filter(Boolean);
     const worst = (key) => (known.length ? Math.max(...known.map((quality) => quality[key])) : null);
     const rates = known.map((quality) => quality.goodput).filter((rate) => rate !== null);
-    pair.connected = pair.callers.size > 0;
+    const counting = pair.seen.filter((seen) => seen.from === status.id || seen.to !== status.id);
+    pair.connected = counting.length > 0 && counting.every((seen) => seen.called);
+    if (pair.connected) for (const seen of counting) pair.callers.add(seen.called === "out" ? seen.from : seen.to);
     [pair.rtt, pair.loss] = [worst("rtt_ms"), worst("loss")];
     pair.goodput = rates.length ? Math.min(...rates) : null;
     pair.folders = [...new Set(pair.seen.flatMap((seen) => seen.folders))].sort();

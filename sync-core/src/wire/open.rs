@@ -219,6 +219,8 @@ pub struct Report {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Its clock when this was sent, ms since 1970; 0: it does not tell.
+    pub clock_ms: u64,
 }
 
 impl Policy {
@@ -334,7 +336,7 @@ fields!(Opened { mode, introduction, root, rules as rules, sets_owner, passing }
 fields!(Introduce { folder, sub, location as location, rejoin });
 fields!(Introduced { introduction, rules as rules, sets_owner });
 fields!(Join { folder, introduction, rules as rules, sets_owner, mode });
-fields!(Report { sent as size, lost as size, incorporated as size, files as size, bytes as size });
+fields!(Report { sent as size, lost as size, incorporated as size, files as size, bytes as size, clock_ms as size });
 fields!(Ready { identity, seq as size, passing, unavailable, decisions });
 
 pub(super) mod maybe_size {

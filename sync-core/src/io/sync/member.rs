@@ -14,12 +14,12 @@ use crate::io::speaker::Speaker;
 use crate::io::there::Facts;
 use crate::peer::{Id, Mode, Name};
 use crate::report::Monitor;
-use crate::wire::{self, Account, Gossip, Introduction, Join, MAX_TOLD, Message, Ready, Report};
+use crate::wire::{self, Account, Gossip, Introduction, Join, MAX_SIZE, MAX_TOLD, Message, Ready, Report};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// How long a member's thread waits for news before it looks whether the connection is still there.
 const GLANCE: Duration = Duration::from_secs(1);
@@ -75,6 +75,8 @@ impl std::fmt::Debug for Member {
 struct Reports {
     ours: Report,
     theirs: Option<Report>,
+    /// How far their clock is ahead, ms, by the last report that told it.
+    ahead_ms: Option<f64>,
     /// Accounts that are to be handed on, the newest of each machine.
     waiting: BTreeMap<Id, Account>,
 }
@@ -280,8 +282,10 @@ impl Member {
         self.connection.traffic().received
     }
 
-    /// Tells it how the way and the exchange look from here.
+    /// Tells it how the way and the exchange look from here, with the clock as it is when that is sent.
     pub fn report(&self, report: Report) {
+        // Its clock is read when it is sent.
+        let report = Report { clock_ms: 0, ..report };
         let changed = std::mem::replace(&mut lock(&self.reports).ours, report) != report;
         if changed {
             self.live.tell();
@@ -292,6 +296,12 @@ impl Member {
     #[must_use]
     pub fn reported(&self) -> Option<Report> {
         lock(&self.reports).theirs
+    }
+
+    /// How far its clock is ahead of this machine's, ms, as measured last: half a round trip is taken for the way. `None`: it was not.
+    #[must_use]
+    pub fn clock_ahead_ms(&self) -> Option<f64> {
+        lock(&self.reports).ahead_ms
     }
 
     /// Hands on what machines say of themselves, soon: the newest of each. False where so many wait that some of it does not go.
@@ -381,7 +391,7 @@ fn tell_all(
         if changed {
             let ours = lock(reports).ours;
             if report != Some(ours) {
-                channel.send(&Message::Report(ours)).map_err(failed)?;
+                channel.send(&Message::Report(Report { clock_ms: clock_ms(), ..ours })).map_err(failed)?;
                 report = Some(ours);
             }
             last = Some(number);
@@ -395,6 +405,18 @@ fn tell_all(
         drop(live.news.changed.wait_timeout_while(now, GLANCE, unchanged));
     }
     channel.finish().map_err(failed)
+}
+
+/// This machine's clock, ms since 1970; 0 where it is before that.
+fn clock_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(MAX_SIZE).min(MAX_SIZE))
+}
+
+/// How far a clock is ahead of this machine's that showed `theirs` half a round trip before this one shows `ours`.
+fn ahead_ms(theirs: u64, ours: u64, rtt: Duration) -> Option<f64> {
+    (theirs > 0 && ours > 0).then_some(theirs as f64 - ours as f64 + rtt.as_secs_f64() * 500.0)
 }
 
 /// Whoever does not hear of this side any more is better off with another connection. Why is kept for whoever hears of the end, unless the
@@ -425,7 +447,9 @@ fn answer_all(
         let ready = match what {
             Told::Ready(ready) => ready,
             Told::Report(report) => {
-                lock(reports).theirs = Some(report);
+                let ahead = ahead_ms(report.clock_ms, clock_ms(), connection.quality().rtt);
+                let mut reports = lock(reports);
+                (reports.theirs, reports.ahead_ms) = (Some(report), ahead.or(reports.ahead_ms));
                 return;
             }
             Told::Gossip(gossip) => return ear(Heard::Gossip(gossip.machines)),
@@ -451,4 +475,19 @@ fn answer_all(
         // What goes wrong is told to the side that asks.
         let _ = respond(stream, &here, &parked);
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_a_round_trip_is_taken_for_the_way() {
+        let rtt = Duration::from_millis(80);
+        assert_eq!(ahead_ms(1_000_000, 1_000_040, rtt), Some(0.0));
+        assert_eq!(ahead_ms(1_003_000, 1_000_040, rtt), Some(3_000.0));
+        assert_eq!(ahead_ms(997_000, 1_000_040, rtt), Some(-3_000.0));
+        assert_eq!(ahead_ms(MAX_SIZE, 1, rtt).map(f64::is_finite), Some(true));
+        assert_eq!([ahead_ms(0, 1, rtt), ahead_ms(1, 0, rtt)], [None; 2]);
+    }
 }

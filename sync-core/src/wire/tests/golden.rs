@@ -116,6 +116,8 @@ fn requests_and_content() {
     golden(Message::SmallFiles(small), &format!("18 07 02 03 {} 00 {} 00 616263", hashes[0], hashes[1]));
     golden(Message::FileEnd(FileEnd { hash: Hash([1; 32]) }), &format!("17 {}", "01".repeat(32)));
     golden(Message::Bye(Nothing), "21");
+    let report = Report { sent: 300, lost: 1, incorporated: 2, files: 3, bytes: 4, clock_ms: 1_772_668_800_000 };
+    golden(Message::Report(report), "2a ac02 01 02 03 04 8098addacb33");
 }
 
 #[test]

@@ -283,8 +283,10 @@ fn looking() -> impl Strategy<Value = Message> {
         (identity(), size(), any::<[bool; 2]>(), paths()).prop_map(|(identity, seq, [passing, decisions], unavailable)| {
             Message::Ready(Ready { identity, seq, passing, unavailable, decisions })
         }),
-        vec(size(), 5)
-            .prop_map(|n| { Message::Report(Report { sent: n[0], lost: n[1], incorporated: n[2], files: n[3], bytes: n[4] }) }),
+        vec(size(), 6).prop_map(|n| {
+            let (sent, lost, incorporated, files, bytes, clock_ms) = (n[0], n[1], n[2], n[3], n[4], n[5]);
+            Message::Report(Report { sent, lost, incorporated, files, bytes, clock_ms })
+        }),
         gossip().prop_map(Message::Gossip),
         (text(), introduction(), text(), any::<bool>(), mode()).prop_map(|(folder, introduction, rules, sets_owner, mode)| {
             Message::Join(Join { folder, introduction, rules, sets_owner, mode })
