@@ -424,7 +424,7 @@ impl<'a, 'e> Apply<'a, 'e> {
                 })?;
             }
         }
-        kill_point("batch-staged");
+        batch_staged();
         if let Err(lost) = source.alive() {
             // What this batch holds is incomplete; all before it is done, and does not wait for a recovery to be recorded.
             self.swapper.save()?;
@@ -469,7 +469,7 @@ impl<'a, 'e> Apply<'a, 'e> {
         let source = self.context.source;
         // A panic in staging is a defect: it goes on in the caller's thread.
         let Filled { jobs, whole } = filling.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        kill_point("batch-staged");
+        batch_staged();
         let settled = source.settle();
         if !whole {
             // What this batch holds is incomplete; all before it is done, and does not wait for a recovery to be recorded.
@@ -553,6 +553,11 @@ fn creates_dir(step: &Step) -> bool {
 /// The path at which a late write to a file that was replaced is kept: the wish itself for 1, and others for higher numbers.
 pub(crate) fn late_name(path: &RelPath, now_ns: i64, hash: Option<&crate::entry::Hash>, number: u32) -> Option<RelPath> {
     names::late(path, now_ns, hash).and_then(|wish| names::numbered(&wish, number)).ok()
+}
+
+/// A batch was staged, here or beside the one before it.
+fn batch_staged() {
+    kill_point("batch-staged");
 }
 
 #[cfg(test)]
