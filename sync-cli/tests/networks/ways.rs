@@ -59,14 +59,22 @@ impl Files {
         Ok(())
     }
 
-    /// Some files more, which take that way but for one.
+    /// Some files more, of which most take that way. On a machine that is busy elsewhere the better way may now and then be the slower
+    /// one; then more files tell.
     fn stays(&mut self, lab: &Lab, way: Way) -> Result<()> {
-        self.ways.clear();
-        for _ in 0..2 * ROW {
-            self.send(lab)?;
+        let begun = Instant::now();
+        loop {
+            self.ways.clear();
+            for _ in 0..2 * ROW {
+                self.send(lab)?;
+            }
+            if self.ways.iter().filter(|other| **other == way).count() * 3 >= self.ways.len() * 2 {
+                return Ok(());
+            }
+            if begun.elapsed() > PATIENCE {
+                bail!("{way:?} no more: {:?}", self.ways);
+            }
         }
-        assert!(self.ways.iter().filter(|other| **other != way).count() <= 1, "{way:?} no more: {:?}", self.ways);
-        Ok(())
     }
 }
 
