@@ -206,7 +206,8 @@ impl Handover<'_> {
                 Kind::Symlink => (None, None),
                 Kind::File => match ((self.hashes)(&path), known.hash) {
                     (Some(moved), Some(recorded)) if moved != recorded => continue,
-                    (None, None) if now.size > 0 => continue,
+                    // Nobody has read it where it stood: a change that its times do not tell would be taken for known.
+                    (None, _) if now.size > 0 => continue,
                     // What stood in the other place was read before it was moved: whoever wrote to it since moved its time.
                     (moved, recorded) => (moved.or(recorded), None),
                 },

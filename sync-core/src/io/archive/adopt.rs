@@ -17,6 +17,12 @@ impl Archive<'_> {
     /// Compares a day with what stands in the cold root, byte by byte; if they are equal, that is taken for its copy. Times, owners
     /// and modes become those of the day.
     pub(super) fn adopt(&self, job: &mut Job, cold: &Arc<Cold>, source: &Dir, text: LinkText<'_>) -> Result<(), ArchiveError> {
+        if cold.is_stamped_by_others(&job.path)? {
+            return Err(ArchiveError::refused(
+                &job.path,
+                "cannot move: what stands in its place in the cold root belongs to another folder, which has a link to it",
+            ));
+        }
         let there = cold.below(&job.path)?;
         if there.mount()? != cold.dir()?.mount()? {
             return Err(ArchiveError::refused(
@@ -84,6 +90,10 @@ impl Pair<'_> {
         if self.granularity_ns > 0 && seen.ctime_ns >= crate::io::fs::coarse_now_ns().saturating_sub(self.granularity_ns) {
             return Err(ArchiveError::Changed(shown(self.day, path)));
         }
+        // Files that share their bytes with others change with them.
+        if one.links != other.links {
+            return Err(self.differs(path, "has another number of names there"));
+        }
         if seen.size != other.signature.size {
             return Err(self.differs(path, "has another size there"));
         }
@@ -100,6 +110,9 @@ impl Pair<'_> {
             true => file_signature(&copy, &there.locate(name))?,
             false => finish_exactly(&copy, &there.locate(name), &seen.attrs(), &xattrs)?,
         };
+        if file_xattrs(&copy, &there.locate(name))? != xattrs {
+            return Err(self.differs(path, "has other extended attributes there"));
+        }
         self.manifest.entry(&Entry { hash: Some(hash), xattrs: digest(&xattrs), ..entry(path, Kind::File, seen, now) })
     }
 

@@ -81,14 +81,14 @@ impl Archive<'_> {
             }
             let path = job.path.clone();
             let done = match job.phase {
-                Phase::Kept => self.merge_late(&job),
-                _ => Ok(Vec::new()),
+                Phase::Kept => self.lives(&job).and_then(|()| self.merge_late(&job)),
+                _ => Ok(Merged::default()),
             };
             let due = job.phase == Phase::Going || now_ns >= job.since_ns.saturating_add(job.keep_ns);
             let done = done.and_then(|merged| {
                 // Whoever writes at this moment may not have finished.
-                let quiet = merged.is_empty();
-                settled.merged.extend(merged);
+                let quiet = merged.paths.is_empty() && !merged.busy;
+                settled.merged.extend(merged.paths);
                 if due && quiet {
                     self.remove_displaced(&mut job)?;
                     settled.removed += 1;
@@ -172,14 +172,23 @@ impl Archive<'_> {
         Ok(())
     }
 
-    /// Brings over what was done in the old directory of a day since it was looked at last. Returns the paths that changed.
-    pub(super) fn merge_late(&self, job: &Job) -> Result<Vec<RelPath>, ArchiveError> {
-        if job.how == How::Rename {
-            return Ok(Vec::new());
+    /// Before the old directory of a day may go, the one that took its place must be seen to be there: a cold root that was brought back
+    /// from a backup may lack it. A day that was deleted on purpose has no placement any more.
+    fn lives(&self, job: &Job) -> Result<(), ArchiveError> {
+        match self.root.dir(&job.path) {
+            Err(error) if error.is_missing() && self.root.places().get(&job.path).is_none() => Ok(()),
+            found => found.map(drop).map_err(ArchiveError::from),
         }
-        let Some(old) = self.old_day(job)? else { return Ok(Vec::new()) };
+    }
+
+    /// Brings over what was done in the old directory of a day since it was looked at last. Returns the paths that changed.
+    pub(super) fn merge_late(&self, job: &Job) -> Result<Merged, ArchiveError> {
+        if job.how == How::Rename {
+            return Ok(Merged::default());
+        }
+        let Some(old) = self.old_day(job)? else { return Ok(Merged::default()) };
         if walk::first_change(&old, &mut job.manifest(&self.jobs)?, source_of)?.is_none() {
-            return Ok(Vec::new());
+            return Ok(Merged::default());
         }
         // Wherever the day is by now.
         let live = self.root.dir(&job.path)?;
@@ -190,22 +199,39 @@ impl Archive<'_> {
         kill_point("archive-late-found");
         let private = private.open_or_create(LATE)?;
         let writer = job.new_manifest(&self.jobs)?;
-        let mut merge = Merge { job, live, private, manifest: writer, done: Vec::new(), gone: Vec::new(), first: HashMap::new() };
+        let mut merge = Merge {
+            job,
+            live,
+            private,
+            manifest: writer,
+            done: Vec::new(),
+            gone: Vec::new(),
+            first: HashMap::new(),
+            busy: false,
+        };
         let mut manifest = job.manifest(&self.jobs)?;
         walk::compare(&old, &mut manifest, source_of, &mut |difference| merge.each(difference))?;
         merge.remove_dirs()?;
-        let Merge { live, manifest, done, .. } = merge;
+        let Merge { live, manifest, done, busy, .. } = merge;
         live.sync_all()?;
         kill_point("archive-late-merged");
         manifest.finish()?;
         job.take_manifest(&self.jobs)?;
         kill_point("archive-late-recorded");
-        Ok(done)
+        Ok(Merged { paths: done, busy })
     }
 }
 
 /// The directory that a path of the live day is in, its name there, and what that bears.
 type There = (Dir, Box<[u8]>, Look);
+
+/// What was brought over of an old directory.
+#[derive(Default)]
+pub(super) struct Merged {
+    paths: Vec<RelPath>,
+    /// Something in it is being written: it comes the next time.
+    busy: bool,
+}
 
 struct Merge<'a> {
     job: &'a Job,
@@ -218,6 +244,8 @@ struct Merge<'a> {
     gone: Vec<Entry>,
     /// Files with several names that were brought over, by their inode in the old day: where.
     first: HashMap<u64, RelPath>,
+    /// Something is being written: the old day stays.
+    busy: bool,
 }
 
 impl Merge<'_> {
@@ -333,7 +361,10 @@ impl Merge<'_> {
         match kind_of(&look.signature) {
             Some(Kind::Dir) => self.new_dir(path, look),
             Some(Kind::File) => {
-                let Some(brought) = self.bring(dir, name.as_bytes(), look)? else { return Ok(()) };
+                let Some(brought) = self.bring(dir, name.as_bytes(), look)? else {
+                    self.busy = true;
+                    return Ok(());
+                };
                 let copy = self.put(path, &brought, None)?;
                 self.record(path, (look, copy), &brought)
             }
@@ -355,7 +386,10 @@ impl Merge<'_> {
     fn file_changed(&mut self, entry: Entry, dir: &Dir, look: &Look) -> Result<(), ArchiveError> {
         let name = entry.path.name().ok_or_else(|| ArchiveError::refused(&self.job.path, "has no name"))?;
         // Still being written: the next look finds it again, since what was known of it stays.
-        let Some(brought) = self.bring(dir, name.as_bytes(), look)? else { return self.manifest.entry(&entry) };
+        let Some(brought) = self.bring(dir, name.as_bytes(), look)? else {
+            self.busy = true;
+            return self.manifest.entry(&entry);
+        };
         let same_bytes = entry.hash.is_some() && brought.hash == entry.hash;
         if same_bytes && entry.source.attrs() == look.signature.attrs() {
             self.private.unlink(&brought.name)?;

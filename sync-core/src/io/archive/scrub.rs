@@ -189,6 +189,11 @@ impl Scrubbing<'_> {
         finish_exactly(&out, &self.private.locate(new), &entry.copy.attrs(), &xattrs)?;
         out.sync_all().map_err(failed)?;
         self.private.rename(new, dir, name, Replace::Exchange)?;
+        // Whoever replaced or wrote to it meanwhile has it back as it was.
+        if !self.private.stat(new)?.is_some_and(|out| walk::is_untouched(&entry.copy, &out)) {
+            self.private.rename(new, dir, name, Replace::Exchange)?;
+            return Err(ArchiveError::Changed(shown(self.day, &entry.path)));
+        }
         kill_point("archive-repaired");
         dir.sync()?;
         self.private.unlink(new)?;

@@ -6,7 +6,7 @@
 
 use super::{Dir, FsError, Replace, Root, failed, resolve};
 use crate::path::{RESERVED, RelPath, escape};
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 use std::fmt;
 use std::io::{self, Write as _};
@@ -298,6 +298,29 @@ impl Cold {
     pub fn has_stamp(&self, path: &RelPath) -> bool {
         let folder = [RESERVED, self.key.as_bytes(), PLACED].join(&b'/');
         self.enter().is_ok_and(|fd| read_text(&fd, &folder, &stamp_name(path)).is_ok())
+    }
+
+    /// Does a stamp of another hot root say that what stands at a path is its own?
+    ///
+    /// # Errors
+    /// The cold root is not there, or cannot be listed.
+    pub fn is_stamped_by_others(&self, path: &RelPath) -> Result<bool, FsError> {
+        let private = self.dir()?.open_or_create(RESERVED)?;
+        for name in private.names()? {
+            if *name == *self.key.as_bytes()
+                || !private.stat(&name)?.is_some_and(|found| FileType::from_raw_mode(found.mode) == FileType::Directory)
+            {
+                continue;
+            }
+            let placed = match private.open_dir(&name)?.open_dir(PLACED) {
+                Err(error) if error.is_missing() => continue,
+                placed => placed?,
+            };
+            if placed.stat(&stamp_name(path))?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Writes a stamp; it has reached the disk when the call returns.
