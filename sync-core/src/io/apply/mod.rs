@@ -313,14 +313,18 @@ impl<'a, 'e> Apply<'a, 'e> {
         Ok(applied)
     }
 
-    /// Records durably what was done, where no more steps come because something failed outside. What was staged since is left.
+    /// Records durably what was done, where no more steps come because something failed outside. What was staged since goes.
     ///
     /// # Errors
     /// The run as a whole cannot go on.
     pub fn break_off(mut self) -> Result<(), ApplyError> {
         if let Some(last) = self.filling.take() {
             // A panic in staging is a defect: it goes on in the caller's thread.
-            last.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let Filled { jobs, .. } = last.thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            self.swapper.throw_away(&jobs);
+        }
+        if let Some(jobs) = self.staged.take() {
+            self.swapper.throw_away(&jobs);
         }
         self.swapper.save()
     }
@@ -473,6 +477,7 @@ impl<'a, 'e> Apply<'a, 'e> {
         let settled = source.settle();
         if !whole {
             // What this batch holds is incomplete; all before it is done, and does not wait for a recovery to be recorded.
+            self.swapper.throw_away(&jobs);
             self.swapper.save()?;
             return Err(settled.and_then(|()| source.alive()).map_or_else(ApplyError::from, |()| ApplyError::from(lost())));
         }

@@ -199,6 +199,21 @@ impl<'a> Swapper<'a> {
         }
     }
 
+    /// A staged batch is not going anywhere: no intent speaks of it yet.
+    pub(super) fn throw_away(&mut self, jobs: &[Job]) {
+        for job in jobs {
+            let Job::Place(tree) = job else { continue };
+            let area = match tree.cold {
+                None => self.areas.main().ok().cloned(),
+                Some(cold) => self.areas.of_cold(cold).ok(),
+            };
+            // What lies where nobody can reach it goes when the root is opened again.
+            if let Some(area) = area {
+                self.discard(&area, tree);
+            }
+        }
+    }
+
     fn look_for_late_writes(&mut self) {
         for kept in std::mem::take(&mut self.displaced) {
             let Context { root, state, monitor, .. } = self.context;

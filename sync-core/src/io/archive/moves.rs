@@ -325,13 +325,18 @@ impl Archive<'_> {
 
     /// Does the link stand in the root, and the day where the link was?
     pub(super) fn is_swapped(&self, job: &Job, cold: &Cold) -> Result<bool, ArchiveError> {
+        let (other, name) = self.counterpart(job, cold)?;
+        Ok(self.is_linked(job)?
+            && other.look(&name)?.is_some_and(|look| look.signature.ino == job.old && is_dir(&look.signature)))
+    }
+
+    /// Whether the link of this job stands at the day's path.
+    pub(super) fn is_linked(&self, job: &Job) -> Result<bool, ArchiveError> {
         let (parent, name) = self.place(&job.path)?;
-        let link = match parent.look(name.as_bytes())? {
+        Ok(match parent.look(name.as_bytes())? {
             Some(look) if kind_of(&look.signature) == Some(Kind::Symlink) => parent.link_text(name.as_bytes())? == job.link,
             _ => false,
-        };
-        let (other, name) = self.counterpart(job, cold)?;
-        Ok(link && other.look(&name)?.is_some_and(|look| look.signature.ino == job.old && is_dir(&look.signature)))
+        })
     }
 
     /// The placement counts from now on, and the rows get the signatures of the copies.

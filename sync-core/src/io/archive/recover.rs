@@ -87,11 +87,21 @@ impl Archive<'_> {
     }
 
     fn abandon_move(&self, job: &Job, cold: &Cold) -> Result<(), ArchiveError> {
-        let known = self.root.places().get(&job.path).is_some_and(|placement| placement.stamp == job.stamp);
-        if known {
-            if self.is_swapped(job, cold)? {
-                return Err(ArchiveError::refused(&job.path, "has moved, and the record of it waits to be finished"));
-            }
+        // While our link stands the day lies behind it: without its placement it would read as deleted.
+        if self.is_linked(job)? {
+            return Err(ArchiveError::refused(&job.path, "has moved, and the record of it waits to be finished"));
+        }
+        let folder = job.folder(&self.jobs)?;
+        if let Some(look) = folder.look(SWAP)?
+            && is_dir(&look.signature)
+        {
+            // Not ours to remove: a user's directory came out of an exchange, and its place was taken meanwhile. Nothing is given up.
+            return Err(ArchiveError::refused(
+                &job.path,
+                format!("left a directory in {}: look at it, and move it back", folder.locate(SWAP).display()),
+            ));
+        }
+        if self.root.places().get(&job.path).is_some_and(|placement| placement.stamp == job.stamp) {
             places::withdraw(self.root, self.state, &job.path, Vec::new())?;
             kill_point("archive-abandon-withdrawn");
         }
@@ -117,17 +127,7 @@ impl Archive<'_> {
             Err(error) if !error.is_missing() => return Err(error.into()),
             _ => {}
         }
-        let folder = job.folder(&self.jobs)?;
-        match folder.look(SWAP)? {
-            Some(look) if is_dir(&look.signature) => {
-                // Not ours to remove: a user's directory came out of an exchange, and its place was taken meanwhile.
-                Err(ArchiveError::refused(
-                    &job.path,
-                    format!("left a directory in {}: look at it, and move it back", folder.locate(SWAP).display()),
-                ))
-            }
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     /// The placement goes on to count, and the copy that was made goes.
