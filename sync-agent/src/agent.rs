@@ -391,7 +391,7 @@ impl Inner {
                 lacking_there: facts.lacking_there,
                 last_sync: facts.last_sync,
                 clock_offset_ms: facts.clock_offset_ms,
-                transfers: Vec::new(),
+                transfers: facts.transfers,
                 introduced_by: held.introducers.get(&(name.clone(), id)).into_iter().flatten().cloned().collect(),
             })
         });

@@ -89,6 +89,8 @@ struct Joined {
     /// The first path that the pull under way is to bring.
     awaited: Option<status::PathText>,
     last_sync: Option<status::Moment>,
+    /// Large files that are on their way from it.
+    transfers: Vec<status::Transfer>,
     /// Which accounts of members it was told.
     told: Told,
 }
@@ -335,6 +337,7 @@ impl Shared {
             lacking,
             awaited: None,
             last_sync: None,
+            transfers: Vec::new(),
             told: Told::new(),
         };
         let replaced = inbox.members.insert(peer, joined);

@@ -401,6 +401,31 @@ fn what_both_changed_is_listed_and_a_limit_of_the_rate_ends_no_link() -> Result<
 }
 
 #[test]
+fn a_large_file_on_its_way_is_shown_with_what_is_there_of_it_until_it_has_come() -> Result<()> {
+    let lab = Lab::new()?;
+    let (mut a, mut b) = (lab.machine("a")?, lab.machine("b")?);
+    let large = fixtures::bytes::noise(1, 16 << 20);
+    fs::write(a.at("large"), &large)?;
+    write(&a.at("small"), "1")?;
+    a.start(&[(&b, None)])?;
+    // So slow that it comes to no end before somebody has looked.
+    b.folder = "[limits]\nbandwidth = \"256K\"\n".into();
+    let address = a.address()?;
+    b.start(&[(&a, Some(address.clone()))])?;
+    let shown = |b: &Machine| -> Result<_> { Ok(b.status()?.folders[0].peers[0].transfers.clone()) };
+    wait_until("some of it is there", || Ok(shown(&b)?.iter().any(|file| file.bytes > 0)))?;
+    let files = shown(&b)?;
+    let [file] = &files[..] else { bail!("{files:?}") };
+    assert_eq!((file.place.bytes(), file.direction, file.total), (b"large".to_vec(), Direction::In, large.len() as u64));
+    assert!(file.bytes < file.total, "{file:?}");
+    b.folder.clear();
+    let unlimited = b.config("127.0.0.1:0", &[(&a, Some(address))])?;
+    b.agent.as_ref().context("no agent")?.reload(unlimited)?;
+    wait_until("it has come", || equal(&[&a, &b]))?;
+    wait_until("nothing is shown any more", || Ok(shown(&b)?.is_empty()))
+}
+
+#[test]
 fn deletions_that_the_guard_stops_come_with_leave_and_the_problem_says_how() -> Result<()> {
     let lab = Lab::new()?;
     let (mut a, mut b) = (lab.machine("a")?, lab.machine("b")?);

@@ -2,13 +2,14 @@
 
 use super::{Joined, Shared};
 use crate::scheduler::{Job, Moment};
-use crate::status::{self, Behind, FolderState, LISTED, PathProblem, PathText, Problems, Watches};
+use crate::status::{self, Behind, FolderState, LISTED, PathProblem, PathText, Problems, Transfer, Watches};
 use crate::works::now_ns;
 use std::collections::{BTreeMap, VecDeque};
 use sync_core::io::sync::{LinkReport, Live, SyncError};
 use sync_core::path::RelPath;
 use sync_core::peer::{Id, Mode, Name};
 use sync_core::plan::{Item, Verb};
+use sync_core::report::OnItsWay;
 
 /// Counting the kept versions takes no more than one part in so many of the time.
 const KEPT_SHARE: u32 = 200;
@@ -43,6 +44,7 @@ pub(crate) enum Source {
 }
 
 /// A peer of the folder, for whoever shows it.
+#[derive(Default)]
 pub(crate) struct PeerFacts {
     pub(crate) link: Option<status::Link>,
     pub(crate) quality: Option<status::Quality>,
@@ -50,6 +52,7 @@ pub(crate) struct PeerFacts {
     pub(crate) lacking_there: Option<Behind>,
     pub(crate) last_sync: Option<status::Moment>,
     pub(crate) clock_offset_ms: Option<f64>,
+    pub(crate) transfers: Vec<Transfer>,
 }
 
 impl Shared {
@@ -91,6 +94,21 @@ impl Shared {
         if let Some(lacking) = inbox.members.get_mut(&peer).and_then(|joined| joined.lacking.as_mut()) {
             lacking.files = lacking.files.saturating_sub(files);
             lacking.bytes = lacking.bytes.saturating_sub(bytes);
+        }
+    }
+
+    /// What is on its way from a peer now: the largest of it is shown.
+    pub(crate) fn on_their_way(&self, peer: Id, files: &[OnItsWay]) {
+        let mut largest: Vec<&OnItsWay> = files.iter().collect();
+        largest.sort_by(|a, b| b.total.cmp(&a.total).then_with(|| a.path.cmp(&b.path)));
+        let shown = largest.into_iter().take(LISTED).map(|file| Transfer {
+            place: PathText::new(file.path.as_bytes()),
+            direction: status::Direction::In,
+            bytes: file.bytes,
+            total: file.total,
+        });
+        if let Some(joined) = self.inbox().members.get_mut(&peer) {
+            joined.transfers = shown.collect();
         }
     }
 
@@ -146,14 +164,7 @@ impl Shared {
         let seq = self.live().and_then(|live| live.standing().ok()).map(|standing| standing.seq);
         let inbox = self.inbox();
         let Some(joined) = inbox.members.get(&peer) else {
-            return PeerFacts {
-                link: None,
-                quality: None,
-                lacking_here: None,
-                lacking_there: None,
-                last_sync: None,
-                clock_offset_ms: None,
-            };
+            return PeerFacts::default();
         };
         let report = joined.member.reported();
         let lacking_there = report.filter(|_| joined.member.mode() != Mode::ReceiveOnly).map(|report| {
@@ -176,6 +187,7 @@ impl Shared {
             lacking_there,
             last_sync: joined.last_sync,
             clock_offset_ms: joined.member.clock_ahead_ms(),
+            transfers: joined.transfers.clone(),
         }
     }
 }
