@@ -219,7 +219,7 @@ pub struct Watches {
     pub needed: Option<u64>,
     /// As many as there are. The rest is found by the next scan.
     pub set: u64,
-    /// As many as there may be, for all folders.
+    /// As many as there may be for this folder.
     pub limit: Option<u64>,
 }
 
