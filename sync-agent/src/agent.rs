@@ -317,7 +317,10 @@ impl Inner {
         }
         for (name, config) in &held.whole.folders {
             match held.folders.get(name) {
-                Some(folder) => folder.shared().configure(config.clone()),
+                Some(folder) => {
+                    folder.shared().configure(config.clone());
+                    folder.shared().limit_watches(held.watches_each());
+                }
                 None => {
                     let setting = self.setting(config, held, paused.contains(name));
                     let folder = Folder::start(name.clone(), config.clone(), setting);
@@ -349,13 +352,12 @@ impl Inner {
             }
             roots.knows(&path)
         });
-        let folders = held.config.folders.len().max(1) as u64;
         Setting {
             own: self.id,
             begun: self.begun,
             log: Arc::clone(&self.log),
             permits: Arc::clone(&held.permits),
-            watches: held.config.limits.watches.map(|watches| watches / folders),
+            watches: held.watches_each(),
             paused,
             known,
         }
@@ -391,7 +393,7 @@ impl Inner {
                 lacking_there: facts.lacking_there,
                 last_sync: facts.last_sync,
                 clock_offset_ms: facts.clock_offset_ms,
-                transfers: Vec::new(),
+                transfers: facts.transfers,
                 introduced_by: held.introducers.get(&(name.clone(), id)).into_iter().flatten().cloned().collect(),
             })
         });
@@ -452,6 +454,12 @@ fn tick(inner: &Arc<Inner>) -> JoinHandle<()> {
 }
 
 impl Held {
+    /// Of the watches of all folders, the share of one.
+    fn watches_each(&self) -> Option<u64> {
+        let folders = self.config.folders.len().max(1) as u64;
+        self.config.limits.watches.map(|watches| watches / folders)
+    }
+
     /// The folder of that name, or all.
     fn named(&self, folder: Option<&Name>) -> Result<Vec<(&Name, &Folder)>, ControlError> {
         match folder {

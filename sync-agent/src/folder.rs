@@ -46,7 +46,8 @@ pub(crate) struct Shared {
     log: Log,
     permits: Arc<Permits>,
     config: Mutex<config::Folder>,
-    watches: Option<u64>,
+    /// As many watches as the folder may have.
+    watches: Mutex<Option<u64>>,
     inbox: Mutex<Inbox>,
     wake: Condvar,
     stop: AtomicBool,
@@ -69,6 +70,8 @@ struct Inbox {
     reopen: bool,
     /// What is under way.
     running: Option<Job<Id>>,
+    /// Who listens for changes at present.
+    watch: Option<Arc<watching::End>>,
     facts: Facts,
 }
 
@@ -89,6 +92,8 @@ struct Joined {
     /// The first path that the pull under way is to bring.
     awaited: Option<status::PathText>,
     last_sync: Option<status::Moment>,
+    /// Large files that are on their way from it.
+    transfers: Vec<status::Transfer>,
     /// Which accounts of members it was told.
     told: Told,
 }
@@ -127,6 +132,7 @@ impl Folder {
             allowed: BTreeMap::new(),
             reopen: false,
             running: None,
+            watch: None,
             facts: Facts::default(),
         };
         let shared = Arc::new(Shared {
@@ -137,7 +143,7 @@ impl Folder {
             log,
             permits,
             config: Mutex::new(config),
-            watches,
+            watches: Mutex::new(watches),
             inbox: Mutex::new(inbox),
             wake: Condvar::new(),
             stop: AtomicBool::new(false),
@@ -335,6 +341,7 @@ impl Shared {
             lacking,
             awaited: None,
             last_sync: None,
+            transfers: Vec::new(),
             told: Told::new(),
         };
         let replaced = inbox.members.insert(peer, joined);

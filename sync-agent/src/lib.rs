@@ -18,6 +18,7 @@ mod reach;
 mod atlas;
 mod learnt;
 mod roots;
+mod passed;
 mod works;
 pub mod web;
 mod folder;

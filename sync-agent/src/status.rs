@@ -219,7 +219,7 @@ pub struct Watches {
     pub needed: Option<u64>,
     /// As many as there are. The rest is found by the next scan.
     pub set: u64,
-    /// As many as there may be, for all folders.
+    /// As many as there may be for this folder.
     pub limit: Option<u64>,
 }
 
@@ -281,9 +281,9 @@ pub struct PeerStatus {
     pub link: Link,
     /// How good the path is, as measured last.
     pub quality: Option<Quality>,
-    /// What the peer has and this machine lacks.
+    /// What the peer has and this machine lacks; `None`: it was not found out yet, or not since it had news.
     pub lacking_here: Option<Behind>,
-    /// What this machine has and the peer lacks.
+    /// What this machine has and the peer lacks, as it said last; `None`: it did not say yet, or not since there was news.
     pub lacking_there: Option<Behind>,
     /// When an exchange with it last came to its end.
     pub last_sync: Option<Moment>,
@@ -349,13 +349,13 @@ pub struct Quality {
 /// What one side lacks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Behind {
-    /// Files.
+    /// Files, as far as they are known.
     pub files: u64,
     /// Bytes, as far as they are known.
     pub bytes: u64,
-    /// Since when it lacks something; `None` while it lacks nothing.
+    /// Since when it is known to lack something; `None` while it lacks nothing.
     pub since: Option<Moment>,
-    /// The path that waits longest.
+    /// A path of which it is known that none waits for longer; `None` where that is known of no path.
     pub oldest: Option<PathText>,
 }
 

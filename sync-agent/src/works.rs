@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use sync_core::path::RelPath;
 use sync_core::peer::Id;
 use sync_core::plan::Item;
-use sync_core::report::{Done, Monitor, Phase};
+use sync_core::report::{Done, Monitor, OnItsWay, Phase};
 
 /// Listens to one job of a folder.
 pub(crate) struct Watchful<'a> {
@@ -64,6 +64,12 @@ impl Monitor for Watchful<'_> {
         if let Some(peer) = self.source() {
             self.bytes.fetch_add(bytes, Ordering::Relaxed);
             self.folder.brought(peer, files, bytes);
+        }
+    }
+
+    fn on_their_way(&self, files: &[OnItsWay]) {
+        if let Some(peer) = self.source() {
+            self.folder.on_their_way(peer, files);
         }
     }
 

@@ -282,6 +282,35 @@ fn a_paused_folder_that_a_reload_moves_stays_paused() -> Result<()> {
 }
 
 #[test]
+fn how_many_watches_there_may_be_counts_for_open_folders_from_a_reload_on() -> Result<()> {
+    let lab = Lab::new()?;
+    let (mut a, mut b) = (lab.machine("a")?, lab.machine("b")?);
+    for number in 0..9 {
+        fs::create_dir(a.at(&format!("d{number}")))?;
+    }
+    a.start(&[(&b, None)])?;
+    let address = a.address()?;
+    b.start(&[(&a, Some(address))])?;
+    wait_until("all are equal", || Ok(b.at("d8").exists() && equal(&[&a, &b])?))?;
+    for (number, limit) in ["4", "0", "400"].into_iter().enumerate() {
+        a.folder = if limit == "0" { String::new() } else { format!("[limits]\nwatches = {limit}\n") };
+        let config = a.config("127.0.0.1:0", &[(&b, None)])?;
+        assert_eq!(a.agent.as_ref().context("no agent")?.reload(config)?.lines(), ["limits changed"]);
+        let limit = limit.parse().ok().filter(|limit| *limit > 0);
+        wait_until("it is kept", || {
+            let watches = a.status()?.folders[0].watches;
+            let as_many = watches.needed.map(|needed| limit.map_or(needed, |limit| needed.min(limit)));
+            Ok(watches.limit == limit && Some(watches.set) == as_many && watches.needed == Some(10))
+        })?;
+        // What changed while nobody listened is found, and so is what changes now.
+        let path = format!("{number}");
+        write(&a.at(&path), "x")?;
+        wait_until("it has come", || Ok(b.at(&path).exists()))?;
+    }
+    Ok(())
+}
+
+#[test]
 fn every_member_of_a_line_knows_all_machines_and_both_sides_of_all_links() -> Result<()> {
     let lab = Lab::new()?;
     let [a, b, mut c] = line(&lab)?;
@@ -398,6 +427,31 @@ fn what_both_changed_is_listed_and_a_limit_of_the_rate_ends_no_link() -> Result<
     wait_until("it has come", || Ok(a.at("through the limit").exists()))?;
     assert_eq!(link(&a)?, before);
     Ok(())
+}
+
+#[test]
+fn a_large_file_on_its_way_is_shown_with_what_is_there_of_it_until_it_has_come() -> Result<()> {
+    let lab = Lab::new()?;
+    let (mut a, mut b) = (lab.machine("a")?, lab.machine("b")?);
+    let large = fixtures::bytes::noise(1, 16 << 20);
+    fs::write(a.at("large"), &large)?;
+    write(&a.at("small"), "1")?;
+    a.start(&[(&b, None)])?;
+    // So slow that it comes to no end before somebody has looked.
+    b.folder = "[limits]\nbandwidth = \"256K\"\n".into();
+    let address = a.address()?;
+    b.start(&[(&a, Some(address.clone()))])?;
+    let shown = |b: &Machine| -> Result<_> { Ok(b.status()?.folders[0].peers[0].transfers.clone()) };
+    wait_until("some of it is there", || Ok(shown(&b)?.iter().any(|file| file.bytes > 0)))?;
+    let files = shown(&b)?;
+    let [file] = &files[..] else { bail!("{files:?}") };
+    assert_eq!((file.place.bytes(), file.direction, file.total), (b"large".to_vec(), Direction::In, large.len() as u64));
+    assert!(file.bytes < file.total, "{file:?}");
+    b.folder.clear();
+    let unlimited = b.config("127.0.0.1:0", &[(&a, Some(address))])?;
+    b.agent.as_ref().context("no agent")?.reload(unlimited)?;
+    wait_until("it has come", || equal(&[&a, &b]))?;
+    wait_until("nothing is shown any more", || Ok(shown(&b)?.is_empty()))
 }
 
 #[test]

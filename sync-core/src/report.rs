@@ -13,6 +13,17 @@ pub struct Problem {
     pub error: String,
 }
 
+/// A large file whose content is on its way here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnItsWay {
+    /// Which path it is for.
+    pub path: RelPath,
+    /// Bytes that are there.
+    pub bytes: u64,
+    /// Bytes of it all.
+    pub total: u64,
+}
+
 /// Which part of a run is under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -39,6 +50,10 @@ pub trait Monitor: Sync {
     /// So many more files and bytes are done.
     fn advance(&self, files: u64, bytes: u64) {
         let _ = (files, bytes);
+    }
+    /// The large files that are on their way over a link now, several times a second while any is, and then once none.
+    fn on_their_way(&self, files: &[OnItsWay]) {
+        let _ = files;
     }
     /// A path failed; the rest goes on.
     fn problem(&self, problem: &Problem) {

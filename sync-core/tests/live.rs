@@ -6,17 +6,17 @@ use fixtures::tree::Tree;
 use std::fs;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
-use sync_core::io::link::local_pair;
+use sync_core::io::link::{Connection, local_pair};
 use sync_core::io::sync::{
     Ear, Export, Heard, Host, HostOptions, Kept, Live, Member, Options, Place, Policy, Remote, Served, Sync, SyncError,
     is_root_lost,
 };
 use sync_core::path::RelPath;
 use sync_core::peer::{Mode, PublicKey};
-use sync_core::report::Silent;
+use sync_core::report::{Monitor, OnItsWay, Silent};
 
 /// No wait here may take longer, on however busy a machine.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -79,9 +79,16 @@ fn kept(live: &Arc<Live>) -> Kept {
     Arc::new(move || Some(live.clone()))
 }
 
+fn pair(keys: [u8; 2]) -> [Connection; 2] {
+    local_pair(keys.map(|key| PublicKey::from_bytes([key; 32])), [7; 32])
+}
+
 /// The first root joins the second; `modes` are what the other one may do at each.
 fn meet(a: &Arc<Live>, b: &Arc<Live>, modes: [Mode; 2], keys: [u8; 2]) -> Result<[End; 2], SyncError> {
-    let [near, far] = local_pair(keys.map(|key| PublicKey::from_bytes([key; 32])), [7; 32]);
+    meet_over(pair(keys), a, b, modes)
+}
+
+fn meet_over([near, far]: [Connection; 2], a: &Arc<Live>, b: &Arc<Live>, modes: [Mode; 2]) -> Result<[End; 2], SyncError> {
     let (ear_a, heard_a) = ear();
     let (ear_b, heard_b) = ear();
     let export = Export { name: b.name().clone(), path: b.root().path().into(), live: Some(kept(b)) };
@@ -356,5 +363,53 @@ fn a_root_that_was_open_before_and_has_lost_its_marker_is_a_disk_that_is_not_mou
     let error = opened.err().context("it was opened")?.to_string();
     assert!(error.contains("is its disk mounted"), "{error}");
     assert_eq!(fs::read_dir(lab.root("a"))?.count(), 0);
+    Ok(())
+}
+
+/// Watches what is on its way, and has seen enough once some of it is there.
+#[derive(Default)]
+struct Onlooker(Mutex<Vec<Vec<OnItsWay>>>);
+
+impl Onlooker {
+    fn told(&self) -> MutexGuard<'_, Vec<Vec<OnItsWay>>> {
+        self.0.lock().expect("no panic while it is held")
+    }
+}
+
+impl Monitor for Onlooker {
+    fn on_their_way(&self, files: &[OnItsWay]) {
+        self.told().push(files.to_vec());
+    }
+
+    fn cancelled(&self) -> bool {
+        self.told().iter().flatten().any(|file| file.bytes > 0)
+    }
+}
+
+#[test]
+fn what_is_on_its_way_is_told_with_what_is_there_of_it_and_that_nothing_is_at_the_end() -> Result<()> {
+    let lab = Lab::new(&["a", "b"])?;
+    fs::write(lab.root("a").join("large"), fixtures::bytes::noise(1, 16 << 20))?;
+    lab.write("a/small", "1")?;
+    let (a, b) = (lab.open("a")?, lab.open("b")?);
+    let [near, far] = pair([1, 2]);
+    // So slow that it comes to no end before somebody has looked.
+    near.limit(Some(512 << 10));
+    let [_ab, ba] = meet_over([near, far], &a, &b, [Mode::TwoWay; 2])?;
+    ba.hears_of(&a)?;
+    let onlooker = Onlooker::default();
+    let brought = b.pull(&ba.member, &onlooker);
+    assert!(
+        matches!(&brought, Err(SyncError::Cancelled)) || brought.as_ref().is_ok_and(|brought| brought.cancelled),
+        "{brought:?}"
+    );
+    let told = onlooker.told();
+    let (last, before) = told.split_last().context("nothing was told")?;
+    assert!(last.is_empty(), "{last:?}");
+    for files in before {
+        let [file] = &files[..] else { panic!("{files:?}") };
+        assert!(file.path == RelPath::parse(b"large")? && file.total == 16 << 20 && file.bytes < file.total, "{file:?}");
+    }
+    assert!(before.iter().flatten().any(|file| file.bytes > 0));
     Ok(())
 }

@@ -56,6 +56,7 @@ impl Shared {
         let standing = live.standing();
         let conflicts = live.in_conflict(LISTED).ok();
         let mut inbox = self.inbox();
+        standing.iter().for_each(|standing| inbox.facts.passed.is_at(standing.seq, now_ns()));
         match scanned {
             Ok(scanned) => {
                 let listed = scanned.problems.iter().take(LISTED).map(shown).collect();
@@ -154,6 +155,7 @@ impl Shared {
         let standing = live.standing().ok();
         let mut inbox = self.inbox();
         inbox.facts.conflicts = conflicts;
+        standing.iter().for_each(|standing| inbox.facts.passed.is_at(standing.seq, now_ns()));
         inbox.facts.live = standing.map(|standing| standing.live).or(inbox.facts.live);
         let ended = match &pulled {
             Ok(brought) => {

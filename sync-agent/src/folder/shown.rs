@@ -1,14 +1,16 @@
 //! What is shown of a folder and of its peers.
 
 use super::{Joined, Shared};
+use crate::passed::Passed;
 use crate::scheduler::{Job, Moment};
-use crate::status::{self, Behind, FolderState, LISTED, PathProblem, PathText, Problems, Watches};
+use crate::status::{self, Behind, FolderState, LISTED, PathProblem, PathText, Problems, Transfer, Watches};
 use crate::works::now_ns;
 use std::collections::{BTreeMap, VecDeque};
 use sync_core::io::sync::{LinkReport, Live, SyncError};
 use sync_core::path::RelPath;
 use sync_core::peer::{Id, Mode, Name};
 use sync_core::plan::{Item, Verb};
+use sync_core::report::OnItsWay;
 
 /// Counting the kept versions takes no more than one part in so many of the time.
 const KEPT_SHARE: u32 = 200;
@@ -23,6 +25,8 @@ pub(super) struct Facts {
     /// What was brought last, the newest at the end.
     pub(super) recent: VecDeque<status::Recent>,
     pub(super) watches: Watches,
+    /// When the folder's own sequence of changes passed which number.
+    pub(super) passed: Passed,
     /// By what they failed at: each job replaces its own.
     pub(super) problems: BTreeMap<Source, (u64, Vec<PathProblem>)>,
     pub(super) last_change: Option<status::Moment>,
@@ -43,6 +47,7 @@ pub(crate) enum Source {
 }
 
 /// A peer of the folder, for whoever shows it.
+#[derive(Default)]
 pub(crate) struct PeerFacts {
     pub(crate) link: Option<status::Link>,
     pub(crate) quality: Option<status::Quality>,
@@ -50,6 +55,7 @@ pub(crate) struct PeerFacts {
     pub(crate) lacking_there: Option<Behind>,
     pub(crate) last_sync: Option<status::Moment>,
     pub(crate) clock_offset_ms: Option<f64>,
+    pub(crate) transfers: Vec<Transfer>,
 }
 
 impl Shared {
@@ -57,11 +63,7 @@ impl Shared {
     pub(crate) fn lacks(&self, peer: Id, files: u64, bytes: u64) {
         let mut inbox = self.inbox();
         let Some(joined) = inbox.members.get_mut(&peer) else { return };
-        let before = joined.lacking.take();
-        let since = before.as_ref().and_then(|lacking| lacking.since).or_else(|| (files > 0).then(now_ns));
-        // What waited before this pull waits for longer than what it found.
-        let oldest = before.and_then(|lacking| lacking.oldest).or(joined.awaited.take()).filter(|_| files > 0);
-        joined.lacking = Some(Behind { files, bytes, since, oldest });
+        joined.lacking = Some(still_lacking(joined.lacking.take(), (files, bytes), joined.awaited.take(), now_ns()));
     }
 
     /// A pull found a path that it is to bring, before [`Shared::lacks`].
@@ -94,11 +96,27 @@ impl Shared {
         }
     }
 
+    /// What is on its way from a peer now: the largest of it is shown.
+    pub(crate) fn on_their_way(&self, peer: Id, files: &[OnItsWay]) {
+        let mut largest: Vec<&OnItsWay> = files.iter().collect();
+        largest.sort_by(|a, b| b.total.cmp(&a.total).then_with(|| a.path.cmp(&b.path)));
+        let shown = largest.into_iter().take(LISTED).map(|file| Transfer {
+            place: PathText::new(file.path.as_bytes()),
+            direction: status::Direction::In,
+            bytes: file.bytes,
+            total: file.total,
+        });
+        if let Some(joined) = self.inbox().members.get_mut(&peer) {
+            joined.transfers = shown.collect();
+        }
+    }
+
     /// Something was brought from a peer.
     pub(crate) fn took(&self, peer: Id, item: &Item) {
         let mut inbox = self.inbox();
         let place = PathText::new(item.path.as_bytes());
-        if let Some(lacking) = inbox.members.get_mut(&peer).and_then(|joined| joined.lacking.as_mut()) {
+        // What came from one is awaited from nobody any more.
+        for lacking in inbox.members.values_mut().filter_map(|joined| joined.lacking.as_mut()) {
             lacking.oldest.take_if(|oldest| *oldest == place);
         }
         let Some(from) = inbox.allowed.get(&peer).map(|(name, _)| name.clone()) else { return };
@@ -146,20 +164,12 @@ impl Shared {
         let seq = self.live().and_then(|live| live.standing().ok()).map(|standing| standing.seq);
         let inbox = self.inbox();
         let Some(joined) = inbox.members.get(&peer) else {
-            return PeerFacts {
-                link: None,
-                quality: None,
-                lacking_here: None,
-                lacking_there: None,
-                last_sync: None,
-                clock_offset_ms: None,
-            };
+            return PeerFacts::default();
         };
         let report = joined.member.reported();
-        let lacking_there = report.filter(|_| joined.member.mode() != Mode::ReceiveOnly).map(|report| {
-            let all = seq.is_some_and(|seq| report.incorporated >= seq);
-            let (files, bytes) = if all { (0, 0) } else { (report.files.max(1), report.bytes) };
-            Behind { files, bytes, since: None, oldest: None }
+        let lacking_there = report.filter(|_| joined.member.mode() != Mode::ReceiveOnly).and_then(|report| {
+            let since = inbox.facts.passed.since(report.incorporated);
+            lacking_there(report, seq, since)
         });
         let behind = joined.member.may_be_pulled() && joined.incorporated < joined.member.seq();
         let lacking_here = match &joined.lacking {
@@ -176,6 +186,7 @@ impl Shared {
             lacking_there,
             last_sync: joined.last_sync,
             clock_offset_ms: joined.member.clock_ahead_ms(),
+            transfers: joined.transfers.clone(),
         }
     }
 }
@@ -198,6 +209,26 @@ impl Joined {
         let (files, bytes) = self.lacking.as_ref().map_or((0, 0), |lacking| (lacking.files, lacking.bytes));
         LinkReport { sent: path.sent, lost: path.lost, incorporated: self.incorporated, files, bytes, clock_ms: 0 }
     }
+}
+
+/// What a pull found to be lacking, beside what was lacking before it.
+fn still_lacking(before: Option<Behind>, (files, bytes): (u64, u64), first: Option<PathText>, now: status::Moment) -> Behind {
+    let (since, oldest) = before.map_or((None, None), |before| (before.since, before.oldest));
+    // All that is found when nothing was lacking waits for the same time. Later, only of a path that waited then, and is found
+    // again, is it known that nothing waits for longer.
+    let oldest = first.filter(|first| files > 0 && (since.is_none() || oldest.as_ref() == Some(first)));
+    Behind { files, bytes, since: since.or_else(|| (files > 0).then_some(now)), oldest }
+}
+
+/// What a peer lacks by its own report, where this machine's changes have the number `seq`, and there is more than the peer knew
+/// `since`.
+fn lacking_there(report: LinkReport, seq: Option<u64>, since: Option<status::Moment>) -> Option<Behind> {
+    if seq.is_some_and(|seq| report.incorporated >= seq) {
+        return Some(Behind { files: 0, bytes: 0, since: None, oldest: None });
+    }
+    // That there is something that it has not pulled does not tell whether it lacks any of that.
+    let lacks = report.files > 0 || report.bytes > 0;
+    lacks.then_some(Behind { files: report.files, bytes: report.bytes, since, oldest: None })
 }
 
 /// What an agent's user can do about it is not what the command's user can.
@@ -223,5 +254,50 @@ fn word(verb: Verb) -> &'static str {
         Verb::Move => "move",
         Verb::Meta => "meta",
         Verb::Conflict => "conflict",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use status::Moment;
+
+    fn path(text: &str) -> PathText {
+        PathText::new(text.as_bytes())
+    }
+
+    fn behind(files: u64, since: Option<i64>, oldest: Option<&str>) -> Behind {
+        Behind { files, bytes: 9 * files, since: since.map(Moment), oldest: oldest.map(path) }
+    }
+
+    #[test]
+    fn a_path_waits_longest_only_where_that_is_known() {
+        for (before, files, first, after) in [
+            (None, 2, Some("a"), behind(2, Some(7), Some("a"))),
+            (Some(behind(0, None, None)), 2, Some("a"), behind(2, Some(7), Some("a"))),
+            (Some(behind(3, Some(5), Some("b"))), 2, Some("b"), behind(2, Some(5), Some("b"))),
+            // It came, or went; or something else stands before it now.
+            (Some(behind(3, Some(5), None)), 2, Some("b"), behind(2, Some(5), None)),
+            (Some(behind(3, Some(5), Some("b"))), 2, Some("a"), behind(2, Some(5), None)),
+            (Some(behind(3, Some(5), Some("b"))), 2, Some("c"), behind(2, Some(5), None)),
+            (None, 0, None, behind(0, None, None)),
+        ] {
+            let told = still_lacking(before.clone(), (files, 9 * files), first.map(path), Moment(7));
+            assert_eq!(told, after, "{before:?} {first:?}");
+        }
+    }
+
+    #[test]
+    fn of_a_peer_nothing_is_told_that_it_has_not_said() {
+        let report = |incorporated, files| LinkReport { incorporated, files, bytes: 9 * files, ..LinkReport::default() };
+        for (told, seq, after) in [
+            (report(4, 0), Some(4), Some(behind(0, None, None))),
+            (report(5, 3), Some(4), Some(behind(0, None, None))),
+            (report(3, 0), Some(4), None),
+            (report(3, 2), Some(4), Some(behind(2, Some(1), None))),
+            (report(4, 0), None, None),
+        ] {
+            assert_eq!(lacking_there(told, seq, Some(Moment(1))), after, "{told:?} {seq:?}");
+        }
     }
 }

@@ -27,13 +27,23 @@ pub(super) struct Watching {
 
 /// How it is told to end.
 #[derive(Default)]
-struct End {
+pub(super) struct End {
     over: AtomicBool,
     /// Ends its wait for changes.
     waker: Mutex<Option<watch::Waker>>,
 }
 
+/// A watch that was begun, what gathers its changes, and the limit that it was begun with.
+type Begun = (Watch, Quiet, Option<u64>);
+
 impl End {
+    /// Ends the wait for changes that is under way, or else the next one.
+    fn wake(&self) {
+        if let Some(waker) = &*self.waker() {
+            waker.wake();
+        }
+    }
+
     fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire)
     }
@@ -47,14 +57,15 @@ impl Shared {
     /// Listens for changes, in a thread of its own; from now on, if that can be. What cannot begin, or breaks, is tried again.
     pub(super) fn watch(self: &Arc<Self>, live: &Arc<Live>) -> Watching {
         let end = Arc::<End>::default();
+        self.inbox().watch = Some(Arc::clone(&end));
         let mut begun = self.begin_watch(live);
         let (shared, live, ending) = (Arc::clone(self), Arc::clone(live), Arc::clone(&end));
         let thread = thread::spawn(move || {
             loop {
-                let ended = begun.and_then(|(watch, quiet)| {
+                let ended = begun.and_then(|begun| {
                     // Whoever ends it a moment before finds no waker, and it finds that it is over.
-                    *ending.waker() = Some(watch.waker());
-                    shared.listen(watch, quiet, &ending)
+                    *ending.waker() = Some(begun.0.waker());
+                    shared.listen(begun, &ending)
                 });
                 *ending.waker() = None;
                 if ending.is_over() {
@@ -65,15 +76,15 @@ impl Shared {
                     let again = AGAIN.as_secs();
                     let text = format!("{error}; changes are found by scans only, and it is tried again every {again} seconds");
                     shared.say(Source::Watch, Level::Error, &text);
-                }
-                let inbox = shared.inbox();
-                drop(shared.wake.wait_timeout_while(inbox, AGAIN, |_| !ending.is_over()));
-                if ending.is_over() {
-                    return;
+                    let inbox = shared.inbox();
+                    drop(shared.wake.wait_timeout_while(inbox, AGAIN, |_| !ending.is_over()));
+                    if ending.is_over() {
+                        return;
+                    }
                 }
                 begun = shared.begin_watch(&live);
                 if begun.is_ok() {
-                    shared.say(Source::Watch, Level::Notice, "changes are listened for again: everything is looked at");
+                    shared.say(Source::Watch, Level::Notice, "changes are listened for anew: everything is looked at");
                     // Nobody told what changed meanwhile.
                     let now = shared.now();
                     shared.inbox().scheduler.look_at_all(now);
@@ -87,30 +98,42 @@ impl Shared {
     /// Ends it, and waits until it has.
     pub(super) fn watch_no_more(&self, watching: Watching) {
         watching.end.over.store(true, Ordering::Release);
-        if let Some(waker) = &*watching.end.waker() {
-            waker.wake();
-        }
+        watching.end.wake();
         // Whoever looked at it a moment before waits by now, and hears of it.
-        drop(self.inbox());
+        self.inbox().watch = None;
         self.wake.notify_all();
         // A panic there is a defect that was told; the watch begins anew with the root.
         let _ = watching.thread.join();
     }
 
-    fn begin_watch(&self, live: &Arc<Live>) -> Result<(Watch, Quiet), watch::WatchError> {
-        let config = self.config();
-        let options = watch::Options { watches: self.watches, gather: Duration::from_millis(5), ..watch::Options::standard() };
+    /// From now on the folder has no more watches than these. If they are others than before, those that there are go, and as many
+    /// of the most important as there may be are set anew.
+    pub(crate) fn limit_watches(&self, watches: Option<u64>) {
+        let before = std::mem::replace(&mut *self.watches.lock().unwrap_or_else(PoisonError::into_inner), watches);
+        let listening = self.inbox().watch.clone();
+        if let Some(listening) = listening.filter(|_| before != watches) {
+            listening.wake();
+        }
+    }
+
+    fn watch_limit(&self) -> Option<u64> {
+        *self.watches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin_watch(&self, live: &Arc<Live>) -> Result<Begun, watch::WatchError> {
+        let (config, watches) = (self.config(), self.watch_limit());
+        let options = watch::Options { watches, gather: Duration::from_millis(5), ..watch::Options::standard() };
         let ignoring = Arc::clone(live);
         let ignored: watch::Ignored = Box::new(move |path, dir| ignoring.ignores(path, dir));
         let watch = Watch::begin(live.root(), options, Some(ignored))?;
-        Ok((watch, Quiet::new(Limits { quiet: config.quiet, ..Limits::standard() })))
+        Ok((watch, Quiet::new(Limits { quiet: config.quiet, ..Limits::standard() }), watches))
     }
 
-    /// Until it is to end, or cannot go on.
-    fn listen(&self, mut watch: Watch, mut quiet: Quiet, end: &End) -> Result<(), watch::WatchError> {
+    /// Until it is to end, cannot go on, or there may be more watches or less.
+    fn listen(&self, (mut watch, mut quiet, limit): Begun, end: &End) -> Result<(), watch::WatchError> {
         let mut poll = self.now() + POLL;
         let mut short = false;
-        while !end.is_over() {
+        while !end.is_over() && self.watch_limit() == limit {
             let missing = watch.shortage();
             if missing.is_some() != short {
                 short = missing.is_some();
@@ -119,11 +142,8 @@ impl Shared {
                 }
             }
             let watched = watch.watched();
-            self.inbox().facts.watches = Watches {
-                needed: Some(watched + missing.as_ref().map_or(0, |shortage| shortage.missing)),
-                set: watched,
-                limit: self.watches,
-            };
+            self.inbox().facts.watches =
+                Watches { needed: Some(watched + missing.as_ref().map_or(0, |shortage| shortage.missing)), set: watched, limit };
             let now = self.now();
             let next = quiet.next_deadline().unwrap_or(now + LONG).min(if short { poll } else { now + LONG });
             let changes = watch.wait(next.saturating_sub(now))?;

@@ -108,9 +108,12 @@ fn watch_pipe(gone: Arc<AtomicBool>, listener: Arc<Listener>) -> Receiver<Vec<u8
                 bytes.truncate(read);
                 // If nobody takes them, the process ends.
                 let _ = sender.send(bytes);
+                // The caller does not try the other way any more, and is waiting.
+                listener.stop();
             }
             _ => {
                 gone.store(true, Ordering::Relaxed);
+                listener.stop();
                 thread::sleep(GRACE);
                 listener.close();
                 thread::sleep(GRACE);
@@ -134,7 +137,12 @@ fn wait(listener: &Listener, through_ssh: &Receiver<Vec<u8>>, monitor: &Attendan
         match listener.accept(TICK) {
             Ok(connection) => return Ok(Came::OverUdp(connection)),
             Err(LinkError::TooLong(_)) => {}
-            Err(error) => return Err(error.into()),
+            // It was stopped for what is found here.
+            Err(error) => match through_ssh.try_recv() {
+                Ok(first) => return Ok(Came::ThroughSsh(first)),
+                Err(_) if monitor.cancelled() => return Ok(Came::Nobody),
+                Err(_) => return Err(error.into()),
+            },
         }
     }
     monitor.output.talk("nobody called in time");

@@ -39,7 +39,7 @@ use crate::io::channel::ChannelError;
 use crate::io::fs::{ColdId, FsError, Root, supports_exchange};
 use crate::io::kill::kill_point;
 use crate::io::source::{Source, SourceError};
-use crate::io::stage::{BLOCK_BYTES, Failure, SPARE_BYTES, Stage, Tree, shortfall};
+use crate::io::stage::{BLOCK_BYTES, Failure, SPARE_BYTES, Stage, Supply, Tree, UnderWay, shortfall};
 use crate::io::state::{State, StateError};
 use crate::knowledge::{Row, Vector};
 use crate::path::RelPath;
@@ -173,6 +173,15 @@ pub struct Context<'a> {
     pub side: usize,
     /// The state lies on another file system than the root, so that the root's syncfs does not reach it.
     pub state_elsewhere: bool,
+    /// Where is shown what is on its way.
+    pub under_way: &'a UnderWay,
+}
+
+impl<'a> Context<'a> {
+    /// What staging needs.
+    fn supply(&self) -> Supply<'a> {
+        Supply { here: self.root, source: self.source, under_way: self.under_way }
+    }
 }
 
 /// A path that is not as the plan wanted it: it stands in the pending table until it is.
@@ -402,17 +411,17 @@ impl<'a, 'e> Apply<'a, 'e> {
         self.look_for_alike(&mut jobs)?;
         // Without a folder to stage in, each step that needs one says so when it is prepared.
         let stages = Stages::of(&self.swapper.areas);
-        let Context { root, source, .. } = self.context;
+        let (source, supply) = (self.context.source, self.context.supply());
         if let Some(scope) = self.scope {
             return self.stage_meanwhile(scope, stages, jobs, room);
         }
         let mut failed = None;
         match self.staged.take() {
-            None => stages.fill(root, source, &mut jobs),
+            None => stages.fill(supply, &mut jobs),
             Some(before) => {
                 let swapper = &mut self.swapper;
                 thread::scope(|scope| {
-                    let filling = scope.spawn(|| stages.fill(root, source, &mut jobs));
+                    let filling = scope.spawn(|| stages.fill(supply, &mut jobs));
                     let settled = match source.settle() {
                         // Perhaps while this batch was staged: the one before is whole.
                         Err(error) if error.is_lost_connection() => {
@@ -450,14 +459,14 @@ impl<'a, 'e> Apply<'a, 'e> {
         mut jobs: Vec<Job>,
         bytes: u64,
     ) -> Result<(), ApplyError> {
-        let Context { root, source, .. } = self.context;
+        let (Context { root, source, .. }, supply) = (self.context, self.context.supply());
         let mut before = self.filling.take();
         if let Some(filling) = before.take_if(|before| !has_room(root, before.bytes.saturating_add(bytes))) {
             // Whether a batch finds room is looked at when it begins, and what is on its way does not show.
             self.put_in_place(filling)?;
         }
         let thread = scope.spawn(move || {
-            stages.fill(root, source, &mut jobs);
+            stages.fill(supply, &mut jobs);
             Filled { jobs, whole: source.alive().is_ok() }
         });
         self.filling = Some(Filling { thread, bytes });
@@ -516,7 +525,8 @@ impl Stages {
     }
 
     /// Stages what is to be placed. What finds no folder says so when it is prepared.
-    fn fill(&self, here: &Root, source: &dyn Source, jobs: &mut [Job]) {
+    fn fill(&self, supply: Supply<'_>, jobs: &mut [Job]) {
+        let here = supply.here;
         let places = here.places();
         let mut trees: Vec<&mut Tree> = Vec::new();
         for job in jobs {
@@ -531,7 +541,7 @@ impl Stages {
         for (cold, stage) in &self.0 {
             let mut of_it: Vec<&mut Tree> = trees.extract_if(.., |tree| tree.cold == *cold).collect();
             if !of_it.is_empty() {
-                stage.fill(here, source, &mut of_it);
+                stage.fill(supply, &mut of_it);
             }
         }
     }

@@ -149,7 +149,7 @@ impl Swapper<'_> {
             tree.each_mut(&mut |incoming| incoming.outcome = None);
             tree.cold = area.cold;
             super::place::rewrite(self.context.root, tree);
-            area.stage.fill(self.context.root, self.context.source, &mut [tree]);
+            area.stage.fill(self.context.supply(), &mut [tree]);
         }
         match &tree.top.outcome {
             Some(Ok(signature)) => Ok(*signature),

@@ -1,7 +1,7 @@
 //! Sockets, threads, listening and dialling. The threads belong to a [`Network`]; whoever calls it just waits, up to a deadline.
 
 use super::identity::Identity;
-use super::pipe::{self, Pipe};
+use super::pipe::{self, Left, Pipe};
 use super::quic::{Quic, describe, peer_key};
 use super::throttle::Throttle;
 use super::tls::{self, Admits, Purpose, Seen, Trust};
@@ -58,8 +58,8 @@ struct Inner {
     runtime: Option<Runtime>,
     /// Sockets to dial from, of IPv4 and IPv6, made when first needed.
     dialling: Mutex<[Option<Endpoint>; 2]>,
-    /// What runs through pipes.
-    piped: Mutex<Vec<Endpoint>>,
+    /// What runs through pipes, and whether their other ends have left.
+    piped: Mutex<Vec<(Endpoint, Left)>>,
     /// Connections that were begun here and, as far as is known, not ended by the other side.
     unended: AtomicUsize,
     /// What all its connections together may send and receive.
@@ -89,7 +89,8 @@ impl Drop for Inner {
         if *self.unended.get_mut() == 0 {
             return runtime.shutdown_background();
         }
-        dialling.into_iter().flatten().chain(piped).for_each(|endpoint| end(&runtime, &endpoint));
+        dialling.into_iter().flatten().for_each(|endpoint| end(&runtime, &endpoint));
+        piped.into_iter().for_each(|(endpoint, left)| end_pipe(&runtime, &endpoint, &left));
         runtime.shutdown_background();
     }
 }
@@ -98,6 +99,19 @@ impl Drop for Inner {
 fn end(runtime: &Runtime, endpoint: &Endpoint) {
     endpoint.close(VarInt::from_u32(CloseCode::Failed.number()), b"");
     let _ = runtime.block_on(async { timeout(LINGER, endpoint.wait_idle()).await });
+}
+
+/// As [`end`]. A pipe loses nothing, so that nobody has to wait whether the last packet is asked for again: whoever has left the pipe
+/// has read it, or is gone.
+fn end_pipe(runtime: &Runtime, endpoint: &Endpoint, left: &Left) {
+    endpoint.close(VarInt::from_u32(CloseCode::Failed.number()), b"");
+    let ended = async {
+        tokio::select! {
+            () = endpoint.wait_idle() => {}
+            () = left.wait() => {}
+        }
+    };
+    let _ = runtime.block_on(async { timeout(LINGER, ended).await });
 }
 
 fn failed(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> LinkError {
@@ -199,6 +213,7 @@ impl Network {
     ) -> Result<Endpoint, LinkError> {
         let what = "use the pipe";
         let socket = Arc::new(Pipe::new(reader, writer).map_err(failed(what))?);
+        let left = socket.left();
         let mut config = EndpointConfig::default();
         // It is within the limits of QUIC.
         let _ = config.max_udp_payload_size(pipe::PACKET);
@@ -207,8 +222,8 @@ impl Network {
             Endpoint::new_with_abstract_socket(config, server, socket, Arc::new(TokioRuntime)).map_err(failed(what))?;
         self.0.unended.fetch_add(1, Ordering::Relaxed);
         let mut piped = lock(&self.0.piped);
-        piped.retain(|endpoint| endpoint.open_connections() > 0);
-        piped.push(endpoint.clone());
+        piped.retain(|(endpoint, _)| endpoint.open_connections() > 0);
+        piped.push((endpoint.clone(), left));
         Ok(endpoint)
     }
 

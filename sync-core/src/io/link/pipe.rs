@@ -7,6 +7,7 @@ use crate::io::mutex::lock;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, UdpPoller};
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::io::{self, ErrorKind, IoSliceMut, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
@@ -106,6 +107,25 @@ impl State {
     }
 }
 
+/// Whether the other end of a pipe has left it.
+#[derive(Debug)]
+pub(super) struct Left(Arc<Queue>);
+
+impl Left {
+    /// Waits until it has: nothing comes any more, and what was told there has been heard, or never will be.
+    pub(super) async fn wait(&self) {
+        poll_fn(|context| {
+            let mut state = self.0.lock();
+            if state.ended {
+                return Poll::Ready(());
+            }
+            state.wait(context);
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
 impl Pipe {
     /// Takes the pipe over. Its threads end when it ends; one that waits for a reader that never ends ends with the process.
     pub(super) fn new(reader: Box<dyn Read + Send>, writer: Box<dyn Write + Send>) -> io::Result<Pipe> {
@@ -126,6 +146,11 @@ impl Pipe {
             end();
         })?;
         Ok(Pipe { out, came })
+    }
+
+    /// Tells when the other end has left.
+    pub(super) fn left(&self) -> Left {
+        Left(Arc::clone(&self.came))
     }
 }
 

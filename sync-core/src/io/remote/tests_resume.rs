@@ -8,6 +8,7 @@ use crate::io::apply::{Applied, Apply, ApplyError, Context, Moves, recover};
 use crate::io::channel::Channel;
 use crate::io::link::{CloseCode, Connection};
 use crate::io::source::{Source as _, SourceError, Wanted};
+use crate::io::stage::UnderWay;
 use crate::path::RelPath;
 use crate::plan::{Action, Displaced, Stamp, Step};
 use crate::report::Silent;
@@ -95,6 +96,7 @@ fn create(here: &World, there: &World, source: &RemoteSource) -> Result<Applied,
         monitor: &Silent,
         side: 0,
         state_elsewhere: false,
+        under_way: &UnderWay::default(),
     };
     let mut apply = Apply::new(context, Moves::new()).unwrap();
     let stamp = Stamp::Given { m: row.m.clone(), c: row.c.clone() };

@@ -1,13 +1,13 @@
 //! Trees are brought chunk by chunk: a chunk is what one thread asks the source for at once, and then stages, one file after the other.
 
 use super::parts::{PART_MIN, Part};
-use super::{FILLING, Failure, Incoming, Stage, Tree, remove_all};
+use super::{FILLING, Failure, Incoming, Stage, Supply, Tree, remove_all};
 use crate::entry::{AttrMask, Attrs, Content, Hash, Signature};
-use crate::io::fs::{Dir, FsError, Replace, Root, finish_file};
+use crate::io::fs::{Dir, FsError, Replace, finish_file};
 use crate::io::kill::kill_point;
 use crate::io::link::{CONNECTION_WINDOW, STREAM_WINDOW};
 use crate::io::mutex::lock;
-use crate::io::source::{Feed, Source, SourceError, Wanted};
+use crate::io::source::{Feed, SourceError, Wanted};
 use crate::path::RelPath;
 use rayon::prelude::*;
 use std::collections::{BTreeMap, VecDeque};
@@ -97,8 +97,7 @@ fn is_asked_for(incoming: &Incoming) -> bool {
 /// Brings trees into a staging folder.
 pub(super) struct Bringing<'a> {
     pub(super) stage: &'a Stage,
-    pub(super) here: &'a Root,
-    pub(super) source: &'a dyn Source,
+    pub(super) supply: Supply<'a>,
 }
 
 impl Bringing<'_> {
@@ -132,7 +131,7 @@ impl Bringing<'_> {
         match &mut chunks[..] {
             [] => return,
             [chunk] => return take(chunk, ask(chunk)),
-            chunks if !self.source.resumes() => return chunks.par_iter_mut().for_each(|chunk| take(chunk, ask(chunk))),
+            chunks if !self.supply.source.resumes() => return chunks.par_iter_mut().for_each(|chunk| take(chunk, ask(chunk))),
             _ => {}
         }
         let count = chunks.len();
@@ -161,7 +160,7 @@ impl Bringing<'_> {
             }
         };
         // Whoever waits for a batch takes no work of the next one meanwhile: it would wait for that too.
-        let threads = self.source.threads();
+        let threads = self.supply.source.threads();
         let most = threads.map_or_else(rayon::current_num_threads, rayon::ThreadPool::current_num_threads);
         let each = 0..count.min(most);
         match threads {
@@ -191,12 +190,12 @@ impl Bringing<'_> {
                 wanted.push(Wanted { path: incoming.from.clone(), size: *size, hash: *hash, m, base, held });
             }
         });
-        Asked { feed: self.source.feed(self.here, wanted), next: 0, parts }
+        Asked { feed: self.supply.source.feed(self.supply.here, wanted), next: 0, parts }
     }
 
     /// What has come of a content already. Where that cannot be told, it comes from its beginning.
     fn part(&self, known_by: &Hash, size: u64) -> Option<Part> {
-        let resumes = self.source.resumes() && size >= PART_MIN;
+        let resumes = self.supply.source.resumes() && size >= PART_MIN;
         resumes.then(|| self.stage.parts.take(&self.stage.dir, known_by, size).ok()).flatten().flatten()
     }
 
@@ -346,7 +345,12 @@ impl Bringing<'_> {
             None => Target::New(dir.create_file_for(name, leaf.object.attrs.mode).map_err(failed)?),
         };
         kill_point("stage-file-created");
+        let listed = match leaf.object.content {
+            Content::File { size, .. } => self.supply.under_way.begin(&leaf.path, size, target.file()),
+            Content::Dir | Content::Symlink(_) => None,
+        };
         let fetched = asked.feed.fetch(number, target.file()).map_err(|error| self.give_up(&target, &error))?;
+        drop(listed);
         kill_point("stage-file-written");
         verify(&mut leaf.object.content, fetched.size, fetched.hash).inspect_err(|_| self.drop_part(&target))?;
         let file = self.arrive(target, dir, name).map_err(failed)?;

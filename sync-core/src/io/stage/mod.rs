@@ -8,6 +8,7 @@
 
 mod bring;
 mod parts;
+mod under_way;
 
 use crate::entry::{AttrMask, Attrs, Content, Hash, Kind, Object, Signature};
 use crate::io::fs::{Choice, ColdId, Dir, FsError, Replace, Root};
@@ -16,6 +17,8 @@ use crate::io::source::{Source, TYPE_BITS};
 use crate::knowledge::Row;
 use crate::path::RelPath;
 use crate::plan::{Displaced, Item, Stamp};
+pub use under_way::UnderWay;
+
 use bring::{Asked, Bringing};
 use parts::{PART_MIN, Parts, is_part, prune, unread};
 use std::io;
@@ -198,6 +201,17 @@ pub fn shortfall(root: &Root, needed: u64) -> Result<Option<u64>, FsError> {
     Ok(needed.checked_sub(free).filter(|missing| *missing > 0))
 }
 
+/// What staging needs besides a folder.
+#[derive(Clone, Copy)]
+pub(crate) struct Supply<'a> {
+    /// The root that content is for.
+    pub(crate) here: &'a Root,
+    /// Where it comes from.
+    pub(crate) source: &'a dyn Source,
+    /// Where is shown what is on its way.
+    pub(crate) under_way: &'a UnderWay,
+}
+
 /// The staging folder of a root, for one run.
 pub(crate) struct Stage {
     dir: Dir,
@@ -235,10 +249,10 @@ impl Stage {
     }
 
     /// Brings trees, in parallel. What fails says so in its outcome and leaves nothing behind. A file that finds no room
-    /// is not begun. `here` is the root that they are for.
-    pub(crate) fn fill(&self, here: &Root, source: &dyn Source, trees: &mut [&mut Tree]) {
-        self.refuse_what_finds_no_room(trees, source.resumes());
-        let bringing = Bringing { stage: self, here, source };
+    /// is not begun.
+    pub(crate) fn fill(&self, supply: Supply<'_>, trees: &mut [&mut Tree]) {
+        self.refuse_what_finds_no_room(trees, supply.source.resumes());
+        let bringing = Bringing { stage: self, supply };
         bringing.all(trees, &|tree, asked| self.bring(&bringing, tree, asked));
     }
 

@@ -4,7 +4,7 @@ use super::SyncError;
 use crate::io::mutex::lock;
 use crate::peer::{Mode, Name};
 use crate::plan::Item;
-use crate::report::{Done, Monitor, Phase, Problem};
+use crate::report::{Done, Monitor, OnItsWay, Phase, Problem};
 use crate::wire::Refusal;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -76,6 +76,10 @@ impl Monitor for WhileGranted<'_> {
 
     fn advance(&self, files: u64, bytes: u64) {
         self.own.advance(files, bytes);
+    }
+
+    fn on_their_way(&self, files: &[OnItsWay]) {
+        self.own.on_their_way(files);
     }
 
     fn problem(&self, problem: &Problem) {

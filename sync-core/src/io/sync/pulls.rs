@@ -10,6 +10,7 @@ use crate::ignore::Rules;
 use crate::io::apply::{Applied, Apply, ApplyError, Context, Moves};
 use crate::io::mutex::EndOf;
 use crate::io::source::{Source, kind_of};
+use crate::io::stage::UnderWay;
 use crate::io::state::{Decision, Pending};
 use crate::io::there::{Decided, Facts, There, decided};
 use crate::knowledge::{ReplicaId, Row, Vector};
@@ -196,6 +197,7 @@ impl<'a> OnePull<'a> {
         monitor: &dyn Monitor,
     ) -> Result<(Outcome, Applied, BTreeSet<RelPath>), SyncError> {
         let source = self.theirs.source()?;
+        let under_way = UnderWay::default();
         let context = Context {
             root: &self.ours.root,
             state: &self.ours.state,
@@ -205,10 +207,11 @@ impl<'a> OnePull<'a> {
             monitor,
             side: self.here.index(),
             state_elsewhere: self.ours.state_elsewhere,
+            under_way: &under_way,
         };
         let over = AtomicBool::new(false);
         thread::scope(|scope| {
-            let watching = source.resumes().then(|| scope.spawn(|| stop_when_cancelled(&*source, &over, monitor)));
+            let watching = source.resumes().then(|| scope.spawn(|| look_on(&*source, &over, &under_way, monitor)));
             // Between two roots of this machine nothing is waited for.
             let overlapping = source.resumes().then_some(scope);
             // After a panic too: the scope waits for the thread.
@@ -366,14 +369,24 @@ fn same_version(a: &Pending, b: &Pending) -> bool {
     a.theirs.as_ref().map(|row| &row.m) == b.theirs.as_ref().map(|row| &row.m)
 }
 
-/// Content that crosses a link may take long: the user's wish to stop does not wait for the file under way.
-fn stop_when_cancelled(source: &dyn Source, over: &AtomicBool, monitor: &dyn Monitor) {
+/// Content that crosses a link may take long: meanwhile is told what is on its way, and the user's wish to stop does not wait for
+/// the file under way.
+fn look_on(source: &dyn Source, over: &AtomicBool, under_way: &UnderWay, monitor: &dyn Monitor) {
+    let mut told = false;
     while !over.load(Ordering::Acquire) {
         if monitor.cancelled() {
             source.stop();
-            return;
+            break;
+        }
+        let files = under_way.now();
+        if told || !files.is_empty() {
+            told = !files.is_empty();
+            monitor.on_their_way(&files);
         }
         thread::park_timeout(GLANCE);
+    }
+    if told {
+        monitor.on_their_way(&[]);
     }
 }
 

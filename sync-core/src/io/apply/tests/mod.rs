@@ -113,6 +113,7 @@ struct World {
     state: Option<State>,
     there: There,
     watcher: Watcher,
+    under_way: UnderWay,
     ticket: Cell<u64>,
     counter: Cell<u64>,
     keep: Option<Duration>,
@@ -138,6 +139,7 @@ impl World {
             state: Some(state),
             there: There::default(),
             watcher: Watcher::default(),
+            under_way: UnderWay::default(),
             ticket: Cell::new(0),
             counter: Cell::new(0),
             keep: Some(Duration::from_secs(7 * 86_400)),
@@ -274,6 +276,7 @@ impl World {
             monitor: &self.watcher,
             side: 0,
             state_elsewhere: false,
+            under_way: &self.under_way,
         }
     }
 

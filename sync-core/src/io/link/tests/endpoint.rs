@@ -223,6 +223,20 @@ fn a_pipe_carries_a_connection_as_a_network_does() {
 }
 
 #[test]
+fn the_last_word_of_who_leaves_a_pipe_is_heard() {
+    let (near, far, called, answered) = through_pipes();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            answered.close(CloseCode::Done);
+            drop((answered, far));
+        });
+        assert_eq!(called.wait_closed(PATIENCE).unwrap(), Some(CloseCode::Done));
+        // The other end waits for this one to leave.
+        drop((called, near));
+    });
+}
+
+#[test]
 fn the_end_of_a_pipe_is_the_end_of_its_connection() {
     let (near, far) = (machine(), machine());
     let (reader, writer) = std::io::pipe().unwrap();
