@@ -99,7 +99,10 @@ impl Shared {
 
     fn begin_watch(&self, live: &Arc<Live>) -> Result<(Watch, Quiet), watch::WatchError> {
         let config = self.config();
-        let options = watch::Options { watches: self.watches, gather: Duration::from_millis(5), ..watch::Options::standard() };
+        // Older days are looked at now and then by whoever archives.
+        let placed_since = if self.desk.has_rule() { self.young_since() } else { i64::MIN };
+        let standard = watch::Options::standard();
+        let options = watch::Options { watches: self.watches, gather: Duration::from_millis(5), placed_since, ..standard };
         let ignoring = Arc::clone(live);
         let ignored: watch::Ignored = Box::new(move |path, dir| ignoring.ignores(path, dir));
         let watch = Watch::begin(live.root(), options, Some(ignored))?;

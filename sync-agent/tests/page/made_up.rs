@@ -1,8 +1,8 @@
 //! Statuses of machines that do not exist: what the page and the metrics are looked at and tested with.
 
 use sync_agent::status::{
-    Behind, Direction, FolderState, FolderStatus, Kept, Link, Machine, Moment, PathProblem, PathText, PeerStatus, Problems,
-    Quality, Reach, Recent, SeenLink, Status, Transfer, Watches,
+    Behind, BroughtStatus, Direction, FolderState, FolderStatus, Kept, Link, Machine, Moment, PathProblem, PathText, PeerStatus,
+    Problems, Quality, Reach, Recent, SeenLink, Status, Transfer, Watches,
 };
 use sync_core::peer::{Id, Mode, PublicKey};
 
@@ -68,8 +68,10 @@ impl World {
             in_conflict: Vec::new(),
             problems: Problems::default(),
             recent: Vec::new(),
+            brought: BroughtStatus::default(),
             kept: Some(Kept { count: 0, bytes: 0 }),
             last_change: Some(self.ago(75)),
+            archive: None,
             peers: Vec::new(),
         }
     }
