@@ -94,7 +94,9 @@ pub(super) struct Archivist<'a> {
     /// Days in the cold root that are to be looked at.
     pub(super) looks: VecDeque<RelPath>,
     pub(super) when: When,
-    /// The first run found its root as it was.
+    /// Is the cold root there, as far as was seen?
+    pub(super) is_there: bool,
+    /// What a crash left was looked at.
     recovered: bool,
 }
 
@@ -256,7 +258,8 @@ impl Shared {
         match begun {
             Ok((archive, order, runs)) => {
                 let (looks, when) = (VecDeque::new(), When::default());
-                let mut archivist = Archivist { shared: self, live, over, rule, order, runs, looks, when, recovered: false };
+                let mut archivist =
+                    Archivist { shared: self, live, over, rule, order, runs, looks, when, is_there: false, recovered: false };
                 archivist.work(&archive);
             }
             Err(why) => {
@@ -406,13 +409,16 @@ impl Archivist<'_> {
         if now >= self.when.settle {
             return Step::Settle;
         }
-        if let Some(day) = self.looks.pop_front() {
+        // While the cold root is not there nothing can be seen of it.
+        let there = self.is_there;
+        if there && let Some(day) = self.looks.pop_front() {
             return Step::Look(day);
         }
-        if now >= self.when.scrub {
+        if there && now >= self.when.scrub {
             return Step::Scrub;
         }
-        let next = self.when.glance.min(self.when.survey).min(self.when.settle).min(self.when.scrub);
+        let scrub = if there { self.when.scrub } else { self.when.glance };
+        let next = self.when.glance.min(self.when.survey).min(self.when.settle).min(scrub);
         Step::Wait(next.saturating_sub(now).min(self.until_due()))
     }
 
@@ -434,6 +440,8 @@ impl Archivist<'_> {
     /// A run has ended: when it could not go on to its end it is tried again soon.
     pub(super) fn ended(&mut self, whole: bool) {
         let now = self.shared.now();
+        // Whether the cold root is there is looked at and told at once.
+        self.when.glance = now;
         self.when.again = (!whole).then_some(now + RETRY);
         self.when.survey = now + SURVEY;
         let next = self.runs.next_ns(&self.rule, &self.order);

@@ -244,6 +244,7 @@ impl Archivist<'_> {
     /// Is the cold root there? What is hot is synchronised in any case.
     pub(super) fn glance(&mut self, archive: &Archive<'_>) {
         let why = identify_cold(&self.rule.cold).err().map(|error| error.to_string());
+        self.is_there = why.is_none();
         let before = {
             let mut before = None;
             self.shared.desk.show(|shown| before = std::mem::replace(&mut shown.unavailable, why.clone()));
@@ -262,7 +263,7 @@ impl Archivist<'_> {
                     self.shared.log(Level::Notice, "the cold root is there again");
                     self.choose(archive);
                     self.try_again();
-                    self.look_at_young();
+                    self.look_at_missing();
                 }
             }
         }

@@ -62,6 +62,15 @@ impl Archivist<'_> {
         self.queue(|at, young| young || at as u64 % RUNS == turn);
     }
 
+    /// After the cold root was away: those that were missing, and all that is hot, which tells of them too.
+    pub(super) fn look_at_missing(&mut self) {
+        let missing = self.live.missing().unwrap_or_default();
+        self.looks.extend(missing.into_iter().filter(|path| self.live.root().places().get(path).is_some()));
+        let now = self.shared.now();
+        self.shared.inbox().scheduler.look_at_all(now);
+        self.shared.wake.notify_all();
+    }
+
     /// Those that are young.
     pub(super) fn look_at_young(&mut self) {
         self.queue(|_, young| young);
@@ -117,11 +126,12 @@ impl Archivist<'_> {
             return;
         }
         self.doing(ArchiveDoing::Scrubbing);
-        let monitor = self.steadily(RATE);
-        let scrubbed = self.live.archive(&monitor).and_then(|archive| archive.scrub(&day, None));
+        let scrubbed = {
+            let monitor = self.steadily(RATE);
+            self.live.archive(&monitor).and_then(|archive| archive.scrub(&day, None))
+        };
         match scrubbed {
             Ok(found) => {
-                drop(monitor);
                 self.read(&day, &found, now_ns);
                 let mut known: Vec<(RelPath, i64)> =
                     known.into_iter().filter(|(path, _)| *path != day && days.get(path).is_some()).collect();

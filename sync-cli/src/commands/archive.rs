@@ -1,22 +1,18 @@
 //! `driftless archive`: days move between a root and a cold root.
 
+use super::held;
 use crate::cli::{ArchiveAction, ArchiveArgs, ArchiveRestoreArgs, ArchiveRootArgs, ArchiveRuleArgs, ArchiveVerifyArgs};
 use crate::exit::{Exit, Usage};
-use crate::glance;
 use crate::json::PathFields;
 use crate::output::Output;
 use crate::render;
 use crate::signals::Interrupt;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use sync_agent::archive::run::{self, Day, RULE, Report, Time, Told, is_held};
 use sync_agent::archive::{Decision, Order, Terms};
-use sync_agent::control::Client;
-use sync_agent::status::FolderStatus;
 use sync_core::io::archive::{Archive, ArchiveError, Moved, Scrub, check_cold};
 use sync_core::io::fs::{Root, init_cold};
 use sync_core::io::sync::Replica;
@@ -56,28 +52,28 @@ struct ProblemLine {
 /// The end.
 #[derive(Debug, Default, Serialize)]
 #[serde(tag = "event", rename = "summary")]
-struct Summary {
-    in_sync: bool,
+pub(super) struct Summary {
+    pub(super) in_sync: bool,
     /// Days that moved, or would.
-    moved: u64,
-    skipped: u64,
-    failed: u64,
-    files: u64,
-    bytes: u64,
+    pub(super) moved: u64,
+    pub(super) skipped: u64,
+    pub(super) failed: u64,
+    pub(super) files: u64,
+    pub(super) bytes: u64,
     /// Bytes that were copied.
-    copied: u64,
+    pub(super) copied: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    relinked: Option<u64>,
+    pub(super) relinked: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    removed: Option<u64>,
+    pub(super) removed: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    archived: Option<u64>,
+    pub(super) archived: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    damaged: Option<u64>,
+    pub(super) damaged: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    repaired: Option<u64>,
+    pub(super) repaired: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    oldest_unarchived: Option<String>,
+    pub(super) oldest_unarchived: Option<String>,
 }
 
 /// Ctrl-C and TERM end a run after the step that has begun.
@@ -268,68 +264,9 @@ fn problem(output: &Output, path: &RelPath, error: &str) {
     output.event(&ProblemLine { path: PathFields::of(path), step: "archive", error: error.to_owned() });
 }
 
-/// The folder of a running agent whose root this is: the agent has it open, and archives it by its own rule.
-fn held_by_agent(hot: &Path) -> Result<Option<(Client, FolderStatus)>> {
-    let client = Client::new(&crate::home::place()?);
-    // Where no agent answers, nobody but this command has the root; if somebody has, opening it tells.
-    let Ok(Ok(status)) = client.status() else { return Ok(None) };
-    let Ok(hot) = hot.canonicalize() else { return Ok(None) };
-    let is_it =
-        |folder: &FolderStatus| Path::new(OsStr::from_bytes(&folder.place.bytes())).canonicalize().is_ok_and(|path| path == hot);
-    Ok(status.folders.into_iter().find(is_it).map(|folder| (client, folder)))
-}
-
-/// A run of the agent, by its configuration.
-fn run_by_agent(args: &ArchiveRuleArgs, client: &Client, folder: &FolderStatus, output: &Output) -> Result<Exit> {
-    let ArchiveRuleArgs { hot: _, cold, layout, under, exclude, older_than, quiet, timezone, link, .. } = args;
-    let texts = [cold.is_some(), layout.is_some(), under.is_some(), !exclude.is_empty(), timezone.is_some(), link.is_some()];
-    let more = [older_than.is_some(), quiet.is_some(), args.outside_links.is_some(), args.keep_displaced.is_some()];
-    let name = &folder.name;
-    if texts.contains(&true) || more.contains(&true) || args.max_days.is_some() {
-        let text = format!(
-            "the agent has this root open and archives it by its configuration: say it in [archive.{name}] there, then \
-             driftless agent reload"
-        );
-        return Err(Usage(text).into());
-    }
-    client.archive(Some(name.clone()), args.accept_clock)??;
-    output.line(&format!(
-        "begun by the agent: folder {name}; driftless archive status {} tells how it goes",
-        render::root(&args.hot)
-    ));
-    output.event(&Summary { in_sync: true, ..Summary::default() });
-    Ok(Exit::InSync)
-}
-
-/// What the agent tells of the folder's archive.
-fn status_by_agent(folder: &FolderStatus, output: &Output) -> Exit {
-    let Some(archive) = &folder.archive else {
-        output.line(&format!("the agent has this root open, and archives nothing of it: there is no [archive.{}]", folder.name));
-        output.event(&Summary { in_sync: true, ..Summary::default() });
-        return Exit::InSync;
-    };
-    glance::archive_lines(archive).iter().for_each(|line| output.line(line.strip_prefix("  ").unwrap_or(line)));
-    let days = archive.days.clone().unwrap_or_default();
-    let held = ["open", "peers", "obstacle"].iter().filter_map(|reason| days.staying.get(*reason)).sum::<u64>();
-    let failed = archive.last.as_ref().map_or(0, |last| last.failed + u64::from(last.error.is_some()))
-        + archive.scrub.damaged
-        + u64::from(archive.unavailable.is_some());
-    let summary = Summary {
-        in_sync: failed + held + days.waiting == 0,
-        moved: days.waiting,
-        bytes: days.waiting_bytes,
-        failed,
-        archived: Some(archive.archived),
-        oldest_unarchived: days.oldest.map(|oldest| String::from_utf8_lossy(&oldest.bytes()).into_owned()),
-        ..Summary::default()
-    };
-    output.event(&summary);
-    Exit::of_run(summary.in_sync, failed)
-}
-
 fn move_days(args: &ArchiveRuleArgs, listener: &Listener<'_>) -> Result<Exit> {
-    if let Some((client, folder)) = held_by_agent(&args.hot)? {
-        return run_by_agent(args, &client, &folder, listener.output);
+    if let Some((client, folder)) = held::by_agent(&args.hot)? {
+        return held::run(args, &client, &folder, listener.output);
     }
     let time = time()?;
     before(args)?;
@@ -377,8 +314,8 @@ fn ended(output: &Output, report: &Report) -> Exit {
 }
 
 fn status(args: &ArchiveRootArgs, listener: &Listener<'_>) -> Result<Exit> {
-    if let Some((_, folder)) = held_by_agent(&args.hot)? {
-        return Ok(status_by_agent(&folder, listener.output));
+    if let Some((_, folder)) = held::by_agent(&args.hot)? {
+        return Ok(held::status(&folder, listener.output));
     }
     let replica = open(&args.hot, listener)?;
     let output = listener.output;
