@@ -4,6 +4,7 @@
 mod archiving;
 mod days;
 mod jobs;
+mod listeners;
 mod scrubbing;
 mod shown;
 mod watching;

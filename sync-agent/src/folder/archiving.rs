@@ -4,8 +4,9 @@
 //! One thing is done at a time: a run when one is due, was missed or is asked for; late writes; what lies in the cold root is
 //! looked at; it is read again. The machine's clock may be set at any time, so no wait for a moment of the day is longer than [`GLANCE`].
 
+use super::listeners::{Steadily, Teller};
 use super::{Shared, Source};
-use crate::archive::run::{self, Clock, Report, Told};
+use crate::archive::run::{self, Clock, Report};
 use crate::archive::{Order, Terms, next_ns};
 use crate::config;
 use crate::log::Level;
@@ -21,7 +22,6 @@ use sync_core::entry::Hash;
 use sync_core::io::archive::Archive;
 use sync_core::io::sync::Live;
 use sync_core::path::RelPath;
-use sync_core::report::Monitor;
 
 /// Longest wait for a moment of the day, and how often it is looked whether the cold root is there.
 const GLANCE: Duration = Duration::from_secs(30);
@@ -40,19 +40,19 @@ const RUNS: &str = "agent.runs";
 /// What is to be done, and how it is.
 pub(crate) struct Desk {
     wishes: Mutex<Wishes>,
-    changed: Condvar,
+    pub(super) changed: Condvar,
     pub(super) clock: Clock,
     shown: Mutex<Option<ArchiveStatus>>,
     pub(super) damaged: Mutex<Vec<Damaged>>,
 }
 
 #[derive(Default)]
-struct Wishes {
+pub(super) struct Wishes {
     rule: Option<config::Archive>,
     /// Grows whenever the rule becomes another one.
-    number: u64,
+    pub(super) number: u64,
     /// A run is asked for; `true`: whatever the clock did.
-    run: Option<bool>,
+    pub(super) run: Option<bool>,
     /// Everything hot was looked at: what lies in the cold root may have changed as well.
     looked: bool,
 }
@@ -133,7 +133,7 @@ impl Desk {
         Desk { wishes: Mutex::new(wishes), changed: Condvar::new(), clock, shown: Mutex::default(), damaged: Mutex::default() }
     }
 
-    fn wishes(&self) -> MutexGuard<'_, Wishes> {
+    pub(super) fn wishes(&self) -> MutexGuard<'_, Wishes> {
         self.wishes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -257,6 +257,7 @@ impl Shared {
         });
         match begun {
             Ok((archive, order, runs)) => {
+                self.place_at_once(live, over);
                 let (looks, when) = (VecDeque::new(), When::default());
                 let mut archivist =
                     Archivist { shared: self, live, over, rule, order, runs, looks, when, is_there: false, recovered: false };
@@ -267,11 +268,10 @@ impl Shared {
                 self.wait(over, &rule, RETRY);
             }
         }
-        for source in [Source::Archive, Source::Cold, Source::ColdLook, Source::Scrub] {
-            let facts = &mut self.inbox().facts;
-            facts.problems.remove(&source);
-            facts.said.remove(&source);
-        }
+        live.root().set_chooser(None);
+        [Source::Archive, Source::Cold, Source::ColdLook, Source::Scrub]
+            .into_iter()
+            .for_each(|source| self.trouble_no_more(source));
         self.desk.begin(None);
     }
 
@@ -312,8 +312,11 @@ impl Shared {
         run::remember_rule(&self.grounds(live), &Terms::of(rule)).map_err(text)?;
         let known = live.archive_note(RUNS).map_err(text)?;
         let runs = match known {
-            Some(bytes) => serde_json::from_slice(&bytes)
-                .map_err(|error| format!("what is remembered of its runs cannot be read ({error})"))?,
+            Some(bytes) => self.recalled(RUNS, serde_json::from_slice(&bytes).map(Some)),
+            None => None,
+        };
+        let runs = match runs {
+            Some(runs) => runs,
             None => {
                 let runs = Runs { since_ns: self.desk.clock.time().moment.now_ns, ..Runs::default() };
                 self.remember(live, &runs).map_err(text)?;
@@ -325,6 +328,15 @@ impl Shared {
             shown.next = Some(status::Moment(runs.next_ns(rule, order)));
         });
         Ok(runs)
+    }
+
+    /// What was remembered under a name; what cannot be read is told, and begins anew.
+    pub(super) fn recalled<T: Default>(&self, name: &str, read: Result<T, serde_json::Error>) -> T {
+        read.unwrap_or_else(|error| {
+            let text = format!("what archiving remembers as {name} cannot be read ({error}): it begins anew");
+            self.log(Level::Warning, &text);
+            T::default()
+        })
     }
 
     pub(super) fn remember(&self, live: &Live, runs: &Runs) -> Result<(), sync_core::io::sync::SyncError> {
@@ -433,6 +445,9 @@ impl Archivist<'_> {
     }
 
     fn until_due(&self) -> Duration {
+        if let Some(again) = self.when.again {
+            return again.saturating_sub(self.shared.now()).max(Duration::from_millis(10));
+        }
         let left = self.runs.next_ns(&self.rule, &self.order).saturating_sub(self.shared.desk.clock.time().moment.now_ns);
         Duration::from_nanos(u64::try_from(left).unwrap_or(0)).max(Duration::from_millis(10))
     }
@@ -467,92 +482,6 @@ impl Archivist<'_> {
         if let Err(error) = run::recover(archive, &mut told, &mut report) {
             self.shared.trouble(Source::Archive, &RelPath::root(), &error.to_string());
         }
-    }
-}
-
-/// Says in the log what a run tells, and keeps what failed.
-pub(super) struct Teller<'a> {
-    shared: &'a Shared,
-    pub(super) failed: Vec<(RelPath, String)>,
-}
-
-impl<'a> Teller<'a> {
-    pub(super) fn new(shared: &'a Shared) -> Teller<'a> {
-        Teller { shared, failed: Vec::new() }
-    }
-}
-
-impl Told for Teller<'_> {
-    fn day(
-        &mut self,
-        day: &run::Day,
-        result: Option<&Result<sync_core::io::archive::Moved, sync_core::io::archive::ArchiveError>>,
-    ) {
-        use sync_core::io::archive::ArchiveError;
-        match result {
-            None | Some(Ok(_) | Err(ArchiveError::Cancelled)) => {}
-            Some(Err(error @ ArchiveError::Changed(_))) => self.shared.log(Level::Notice, &error.to_string()),
-            Some(Err(error)) => self.problem(&day.path, error),
-        }
-    }
-
-    fn problem(&mut self, path: &RelPath, error: &sync_core::io::archive::ArchiveError) {
-        self.shared.log(Level::Warning, &format!("{path}: {error}"));
-        self.failed.push((path.clone(), error.to_string()));
-    }
-
-    fn notice(&mut self, text: &str) {
-        self.shared.log(Level::Notice, text);
-    }
-}
-
-/// Listens to what the thread does: it stops when the root is closed, paused or a run is asked for, and takes its time.
-pub(super) struct Steadily<'a> {
-    shared: &'a Shared,
-    over: &'a AtomicBool,
-    /// Of the rule by which it works.
-    number: u64,
-    /// Bytes a second; who works at such a pace gives way to a run that is asked for.
-    pace: Option<Mutex<sync_core::pace::Pace>>,
-}
-
-impl<'a> Steadily<'a> {
-    pub(super) fn new(shared: &'a Shared, over: &'a AtomicBool, rate: Option<u64>) -> Steadily<'a> {
-        let pace = rate.map(|rate| Mutex::new(sync_core::pace::Pace::new(rate)));
-        let number = shared.desk.wishes().number;
-        Steadily { shared, over, number, pace }
-    }
-}
-
-impl Monitor for Steadily<'_> {
-    fn cancelled(&self) -> bool {
-        let otherwise = || {
-            let wishes = self.shared.desk.wishes();
-            wishes.number != self.number || self.pace.is_some() && wishes.run.is_some()
-        };
-        self.over.load(Ordering::Acquire) || self.shared.is_stopping() || self.shared.is_paused() || otherwise()
-    }
-
-    fn advance(&self, _files: u64, bytes: u64) {
-        let Some(pace) = &self.pace else { return };
-        let mut left = bytes;
-        while left > 0 && !self.cancelled() {
-            let now = u64::try_from(self.shared.now().as_nanos()).unwrap_or(u64::MAX);
-            let (taken, wait) = {
-                let mut pace = pace.lock().unwrap_or_else(PoisonError::into_inner);
-                pace.take(now, usize::try_from(left).unwrap_or(usize::MAX))
-            };
-            left = left.saturating_sub(taken as u64);
-            if wait > 0 {
-                // Whoever asks for something else ends the wait.
-                let wishes = self.shared.desk.wishes();
-                drop(self.shared.desk.changed.wait_timeout(wishes, Duration::from_nanos(wait)));
-            }
-        }
-    }
-
-    fn notice(&self, text: &str) {
-        self.shared.log(Level::Notice, text);
     }
 }
 

@@ -1,7 +1,8 @@
 //! What is done to the old days of a folder: they are looked for and moved, their old copies are looked after, and days that come old
 //! are placed in the cold root at once.
 
-use super::archiving::{Archivist, Steadily, Teller};
+use super::archiving::Archivist;
+use super::listeners::{Steadily, Teller};
 use super::{Shared, Source};
 use crate::archive::run::{self, Day, Ground, RunError};
 use crate::archive::{Chooser, Decision, Order, Reason, end_ns};
@@ -78,10 +79,10 @@ impl Shared {
     /// With what is known of the folder's peers, which is remembered: one that is away still has what it had.
     fn grounds_with_peers<'a>(&self, live: &'a Live) -> Result<Grounds<'a>, RunError> {
         let wrong =
-            |error: serde_json::Error| RunError::Note(format!("what is remembered of the peers cannot be read ({error})"));
+            |error: serde_json::Error| RunError::Note(format!("what is known of the peers cannot be remembered ({error})"));
         let known = live.archive_note(HOLDERS)?;
-        let known: BTreeMap<Id, Holder> =
-            known.map_or(Ok(BTreeMap::new()), |bytes| serde_json::from_slice(&bytes)).map_err(wrong)?;
+        let known = known.map_or(Ok(BTreeMap::new()), |bytes| serde_json::from_slice(&bytes));
+        let known: BTreeMap<Id, Holder> = self.recalled(HOLDERS, known);
         let mut now = known.clone();
         let mut members = BTreeMap::new();
         {

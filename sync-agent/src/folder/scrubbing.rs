@@ -7,6 +7,7 @@ use crate::archive::run::Time;
 use crate::log::Level;
 use crate::status::{self, ArchiveDoing, LISTED, PathProblem, PathText};
 use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
 use std::time::Duration;
 use sync_core::entry::Hash;
@@ -47,10 +48,9 @@ impl Shared {
     }
 
     /// Days that were read again, and when.
-    fn read_again(&self, live: &Live) -> Result<Vec<(RelPath, i64)>, SyncError> {
-        let Some(bytes) = live.archive_note(READ)? else { return Ok(Vec::new()) };
-        // What cannot be understood is read again.
-        let known: Vec<(PathText, i64)> = serde_json::from_slice(&bytes).unwrap_or_default();
+    fn read_again(&self, live: &Live) -> Result<BTreeMap<RelPath, i64>, SyncError> {
+        let Some(bytes) = live.archive_note(READ)? else { return Ok(BTreeMap::new()) };
+        let known: Vec<(PathText, i64)> = self.recalled(READ, serde_json::from_slice(&bytes));
         Ok(known.into_iter().filter_map(|(place, at)| Some((path_of(&place)?, at))).collect())
     }
 }
@@ -79,9 +79,10 @@ impl Archivist<'_> {
     fn queue(&mut self, wanted: impl Fn(usize, bool) -> bool) {
         let places = self.live.root().places();
         let since = self.shared.young_since();
+        let waiting: BTreeSet<&RelPath> = self.looks.iter().collect();
         let days = places.all().enumerate().filter(|(at, placement)| {
             let young = sync_core::io::watch::is_younger(&placement.path, since);
-            wanted(*at, young) && !self.looks.contains(&placement.path)
+            wanted(*at, young) && !waiting.contains(&placement.path)
         });
         let days: Vec<RelPath> = days.map(|(_, placement)| placement.path.clone()).collect();
         self.looks.extend(days);
@@ -117,7 +118,7 @@ impl Archivist<'_> {
             Ok(known) => known,
             Err(error) => return self.shared.say(Source::Scrub, Level::Warning, &error.to_string()),
         };
-        let at = |day: &RelPath| known.iter().find(|(path, _)| path == day).map_or(i64::MIN, |(_, at)| *at);
+        let at = |day: &RelPath| known.get(day).copied().unwrap_or(i64::MIN);
         let days = self.live.root().places();
         let oldest = days.all().map(|placement| (at(&placement.path), placement.path.clone())).min();
         let Some((last, day)) = oldest else { return };
@@ -133,9 +134,9 @@ impl Archivist<'_> {
         match scrubbed {
             Ok(found) => {
                 self.read(&day, &found, now_ns);
-                let mut known: Vec<(RelPath, i64)> =
-                    known.into_iter().filter(|(path, _)| *path != day && days.get(path).is_some()).collect();
-                known.push((day, now_ns));
+                let mut known = known;
+                known.retain(|path, _| days.get(path).is_some());
+                known.insert(day, now_ns);
                 self.remember_read(&known);
                 // The next one follows.
                 self.when.scrub = self.shared.now();
@@ -148,7 +149,7 @@ impl Archivist<'_> {
         self.show_scrub();
     }
 
-    fn remember_read(&self, known: &[(RelPath, i64)]) {
+    fn remember_read(&self, known: &BTreeMap<RelPath, i64>) {
         let texts: Vec<(PathText, i64)> = known.iter().map(|(path, at)| (PathText::new(path.as_bytes()), *at)).collect();
         let put = self.live.put_archive_note(READ, &serde_json::to_vec(&texts).expect("texts and numbers"));
         if let Err(error) = put {
@@ -200,7 +201,8 @@ impl Archivist<'_> {
     /// What was damaged before the agent began is damaged still.
     pub(super) fn recall_damage(&self) {
         let known: Vec<Known> = match self.live.archive_note(DAMAGED) {
-            Ok(bytes) => bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default(),
+            Ok(Some(bytes)) => self.shared.recalled(DAMAGED, serde_json::from_slice(&bytes)),
+            Ok(None) => Vec::new(),
             Err(error) => return self.shared.say(Source::Scrub, Level::Warning, &error.to_string()),
         };
         let file = |known: Known| {
@@ -213,13 +215,8 @@ impl Archivist<'_> {
     pub(super) fn show_scrub(&self) {
         let known = self.shared.read_again(self.live).unwrap_or_default();
         let places = self.live.root().places();
-        let read = places.all().filter_map(|placement| known.iter().find(|(path, _)| *path == placement.path));
-        let (mut count, mut oldest, mut last) = (0, None::<i64>, None::<i64>);
-        for (_, at) in read {
-            count += 1;
-            oldest = Some(oldest.map_or(*at, |oldest| oldest.min(*at)));
-            last = last.max(Some(*at));
-        }
+        let read: Vec<i64> = places.all().filter_map(|placement| known.get(&placement.path).copied()).collect();
+        let (count, oldest, last) = (read.len() as u64, read.iter().min().copied(), read.iter().max().copied());
         let damaged = self.shared.desk.damaged().len() as u64;
         let never = (places.all().count() as u64).saturating_sub(count);
         self.shared.desk.show(|shown| {
