@@ -2,6 +2,7 @@
 
 mod members;
 
+use crate::archive::run::Clock;
 use crate::config::{Changes, Config, Folder as FolderConfig, diff};
 use crate::control::{ControlError, Refused};
 use crate::folder::{Folder, Setting};
@@ -11,7 +12,7 @@ use crate::log::{Level, Log};
 use crate::mesh::{Directory, Listening, Mesh, Peer};
 use crate::quality::SAMPLE;
 use crate::roots::Roots;
-use crate::status::{FolderState, FolderStatus, LISTED, Moment, PathText, PeerStatus, Problems, Status, Watches};
+use crate::status::{BroughtStatus, FolderState, FolderStatus, LISTED, Moment, PathText, PeerStatus, Problems, Status, Watches};
 use crate::works::{Permits, now_ns};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -55,6 +56,8 @@ struct Inner {
     begun: Instant,
     log: Log,
     home: Home,
+    /// By which old days are archived.
+    clock: Clock,
     mesh: Arc<Mesh>,
     roots: Arc<Roots>,
     held: Mutex<Held>,
@@ -87,8 +90,16 @@ impl Agent {
     /// # Errors
     /// A key that cannot be read or made, or a network that cannot be used. A folder that cannot be opened, or an address that
     /// cannot be listened at, is told in the log and by [`Agent::status`], and tried again.
-    #[allow(clippy::disallowed_methods, reason = "the clock from which all else is counted")]
     pub fn start(config: Config, home: &Home, log: Log) -> Result<Agent, AgentError> {
+        Agent::start_on(Clock::default(), config, home, log)
+    }
+
+    /// As [`Agent::start`], with another clock for the archiving of old days.
+    ///
+    /// # Errors
+    /// As [`Agent::start`].
+    #[allow(clippy::disallowed_methods, reason = "the clock from which all else is counted")]
+    pub fn start_on(clock: Clock, config: Config, home: &Home, log: Log) -> Result<Agent, AgentError> {
         let network = Network::new(Identity::open(home)?)?;
         let id = network.identity().id();
         let begun = Instant::now();
@@ -112,6 +123,7 @@ impl Agent {
             begun,
             roots: Arc::new(Roots::open(home.folder())),
             home: home.clone(),
+            clock,
             log,
             mesh,
             held: Mutex::new(held),
@@ -211,6 +223,29 @@ impl Agent {
             (self.inner.log)(Level::Notice, &text);
         }
         self.sync(Some(folder))
+    }
+
+    /// Archives the old days of a folder, or of all that have a rule for it, now. `accept_clock`: its clock is right, although it jumped.
+    ///
+    /// # Errors
+    /// A folder that is not there, that is paused, or whose days are not archived.
+    pub fn archive(&self, folder: Option<&Name>, accept_clock: bool) -> Result<(), ControlError> {
+        let held = self.inner.held();
+        let named = held.named(folder)?;
+        let ruled: Vec<_> = named.into_iter().filter(|(_, folder)| folder.shared().desk.has_rule()).collect();
+        if ruled.is_empty() {
+            let what = folder.map_or_else(|| "a folder".to_owned(), |name| format!("folder {name}"));
+            let text =
+                format!("no rule says how old days of {what} are archived: the configuration has no [archive.NAME] for it");
+            return Err(ControlError::new(Refused::Request, text));
+        }
+        let awake: Vec<_> = ruled.iter().filter(|(_, folder)| !folder.shared().is_paused()).collect();
+        if let ([], Some((name, _))) = (&awake[..], ruled.first()) {
+            let text = format!("folder {name} is paused; driftless agent resume {name} takes it up again");
+            return Err(ControlError::new(Refused::Paused, text));
+        }
+        awake.iter().for_each(|(_, folder)| folder.shared().desk.ask(accept_clock));
+        Ok(())
     }
 
     /// Tries anew which peers can be called. [`Agent::status`] tells what comes of it: all that was tried at this moment or later.
@@ -318,11 +353,12 @@ impl Inner {
         for (name, config) in &held.whole.folders {
             match held.folders.get(name) {
                 Some(folder) => {
+                    folder.shared().desk.configure(held.whole.archives.get(name).cloned());
                     folder.shared().configure(config.clone());
                     folder.shared().limit_watches(held.watches_each());
                 }
                 None => {
-                    let setting = self.setting(config, held, paused.contains(name));
+                    let setting = self.setting((name, config), held, paused.contains(name));
                     let folder = Folder::start(name.clone(), config.clone(), setting);
                     held.folders.insert(name.clone(), folder);
                 }
@@ -343,7 +379,7 @@ impl Inner {
         self.mesh.configure(Directory::new(peers.collect(), folders.collect()));
     }
 
-    fn setting(&self, config: &FolderConfig, held: &Held, paused: bool) -> Setting {
+    fn setting(&self, (name, config): (&Name, &FolderConfig), held: &Held, paused: bool) -> Setting {
         let (roots, path) = (Arc::clone(&self.roots), config.path.clone());
         let log = Arc::clone(&self.log);
         let known = Box::new(move |opened: bool| {
@@ -358,6 +394,7 @@ impl Inner {
             log: Arc::clone(&self.log),
             permits: Arc::clone(&held.permits),
             watches: held.watches_each(),
+            archive: (held.whole.archives.get(name).cloned(), self.clock),
             paused,
             known,
         }
@@ -408,8 +445,10 @@ impl Inner {
             in_conflict: Vec::new(),
             problems: Problems::default(),
             recent: Vec::new(),
+            brought: BroughtStatus::default(),
             kept: None,
             last_change: None,
+            archive: None,
             peers: peers.collect(),
         };
         if let Some(shared) = shared {

@@ -1,10 +1,15 @@
 //! One folder: its root stays open, is watched, looked at, and pulled into. One thread does all work on it (`jobs`), in the order
-//! that `scheduler` says; another listens for changes (`watching`).
+//! that `scheduler` says; another listens for changes (`watching`), and one moves its old days to a cold root (`archiving`).
 
+mod archiving;
+mod days;
 mod jobs;
+mod listeners;
+mod scrubbing;
 mod shown;
 mod watching;
 
+use crate::archive::run::Clock;
 use crate::config;
 use crate::gossip::{Table, Told};
 use crate::log::{Level, Log};
@@ -12,6 +17,7 @@ use crate::quality::{Counters, Pulse, Quality};
 use crate::scheduler::{Job, Moment, Next, Scheduler};
 use crate::status::{self, Behind};
 use crate::works::{Permits, Watchful, now_ns, random_share};
+use archiving::Desk;
 use shown::{Facts, Source, words};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -55,6 +61,8 @@ pub(crate) struct Shared {
     known: Box<dyn Fn(bool) -> bool + Send + Sync>,
     /// What is known of all members.
     gossip: Mutex<Table>,
+    /// How its old days are archived.
+    pub(crate) desk: Desk,
 }
 
 /// What waits to be done, and what is known of the folder.
@@ -112,6 +120,8 @@ pub(crate) struct Setting {
     pub(crate) log: Log,
     pub(crate) permits: Arc<Permits>,
     pub(crate) watches: Option<u64>,
+    /// How its old days are archived, and by which clock.
+    pub(crate) archive: (Option<config::Archive>, Clock),
     /// Does it begin by doing nothing?
     pub(crate) paused: bool,
     /// Was the root open before? With `true` it is remembered that it was.
@@ -121,7 +131,7 @@ pub(crate) struct Setting {
 impl Folder {
     /// Starts its threads.
     pub(crate) fn start(name: Name, config: config::Folder, setting: Setting) -> Folder {
-        let Setting { own, begun, log, permits, watches, paused, known } = setting;
+        let Setting { own, begun, log, permits, watches, archive: (rule, clock), paused, known } = setting;
         let mut scheduler = Scheduler::new(begun.elapsed(), config.schedule);
         scheduler.pause(paused);
         let inbox = Inbox {
@@ -150,6 +160,7 @@ impl Folder {
             numbers: AtomicU64::new(0),
             known,
             gossip: Mutex::new(Table::new(own)),
+            desk: Desk::new(rule, clock),
         });
         let worker = Arc::clone(&shared);
         let threads = vec![thread::spawn(move || worker.work())];
@@ -241,6 +252,7 @@ impl Shared {
     pub(crate) fn pause(&self, paused: bool) {
         self.inbox().scheduler.pause(paused);
         self.wake.notify_all();
+        self.desk.wake();
     }
 
     pub(crate) fn is_paused(&self) -> bool {
@@ -512,6 +524,7 @@ impl Shared {
             inbox.scheduler.opened(now);
         }
         let watching = self.watch(live);
+        let archiving = self.archive(live);
         while let Some(job) = self.next_job() {
             let how = self.carry_out(live, job);
             let (now, jitter) = (self.now(), random_share());
@@ -520,6 +533,7 @@ impl Shared {
             inbox.scheduler.ended(job, how, now, jitter);
         }
         self.watch_no_more(watching);
+        self.archive_no_more(archiving);
         let (members, live) = {
             let mut inbox = self.inbox();
             inbox.noticed.clear();

@@ -2,7 +2,7 @@
 //!
 //! docs/metrics.md lists them; a test compares.
 
-use crate::status::{Behind, Direction, FolderStatus, Link, Moment, PeerStatus, Reach, SeenLink, Status};
+use crate::status::{ArchiveStatus, Behind, Direction, FolderStatus, Link, Moment, PeerStatus, Reach, SeenLink, Status};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use sync_core::peer::Id;
@@ -17,6 +17,7 @@ pub fn text(status: &Status) -> String {
     agent(&mut sheet, status);
     for folder in &status.folders {
         of_folder(&mut sheet, folder);
+        folder.archive.iter().for_each(|archive| of_archive(&mut sheet, folder, archive));
         folder.peers.iter().for_each(|peer| of_peer(&mut sheet, folder, peer));
     }
     let names: BTreeMap<Id, &str> =
@@ -73,8 +74,62 @@ fn of_folder(sheet: &mut Sheet, folder: &FolderStatus) {
     for (name, help, value) in numbers {
         sheet.count(name, help, &labels, value);
     }
+    let brought = &folder.brought;
+    let actions = [
+        ("create", brought.created),
+        ("update", brought.updated),
+        ("delete", brought.deleted),
+        ("move", brought.moved),
+        ("conflict", brought.conflicts),
+    ];
+    for (action, count) in actions {
+        let help = "Paths that pulls have changed here since the agent began, by what was done.";
+        sheet.count("driftless_folder_brought", help, &[labels[0].clone(), ("action", action.to_owned())], Some(count));
+    }
+    let help = "Bytes of content that pulls have brought here since the agent began.";
+    sheet.count("driftless_folder_brought_bytes", help, &labels, Some(brought.bytes));
     let help = "When something last changed here, by whomever.";
     sheet.moment("driftless_folder_last_change_timestamp_seconds", help, &labels, folder.last_change);
+}
+
+fn of_archive(sheet: &mut Sheet, folder: &FolderStatus, archive: &ArchiveStatus) {
+    let labels = [("folder", folder.name.to_string())];
+    let help = "1 if the cold root can be used, 0 if it is not there.";
+    sheet.flag("driftless_archive_cold_available", help, &labels, Some(archive.unavailable.is_none()));
+    let days = archive.days.as_ref();
+    let mut states = vec![("archived", archive.archived)];
+    states.extend(days.map(|days| ("waiting", days.waiting)));
+    states.extend(days.iter().flat_map(|days| &days.staying).map(|(reason, count)| (reason.as_str(), *count)));
+    for (state, count) in states {
+        let help = "Days by state: archived, waiting for the next run, or why they stay.";
+        sheet.count("driftless_archive_days", help, &[labels[0].clone(), ("state", state.to_owned())], Some(count));
+    }
+    let help = "Bytes of the days that wait for the next run.";
+    sheet.count("driftless_archive_waiting_bytes", help, &labels, days.map(|days| days.waiting_bytes));
+    let help = "When the oldest day was over that is not archived.";
+    let oldest = days.and_then(|days| days.oldest_ended);
+    sheet.moment("driftless_archive_oldest_unarchived_timestamp_seconds", help, &labels, oldest);
+    let help = "Old copies of archived days that are kept for late writes.";
+    sheet.count("driftless_archive_displaced", help, &labels, Some(archive.displaced));
+    let last = archive.last.as_ref();
+    let help = "When the last run began, by the rule's clock.";
+    sheet.moment("driftless_archive_last_run_timestamp_seconds", help, &labels, last.map(|last| last.at));
+    let help = "1 if the last run came to its end and no day failed.";
+    let well = last.map(|last| last.error.is_none() && last.failed == 0);
+    sheet.flag("driftless_archive_last_run_well", help, &labels, well);
+    let numbers = [
+        ("driftless_archive_last_run_days", "Days that the last run moved.", last.map(|last| last.moved)),
+        ("driftless_archive_last_run_bytes", "Their bytes.", last.map(|last| last.bytes)),
+        ("driftless_archive_scrub_never", "Archived days that were never read again.", Some(archive.scrub.never)),
+        ("driftless_archive_damaged_files", "Archived files whose bytes are not those written.", Some(archive.scrub.damaged)),
+    ];
+    for (name, help, value) in numbers {
+        sheet.count(name, help, &labels, value);
+    }
+    let help = "When the next run is, by the rule's clock.";
+    sheet.moment("driftless_archive_next_run_timestamp_seconds", help, &labels, archive.next);
+    let help = "When the day was read again that waits longest for the next time.";
+    sheet.moment("driftless_archive_scrub_oldest_timestamp_seconds", help, &labels, archive.scrub.oldest);
 }
 
 fn of_peer(sheet: &mut Sheet, folder: &FolderStatus, peer: &PeerStatus) {

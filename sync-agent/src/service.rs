@@ -2,6 +2,7 @@
 //! and peers is `agent`'s.
 
 use crate::agent::{Agent, AgentError};
+use crate::archive::run::Clock;
 use crate::config::{Changes, ConfigError, load};
 use crate::control::{AgentLock, Control, ControlError, LockError, Parting, Refused, Server, SocketError};
 use crate::log::{Level, Log};
@@ -72,10 +73,18 @@ impl Service {
     /// # Errors
     /// Another agent with this home; a configuration that makes no sense; whatever keeps the agent from beginning.
     pub fn start(home: Home, config: &Path, supervisor: Supervisor, log: Log) -> Result<Service, ServiceError> {
+        Service::start_on(Clock::default(), home, config, supervisor, log)
+    }
+
+    /// As [`Service::start`], with another clock for the archiving of old days.
+    ///
+    /// # Errors
+    /// As [`Service::start`].
+    pub fn start_on(clock: Clock, home: Home, config: &Path, supervisor: Supervisor, log: Log) -> Result<Service, ServiceError> {
         let lock = AgentLock::take(home.folder())?;
         let loaded = load(config, &home)?;
         let page = loaded.status;
-        let agent = Arc::new(Agent::start(loaded, &home, Arc::clone(&log))?);
+        let agent = Arc::new(Agent::start_on(clock, loaded, &home, Arc::clone(&log))?);
         let shown = Arc::clone(&agent);
         let core = Arc::new(Core {
             web: Web::new(Arc::new(move || shown.status()), Arc::clone(&log)),
@@ -228,6 +237,10 @@ impl Control for Core {
 
     fn allow_delete(&self, folder: &Name) -> Result<(), ControlError> {
         self.agent.allow_delete(folder)
+    }
+
+    fn archive(&self, folder: Option<&Name>, accept_clock: bool) -> Result<(), ControlError> {
+        self.agent.archive(folder, accept_clock)
     }
 
     fn reload(&self) -> Result<Changes, ControlError> {

@@ -2,6 +2,10 @@
 //!
 //! What is not known is `None`, and never zero.
 
+mod archive;
+
+pub use archive::{ArchiveDoing, ArchiveRun, ArchiveStatus, DaysSeen, ScrubStatus};
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -168,10 +172,16 @@ pub struct FolderStatus {
     pub problems: Problems,
     /// What was brought here last, the newest first, up to [`LISTED`].
     pub recent: Vec<Recent>,
+    /// All that was brought here since the agent began.
+    #[serde(default)]
+    pub brought: BroughtStatus,
     /// Kept versions.
     pub kept: Option<Kept>,
     /// When something last changed here, by whomever.
     pub last_change: Option<Moment>,
+    /// How its old days are archived; `None`: they are not, or it has not begun.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub archive: Option<ArchiveStatus>,
     /// Its peers, in the order of their names.
     pub peers: Vec<PeerStatus>,
 }
@@ -256,6 +266,23 @@ pub struct Recent {
     pub place: PathText,
     /// From whom.
     pub from: Name,
+}
+
+/// What pulls have changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BroughtStatus {
+    /// Paths that were created.
+    pub created: u64,
+    /// Files that were replaced, attributes that were changed.
+    pub updated: u64,
+    /// Paths that were deleted.
+    pub deleted: u64,
+    /// Files and directories that were moved in place.
+    pub moved: u64,
+    /// Conflicts that were met.
+    pub conflicts: u64,
+    /// Bytes of content.
+    pub bytes: u64,
 }
 
 /// Kept versions.
@@ -488,8 +515,10 @@ mod tests {
                 place: PathText::new(b"d/f\xff"),
                 from: "b".parse().unwrap(),
             }],
+            brought: BroughtStatus { created: 1, bytes: 2, ..BroughtStatus::default() },
             kept: Some(Kept { count: 1, bytes: 2 }),
             last_change: None,
+            archive: None,
             peers: vec![peer("b"), peer("c")],
         };
         Status {

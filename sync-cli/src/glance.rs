@@ -2,7 +2,8 @@
 
 use crate::render::{bytes, count, counted, moment, quoted};
 use sync_agent::status::{
-    Behind, Direction, FolderState, FolderStatus, Link, Moment, PathText, PeerStatus, Quality, Status, Summary,
+    ArchiveDoing, ArchiveRun, ArchiveStatus, Behind, Direction, FolderState, FolderStatus, Link, Moment, PathText, PeerStatus,
+    Quality, Status, Summary,
 };
 use sync_core::path::escape;
 
@@ -68,6 +69,7 @@ fn folder_lines(folder: &FolderStatus) -> Vec<String> {
         let list = format!("driftless conflicts {}", quoted(&escape(&place)));
         lines.push(format!("  ! {}: {list}", counted(conflicts, "conflict", "conflicts")));
     }
+    lines.extend(folder.archive.iter().flat_map(archive_lines));
     lines.extend(folder.peers.iter().flat_map(peer_lines));
     let problems = &folder.problems;
     let shown = problems.listed.iter().take(SHOWN);
@@ -77,6 +79,53 @@ fn folder_lines(folder: &FolderStatus) -> Vec<String> {
         lines.push(format!("  ! {} more failed", counted(rest, "path", "paths")));
     }
     lines
+}
+
+/// How old days of a folder are archived.
+pub(crate) fn archive_lines(archive: &ArchiveStatus) -> Vec<String> {
+    let kept = (archive.displaced > 0).then(|| format!(", {} kept", counted(archive.displaced, "old copy", "old copies")));
+    let doing = if archive.doing == ArchiveDoing::Waiting { "" } else { archive.doing.word() };
+    let doing = if doing.is_empty() { String::new() } else { format!(", {doing}") };
+    let archived = counted(archive.archived, "day", "days");
+    let mut lines = vec![format!("  archive {}  {archived}{}{doing}", path(&archive.cold), kept.unwrap_or_default())];
+    lines.extend(archive.unavailable.iter().map(|why| format!("    ! {}", safe(why))));
+    if let Some(days) = &archive.days {
+        let oldest = days.oldest.as_ref().map_or_else(String::new, |oldest| format!(", the oldest is {}", path(oldest)));
+        let staying: Vec<String> =
+            days.staying.iter().map(|(reason, days)| format!("{} {}", count(*days), safe(reason))).collect();
+        let staying = if staying.is_empty() { String::new() } else { format!("; staying: {}", staying.join(", ")) };
+        lines.push(format!(
+            "    {} waiting, {}{staying}{oldest}",
+            counted(days.waiting, "day", "days"),
+            bytes(days.waiting_bytes)
+        ));
+    }
+    lines.extend(archive.last.as_ref().map(last_run));
+    lines.extend(archive.next.map(|at| format!("    next run {}", when(at))));
+    let scrub = &archive.scrub;
+    if archive.archived > 0 {
+        let oldest =
+            scrub.oldest.map_or_else(|| "nothing was read again yet".into(), |at| format!("read again, the oldest {}", when(at)));
+        let never = if scrub.never > 0 { format!(", {} never", counted(scrub.never, "day", "days")) } else { String::new() };
+        lines.push(format!("    {oldest}{never}"));
+    }
+    if scrub.damaged > 0 {
+        lines.push(format!("    ! {} damaged", counted(scrub.damaged, "file is", "files are")));
+    }
+    lines
+}
+
+fn last_run(last: &ArchiveRun) -> String {
+    let what = match &last.error {
+        Some(why) => format!("! {}", safe(why)),
+        None => {
+            let parts = [(last.held, "held up"), (last.changed, "changed meanwhile"), (last.failed, "failed")];
+            let parts = parts.iter().filter(|(count, _)| *count > 0).map(|(number, word)| format!(", {} {word}", count(*number)));
+            let moved = counted(last.moved, "day", "days");
+            format!("{moved} moved, {}{}", bytes(last.bytes), parts.collect::<String>())
+        }
+    };
+    format!("    last run {}: {what}", when(last.at))
 }
 
 fn watches(folder: &FolderStatus) -> Option<String> {
@@ -236,8 +285,10 @@ mod tests {
                 }],
             },
             recent: Vec::new(),
+            brought: sync_agent::status::BroughtStatus::default(),
             kept: Some(Kept { count: 1200, bytes: 1 << 30 }),
             last_change: Some(at(61)),
+            archive: None,
             peers: vec![busy, peer("web-us", apart)],
         };
         Status {

@@ -1,14 +1,18 @@
-//! Which days of a tree move to cold storage, and why the others do not. Pure but for `run`: what was found in the tree, the rule, the
+//! Which days of a tree move to cold storage, and why the others do not. Pure but for `run` and `choose`: what was found in the tree, the rule, the
 //! zone and the time are arguments.
 
+mod choose;
 mod clock;
 mod layout;
 pub mod run;
+mod schedule;
 mod terms;
 mod under;
 
+pub use choose::Chooser;
 pub use clock::{AHEAD, BACK, Jump, Moment, check as check_clock, end_ns};
 pub use layout::{Layout, Period, Step, Unit};
+pub use schedule::next_ns;
 pub use terms::{Order, Terms};
 pub use under::{Fit, Under};
 
@@ -287,6 +291,23 @@ impl fmt::Display for Obstacle {
             Obstacle::Mount(path) => write!(f, "another file system is mounted at {path}"),
             Obstacle::Root(path) => write!(f, "{path} belongs to another root of driftless"),
             Obstacle::Unreadable(path, why) => write!(f, "{path} cannot be looked at: {why}"),
+        }
+    }
+}
+
+impl Reason {
+    /// One word for it, by which days are counted.
+    #[must_use]
+    pub fn word(&self) -> &'static str {
+        match self {
+            Reason::Archived => "archived",
+            Reason::Excluded => "excluded",
+            Reason::Young { .. } => "young",
+            Reason::NotQuiet { .. } => "not-quiet",
+            Reason::Open(_) => "open",
+            Reason::Peers { .. } => "peers",
+            Reason::Obstacle(_) => "obstacle",
+            Reason::Later => "later",
         }
     }
 }

@@ -1,6 +1,6 @@
 //! One archiving run of a root: looks for days, decides, moves them, and looks after those that moved before.
 
-use super::{Decision, Entry, Look, Moment, Obstacle, Order, Period, Reason, Rule, Seen, check_clock};
+use super::{Decision, Entry, Look, Moment, Obstacle, Order, Period, Reason, Rule, Seen, Terms, check_clock};
 use crate::config::Timezone;
 use chrono::TimeZone;
 use chrono_tz::Tz;
@@ -78,6 +78,67 @@ pub struct Report {
     pub late: Vec<RelPath>,
 }
 
+/// A root whose days move: one that was opened for that alone, or one that an agent goes on to synchronise.
+pub trait Ground {
+    /// Paths of open conflicts.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    fn conflicts(&self) -> Result<Vec<RelPath>, SyncError>;
+    /// Days that lie in a cold root.
+    fn placed(&self) -> Vec<RelPath>;
+    /// What archiving remembers under a name.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    fn note(&self, name: &str) -> Result<Option<Vec<u8>>, SyncError>;
+    /// Remembers it; it has reached the disk when the call returns.
+    ///
+    /// # Errors
+    /// The state cannot be written.
+    fn put_note(&self, name: &str, value: &[u8]) -> Result<(), SyncError>;
+    /// How many peers are known to have all of a day, as it is here.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    fn holders(&self, day: &RelPath) -> Result<usize, SyncError>;
+}
+
+impl Ground for Replica {
+    fn conflicts(&self) -> Result<Vec<RelPath>, SyncError> {
+        Ok(Replica::conflicts(self)?.into_iter().map(|conflict| conflict.path).collect())
+    }
+
+    fn placed(&self) -> Vec<RelPath> {
+        Replica::placed(self).into_iter().map(|(path, _)| path).collect()
+    }
+
+    fn note(&self, name: &str) -> Result<Option<Vec<u8>>, SyncError> {
+        self.archive_note(name)
+    }
+
+    fn put_note(&self, name: &str, value: &[u8]) -> Result<(), SyncError> {
+        self.put_archive_note(name, value)
+    }
+
+    /// Nobody is asked, and what was heard of others is the agent's.
+    fn holders(&self, _day: &RelPath) -> Result<usize, SyncError> {
+        Ok(0)
+    }
+}
+
+/// Under this name a root remembers its rule.
+pub const RULE: &str = "rule";
+
+/// Remembers a rule, by which later commands do without its options.
+///
+/// # Errors
+/// The state cannot be written.
+pub fn remember_rule(ground: &dyn Ground, terms: &Terms) -> Result<(), SyncError> {
+    let text = terms.remembered();
+    if ground.note(RULE)?.as_deref() == Some(&text) { Ok(()) } else { ground.put_note(RULE, &text) }
+}
+
 /// Is told what a run does.
 pub trait Told {
     /// A day, and what came of it; `None`: it stays, as was decided.
@@ -90,7 +151,7 @@ pub trait Told {
 
 /// The clock of a moment as it is remembered.
 #[derive(Debug, Serialize, Deserialize)]
-struct Clock {
+struct Remembered {
     now_ns: i64,
     up_ns: i64,
     boot: String,
@@ -112,29 +173,54 @@ impl Time {
     }
 }
 
-/// Looks for days and decides on each. Nothing is changed.
+/// The clock of an agent: the machine's, or one that was set by hand when the agent began and goes on from there.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Clock {
+    /// What was set, and the machine's uptime then.
+    set: Option<(i64, i64)>,
+}
+
+impl Clock {
+    /// The machine's; or, for trials, this one, ns since 1970.
+    #[must_use]
+    pub fn new(trial_ns: Option<i64>) -> Clock {
+        Clock { set: trial_ns.map(|trial| (trial, Time::now(None).moment.up_ns)) }
+    }
+
+    /// This moment.
+    #[must_use]
+    pub fn time(&self) -> Time {
+        let machine = Time::now(None);
+        match self.set {
+            None => machine,
+            Some((trial, up)) => Time::now(Some(trial.saturating_add(machine.moment.up_ns.saturating_sub(up)))),
+        }
+    }
+}
+
+/// Looks for days and decides on each. Nothing is changed. `cold` is where they would go, if that is there.
 ///
 /// # Errors
 /// The tree, the state or the clock.
 pub fn look(
-    (replica, archive): (&Replica, &Archive<'_>),
+    (ground, archive): (&dyn Ground, &Archive<'_>),
     order: &Order,
-    cold: &Arc<Cold>,
+    cold: Option<&Arc<Cold>>,
     time: &Time,
 ) -> Result<Vec<Day>, RunError> {
     match &order.zone {
-        Timezone::Local => look_in((replica, archive), order, cold, (time, &chrono::Local)),
+        Timezone::Local => look_in((ground, archive), order, cold, (time, &chrono::Local)),
         Timezone::Named(name) => {
             let zone: Tz = name.parse().map_err(|_| RunError::Zone(name.clone()))?;
-            look_in((replica, archive), order, cold, (time, &zone))
+            look_in((ground, archive), order, cold, (time, &zone))
         }
     }
 }
 
 fn look_in<Z: TimeZone>(
-    (replica, archive): (&Replica, &Archive<'_>),
+    (ground, archive): (&dyn Ground, &Archive<'_>),
     order: &Order,
-    cold: &Arc<Cold>,
+    cold: Option<&Arc<Cold>>,
     (time, zone): (&Time, &Z),
 ) -> Result<Vec<Day>, RunError> {
     let (rule, now_ns) = (&order.rule, time.moment.now_ns);
@@ -143,20 +229,20 @@ fn look_in<Z: TimeZone>(
         Look::Onward => Search::Onward,
         Look::No => Search::No,
     };
-    let conflicts = replica.conflicts()?;
-    let one_disk = archive.is_one_file_system(cold)?;
+    let conflicts = ground.conflicts()?;
+    let one_disk = cold.map_or(Ok(false), |cold| archive.is_one_file_system(cold))?;
     let (mut entries, mut contents) = (Vec::new(), std::collections::BTreeMap::new());
     for found in archive.find(&search)? {
         let Look::Day(period) = rule.look(&found.path) else { continue };
         let mut entry = Entry { path: found.path, period, archived: found.placed, seen: None };
         if super::by_name(&entry, rule, zone, now_ns).is_none() {
             let seen = archive.examine(&entry.path)?;
-            let open = conflicts.iter().filter(|conflict| entry.path.contains(&conflict.path)).count() as u64;
+            let open = conflicts.iter().filter(|conflict| entry.path.contains(conflict)).count() as u64;
             entry.seen = Some(Seen {
                 bytes: seen.bytes,
                 newest_ns: if time.trial { seen.newest_mtime_ns } else { seen.newest_mtime_ns.max(seen.newest_ctime_ns) },
                 open,
-                peers: 0,
+                peers: if rule.min_peers > 0 { ground.holders(&entry.path)? } else { 0 },
                 obstacle: obstacle(&seen, one_disk),
             });
             contents.insert(entry.path.clone(), seen);
@@ -195,7 +281,7 @@ fn obstacle(seen: &Contents, one_disk: bool) -> Option<Obstacle> {
 /// # Errors
 /// What stops the whole run; what was done until then is done.
 pub fn run(
-    (replica, archive): (&Replica, &Archive<'_>),
+    (ground, archive): (&dyn Ground, &Archive<'_>),
     order: &Order,
     (time, accept_clock): (&Time, bool),
     told: &mut dyn Told,
@@ -204,11 +290,11 @@ pub fn run(
     recover(archive, told, &mut report)?;
     let cold = archive.cold(&order.cold)?;
     if !accept_clock {
-        check_clock(&time.moment, last(replica, time.trial)?.as_ref(), None)?;
+        check_clock(&time.moment, last(ground, time.trial)?.as_ref(), None)?;
     }
-    relink(replica, archive, order, (&mut *told, &mut report))?;
-    let days = look((replica, archive), order, &cold, time)?;
-    remember(replica, time)?;
+    relink(ground, archive, order, (&mut *told, &mut report))?;
+    let days = look((ground, archive), order, Some(&cold), time)?;
+    remember(ground, time)?;
     let options = MoveOptions {
         form: order.form.clone(),
         rewrite: order.rule.outside_links == super::OutsideLinks::Rewrite,
@@ -284,12 +370,12 @@ pub fn settle(archive: &Archive<'_>, time: &Time, (told, report): (&mut dyn Told
 }
 
 fn relink(
-    replica: &Replica,
+    ground: &dyn Ground,
     archive: &Archive<'_>,
     order: &Order,
     (told, report): (&mut dyn Told, &mut Report),
 ) -> Result<(), RunError> {
-    for (path, _) in replica.placed() {
+    for path in ground.placed() {
         match archive.relink(&path, &order.form) {
             Ok(changed) => report.relinked += u64::from(changed),
             Err(error) if error.ends_run() => return Err(error.into()),
@@ -302,17 +388,17 @@ fn relink(
     Ok(())
 }
 
-fn last(replica: &Replica, trial: bool) -> Result<Option<Moment>, RunError> {
-    let Some(bytes) = replica.archive_note(CLOCKS[usize::from(trial)])? else { return Ok(None) };
+fn last(ground: &dyn Ground, trial: bool) -> Result<Option<Moment>, RunError> {
+    let Some(bytes) = ground.note(CLOCKS[usize::from(trial)])? else { return Ok(None) };
     let wrong = |error| RunError::Note(format!("the remembered clock of the last archiving run cannot be read ({error})"));
-    let clock: Clock = serde_json::from_slice(&bytes).map_err(wrong)?;
+    let clock: Remembered = serde_json::from_slice(&bytes).map_err(wrong)?;
     Ok(Some(Moment { now_ns: clock.now_ns, up_ns: clock.up_ns, boot: clock.boot }))
 }
 
-fn remember(replica: &Replica, time: &Time) -> Result<(), RunError> {
+fn remember(ground: &dyn Ground, time: &Time) -> Result<(), RunError> {
     let Moment { now_ns, up_ns, boot } = time.moment.clone();
-    let bytes = serde_json::to_vec(&Clock { now_ns, up_ns, boot }).map_err(|error| RunError::Note(error.to_string()))?;
-    Ok(replica.put_archive_note(CLOCKS[usize::from(time.trial)], &bytes)?)
+    let bytes = serde_json::to_vec(&Remembered { now_ns, up_ns, boot }).map_err(|error| RunError::Note(error.to_string()))?;
+    Ok(ground.put_note(CLOCKS[usize::from(time.trial)], &bytes)?)
 }
 
 /// A rule in a few words: where its days are.

@@ -1,7 +1,7 @@
 //! A rule as people write it, and as it is remembered beside the root: texts, and what they mean. Pure.
 
 use super::{Layout, OutsideLinks, Rule, Under};
-use crate::config::{LinkForm as Form, Timezone, link_form, outside_links, zone};
+use crate::config::{self, LinkForm as Form, Timezone, link_form, outside_links, zone};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -53,6 +53,38 @@ pub struct Order {
 }
 
 impl Terms {
+    /// What the configuration of an agent says.
+    #[must_use]
+    pub fn of(archive: &config::Archive) -> Terms {
+        let ms = |time: Duration| Some(u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        let link = match &archive.link {
+            Form::Absolute => "absolute".to_owned(),
+            Form::Relative => "relative".to_owned(),
+            Form::Prefix(path) => format!("prefix={}", path.display()),
+        };
+        let timezone = match &archive.timezone {
+            Timezone::Local => "local",
+            Timezone::Named(name) => name,
+        };
+        let outside_links = match archive.outside_links {
+            OutsideLinks::Skip => "skip",
+            OutsideLinks::Rewrite => "rewrite",
+        };
+        Terms {
+            cold: Some(archive.cold.clone()),
+            layout: Some(archive.layout.clone()),
+            under: archive.under.clone(),
+            exclude: None,
+            older_than_ms: ms(archive.older_than),
+            quiet_ms: ms(archive.quiet),
+            timezone: Some(timezone.to_owned()),
+            link: Some(link),
+            outside_links: Some(outside_links.to_owned()),
+            keep_displaced_ms: ms(archive.keep_displaced),
+            most_days: None,
+        }
+    }
+
     /// These terms, and where they say nothing, the other ones.
     #[must_use]
     pub fn or(self, other: Terms) -> Terms {

@@ -82,11 +82,11 @@ listen = ["0.0.0.0:4477"]
 # Days with links that lead out of them: skip, or rewrite.
 #outside_links = "skip"
 
-# How long the moved day is kept beside its copy, and when the cold root is looked at.
+# How long the moved day is kept beside its copy, and when days are moved and the cold root is looked at.
 #keep_displaced = "72h"
 #cold_schedule = "daily 03:00"
 
-# So many peers must have a day before it is archived.
+# So many peers must be known to have all of a day before it is archived.
 #min_peers = 1
 
 # What the agent may use: watches of all folders together (without it, as many as the system gives), bytes a second each way (K, M, G;

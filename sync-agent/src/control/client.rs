@@ -69,6 +69,14 @@ impl Client {
         self.ask(Wish::AllowDelete { folder })
     }
 
+    /// Has old days of a folder, or of all that have a rule for it, archived now; the status tells how it goes.
+    ///
+    /// # Errors
+    /// As [`Client::status`].
+    pub fn archive(&self, folder: Option<Name>, accept_clock: bool) -> Asked<()> {
+        self.ask(Wish::Archive { folder, accept_clock })
+    }
+
     /// Has the configuration read anew.
     ///
     /// # Errors

@@ -61,6 +61,11 @@ pub trait Control: Send + Sync {
     /// # Errors
     /// A folder that is not there, that is paused, or that cannot be used at present.
     fn allow_delete(&self, folder: &Name) -> Result<(), ControlError>;
+    /// Archives the old days of a folder, or of all that have a rule for it, now. `accept_clock`: its clock is right, although it jumped.
+    ///
+    /// # Errors
+    /// A folder that is not there, that is paused, or whose days are not archived.
+    fn archive(&self, folder: Option<&Name>, accept_clock: bool) -> Result<(), ControlError>;
     /// Reads the configuration anew.
     ///
     /// # Errors
@@ -128,6 +133,10 @@ enum Wish {
     #[serde(rename = "allow-delete")]
     AllowDelete {
         folder: Name,
+    },
+    Archive {
+        folder: Option<Name>,
+        accept_clock: bool,
     },
     Reload,
     Probe,

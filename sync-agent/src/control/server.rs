@@ -163,6 +163,7 @@ impl Floor {
             Wish::Resume { folder } => answer(self.control.resume(folder.as_ref())),
             Wish::Sync { folder } => answer(self.control.sync(folder.as_ref())),
             Wish::AllowDelete { folder } => answer(self.control.allow_delete(&folder)),
+            Wish::Archive { folder, accept_clock } => answer(self.control.archive(folder.as_ref(), accept_clock)),
             Wish::Reload => answer(self.control.reload()),
             Wish::Probe => answer(self.control.probe()),
             Wish::Stop => answer(Ok(())),

@@ -65,6 +65,9 @@ impl Control for Puppet {
     fn allow_delete(&self, folder: &Name) -> Result<(), ControlError> {
         self.folder("allow-delete", Some(folder))
     }
+    fn archive(&self, folder: Option<&Name>, accept_clock: bool) -> Result<(), ControlError> {
+        self.folder(if accept_clock { "archive-by-this-clock" } else { "archive" }, folder)
+    }
     fn reload(&self) -> Result<Changes, ControlError> {
         Ok(Changes { limits: true, ..Changes::default() })
     }

@@ -52,8 +52,10 @@ fn folder(peers: Vec<PeerStatus>) -> FolderStatus {
         in_conflict: Vec::new(),
         problems: Problems::default(),
         recent: Vec::new(),
+        brought: crate::status::BroughtStatus::default(),
         kept: None,
         last_change: None,
+        archive: None,
         peers,
     }
 }

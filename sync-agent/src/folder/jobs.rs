@@ -50,7 +50,12 @@ impl Shared {
 
     fn look(&self, live: &Live, paths: &[RelPath], monitor: &Watchful<'_>) -> Ended {
         let (rules, missing) = (live.rules_text(), live.missing().ok());
-        let scanned = live.scan(paths, monitor);
+        // What lies in the cold root is looked at by whoever archives, day by day, so that nobody has to wait for it.
+        let cold = paths.is_empty() && self.desk.has_rule();
+        let scanned = if cold { live.scan_hot(monitor) } else { live.scan(paths, monitor) };
+        if cold && scanned.is_ok() {
+            self.desk.looked();
+        }
         let rules_changed = live.rules_text() != rules;
         let mounts_changed = live.missing().ok() != missing;
         let standing = live.standing();
@@ -151,6 +156,9 @@ impl Shared {
             }
             Err(error) => Err(error),
         };
+        if let Ok(brought) = &pulled {
+            self.count_brought(&brought.totals);
+        }
         let conflicts = live.in_conflict(LISTED).ok();
         let standing = live.standing().ok();
         let mut inbox = self.inbox();

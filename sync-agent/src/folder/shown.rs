@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use sync_core::io::sync::{LinkReport, Live, SyncError};
 use sync_core::path::RelPath;
 use sync_core::peer::{Id, Mode, Name};
-use sync_core::plan::{Item, Verb};
+use sync_core::plan::{Item, Totals, Verb};
 use sync_core::report::OnItsWay;
 
 /// Counting the kept versions takes no more than one part in so many of the time.
@@ -24,6 +24,8 @@ pub(super) struct Facts {
     pub(super) conflicts: Option<(u64, Vec<RelPath>)>,
     /// What was brought last, the newest at the end.
     pub(super) recent: VecDeque<status::Recent>,
+    /// All that was brought.
+    pub(super) brought: status::BroughtStatus,
     pub(super) watches: Watches,
     /// When the folder's own sequence of changes passed which number.
     pub(super) passed: Passed,
@@ -44,6 +46,14 @@ pub(crate) enum Source {
     Watch,
     Look,
     Pull(Id),
+    /// Days move.
+    Archive,
+    /// The cold root is there.
+    Cold,
+    /// What lies there is looked at.
+    ColdLook,
+    /// It is read again.
+    Scrub,
 }
 
 /// A peer of the folder, for whoever shows it.
@@ -111,6 +121,18 @@ impl Shared {
         }
     }
 
+    /// A pull has come to its end, or to where it was stopped.
+    pub(super) fn count_brought(&self, totals: &Totals) {
+        let brought = &mut self.inbox().facts.brought;
+        let sum = |counted: &mut u64, more: u64| *counted = counted.saturating_add(more);
+        sum(&mut brought.created, totals.created);
+        sum(&mut brought.updated, totals.updated);
+        sum(&mut brought.deleted, totals.deleted);
+        sum(&mut brought.moved, totals.moved);
+        sum(&mut brought.conflicts, totals.conflicts);
+        sum(&mut brought.bytes, totals.bytes);
+    }
+
     /// Something was brought from a peer.
     pub(crate) fn took(&self, peer: Id, item: &Item) {
         let mut inbox = self.inbox();
@@ -152,11 +174,13 @@ impl Shared {
         status.conflicts = facts.conflicts.as_ref().map(|(count, _)| *count);
         let in_conflict = facts.conflicts.iter().flat_map(|(_, paths)| paths);
         status.in_conflict = in_conflict.map(|path| PathText::new(path.as_bytes())).collect();
-        status.kept = facts.kept;
+        (status.kept, status.brought) = (facts.kept, facts.brought);
         status.recent = facts.recent.iter().rev().cloned().collect();
         let listed = facts.problems.values().flat_map(|(_, listed)| listed).take(LISTED).cloned().collect();
         let total = facts.problems.values().map(|(total, _)| total).sum();
         (status.problems, status.last_change) = (Problems { total, listed }, facts.last_change);
+        drop(inbox);
+        status.archive = self.desk.shown();
     }
 
     /// How it is with a peer.

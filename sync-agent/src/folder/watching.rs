@@ -122,7 +122,9 @@ impl Shared {
 
     fn begin_watch(&self, live: &Arc<Live>) -> Result<Begun, watch::WatchError> {
         let (config, watches) = (self.config(), self.watch_limit());
-        let options = watch::Options { watches, gather: Duration::from_millis(5), ..watch::Options::standard() };
+        // Older days are looked at now and then by whoever archives.
+        let placed_since = if self.desk.has_rule() { self.young_since() } else { i64::MIN };
+        let options = watch::Options { watches, gather: Duration::from_millis(5), placed_since, ..watch::Options::standard() };
         let ignoring = Arc::clone(live);
         let ignored: watch::Ignored = Box::new(move |path, dir| ignoring.ignores(path, dir));
         let watch = Watch::begin(live.root(), options, Some(ignored))?;

@@ -123,6 +123,28 @@ function row(cells) {
 const TONES = { watching: "ok", syncing: "busy", scanning: "busy", starting: "busy", paused: "warn", unavailable: "bad" };
 const ACTIONS = { create: "created", update: "changed", delete: "deleted", move: "moved", meta: "attributes changed", conflict: "conflict" };
 
+const STAYING = { young: "too young", "not-quiet": "changed lately", open: "with conflicts", peers: "at too few peers", obstacle: "with an obstacle", excluded: "excluded", later: "later" };
+
+function archive(one) {
+  const { days, last, scrub } = one;
+  const staying = Object.entries(days?.staying ?? {}).map(([reason, count]) => `${number(count)} ${STAYING[reason] ?? shown(reason)}`);
+  const ran = last && [when(last.at), ": ", last.error ? h("span", { class: "bad" }, h("bdi", {}, shown(last.error)))
+    : [counted(last.moved, "day", "days"), ", ", bytes(last.bytes), last.failed > 0 && h("span", { class: "bad" }, `, ${number(last.failed)} failed`)]];
+  const facts = [
+    ["Archived", [counted(one.archived, "day", "days"), one.displaced > 0 && `, ${counted(one.displaced, "old copy", "old copies")} kept`]],
+    ["Waiting", days ? [counted(days.waiting, "day", "days"), ", ", bytes(days.waiting_bytes)] : "not counted yet"],
+    days?.oldest && ["Oldest not archived", path(days.oldest)],
+    staying.length > 0 && ["Staying", staying.join(", ")],
+    ["Last run", ran ?? "none yet"],
+    one.next && ["Next run", when(one.next)],
+    one.archived > 0 && ["Read again", [scrub.oldest ? ["all since ", when(scrub.oldest)] : "not yet", scrub.never > 0 && `, ${counted(scrub.never, "day", "days")} never`,
+      scrub.damaged > 0 && h("span", { class: "bad" }, `, ${counted(scrub.damaged, "file", "files")} damaged`)]],
+  ];
+  return h("details", { open: Boolean(one.unavailable || scrub.damaged || last?.error) }, h("summary", {}, "Old days in ", path(one.cold), one.doing === "waiting" ? "" : ` (${shown(one.doing)})`),
+    one.unavailable && h("p", { class: "bad" }, h("bdi", {}, shown(one.unavailable))),
+    h("dl", {}, facts.filter(Boolean).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))));
+}
+
 function folder(one) {
   const { watches, kept, problems } = one;
   const short = watches.needed !== null && watches.set < watches.needed;
@@ -140,6 +162,7 @@ function folder(one) {
     h("p", { class: "muted" }, path(one)),
     one.why && h("p", { class: "bad" }, h("bdi", {}, shown(one.why))),
     h("dl", {}, facts.filter(Boolean).map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
+    one.archive && archive(one.archive),
     one.peers.length ? table(["Peer", "Connection", "Lacking here", "Lacking there", "Last exchange"], one.peers.map(peer))
       : h("p", { class: "muted" }, "Shared with nobody: name its peers in agent.toml."),
     one.peers.some((other) => other.transfers.length) && transfers(one.peers),

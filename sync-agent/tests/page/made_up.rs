@@ -1,8 +1,9 @@
 //! Statuses of machines that do not exist: what the page and the metrics are looked at and tested with.
 
 use sync_agent::status::{
-    Behind, Direction, FolderState, FolderStatus, Kept, Link, Machine, Moment, PathProblem, PathText, PeerStatus, Problems,
-    Quality, Reach, Recent, SeenLink, Status, Transfer, Watches,
+    ArchiveDoing, ArchiveRun, ArchiveStatus, Behind, BroughtStatus, DaysSeen, Direction, FolderState, FolderStatus, Kept, Link,
+    Machine, Moment, PathProblem, PathText, PeerStatus, Problems, Quality, Reach, Recent, ScrubStatus, SeenLink, Status,
+    Transfer, Watches,
 };
 use sync_core::peer::{Id, Mode, PublicKey};
 
@@ -68,8 +69,10 @@ impl World {
             in_conflict: Vec::new(),
             problems: Problems::default(),
             recent: Vec::new(),
+            brought: BroughtStatus::default(),
             kept: Some(Kept { count: 0, bytes: 0 }),
             last_change: Some(self.ago(75)),
+            archive: None,
             peers: Vec::new(),
         }
     }
@@ -124,6 +127,37 @@ impl World {
             links,
             page: Some("127.0.0.1:4478".parse().expect("an address")),
             ..self.alone()
+        }
+    }
+
+    fn archive(&self) -> ArchiveStatus {
+        let staying = [("young", 4), ("not-quiet", 1), ("obstacle", 2)];
+        ArchiveStatus {
+            cold: PathText::new(b"/mnt/cold"),
+            doing: ArchiveDoing::Scrubbing,
+            unavailable: None,
+            archived: 1_204,
+            displaced: 3,
+            days: Some(DaysSeen {
+                oldest: Some(PathText::new(HOSTILE.as_bytes())),
+                oldest_ended: Some(self.ago(900_000)),
+                waiting: 2,
+                waiting_bytes: 7 << 30,
+                staying: staying.into_iter().map(|(reason, days)| (reason.to_owned(), days)).collect(),
+            }),
+            last: Some(ArchiveRun {
+                at: self.ago(30_000),
+                moved: 1,
+                files: 20_000,
+                bytes: 9 << 30,
+                copied: 9 << 30,
+                held: 2,
+                changed: 0,
+                failed: 1,
+                error: None,
+            }),
+            next: Some(self.ago(-56_000)),
+            scrub: ScrubStatus { never: 12, oldest: Some(self.ago(2_000_000)), last: Some(self.ago(60)), damaged: 1 },
         }
     }
 
@@ -182,6 +216,7 @@ impl World {
             ],
         };
         folder.kept = Some(Kept { count: 1_200, bytes: 3 << 30 });
+        folder.archive = Some(self.archive());
         folder.recent = (0..9)
             .zip(["create", "update", "conflict", "delete", "move", "meta"].iter().cycle())
             .map(|(number, action)| Recent {

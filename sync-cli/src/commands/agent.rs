@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
+use sync_agent::archive::run::Clock;
 use sync_agent::config::{CONFIG_FILE, Changes, create, example};
 use sync_agent::control::{Client, ControlError, SOCKET_FILE, SocketError};
 use sync_agent::log::{Level, Log};
@@ -117,7 +118,8 @@ fn serve(args: &AgentConfigArgs, output: &Output) -> Result<Exit> {
     let config = absolute(&home::configuration(home.folder(), args.config.as_deref())?)?;
     let socket = home.folder().join(SOCKET_FILE);
     let signals = Waiting::install()?;
-    let service = Service::start(home, &config, home::supervisor(), log(home::talks_to_journal()))?;
+    let clock = Clock::new(home::trial_time().map_err(Usage)?);
+    let service = Service::start_on(clock, home, &config, home::supervisor(), log(home::talks_to_journal()))?;
     let (handle, interrupted) = (service.handle(), signals.interrupted());
     let Status { name, id, page, .. } = service.status();
     let closing = signals.handle();

@@ -1,5 +1,6 @@
 //! `driftless archive`: days move between a root and a cold root.
 
+use super::held;
 use crate::cli::{ArchiveAction, ArchiveArgs, ArchiveRestoreArgs, ArchiveRootArgs, ArchiveRuleArgs, ArchiveVerifyArgs};
 use crate::exit::{Exit, Usage};
 use crate::json::PathFields;
@@ -10,16 +11,13 @@ use anyhow::{Context as _, Result};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use sync_agent::archive::run::{self, Day, Report, Time, Told, is_held};
+use sync_agent::archive::run::{self, Day, RULE, Report, Time, Told, is_held};
 use sync_agent::archive::{Decision, Order, Terms};
 use sync_core::io::archive::{Archive, ArchiveError, Moved, Scrub, check_cold};
 use sync_core::io::fs::{Root, init_cold};
 use sync_core::io::sync::Replica;
 use sync_core::path::RelPath;
 use sync_core::report::Monitor;
-
-/// Under this name a root remembers its rule.
-const RULE: &str = "rule";
 
 /// One day.
 #[derive(Debug, Serialize)]
@@ -54,28 +52,28 @@ struct ProblemLine {
 /// The end.
 #[derive(Debug, Default, Serialize)]
 #[serde(tag = "event", rename = "summary")]
-struct Summary {
-    in_sync: bool,
+pub(super) struct Summary {
+    pub(super) in_sync: bool,
     /// Days that moved, or would.
-    moved: u64,
-    skipped: u64,
-    failed: u64,
-    files: u64,
-    bytes: u64,
+    pub(super) moved: u64,
+    pub(super) skipped: u64,
+    pub(super) failed: u64,
+    pub(super) files: u64,
+    pub(super) bytes: u64,
     /// Bytes that were copied.
-    copied: u64,
+    pub(super) copied: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    relinked: Option<u64>,
+    pub(super) relinked: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    removed: Option<u64>,
+    pub(super) removed: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    archived: Option<u64>,
+    pub(super) archived: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    damaged: Option<u64>,
+    pub(super) damaged: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    repaired: Option<u64>,
+    pub(super) repaired: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    oldest_unarchived: Option<String>,
+    pub(super) oldest_unarchived: Option<String>,
 }
 
 /// Ctrl-C and TERM end a run after the step that has begun.
@@ -180,7 +178,7 @@ fn plan(args: &ArchiveRuleArgs, listener: &Listener<'_>) -> Result<Exit> {
     let order = order(&terms(args, &replica)?)?;
     let archive = replica.archive(listener)?;
     let cold = archive.cold(&order.cold)?;
-    let days = run::look((&replica, &archive), &order, &cold, &time)?;
+    let days = run::look((&replica, &archive), &order, Some(&cold), &time)?;
     let output = listener.output;
     let mut summary = Summary { in_sync: true, ..Summary::default() };
     for day in &days {
@@ -267,6 +265,9 @@ fn problem(output: &Output, path: &RelPath, error: &str) {
 }
 
 fn move_days(args: &ArchiveRuleArgs, listener: &Listener<'_>) -> Result<Exit> {
+    if let Some((client, folder)) = held::by_agent(&args.hot)? {
+        return held::run(args, &client, &folder, listener.output);
+    }
     let time = time()?;
     before(args)?;
     let replica = open(&args.hot, listener)?;
@@ -275,9 +276,7 @@ fn move_days(args: &ArchiveRuleArgs, listener: &Listener<'_>) -> Result<Exit> {
     let archive = replica.archive(listener)?;
     // A cold root that cannot be used is no part of a rule to be remembered.
     archive.cold(&order.cold)?;
-    if replica.archive_note(RULE)?.as_deref() != Some(&terms.remembered()) {
-        replica.put_archive_note(RULE, &terms.remembered())?;
-    }
+    run::remember_rule(&replica, &terms)?;
     let output = listener.output;
     let report = run::run((&replica, &archive), &order, (&time, args.accept_clock), &mut Teller { output })?;
     Ok(ended(output, &report))
@@ -315,6 +314,9 @@ fn ended(output: &Output, report: &Report) -> Exit {
 }
 
 fn status(args: &ArchiveRootArgs, listener: &Listener<'_>) -> Result<Exit> {
+    if let Some((_, folder)) = held::by_agent(&args.hot)? {
+        return Ok(held::status(&folder, listener.output));
+    }
     let replica = open(&args.hot, listener)?;
     let output = listener.output;
     let archive = replica.archive(listener)?;
@@ -346,7 +348,7 @@ fn status(args: &ArchiveRootArgs, listener: &Listener<'_>) -> Result<Exit> {
         }
     }
     let cold = archive.cold(&order.cold)?;
-    let days = run::look((&replica, &archive), &order, &cold, &time()?)?;
+    let days = run::look((&replica, &archive), &order, Some(&cold), &time()?)?;
     let mut held = 0;
     for day in days.iter().filter(|day| !matches!(day.decision, Decision::Stay(sync_agent::archive::Reason::Archived))) {
         summary.oldest_unarchived.get_or_insert_with(|| day.path.to_string());

@@ -5,6 +5,7 @@ mod archive;
 mod completions;
 mod conflicts;
 mod doctor;
+mod held;
 mod id;
 mod man;
 mod once;

@@ -5,13 +5,15 @@ use super::manifest::{Entry, Reader, Writer, digest};
 use super::walk::{is_same, sorted};
 use crate::entry::{Hash, Kind, Signature};
 use crate::io::fs::{
-    Dir, FsError, Look, coarse_now_ns, copy_sparse, file_signature, file_xattrs, finish_exactly, forget_cached, hash_file,
+    Dir, FsError, Look, coarse_now_ns, copy_sparse_while, file_signature, file_xattrs, finish_exactly, forget_cached, hash_file,
 };
 use crate::io::kill::kill_point;
 use crate::io::source::kind_of;
 use crate::path::{Name, RelPath};
 use crate::report::Monitor;
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::PathBuf;
 
 /// Bytes read at a time.
@@ -92,7 +94,12 @@ impl<'a> Copy<'a> {
         let out = target.create_file_for(name, before.mode)?;
         kill_point("archive-file-created");
         let failed = |source| FsError { action: "copy to", path: target.locate(name), source };
-        let hash = copy_sparse(&file, before.size, &out, &mut self.buffer).map_err(failed)?;
+        // A large file is stopped within, too: whoever ends the run waits for it.
+        let goes_on = || !self.monitor.cancelled();
+        let hash = match copy_sparse_while(&file, before.size, &out, &mut self.buffer, &goes_on) {
+            Err(_) if !goes_on() => return Err(ArchiveError::Cancelled),
+            copied => copied.map_err(failed)?,
+        };
         let xattrs = file_xattrs(&file, &source.locate(name))?;
         let after = file_signature(&file, &source.locate(name))?;
         if !is_same(&before, &after) {
@@ -191,7 +198,7 @@ pub(super) fn reread(top: &Dir, manifest: &mut Reader, monitor: &dyn Monitor) ->
                 let same = dir.link_text(name)? == entry.disk && digest(&dir.link_xattrs(name)?) == entry.xattrs;
                 check(same && equal(&entry, &dir.stat(name)?.unwrap_or_default()), || dir.locate(name))?;
             }
-            Kind::File if entry.first.is_root() => check_file(dir, name, &entry, &mut buffer)?,
+            Kind::File if entry.first.is_root() => check_file(dir, name, &entry, (&mut buffer, monitor))?,
             Kind::File => {
                 let now = dir.stat(name)?.unwrap_or_default();
                 check(now.ino == entry.copy.ino && equal(&entry, &now), || dir.locate(name))?;
@@ -202,17 +209,35 @@ pub(super) fn reread(top: &Dir, manifest: &mut Reader, monitor: &dyn Monitor) ->
     Ok(())
 }
 
-fn check_file(dir: &Dir, name: &[u8], entry: &Entry, buffer: &mut [u8]) -> Result<(), ArchiveError> {
+fn check_file(dir: &Dir, name: &[u8], entry: &Entry, (buffer, monitor): (&mut [u8], &dyn Monitor)) -> Result<(), ArchiveError> {
     let path = || dir.locate(name);
-    let (mut file, now) = dir.open_file_seen(name)?;
+    let (file, now) = dir.open_file_seen(name)?;
     forget_cached(&file, &path())?;
-    let read = hash_file(&mut file, buffer).map_err(|source| FsError { action: "read", path: path(), source })?;
+    let read = match hash_file(&mut Stoppable { file: &file, monitor }, buffer) {
+        Err(_) if monitor.cancelled() => return Err(ArchiveError::Cancelled),
+        read => read.map_err(|source| FsError { action: "read", path: path(), source })?,
+    };
     check(read == (entry.source.size, entry.hash.unwrap_or(Hash([0; 32]))), path)?;
     check(equal(entry, &now) && digest(&file_xattrs(&file, &path())?) == entry.xattrs, path)
 }
 
 fn check_dir(dir: &Dir, entry: &Entry) -> Result<(), ArchiveError> {
     check(equal(entry, &dir.stat_self()?) && digest(&dir.xattrs()?) == entry.xattrs, || dir.path().to_owned())
+}
+
+/// A file whose reading can be stopped between two reads.
+struct Stoppable<'a> {
+    file: &'a File,
+    monitor: &'a dyn Monitor,
+}
+
+impl Read for Stoppable<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.monitor.cancelled() {
+            return Err(io::Error::other("stopped"));
+        }
+        self.file.read(buffer)
+    }
 }
 
 /// Are the attributes of a copy those of what was copied?

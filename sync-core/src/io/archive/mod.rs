@@ -6,6 +6,10 @@
 //! done. Where a day lies is recorded by `io::places`, through which the engine sees.
 //!
 //! This module decides nothing: which days move is told.
+//!
+//! A root that stays open goes on to be scanned and pulled into while a day is copied and read back: nobody waits for that. What
+//! excludes others ([`Archive::beside`]) is held for the short steps alone: the announcement, the last look with the exchange and what
+//! it settles, and their opposites.
 
 mod adopt;
 mod copy;
@@ -30,15 +34,17 @@ pub use scrub::{Damage, Repair, Scrub};
 pub use walk::{Contents, Obstacle};
 
 use crate::entry::{AttrMask, Kind};
-use crate::io::fs::{Cold, Dir, Root, ctime_granularity, supports_exchange};
+use crate::io::fs::{Choice, Cold, Dir, FsError, Root, ctime_granularity, identify_cold, supports_exchange};
+use crate::io::mutex::lock;
 use crate::io::places;
 use crate::io::source::kind_of;
 use crate::io::state::State;
-use crate::path::{Name, RelPath};
+use crate::path::{Name, RelPath, escape};
 use crate::report::Monitor;
 use job::Job;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 /// Moves days of one root. The root's state, and with it its lock, is held by whoever holds this.
@@ -52,6 +58,8 @@ pub struct Archive<'a> {
     /// The root's real path.
     hot: PathBuf,
     granularity_ns: i64,
+    /// Held by whoever records or makes changes in the root, where others do besides.
+    work: Option<&'a Mutex<()>>,
 }
 
 /// How a day is moved.
@@ -113,7 +121,17 @@ impl<'a> Archive<'a> {
         }
         let jobs = root.private(&[job::FOLDER])?;
         let hot = root.hot(&RelPath::root())?.real_path()?;
-        Ok(Archive { root, state, mask, monitor, jobs, hot, granularity_ns: ctime_granularity(root)? })
+        Ok(Archive { root, state, mask, monitor, jobs, hot, granularity_ns: ctime_granularity(root)?, work: None })
+    }
+
+    /// Others scan this root and change it meanwhile, while they hold `work`.
+    pub(crate) fn beside(self, work: &'a Mutex<()>) -> Archive<'a> {
+        Archive { work: Some(work), ..self }
+    }
+
+    /// Waits until nobody else records or makes changes, and keeps them from it.
+    fn turn(&self) -> Option<MutexGuard<'a, ()>> {
+        self.work.map(lock)
     }
 
     /// Takes a cold root into use. It must bear the marker of one, and neither lie in the root nor hold it, by whatever path or mount.
@@ -122,7 +140,32 @@ impl<'a> Archive<'a> {
     /// What is wrong with it; nothing was made then.
     pub fn cold(&self, path: &Path) -> Result<Arc<Cold>, ArchiveError> {
         mounts::refuse_alias(&self.hot, path)?;
+        self.refuse_other_disk(path)?;
+        let _turn = self.turn();
         Ok(places::use_cold(self.root, self.state, path)?)
+    }
+
+    /// Where days lie in one cold root, another one at its path is a disk that was mounted by mistake.
+    fn refuse_other_disk(&self, path: &Path) -> Result<(), ArchiveError> {
+        let real =
+            path.canonicalize().map_err(|source| FsError { action: "open the cold root", path: path.to_owned(), source })?;
+        let (id, places) = (identify_cold(&real)?, self.root.places());
+        match places.all().find(|placement| placement.cold.path == real && placement.cold.id != id) {
+            None => Ok(()),
+            Some(placement) => Err(ArchiveError::Guard(format!(
+                "{} bears the marker of another cold root than the one to which {} went: mount the right disk; nothing was touched",
+                escape(real.as_os_str().as_bytes()),
+                placement.path
+            ))),
+        }
+    }
+
+    /// How days are placed in a cold root from their beginning, for whoever makes them.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub fn linking(&self, cold: &Arc<Cold>, form: LinkForm) -> Result<Linking, ArchiveError> {
+        Ok(Linking { form, hot: self.hot.clone(), real: cold.dir()?.real_path()?, cold: cold.clone() })
     }
 
     /// Looks for days. Directories alone are looked into, never through a link, nor below a day.
@@ -219,14 +262,33 @@ impl<'a> Archive<'a> {
     }
 }
 
+/// Where the days of a root are placed in a cold root, and how the links to them are written.
+#[derive(Debug, Clone)]
+pub struct Linking {
+    form: LinkForm,
+    hot: PathBuf,
+    /// The cold root's real path.
+    real: PathBuf,
+    cold: Arc<Cold>,
+}
+
+impl Linking {
+    /// Where a day is to lie, by the rule of that name.
+    #[must_use]
+    pub fn choice(&self, day: &RelPath, rule: &str) -> Choice {
+        let link = links::to_day(&self.form, (&self.hot, day), (&self.real, day));
+        Choice { cold: self.cold.clone(), at: day.clone(), job: rule.to_owned(), link }
+    }
+}
+
 /// Could a directory be the cold root of a root, as far as can be told without opening either? Nothing is made.
 ///
 /// # Errors
 /// It bears no marker, or one of the two lies in the other, by whatever path or mount.
 pub fn check_cold(hot: &Path, cold: &Path) -> Result<(), ArchiveError> {
-    let failed = |source| crate::io::fs::FsError { action: "open the root", path: hot.to_owned(), source };
+    let failed = |source| FsError { action: "open the root", path: hot.to_owned(), source };
     mounts::refuse_alias(&hot.canonicalize().map_err(failed)?, cold)?;
-    crate::io::fs::identify_cold(cold)?;
+    identify_cold(cold)?;
     Ok(())
 }
 

@@ -222,6 +222,7 @@ impl Archive<'_> {
             settled: false,
             rewritten: self.rewritten(job)?,
         };
+        let _turn = self.turn();
         places::announce(self.root, self.state, placement)?;
         kill_point("archive-announced");
         Ok(())
@@ -270,16 +271,20 @@ impl Archive<'_> {
 
     /// Link and day change places, if the day is still what was copied; what came out is looked at.
     pub(super) fn swap(&self, job: &mut Job, cold: &Arc<Cold>) -> Result<(), ArchiveError> {
+        if self.work.is_some() && job.how != How::Rename && !self.is_swapped(job, cold)? {
+            // What changed while the day was copied is found out before others have to wait, and the last look has less to fetch.
+            self.look_for_change(job)?;
+        }
+        // Who brings files here looks through the placement: until that is settled, nobody brings any.
+        let turn = self.turn();
         if !self.is_swapped(job, cold)? {
             let (parent, name) = self.place(&job.path)?;
             let dir = parent.open_dir(name.as_bytes())?;
             if dir.stat_self()?.ino != job.old {
                 return Err(ArchiveError::Changed(job.path.clone()));
             }
-            if job.how != How::Rename
-                && let Some(path) = walk::first_change(&dir, &mut job.manifest(&self.jobs)?, source_of)?
-            {
-                return Err(ArchiveError::Changed(super::copy::shown(&job.path, &path)));
+            if job.how != How::Rename {
+                self.look_for_change(job)?;
             }
             let (other, other_name) = self.counterpart(job, cold)?;
             kill_point("archive-before-exchange");
@@ -299,6 +304,7 @@ impl Archive<'_> {
         }
         self.settle(job)?;
         kill_point("archive-settled");
+        drop(turn);
         if job.how == How::Rename {
             job.forget(&self.jobs)?;
             kill_point("archive-rename-forgotten");
@@ -312,6 +318,16 @@ impl Archive<'_> {
             self.monitor.notice(&format!("{}: late writes wait: {error}", job.path));
         }
         Ok(())
+    }
+
+    /// Is the day still what was copied?
+    fn look_for_change(&self, job: &Job) -> Result<(), ArchiveError> {
+        let (parent, name) = self.place(&job.path)?;
+        let dir = parent.open_dir(name.as_bytes())?;
+        match walk::first_change(&dir, &mut job.manifest(&self.jobs)?, source_of)? {
+            Some(path) => Err(ArchiveError::Changed(super::copy::shown(&job.path, &path))),
+            None => Ok(()),
+        }
     }
 
     /// Where the link waits, and where the day will come out.

@@ -87,6 +87,7 @@ impl Archive<'_> {
     }
 
     fn abandon_move(&self, job: &Job, cold: &Cold) -> Result<(), ArchiveError> {
+        let turn = self.turn();
         // While our link stands the day lies behind it: without its placement it would read as deleted.
         if self.is_linked(job)? {
             return Err(ArchiveError::refused(&job.path, "has moved, and the record of it waits to be finished"));
@@ -105,6 +106,7 @@ impl Archive<'_> {
             places::withdraw(self.root, self.state, &job.path, Vec::new())?;
             kill_point("archive-abandon-withdrawn");
         }
+        drop(turn);
         let private = cold.private()?;
         if let Some((parent, name)) = job.path.split()
             && let Some(parent) = found(cold.below(&parent))?
@@ -132,12 +134,14 @@ impl Archive<'_> {
 
     /// The placement goes on to count, and the copy that was made goes.
     fn abandon_restore(&self, job: &Job) -> Result<(), ArchiveError> {
+        let turn = self.turn();
         if self.is_back(job)? {
             return Err(ArchiveError::refused(&job.path, "was brought back, and the record of it waits to be finished"));
         }
         if self.root.places().get(&job.path).is_some_and(|placement| !placement.settled) {
             places::settle(self.root, self.state, &job.path, Vec::new())?;
         }
+        drop(turn);
         Ok(walk::remove_tree(&job.folder(&self.jobs)?, SWAP)?)
     }
 }

@@ -41,7 +41,10 @@ impl Archive<'_> {
         kill_point("archive-relink-recorded");
         let folder = job.folder(&self.jobs)?;
         folder.create_symlink(SWAP, &link)?;
-        let both = Placement { other_link: Some(link), ..Placement::clone(&placement) };
+        let turn = self.turn();
+        // A link that came to the day meanwhile is recorded there, too.
+        let now = self.root.places().get(path).cloned().unwrap_or_else(|| placement.clone());
+        let both = Placement { other_link: Some(link), ..Placement::clone(&now) };
         places::amend(self.root, self.state, both, Vec::new())?;
         kill_point("archive-relink-announced");
         let (parent, name) = self.place(path)?;
@@ -52,12 +55,14 @@ impl Archive<'_> {
             return Err(ArchiveError::refused(path, "cannot be linked anew: something else than its link stands there"));
         }
         parent.sync()?;
+        drop(turn);
         self.finish_relink(&mut job)?;
         Ok(true)
     }
 
     /// The placement reads as the link does, whichever of both stands there.
     pub(super) fn finish_relink(&self, job: &mut Job) -> Result<(), ArchiveError> {
+        let turn = self.turn();
         if let Some(placement) = self.root.places().get(&job.path).cloned() {
             let (parent, name) = self.place(&job.path)?;
             let text = parent.link_text(name.as_bytes())?;
@@ -66,6 +71,7 @@ impl Archive<'_> {
             places::amend(self.root, self.state, one, Vec::new())?;
             kill_point("archive-relink-amended");
         }
+        drop(turn);
         job.forget(&self.jobs)
     }
 }

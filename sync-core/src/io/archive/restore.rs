@@ -97,6 +97,7 @@ impl Archive<'_> {
     pub(super) fn swap_back(&self, job: &mut Job, cold: &Arc<Cold>) -> Result<(), ArchiveError> {
         let (parent, name) = self.place(&job.path)?;
         let folder = job.folder(&self.jobs)?;
+        let turn = self.turn();
         if !self.is_back(job)? {
             let source = cold.below(&job.path)?;
             if let Some(path) = walk::first_change(&source, &mut job.manifest(&self.jobs)?, source_of)? {
@@ -133,6 +134,7 @@ impl Archive<'_> {
             }
         }
         kill_point("archive-restore-withdrawn");
+        drop(turn);
         job.since_ns = coarse_now_ns();
         job.enter(&self.jobs, Phase::Kept)?;
         kill_point("archive-restore-kept");

@@ -234,6 +234,20 @@ fn read_xattrs(
 /// # Errors
 /// The first failed read or write, or the source became shorter.
 pub fn copy_sparse(source: &File, size: u64, target: &File, buffer: &mut [u8]) -> io::Result<Hash> {
+    copy_sparse_while(source, size, target, buffer, &|| true)
+}
+
+/// As [`copy_sparse`], for as long as `goes_on` says so.
+///
+/// # Errors
+/// As [`copy_sparse`], and that it was to stop.
+pub fn copy_sparse_while(
+    source: &File,
+    size: u64,
+    target: &File,
+    buffer: &mut [u8],
+    goes_on: &dyn Fn() -> bool,
+) -> io::Result<Hash> {
     let mut hasher = blake3::Hasher::new();
     let mut at = 0;
     while at < size {
@@ -241,6 +255,9 @@ pub fn copy_sparse(source: &File, size: u64, target: &File, buffer: &mut [u8]) -
         zeros(&mut hasher, from - at, buffer);
         at = from;
         while at < until {
+            if !goes_on() {
+                return Err(io::Error::other("stopped"));
+            }
             let wish = buffer.len().min(usize::try_from(until - at).unwrap_or(usize::MAX));
             let count = match source.read_at(&mut buffer[..wish], at) {
                 Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it became shorter while it was read")),

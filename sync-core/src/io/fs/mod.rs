@@ -12,7 +12,8 @@ pub use attrs::{file_signature, finish_file};
 pub use cold::{Cold, ColdId, Unavailable, identify_cold, init_cold};
 pub use content::{copy_hashed, hash_file};
 pub use exact::{
-    Look, Xattrs, copy_sparse, file_xattrs, finish_exactly, forget_cached, is_dir, open_named, read_small, write_durably,
+    Look, Xattrs, copy_sparse, copy_sparse_while, file_xattrs, finish_exactly, forget_cached, is_dir, open_named, read_small,
+    write_durably,
 };
 pub use places::{Choice, Choose, Placement, Places, Rewritten, is_nested, leads_out};
 pub use probe::{COARSE_CLOCK_NS, coarse_now_ns, ctime_granularity, supports_exchange};

@@ -397,6 +397,14 @@ impl State {
         self.read_nearby(|conn, nearby| rows::entries(conn, &self.names, nearby, paths))
     }
 
+    /// The newest sequence number at or below a directory that has rows; `None` where there are none.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn newest(&self, dir: &RelPath) -> Result<Option<u64>> {
+        self.read(|conn| rows::newest_at(conn, dir))
+    }
+
     /// The number of a live directory.
     ///
     /// # Errors

@@ -113,6 +113,20 @@ fn child_row(conn: &Connection, parent: i64, name: &[u8]) -> Result<Option<(Opti
         .attempt("read a path")
 }
 
+/// The newest sequence number at or below a directory.
+pub(super) fn newest_at(conn: &Connection, dir: &RelPath) -> Result<Option<u64>> {
+    let (mut node, mut own) = (ROOT, 0);
+    for name in dir.components() {
+        let Some((Some(id), seq)) = child_row(conn, node, name.as_bytes())? else { return Ok(None) };
+        (node, own) = (id, seq);
+    }
+    let below: i64 = conn
+        .prepare_cached("SELECT seq FROM node WHERE id = ?1")
+        .and_then(|mut query| query.query_row([node], |row| row.get(0)))
+        .attempt("read a directory")?;
+    Ok(Some(below.max(own) as u64))
+}
+
 fn children(conn: &Connection, names: &RwLock<Names>, (dir, node): (&RelPath, i64), filter: &Filter) -> Result<Vec<Child>> {
     let by_name = format!("{CHILD} AND e.name = ?2");
     let (after, also) = match filter {

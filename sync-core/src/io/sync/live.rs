@@ -15,6 +15,7 @@ use super::{MaxDelete, Options, Side, SyncError, Totals};
 use super::{keeping, meeting};
 use crate::ignore::Rules;
 use crate::io::apply;
+use crate::io::archive::{Archive, ArchiveError};
 use crate::io::fs::Root;
 use crate::io::mutex::lock;
 use crate::io::remote::{RemoteThere, identity};
@@ -133,6 +134,40 @@ impl Live {
             self.tell();
         }
         done
+    }
+
+    /// Moves days of this root between hot and cold, while it goes on to be looked at and pulled into: others wait for the short steps
+    /// alone, and hear of what these recorded. One at a time.
+    ///
+    /// # Errors
+    /// The root's file system cannot exchange names, or the journal cannot be opened.
+    pub fn archive<'a>(&'a self, monitor: &'a dyn Monitor) -> Result<Archive<'a>, ArchiveError> {
+        let archive = Archive::open((&self.opened.root, &self.opened.state, self.options.mask), monitor)?;
+        Ok(archive.beside(&self.opened.work))
+    }
+
+    /// What archiving remembers under a name.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn archive_note(&self, name: &str) -> Result<Option<Vec<u8>>, SyncError> {
+        Ok(self.opened.state.meta(&format!("archive.{name}"))?)
+    }
+
+    /// Remembers something for archiving; it has reached the disk when the call returns.
+    ///
+    /// # Errors
+    /// The state cannot be written.
+    pub fn put_archive_note(&self, name: &str, value: &[u8]) -> Result<(), SyncError> {
+        Ok(self.opened.state.put_meta(&format!("archive.{name}"), value)?)
+    }
+
+    /// The newest of its sequence numbers at or below a directory; `None` for one of which nothing is recorded.
+    ///
+    /// # Errors
+    /// The state cannot be read.
+    pub fn newest(&self, dir: &RelPath) -> Result<Option<u64>, SyncError> {
+        Ok(self.opened.state.newest(dir)?)
     }
 
     /// How long its old versions are kept.

@@ -12,6 +12,8 @@ use crate::io::mutex::lock;
 use crate::io::remote::{Gate, Here, Parked, Told, respond};
 use crate::io::speaker::Speaker;
 use crate::io::there::Facts;
+use crate::knowledge::ReplicaId;
+use crate::path::RelPath;
 use crate::peer::{Id, Mode, Name};
 use crate::report::Monitor;
 use crate::wire::{self, Account, Gossip, Introduction, Join, MAX_SIZE, MAX_TOLD, Message, Ready, Report};
@@ -324,6 +326,18 @@ impl Member {
         drop(lock(&self.live.news.number));
         self.live.news.changed.notify_all();
         all
+    }
+
+    /// Which replica its root is.
+    #[must_use]
+    pub fn replica(&self) -> ReplicaId {
+        lock(&self.told).identity.replica
+    }
+
+    /// May a path, or something below it, be missing there for want of a file system, as it told last?
+    #[must_use]
+    pub fn may_lack(&self, path: &RelPath) -> bool {
+        lock(&self.told).unavailable.iter().any(|missing| missing.contains(path) || path.contains(missing))
     }
 
     /// Its newest sequence number, as it told last.

@@ -391,6 +391,12 @@ impl std::fmt::Debug for Watch {
     }
 }
 
+/// Is a directory of a day younger than that, as [`Options::placed_since`] has it? One whose path names no day is.
+#[must_use]
+pub fn is_younger(path: &RelPath, since: i64) -> bool {
+    rank::rank(path, || i64::MAX) >= since
+}
+
 /// The cold roots that are there.
 fn colds(root: &Root) -> BTreeSet<ColdId> {
     root.places().colds().iter().filter(|cold| cold.dir().is_ok()).map(|cold| cold.id).collect()

@@ -1,0 +1,493 @@
+//! The thread that archives the old days of a folder: what it does next. It works beside the one that looks and pulls, with a lower
+//! priority; what it does to days is `days`, how it reads them again `scrubbing`.
+//!
+//! One thing is done at a time: a run when one is due, was missed or is asked for; late writes; what lies in the cold root is
+//! looked at; it is read again. The machine's clock may be set at any time, so no wait for a moment of the day is longer than [`GLANCE`].
+
+use super::listeners::{Steadily, Teller};
+use super::{Shared, Source};
+use crate::archive::run::{self, Clock, Report};
+use crate::archive::{Order, Terms, next_ns};
+use crate::config;
+use crate::log::Level;
+use crate::scheduler::Moment;
+use crate::status::{self, ArchiveDoing, ArchiveRun, ArchiveStatus, PathText, ScrubStatus};
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+use sync_core::entry::Hash;
+use sync_core::io::archive::Archive;
+use sync_core::io::sync::Live;
+use sync_core::path::RelPath;
+
+/// Longest wait for a moment of the day, and how often it is looked whether the cold root is there.
+const GLANCE: Duration = Duration::from_secs(30);
+/// How long a run that could not go on to its end is left alone, unless what was missing comes back.
+const RETRY: Duration = Duration::from_secs(600);
+/// How often days are looked for between runs, for whoever asks how it is.
+const SURVEY: Duration = Duration::from_secs(3600);
+/// How often late writes are looked for: young old copies often, older ones seldom.
+const SETTLE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(3600));
+/// So much less of the processor than others, and of the disk where its scheduler goes by that. Not the least there is: others wait for the
+/// short steps of a move, which must not take long where the processor is busy.
+const NICE: i32 = 10;
+/// Under this name a root remembers when its agent archived.
+const RUNS: &str = "agent.runs";
+
+/// What is to be done, and how it is.
+pub(crate) struct Desk {
+    wishes: Mutex<Wishes>,
+    pub(super) changed: Condvar,
+    pub(super) clock: Clock,
+    shown: Mutex<Option<ArchiveStatus>>,
+    pub(super) damaged: Mutex<Vec<Damaged>>,
+}
+
+#[derive(Default)]
+pub(super) struct Wishes {
+    rule: Option<config::Archive>,
+    /// Grows whenever the rule becomes another one.
+    pub(super) number: u64,
+    /// A run is asked for; `true`: whatever the clock did.
+    pub(super) run: Option<bool>,
+    /// Everything hot was looked at: what lies in the cold root may have changed as well.
+    looked: bool,
+}
+
+/// A file whose bytes are not those that were written, although nobody wrote to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Damaged {
+    /// Which file.
+    pub(crate) path: RelPath,
+    /// What its bytes should be.
+    pub(crate) hash: Hash,
+    /// When it was found, ns.
+    pub(crate) since_ns: i64,
+}
+
+/// The thread of a root that is open.
+pub(super) struct Archiving {
+    thread: JoinHandle<()>,
+    over: Arc<AtomicBool>,
+}
+
+/// When days moved, as it is remembered.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(super) struct Runs {
+    /// Since when they do, by the rule's clock, ns.
+    since_ns: i64,
+    pub(super) count: u64,
+    pub(super) last: Option<ArchiveRun>,
+}
+
+/// Archives by one rule.
+pub(super) struct Archivist<'a> {
+    pub(super) shared: &'a Arc<Shared>,
+    pub(super) live: &'a Arc<Live>,
+    pub(super) over: &'a AtomicBool,
+    pub(super) rule: config::Archive,
+    pub(super) order: Order,
+    pub(super) runs: Runs,
+    /// Days in the cold root that are to be looked at.
+    pub(super) looks: VecDeque<RelPath>,
+    pub(super) when: When,
+    /// Is the cold root there, as far as was seen?
+    pub(super) is_there: bool,
+    /// What a crash left was looked at.
+    recovered: bool,
+}
+
+/// When something is done next, by the agent's clock.
+#[derive(Default)]
+pub(super) struct When {
+    /// A run that could not go on is tried again.
+    pub(super) again: Option<Moment>,
+    glance: Moment,
+    survey: Moment,
+    settle: Moment,
+    pub(super) scrub: Moment,
+}
+
+/// What is next.
+enum Step {
+    Leave,
+    /// A run; was it asked for, and then whatever the clock did?
+    Run {
+        asked: Option<bool>,
+    },
+    Paused,
+    Glance,
+    Survey,
+    Settle,
+    Look(RelPath),
+    Scrub,
+    Wait(Duration),
+}
+
+impl Desk {
+    pub(super) fn new(rule: Option<config::Archive>, clock: Clock) -> Desk {
+        let wishes = Wishes { rule, ..Wishes::default() };
+        Desk { wishes: Mutex::new(wishes), changed: Condvar::new(), clock, shown: Mutex::default(), damaged: Mutex::default() }
+    }
+
+    pub(super) fn wishes(&self) -> MutexGuard<'_, Wishes> {
+        self.wishes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes over to another rule, or to none.
+    pub(crate) fn configure(&self, rule: Option<config::Archive>) {
+        let mut wishes = self.wishes();
+        if wishes.rule != rule {
+            wishes.number += 1;
+            wishes.rule = rule;
+        }
+        drop(wishes);
+        self.changed.notify_all();
+    }
+
+    pub(crate) fn has_rule(&self) -> bool {
+        self.wishes().rule.is_some()
+    }
+
+    /// A run, now.
+    pub(crate) fn ask(&self, accept_clock: bool) {
+        let mut wishes = self.wishes();
+        wishes.run = Some(accept_clock || wishes.run == Some(true));
+        drop(wishes);
+        self.changed.notify_all();
+    }
+
+    /// Everything that is hot was looked at.
+    pub(super) fn looked(&self) {
+        self.wishes().looked = true;
+        self.changed.notify_all();
+    }
+
+    /// Whoever waits looks whether it is over.
+    pub(crate) fn wake(&self) {
+        drop(self.wishes());
+        self.changed.notify_all();
+    }
+
+    /// Files that are damaged: they are to be brought back from elsewhere.
+    #[allow(dead_code, reason = "for whoever brings them back from another machine")]
+    pub(crate) fn damaged(&self) -> Vec<Damaged> {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn shown(&self) -> Option<ArchiveStatus> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Changes what is shown, once there is something.
+    pub(super) fn show(&self, change: impl FnOnce(&mut ArchiveStatus)) {
+        if let Some(shown) = &mut *self.shown.lock().unwrap_or_else(PoisonError::into_inner) {
+            change(shown);
+        }
+    }
+
+    fn begin(&self, shown: Option<ArchiveStatus>) {
+        *self.shown.lock().unwrap_or_else(PoisonError::into_inner) = shown;
+    }
+}
+
+impl Shared {
+    /// Begins to archive the folder's old days, in a thread of its own, for as long as the root is open. Days that come from now on and
+    /// are old are placed in the cold root at once, if that is there.
+    pub(super) fn archive(self: &Arc<Self>, live: &Arc<Live>) -> Archiving {
+        let over = Arc::<AtomicBool>::default();
+        self.place_at_once(live, &over);
+        let (shared, live, ending) = (Arc::clone(self), Arc::clone(live), Arc::clone(&over));
+        let thread = thread::spawn(move || {
+            if let Err(error) = rustix::process::nice(NICE) {
+                shared.log(Level::Warning, &format!("days are archived with the priority of everything else: {error}"));
+            }
+            while !ending.load(Ordering::Acquire) {
+                shared.archive_by_rule(&live, &ending);
+            }
+        });
+        Archiving { thread, over }
+    }
+
+    /// Ends it, and waits until it has: the step under way comes to its end.
+    pub(super) fn archive_no_more(&self, archiving: Archiving) {
+        archiving.over.store(true, Ordering::Release);
+        self.desk.wake();
+        // A panic there is a defect that was told; what was under way is recovered when the root is opened again.
+        let _ = archiving.thread.join();
+        self.desk.begin(None);
+    }
+
+    /// Before anything is pulled into a root that was just opened. What stands in the way is told by the thread.
+    fn place_at_once(&self, live: &Live, over: &AtomicBool) {
+        let rule = self.desk.wishes().rule.clone();
+        live.root().set_chooser(None);
+        let Some(order) = rule.and_then(|rule| order(&rule).ok()) else { return };
+        let monitor = Steadily::new(self, over, None);
+        if let Ok(archive) = live.archive(&monitor)
+            && let Ok(cold) = archive.cold(&order.cold)
+        {
+            self.choose(live, &archive, &order, Some(&cold));
+        }
+    }
+
+    /// Until the rule is another one, or the root is closed.
+    fn archive_by_rule(self: &Arc<Self>, live: &Arc<Live>, over: &AtomicBool) {
+        let Some(rule) = self.rule(over) else { return };
+        let path = |path: &std::path::Path| PathText::new(path.as_os_str().as_encoded_bytes());
+        self.desk.begin(Some(ArchiveStatus {
+            cold: path(&rule.cold),
+            doing: ArchiveDoing::Waiting,
+            unavailable: None,
+            archived: 0,
+            displaced: 0,
+            days: None,
+            last: None,
+            next: None,
+            scrub: ScrubStatus::default(),
+        }));
+        let monitor = Steadily::new(self, over, None);
+        let begun = order(&rule).and_then(|order| {
+            let archive = live.archive(&monitor).map_err(|error| error.to_string())?;
+            let runs = self.recall(live, &order, &rule)?;
+            Ok((archive, order, runs))
+        });
+        match begun {
+            Ok((archive, order, runs)) => {
+                self.place_at_once(live, over);
+                let (looks, when) = (VecDeque::new(), When::default());
+                let mut archivist =
+                    Archivist { shared: self, live, over, rule, order, runs, looks, when, is_there: false, recovered: false };
+                archivist.work(&archive);
+            }
+            Err(why) => {
+                self.trouble(Source::Archive, &RelPath::root(), &format!("old days cannot be archived: {why}"));
+                self.wait(over, &rule, RETRY);
+            }
+        }
+        live.root().set_chooser(None);
+        [Source::Archive, Source::Cold, Source::ColdLook, Source::Scrub]
+            .into_iter()
+            .for_each(|source| self.trouble_no_more(source));
+        self.desk.begin(None);
+    }
+
+    /// Waits for a rule; `None` once it is over.
+    fn rule(&self, over: &AtomicBool) -> Option<config::Archive> {
+        let mut wishes = self.desk.wishes();
+        loop {
+            if over.load(Ordering::Acquire) {
+                return None;
+            }
+            if let Some(rule) = &wishes.rule {
+                return Some(rule.clone());
+            }
+            wishes = self.desk.changed.wait_timeout(wishes, GLANCE).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Waits until the rule is another one, a run is asked for, or it is over; for so long at the most.
+    fn wait(&self, over: &AtomicBool, rule: &config::Archive, wait: Duration) {
+        let same = |wishes: &mut Wishes| {
+            let idle = wishes.run.is_none() && !wishes.looked;
+            idle && wishes.rule.as_ref() == Some(rule) && !over.load(Ordering::Acquire)
+        };
+        let wishes = self.desk.wishes();
+        drop(self.desk.changed.wait_timeout_while(wishes, wait, same));
+    }
+
+    /// Waits until the folder is resumed, the rule is another one, or it is over; for some time at the most.
+    fn wait_paused(&self, over: &AtomicBool, rule: &config::Archive) {
+        let same = |wishes: &mut Wishes| self.is_paused() && wishes.rule.as_ref() == Some(rule) && !over.load(Ordering::Acquire);
+        let wishes = self.desk.wishes();
+        drop(self.desk.changed.wait_timeout_while(wishes, GLANCE, same));
+    }
+
+    /// What is remembered of runs; a root without such memory begins now.
+    fn recall(&self, live: &Live, order: &Order, rule: &config::Archive) -> Result<Runs, String> {
+        let text = |error: sync_core::io::sync::SyncError| error.to_string();
+        run::remember_rule(&self.grounds(live), &Terms::of(rule)).map_err(text)?;
+        let known = live.archive_note(RUNS).map_err(text)?;
+        let runs = match known {
+            Some(bytes) => self.recalled(RUNS, serde_json::from_slice(&bytes).map(Some)),
+            None => None,
+        };
+        let runs = match runs {
+            Some(runs) => runs,
+            None => {
+                let runs = Runs { since_ns: self.desk.clock.time().moment.now_ns, ..Runs::default() };
+                self.remember(live, &runs).map_err(text)?;
+                runs
+            }
+        };
+        self.desk.show(|shown| {
+            shown.last.clone_from(&runs.last);
+            shown.next = Some(status::Moment(runs.next_ns(rule, order)));
+        });
+        Ok(runs)
+    }
+
+    /// What was remembered under a name; what cannot be read is told, and begins anew.
+    pub(super) fn recalled<T: Default>(&self, name: &str, read: Result<T, serde_json::Error>) -> T {
+        read.unwrap_or_else(|error| {
+            let text = format!("what archiving remembers as {name} cannot be read ({error}): it begins anew");
+            self.log(Level::Warning, &text);
+            T::default()
+        })
+    }
+
+    pub(super) fn remember(&self, live: &Live, runs: &Runs) -> Result<(), sync_core::io::sync::SyncError> {
+        live.put_archive_note(RUNS, &serde_json::to_vec(runs).expect("numbers and texts"))
+    }
+}
+
+impl Runs {
+    /// When the next one is due, by the rule's clock.
+    pub(super) fn next_ns(&self, rule: &config::Archive, order: &Order) -> i64 {
+        next_ns(rule.cold_schedule, &order.zone, self.base_ns())
+    }
+
+    fn base_ns(&self) -> i64 {
+        self.last.as_ref().map_or(self.since_ns, |last| last.at.0)
+    }
+}
+
+impl Archivist<'_> {
+    fn work(&mut self, archive: &Archive<'_>) {
+        self.recall_damage();
+        loop {
+            match self.next(archive) {
+                Step::Leave => return,
+                Step::Run { asked } => self.run(archive, asked),
+                Step::Glance => self.glance(archive),
+                Step::Survey => self.survey(archive),
+                Step::Settle => self.settle(archive),
+                Step::Look(day) => self.look(&day),
+                Step::Scrub => self.scrub(archive),
+                Step::Paused => {
+                    self.doing(ArchiveDoing::Waiting);
+                    self.shared.wait_paused(self.over, &self.rule);
+                }
+                Step::Wait(wait) => {
+                    self.doing(ArchiveDoing::Waiting);
+                    self.shared.wait(self.over, &self.rule, wait);
+                }
+            }
+        }
+    }
+
+    pub(super) fn doing(&self, doing: ArchiveDoing) {
+        self.shared.desk.show(|shown| shown.doing = doing);
+    }
+
+    fn next(&mut self, archive: &Archive<'_>) -> Step {
+        let shared = self.shared;
+        let (run, looked) = {
+            let mut wishes = shared.desk.wishes();
+            if self.over.load(Ordering::Acquire) || wishes.rule.as_ref() != Some(&self.rule) {
+                return Step::Leave;
+            }
+            // Whoever asks while it is paused is told so; what was asked for before waits.
+            if shared.is_paused() {
+                return Step::Paused;
+            }
+            (wishes.run.take(), std::mem::take(&mut wishes.looked))
+        };
+        if !self.recovered {
+            self.recovered = true;
+            self.recover(archive);
+        }
+        if looked {
+            self.look_at_young();
+        }
+        let now = shared.now();
+        if run.is_some() {
+            return Step::Run { asked: run };
+        }
+        if now >= self.when.glance {
+            self.when.glance = now + GLANCE;
+            return Step::Glance;
+        }
+        if self.is_due(now) {
+            return Step::Run { asked: None };
+        }
+        if now >= self.when.survey {
+            self.when.survey = now + SURVEY;
+            return Step::Survey;
+        }
+        if now >= self.when.settle {
+            return Step::Settle;
+        }
+        // While the cold root is not there nothing can be seen of it.
+        let there = self.is_there;
+        if there && let Some(day) = self.looks.pop_front() {
+            return Step::Look(day);
+        }
+        if there && now >= self.when.scrub {
+            return Step::Scrub;
+        }
+        let scrub = if there { self.when.scrub } else { self.when.glance };
+        let next = self.when.glance.min(self.when.survey).min(self.when.settle).min(scrub);
+        Step::Wait(next.saturating_sub(now).min(self.until_due()))
+    }
+
+    /// By the rule's clock, which may have been set back: then a run finds out and tells.
+    fn is_due(&self, now: Moment) -> bool {
+        if let Some(again) = self.when.again {
+            return now >= again;
+        }
+        let clock_ns = self.shared.desk.clock.time().moment.now_ns;
+        let back = i64::try_from(crate::archive::BACK.as_nanos()).unwrap_or(i64::MAX);
+        clock_ns >= self.runs.next_ns(&self.rule, &self.order) || clock_ns.saturating_add(back) < self.runs.base_ns()
+    }
+
+    fn until_due(&self) -> Duration {
+        if let Some(again) = self.when.again {
+            return again.saturating_sub(self.shared.now()).max(Duration::from_millis(10));
+        }
+        let left = self.runs.next_ns(&self.rule, &self.order).saturating_sub(self.shared.desk.clock.time().moment.now_ns);
+        Duration::from_nanos(u64::try_from(left).unwrap_or(0)).max(Duration::from_millis(10))
+    }
+
+    /// A run has ended: when it could not go on to its end it is tried again soon.
+    pub(super) fn ended(&mut self, whole: bool) {
+        let now = self.shared.now();
+        // Whether the cold root is there is looked at and told at once.
+        self.when.glance = now;
+        self.when.again = (!whole).then_some(now + RETRY);
+        self.when.survey = now + SURVEY;
+        let next = self.runs.next_ns(&self.rule, &self.order);
+        let next = if whole { next } else { next.min(self.shared.desk.clock.time().moment.now_ns + RETRY.as_nanos() as i64) };
+        self.shared.desk.show(|shown| shown.next = Some(status::Moment(next)));
+    }
+
+    /// What was missing is there again: what could not go on is tried now.
+    pub(super) fn try_again(&mut self) {
+        if self.when.again.is_some() {
+            self.when.again = Some(Duration::ZERO);
+        }
+    }
+
+    /// Old copies of days are looked at again after a quarter of their age.
+    pub(super) fn settle_after(&mut self, youngest: Option<Duration>) {
+        let wait = youngest.map_or(SETTLE.1, |age| (age / 4).clamp(SETTLE.0, SETTLE.1));
+        self.when.settle = self.shared.now() + wait;
+    }
+
+    fn recover(&mut self, archive: &Archive<'_>) {
+        let (mut told, mut report) = (Teller::new(self.shared), Report::default());
+        if let Err(error) = run::recover(archive, &mut told, &mut report) {
+            self.shared.trouble(Source::Archive, &RelPath::root(), &error.to_string());
+        }
+    }
+}
+
+/// What a rule of the configuration says.
+pub(super) fn order(rule: &config::Archive) -> Result<Order, String> {
+    let mut order = Terms::of(rule).order()?;
+    order.rule.min_peers = rule.min_peers;
+    Ok(order)
+}

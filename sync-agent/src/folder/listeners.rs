@@ -1,0 +1,93 @@
+//! Who listens to what the archiving thread does: one says it in the log, one stops it or keeps it at a pace.
+
+use super::Shared;
+use crate::archive::run::{Day, Told};
+use crate::log::Level;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use sync_core::io::archive::{ArchiveError, Moved};
+use sync_core::pace::Pace;
+use sync_core::path::RelPath;
+use sync_core::report::Monitor;
+
+/// Says in the log what a run tells, and keeps what failed.
+pub(super) struct Teller<'a> {
+    shared: &'a Shared,
+    pub(super) failed: Vec<(RelPath, String)>,
+}
+
+impl<'a> Teller<'a> {
+    pub(super) fn new(shared: &'a Shared) -> Teller<'a> {
+        Teller { shared, failed: Vec::new() }
+    }
+}
+
+impl Told for Teller<'_> {
+    fn day(&mut self, day: &Day, result: Option<&Result<Moved, ArchiveError>>) {
+        match result {
+            None | Some(Ok(_) | Err(ArchiveError::Cancelled)) => {}
+            Some(Err(error @ ArchiveError::Changed(_))) => self.shared.log(Level::Notice, &error.to_string()),
+            Some(Err(error)) => self.problem(&day.path, error),
+        }
+    }
+
+    fn problem(&mut self, path: &RelPath, error: &ArchiveError) {
+        self.shared.log(Level::Warning, &format!("{path}: {error}"));
+        self.failed.push((path.clone(), error.to_string()));
+    }
+
+    fn notice(&mut self, text: &str) {
+        self.shared.log(Level::Notice, text);
+    }
+}
+
+/// Listens to what the thread does: it stops when the root is closed, paused or a run is asked for, and takes its time.
+pub(super) struct Steadily<'a> {
+    shared: &'a Shared,
+    over: &'a AtomicBool,
+    /// Of the rule by which it works.
+    number: u64,
+    /// Bytes a second; who works at such a pace gives way to a run that is asked for.
+    pace: Option<Mutex<Pace>>,
+}
+
+impl<'a> Steadily<'a> {
+    pub(super) fn new(shared: &'a Shared, over: &'a AtomicBool, rate: Option<u64>) -> Steadily<'a> {
+        let pace = rate.map(|rate| Mutex::new(Pace::new(rate)));
+        let number = shared.desk.wishes().number;
+        Steadily { shared, over, number, pace }
+    }
+}
+
+impl Monitor for Steadily<'_> {
+    fn cancelled(&self) -> bool {
+        let otherwise = || {
+            let wishes = self.shared.desk.wishes();
+            wishes.number != self.number || self.pace.is_some() && wishes.run.is_some()
+        };
+        self.over.load(Ordering::Acquire) || self.shared.is_stopping() || self.shared.is_paused() || otherwise()
+    }
+
+    fn advance(&self, _files: u64, bytes: u64) {
+        let Some(pace) = &self.pace else { return };
+        let mut left = bytes;
+        while left > 0 && !self.cancelled() {
+            let now = u64::try_from(self.shared.now().as_nanos()).unwrap_or(u64::MAX);
+            let (taken, wait) = {
+                let mut pace = pace.lock().unwrap_or_else(PoisonError::into_inner);
+                pace.take(now, usize::try_from(left).unwrap_or(usize::MAX))
+            };
+            left = left.saturating_sub(taken as u64);
+            if wait > 0 {
+                // Whoever asks for something else ends the wait.
+                let wishes = self.shared.desk.wishes();
+                drop(self.shared.desk.changed.wait_timeout(wishes, Duration::from_nanos(wait)));
+            }
+        }
+    }
+
+    fn notice(&self, text: &str) {
+        self.shared.log(Level::Notice, text);
+    }
+}

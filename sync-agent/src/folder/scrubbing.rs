@@ -1,0 +1,254 @@
+//! What was archived is looked at for changes, young days often and old ones seldom, and read again against its hashes, slowly.
+
+use super::archiving::{Archivist, Damaged};
+use super::shown::shown;
+use super::{Shared, Source};
+use crate::archive::run::Time;
+use crate::log::Level;
+use crate::status::{self, ArchiveDoing, LISTED, PathProblem, PathText};
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::PoisonError;
+use std::time::Duration;
+use sync_core::entry::Hash;
+use sync_core::io::archive::{Archive, ArchiveError, Scrub};
+use sync_core::io::sync::{Live, SyncError};
+use sync_core::path::RelPath;
+use sync_core::report::Silent;
+
+/// Bytes that are read again a second, at the most.
+const RATE: u64 = 16 << 20;
+/// After so long a day is read again.
+const EVERY: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long a day is left alone that could not be read again, and how often it is looked which day is due.
+const LATER: Duration = Duration::from_secs(3600);
+/// Days that are older are not watched, and looked at by one of so many runs.
+const YOUNG: Duration = Duration::from_secs(30 * 24 * 3600);
+const RUNS: u64 = 7;
+/// Damaged files that are remembered.
+const REMEMBERED: usize = 10_000;
+/// Under these names a root remembers when its days were read again, and which files were damaged.
+const READ: &str = "agent.scrubbed";
+const DAMAGED: &str = "agent.damaged";
+
+/// A damaged file as it is remembered.
+#[derive(Serialize, Deserialize)]
+struct Known {
+    #[serde(flatten)]
+    place: PathText,
+    hash: String,
+    since_ns: i64,
+}
+
+impl Shared {
+    /// Since when a day is young, by the rule's clock, seconds since 1970.
+    pub(super) fn young_since(&self) -> i64 {
+        let young = i64::try_from(YOUNG.as_secs()).unwrap_or(i64::MAX);
+        (self.desk.clock.time().moment.now_ns / 1_000_000_000).saturating_sub(young)
+    }
+
+    /// Days that were read again, and when.
+    fn read_again(&self, live: &Live) -> Result<BTreeMap<RelPath, i64>, SyncError> {
+        let Some(bytes) = live.archive_note(READ)? else { return Ok(BTreeMap::new()) };
+        let known: Vec<(PathText, i64)> = self.recalled(READ, serde_json::from_slice(&bytes));
+        Ok(known.into_iter().filter_map(|(place, at)| Some((path_of(&place)?, at))).collect())
+    }
+}
+
+impl Archivist<'_> {
+    /// All days in the cold root that are young, and one part of the others.
+    pub(super) fn look_at_cold(&mut self) {
+        let turn = self.runs.count % RUNS;
+        self.queue(|at, young| young || at as u64 % RUNS == turn);
+    }
+
+    /// After the cold root was away: those that were missing, and all that is hot, which tells of them too.
+    pub(super) fn look_at_missing(&mut self) {
+        let missing = self.live.missing().unwrap_or_default();
+        self.looks.extend(missing.into_iter().filter(|path| self.live.root().places().get(path).is_some()));
+        let now = self.shared.now();
+        self.shared.inbox().scheduler.look_at_all(now);
+        self.shared.wake.notify_all();
+    }
+
+    /// Those that are young.
+    pub(super) fn look_at_young(&mut self) {
+        self.queue(|_, young| young);
+    }
+
+    fn queue(&mut self, wanted: impl Fn(usize, bool) -> bool) {
+        let places = self.live.root().places();
+        let since = self.shared.young_since();
+        let waiting: BTreeSet<&RelPath> = self.looks.iter().collect();
+        let days = places.all().enumerate().filter(|(at, placement)| {
+            let young = sync_core::io::watch::is_younger(&placement.path, since);
+            wanted(*at, young) && !waiting.contains(&placement.path)
+        });
+        let days: Vec<RelPath> = days.map(|(_, placement)| placement.path.clone()).collect();
+        self.looks.extend(days);
+    }
+
+    /// Finds what changed in one of them.
+    pub(super) fn look(&mut self, day: &RelPath) {
+        if self.live.root().places().get(day).is_none() {
+            return;
+        }
+        self.doing(ArchiveDoing::Looking);
+        match self.live.scan(std::slice::from_ref(day), &Silent) {
+            Ok(scanned) => {
+                let listed: Vec<PathProblem> = scanned.problems.iter().take(LISTED).map(shown).collect();
+                let facts = &mut self.shared.inbox().facts;
+                let (total, known) = facts.problems.entry(Source::ColdLook).or_default();
+                known.retain(|problem| path_of(&problem.place).is_none_or(|path| !day.contains(&path)));
+                known.extend(listed);
+                known.truncate(LISTED);
+                // Of those that are not listed nobody knows any more whether they are over.
+                *total = known.len() as u64;
+            }
+            Err(SyncError::Cancelled) => {}
+            Err(error) => self.shared.say(Source::ColdLook, Level::Warning, &format!("{day} cannot be looked at: {error}")),
+        }
+    }
+
+    /// Reads the day again that waits for that longest, if it is due.
+    pub(super) fn scrub(&mut self, archive: &Archive<'_>) {
+        let now_ns = Time::now(None).moment.now_ns;
+        self.when.scrub = self.shared.now() + LATER;
+        let known = match self.shared.read_again(self.live) {
+            Ok(known) => known,
+            Err(error) => return self.shared.say(Source::Scrub, Level::Warning, &error.to_string()),
+        };
+        let at = |day: &RelPath| known.get(day).copied().unwrap_or(i64::MIN);
+        let days = self.live.root().places();
+        let oldest = days.all().map(|placement| (at(&placement.path), placement.path.clone())).min();
+        let Some((last, day)) = oldest else { return };
+        let due = last.saturating_add(i64::try_from(EVERY.as_nanos()).unwrap_or(i64::MAX));
+        if now_ns < due && last <= now_ns || archive.check_placed(&day).is_err() {
+            return;
+        }
+        self.doing(ArchiveDoing::Scrubbing);
+        let scrubbed = {
+            let monitor = self.steadily(RATE);
+            self.live.archive(&monitor).and_then(|archive| archive.scrub(&day, None))
+        };
+        match scrubbed {
+            Ok(found) => {
+                self.read(&day, &found, now_ns);
+                let mut known = known;
+                known.retain(|path, _| days.get(path).is_some());
+                known.insert(day, now_ns);
+                self.remember_read(&known);
+                // The next one follows.
+                self.when.scrub = self.shared.now();
+            }
+            Err(ArchiveError::Cancelled) => self.when.scrub = self.shared.now(),
+            Err(error) => {
+                self.shared.say(Source::Scrub, Level::Warning, &format!("{day} cannot be read again: {error}"));
+            }
+        }
+        self.show_scrub();
+    }
+
+    fn remember_read(&self, known: &BTreeMap<RelPath, i64>) {
+        let texts: Vec<(PathText, i64)> = known.iter().map(|(path, at)| (PathText::new(path.as_bytes()), *at)).collect();
+        let put = self.live.put_archive_note(READ, &serde_json::to_vec(&texts).expect("texts and numbers"));
+        if let Err(error) = put {
+            self.shared.say(Source::Scrub, Level::Warning, &format!("that days were read again is not remembered: {error}"));
+        }
+    }
+
+    /// What reading a day again has shown: what was damaged in it before, and is not any more, is whole.
+    fn read(&self, day: &RelPath, found: &Scrub, now_ns: i64) {
+        let mut damaged = self.shared.desk.damaged();
+        let before = damaged.clone();
+        damaged.retain(|file| !day.contains(&file.path));
+        for damage in &found.damaged {
+            let since_ns = before.iter().find(|file| file.path == damage.path).map_or(now_ns, |file| file.since_ns);
+            damaged.push(Damaged { path: damage.path.clone(), hash: damage.hash, since_ns });
+        }
+        damaged.truncate(REMEMBERED);
+        for file in damaged.iter().filter(|file| before.iter().all(|known| known.path != file.path)) {
+            self.shared.log(Level::Error, &told(&file.path));
+        }
+        for (path, why) in &found.unreadable {
+            self.shared.log(Level::Warning, &format!("{path} cannot be read again: {why}"));
+        }
+        if damaged != before {
+            let known: Vec<Known> = damaged.iter().map(known).collect();
+            let put = self.live.put_archive_note(DAMAGED, &serde_json::to_vec(&known).expect("texts and numbers"));
+            if let Err(error) = put {
+                self.shared.say(Source::Scrub, Level::Warning, &format!("damaged files are not remembered: {error}"));
+            }
+            self.damaged_are(damaged);
+        }
+    }
+
+    fn damaged_are(&self, damaged: Vec<Damaged>) {
+        let problem = |file: &Damaged| PathProblem {
+            place: PathText::new(file.path.as_bytes()),
+            step: "read again".into(),
+            error: "its bytes are not those that were written, although nobody wrote to it".into(),
+        };
+        let listed: Vec<PathProblem> = damaged.iter().take(LISTED).map(problem).collect();
+        let facts = &mut self.shared.inbox().facts;
+        match listed.is_empty() {
+            true => drop(facts.problems.remove(&Source::Scrub)),
+            false => drop(facts.problems.insert(Source::Scrub, (damaged.len() as u64, listed))),
+        }
+        *self.shared.desk.damaged.lock().unwrap_or_else(PoisonError::into_inner) = damaged;
+    }
+
+    /// What was damaged before the agent began is damaged still.
+    pub(super) fn recall_damage(&self) {
+        let known: Vec<Known> = match self.live.archive_note(DAMAGED) {
+            Ok(Some(bytes)) => self.shared.recalled(DAMAGED, serde_json::from_slice(&bytes)),
+            Ok(None) => Vec::new(),
+            Err(error) => return self.shared.say(Source::Scrub, Level::Warning, &error.to_string()),
+        };
+        let file = |known: Known| {
+            let hash = hash_of(&known.hash)?;
+            Some(Damaged { path: path_of(&known.place)?, hash, since_ns: known.since_ns })
+        };
+        self.damaged_are(known.into_iter().filter_map(file).collect());
+    }
+
+    pub(super) fn show_scrub(&self) {
+        let known = self.shared.read_again(self.live).unwrap_or_default();
+        let places = self.live.root().places();
+        let read: Vec<i64> = places.all().filter_map(|placement| known.get(&placement.path).copied()).collect();
+        let (count, oldest, last) = (read.len() as u64, read.iter().min().copied(), read.iter().max().copied());
+        let damaged = self.shared.desk.damaged().len() as u64;
+        let never = (places.all().count() as u64).saturating_sub(count);
+        self.shared.desk.show(|shown| {
+            shown.scrub =
+                status::ScrubStatus { never, oldest: oldest.map(status::Moment), last: last.map(status::Moment), damaged };
+        });
+    }
+}
+
+fn told(path: &RelPath) -> String {
+    format!(
+        "{path} is damaged: its bytes in the cold root are not those that were written, although nobody wrote to it. Stop the agent and \
+         bring it back from another copy (driftless archive verify ROOT --repair-from COPY)"
+    )
+}
+
+fn known(file: &Damaged) -> Known {
+    let hash = file.hash.to_string();
+    Known { place: PathText::new(file.path.as_bytes()), hash, since_ns: file.since_ns }
+}
+
+fn hash_of(text: &str) -> Option<Hash> {
+    let mut bytes = [0; 32];
+    if text.len() != 64 || !text.is_ascii() {
+        return None;
+    }
+    for (byte, at) in bytes.iter_mut().zip((0..64).step_by(2)) {
+        *byte = u8::from_str_radix(&text[at..at + 2], 16).ok()?;
+    }
+    Some(Hash(bytes))
+}
+
+fn path_of(place: &PathText) -> Option<RelPath> {
+    RelPath::parse(&place.bytes()).ok()
+}
