@@ -25,6 +25,11 @@ pub(crate) struct Reached {
 
 /// Reaches both roots, the first one first. A signal meanwhile ends the process: nothing was begun.
 pub(crate) fn reach(args: &RunArgs, interrupt: &Interrupt, tell: &Tell<'_>) -> Result<Reached> {
+    interrupt.end_at_once_during(|| reach_again(args, tell))
+}
+
+/// The same for a process that has to be ended as one that has done something.
+pub(crate) fn reach_again(args: &RunArgs, tell: &Tell<'_>) -> Result<Reached> {
     let roots = [&args.a, &args.b];
     let exported = roots.iter().filter(|root| matches!(root, Location::Quic(_))).count();
     let named = args.reach.peers.len();
@@ -33,25 +38,23 @@ pub(crate) fn reach(args: &RunArgs, interrupt: &Interrupt, tell: &Tell<'_>) -> R
             format!("--peer was given {named} times for {exported} quic:// roots: give it once for each of them, or not at all");
         return Err(Usage(text).into());
     }
-    interrupt.end_at_once_during(|| {
-        let (mut names, mut bridges) = (args.reach.peers.iter(), Vec::new());
-        let mut place = |root: &Location| -> Result<Place> {
-            let (connection, folder, sub, vouched) = match root {
-                Location::Local(path) => return Ok(Place::Local(path.clone())),
-                Location::Quic(exported) => (call(exported, names.next())?, exported.folder.clone(), exported.sub.clone(), None),
-                Location::Ssh(behind) => {
-                    let opened = Bridge::open(behind, args, tell);
-                    let (bridge, connection) = opened.with_context(|| format!("cannot reach {root}"))?;
-                    bridges.push(bridge);
-                    // The other side's key is made for this run: who it is, ssh knows.
-                    (connection, bridge::FOLDER.parse()?, RelPath::root(), Some(behind.destination.clone()))
-                }
-            };
-            Ok(Place::Remote(Remote { connection, folder, sub, shown: root.to_string(), vouched }))
+    let (mut names, mut bridges) = (args.reach.peers.iter(), Vec::new());
+    let mut place = |root: &Location| -> Result<Place> {
+        let (connection, folder, sub, vouched) = match root {
+            Location::Local(path) => return Ok(Place::Local(path.clone())),
+            Location::Quic(exported) => (call(exported, names.next())?, exported.folder.clone(), exported.sub.clone(), None),
+            Location::Ssh(behind) => {
+                let opened = Bridge::open(behind, args, tell);
+                let (bridge, connection) = opened.with_context(|| format!("cannot reach {root}"))?;
+                bridges.push(bridge);
+                // The other side's key is made for this run: who it is, ssh knows.
+                (connection, bridge::FOLDER.parse()?, RelPath::root(), Some(behind.destination.clone()))
+            }
         };
-        let places = [place(roots[0])?, place(roots[1])?];
-        Ok(Reached { places, bridges })
-    })
+        Ok(Place::Remote(Remote { connection, folder, sub, shown: root.to_string(), vouched }))
+    };
+    let places = [place(roots[0])?, place(roots[1])?];
+    Ok(Reached { places, bridges })
 }
 
 fn call(exported: &Exported, name: Option<&Name>) -> Result<Arc<Connection>> {

@@ -25,3 +25,4 @@ mod terminal;
 mod transfer;
 mod usage;
 mod versions;
+mod watch;
