@@ -163,7 +163,7 @@ impl Watching<'_> {
 
     /// A round has ended.
     fn stands(&mut self, report: &Report) {
-        self.keeper.round_ended(report);
+        self.keeper.round_ended();
         let failed = report.totals.iter().map(|totals| totals.failed).sum::<u64>().max(report.problems.len() as u64);
         let first = self.last.is_none();
         self.last = Some(Last { in_sync: report.in_sync, failed });
@@ -210,6 +210,7 @@ impl Watching<'_> {
 
     fn end(self, ended: Result<()>) -> Result<Exit> {
         self.keeper.progress.clear();
+        self.keeper.ended();
         let (totals, conflicts, skipped) = {
             let tally = self.keeper.tally();
             (tally.totals, tally.conflicts(), tally.skipped())

@@ -5,6 +5,7 @@ use crate::machine::Machine;
 use crate::machines::{PEER, acquainted, hot};
 use crate::pair::{Pair, driftless, stderr, tree};
 use crate::serving::Serving;
+use fixtures::namespaces::{in_namespaces, run};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::ffi::OsStr;
@@ -98,7 +99,8 @@ impl Watching {
     /// Waits until a change was made.
     fn brings(&mut self, action: &str, path: &str, direction: &str) -> Value {
         let is = |event: &Value| {
-            event["event"] == "item" && event["path"] == path && event["action"] == action && event["direction"] == direction
+            let done = event["event"] == "item" && event["result"] == "done";
+            done && event["path"] == path && event["action"] == action && event["direction"] == direction
         };
         self.event(&format!("{action} of {path} {direction}"), is)
     }
@@ -238,6 +240,25 @@ fn deletions_beyond_the_limit_end_it_and_leave_lets_them_go() {
 }
 
 #[test]
+fn a_path_that_fails_is_told_once_and_stops_nothing_else() {
+    let pair = Pair::synced(&["x"]);
+    let mut watching = Watching::of(&pair, &["--max-delete", "100%"]);
+    watching.watches();
+    let deep = pair.at("a", vec!["d"; 300].join("/"));
+    fs::create_dir_all(&deep).unwrap();
+    let problem = |event: &Value| event["event"] == "problem";
+    let told = watching.event("problem", problem);
+    assert!(told["path"].as_str().unwrap().starts_with("d/d/d/"), "{told}");
+    pair.write("a", "y", "1");
+    watching.brings("create", "y", "a-to-b");
+    pair.remove("a", "d");
+    watching.brings("delete", "d", "a-to-b");
+    let ended = watching.end(Signal::TERM);
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    assert!(!ended.events.iter().any(problem), "{:?}", ended.events);
+}
+
+#[test]
 fn a_root_that_goes_away_is_waited_for_and_nothing_is_deleted() {
     let pair = Pair::synced(&["x", "d/y"]);
     let mut watching = Watching::of(&pair, &[]);
@@ -261,6 +282,54 @@ fn a_root_that_goes_away_is_waited_for_and_nothing_is_deleted() {
     assert_eq!(watching.end(Signal::TERM).code, Some(0));
     assert_eq!(pair.names("b"), ["d", "d/y", "w", "x", "z"]);
     pair.assert_equal();
+}
+
+#[test]
+fn an_unmounted_disk_is_waited_for() {
+    in_namespaces("watch::an_unmounted_disk_is_waited_for", |folder| {
+        let [disk, a, b] = ["disk", "a", "b"].map(|name| folder.join(name));
+        [&disk, &a, &b].into_iter().for_each(|dir| fs::create_dir(dir).unwrap());
+        let [disk, a, b] = [disk, a, b].map(|path| path.display().to_string());
+        fs::write(format!("{disk}/x"), "1").unwrap();
+        run("mount", &["--bind", &disk, &a]);
+        let mut watching = Watching::start(&folder.join("home"), &[&a, &b]);
+        watching.watches();
+        // It is in use, and goes all the same.
+        run("umount", &["--lazy", &a]);
+        watching.waits();
+        fs::write(format!("{b}/y"), "2").unwrap();
+        run("mount", &["--bind", &disk, &a]);
+        watching.brings("create", "y", "b-to-a");
+        assert_eq!(watching.watches()["in_sync"], true);
+        assert_eq!(watching.end(Signal::TERM).code, Some(0));
+        assert_eq!(tree(Path::new(&disk)), tree(Path::new(&b)));
+    });
+}
+
+#[test]
+fn where_there_are_too_few_watches_that_is_told_and_all_is_found_all_the_same() {
+    in_namespaces("watch::where_there_are_too_few_watches_that_is_told_and_all_is_found_all_the_same", |folder| {
+        let roots = ["a", "b"].map(|name| folder.join(name).display().to_string());
+        for dir in 0..20 {
+            fs::create_dir_all(format!("{}/{dir}", roots[0])).unwrap();
+        }
+        fs::create_dir(&roots[1]).unwrap();
+        fs::write("/proc/sys/user/max_inotify_watches", "10").unwrap();
+        let mut watching = Watching::start(&folder.join("home"), &roots);
+        watching.watches();
+        for dir in 0..20 {
+            fs::write(format!("{}/{dir}/file", roots[0]), "x").unwrap();
+            fs::write(format!("{}/{dir}/other", roots[1]), "x").unwrap();
+        }
+        let mut missing: Vec<String> = (0..20).flat_map(|dir| [format!("{dir}/file"), format!("{dir}/other")]).collect();
+        while !missing.is_empty() {
+            let item = watching.event("item", |event| event["event"] == "item" && event["action"] == "create");
+            missing.retain(|path| item["path"] != path.as_str());
+        }
+        let ended = watching.end(Signal::TERM);
+        let sysctl = ended.err.matches("sysctl fs.inotify.max_user_watches=").count();
+        assert!(ended.code == Some(0) && sysctl == 2, "once for each root: {}", ended.err);
+    });
 }
 
 #[test]
@@ -366,6 +435,25 @@ fn a_server_tells_of_changes_and_is_waited_for_while_it_is_away() {
 }
 
 #[test]
+fn a_server_that_vanishes_without_a_word_is_told_and_waited_for() {
+    let (server, laptop) = acquainted("two-way");
+    let serving = server.serve(&["hot"], &[]);
+    let (address, root) = (serving.address.clone(), hot(&serving));
+    let mut watching = Watching::at(&laptop, "hot", &root, &PEER);
+    watching.watches();
+    // Killed: as after a power cut, or a cut of all links, nothing comes any more.
+    drop(serving);
+    assert!(watching.waits().contains(&root));
+    laptop.write("hot", "meanwhile", "1");
+    let roots = ["--root".to_owned(), format!("hot={}", server.folder("hot").display())];
+    let serving = Serving::start_at(&address, &server.home(), &roots);
+    assert_eq!(watching.watches()["in_sync"], true);
+    assert_eq!(watching.end(Signal::TERM).code, Some(0));
+    assert_eq!(server.read("hot", "meanwhile").unwrap(), "1");
+    assert_eq!(serving.end(Signal::TERM).code, Some(0));
+}
+
+#[test]
 fn several_machines_watch_one_folder_of_a_server_and_others_synchronise_with_it() {
     let (server, laptop) = acquainted("two-way");
     let (phone, tablet) = (Machine::new(), Machine::new());
@@ -413,7 +501,8 @@ fn both_roots_may_be_on_other_machines() {
     watching.brings("create", "new", "a-to-b");
     second.write("hot", "new", "edited");
     watching.brings("update", "new", "b-to-a");
-    assert_eq!(watching.end(Signal::TERM).code, Some(0));
+    let ended = watching.end(Signal::TERM);
+    assert_eq!(ended.code, Some(0), "{} {:?}", ended.err, ended.events);
     assert_eq!(tree(&first.folder("hot")), tree(&second.folder("hot")));
 }
 
@@ -449,10 +538,14 @@ fn a_folder_of_an_agent_is_watched_by_the_agent() {
 
 /// Waits until an agent has looked at its folder.
 fn until_watched(machine: &Machine) {
-    while states(machine).iter().any(|(_, state)| state != "watching") {
+    for _ in 0..6_000 {
+        if states(machine).iter().all(|(_, state)| state == "watching") {
+            return;
+        }
         // It is asked, and tells nobody by itself.
         thread::sleep(Duration::from_millis(20));
     }
+    panic!("the agent does not watch its folder within two minutes: {:?}", states(machine));
 }
 
 #[test]
