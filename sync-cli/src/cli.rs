@@ -613,10 +613,13 @@ pub(crate) struct ArchiveVerifyArgs {
     #[arg(value_name = "HOT", value_hint = ValueHint::DirPath,
           value_parser = OsStringValueParser::new().try_map(values::local_root))]
     pub(crate) hot: PathBuf,
-    /// Take the bytes of damaged files from this copy of the tree, where they are the ones that were written
+    /// Take the bytes of damaged files from this copy of the tree, where they are the ones that were written: a path, or a place on
+    /// another machine, as `sync` takes it
     #[arg(long, value_name = "ROOT", value_hint = ValueHint::DirPath,
-          value_parser = OsStringValueParser::new().try_map(values::local_root))]
-    pub(crate) repair_from: Option<PathBuf>,
+          value_parser = OsStringValueParser::new().try_map(Location::parse))]
+    pub(crate) repair_from: Option<Location>,
+    #[command(flatten)]
+    pub(crate) reach: ReachArgs,
     /// Print JSON lines; the last one is the summary
     #[arg(long)]
     pub(crate) json: bool,

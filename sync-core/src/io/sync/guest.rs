@@ -147,15 +147,39 @@ impl Greeted {
     pub(super) fn open(
         self,
         side: Side,
-        (introduction, rules): (Introduction, &Rules),
+        asker: (Introduction, &Rules),
         options: &Options,
+        monitor: &dyn Monitor,
+    ) -> Result<Guest, SyncError> {
+        self.open_for(side, asker, (options, true), monitor)
+    }
+
+    /// Opens the folder for what is known of it: nothing is looked at. The other side hears that this one is there until the end.
+    pub(super) fn borrow(
+        self,
+        asker: (Introduction, &Rules),
+        options: &Options,
+        monitor: &dyn Monitor,
+    ) -> Result<Guest, SyncError> {
+        let mut guest = self.open_for(Side::B, asker, (options, false), monitor)?;
+        guest.alive = Some(Alive::begin(guest.control.clone(), Arc::new(AtomicBool::new(true)), ALIVE));
+        Ok(guest)
+    }
+
+    fn open_for(
+        self,
+        side: Side,
+        (introduction, rules): (Introduction, &Rules),
+        (options, scan): (&Options, bool),
         monitor: &dyn Monitor,
     ) -> Result<Guest, SyncError> {
         let Greeted { remote, mut control, heard } = self;
         let failed = |error: ChannelError| SyncError::of_remote(&remote.shown, error);
         let open = open_message(&remote, side, (introduction, rules), options)?;
         control.send(&Message::Open(open)).map_err(failed)?;
-        control.send(&Message::Scan(Nothing)).map_err(failed)?;
+        if scan {
+            control.send(&Message::Scan(Nothing)).map_err(failed)?;
+        }
         control.flush().map_err(failed)?;
         if !heard {
             hear_hello(&mut control).map_err(failed)?;
