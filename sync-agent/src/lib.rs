@@ -30,3 +30,4 @@ pub mod doctor;
 mod simulation;
 
 pub use notify::Supervisor;
+pub use works::again_after;

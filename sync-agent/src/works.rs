@@ -2,7 +2,7 @@
 
 use crate::folder::Shared;
 use crate::log::Level;
-use crate::scheduler::{Job, Moment};
+use crate::scheduler::{Job, Moment, wait_after};
 use crate::status;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -165,6 +165,13 @@ impl Drop for Permit<'_> {
 pub(crate) fn now_ns() -> status::Moment {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     status::Moment(i64::try_from(since.as_nanos()).unwrap_or(i64::MAX))
+}
+
+/// How long whatever failed so many times in a row is left alone: from half a second on twice as long each time, up to a minute, and
+/// by chance up to a half less, so that many do not come at once.
+#[must_use]
+pub fn again_after(failures: u32) -> Duration {
+    wait_after(failures, random_share())
 }
 
 /// A random number from 0 to 1; one half where the system has none.

@@ -6,10 +6,11 @@
 //! has: by that a root over there recognises the one here, also when its disk is not mounted. As long as ssh's pipe is open the other
 //! side stays, and when ssh ends the connection is given up.
 
-use crate::cli::RunArgs;
+use crate::cli::ReachArgs;
 use crate::home;
 use crate::location::Behind;
 use crate::offer::Offer;
+use crate::values::Retention;
 use anyhow::{Context, Result, bail};
 use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read};
@@ -47,14 +48,21 @@ pub(crate) struct Bridge {
     stdin: Option<ChildStdin>,
 }
 
+/// How roots behind ssh are reached, and how long versions are kept there.
+#[derive(Clone, Copy)]
+pub(crate) struct Route<'a> {
+    pub(crate) reach: &'a ReachArgs,
+    pub(crate) keep_versions: Retention,
+}
+
 /// Tells a user what is worth knowing.
 pub(crate) type Tell<'a> = dyn Fn(&str) + 'a;
 
 impl Bridge {
     /// Starts the other side and connects to it.
-    pub(crate) fn open(behind: &Behind, args: &RunArgs, tell: &Tell<'_>) -> Result<(Bridge, Arc<Connection>)> {
+    pub(crate) fn open(behind: &Behind, route: Route<'_>, tell: &Tell<'_>) -> Result<(Bridge, Arc<Connection>)> {
         let network = Network::new(Identity::open(&home::open()?)?)?;
-        let mut bridge = Bridge::start(behind, args, network.identity().id())?;
+        let mut bridge = Bridge::start(behind, route, network.identity().id())?;
         let (offer, rest) = bridge.offer()?;
         let connected = bridge.connect(&network, (&offer, rest), behind, tell);
         // What is left of a call that failed holds ssh's pipe open, and ssh would be waited for.
@@ -84,14 +92,14 @@ impl Bridge {
         }
     }
 
-    fn start(behind: &Behind, args: &RunArgs, own: Id) -> Result<Bridge> {
-        let (program, options) = args.reach.rsh.0.split_first().context("--rsh names no program")?;
+    fn start(behind: &Behind, route: Route<'_>, own: Id) -> Result<Bridge> {
+        let (program, options) = route.reach.rsh.0.split_first().context("--rsh names no program")?;
         let mut command = Command::new(program);
         command.args(options);
         if let Some(port) = behind.port {
             command.arg("-p").arg(port.to_string());
         }
-        command.arg(&behind.destination).arg(there(args, own, &behind.path));
+        command.arg(&behind.destination).arg(there(route, own, &behind.path));
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("cannot start {}", escape(program.as_bytes())))?;
         let stdin = child.stdin.take();
@@ -134,9 +142,9 @@ impl Drop for Bridge {
 }
 
 /// The command line over there.
-fn there(args: &RunArgs, own: Id, path: &OsStr) -> OsString {
-    let program = &args.reach.remote_command;
-    let mut line = format!("{program} serve --once {own} --keep-versions {} --root ", args.keep_versions).into_bytes();
+fn there(route: Route<'_>, own: Id, path: &OsStr) -> OsString {
+    let program = &route.reach.remote_command;
+    let mut line = format!("{program} serve --once {own} --keep-versions {} --root ", route.keep_versions).into_bytes();
     line.extend(for_shell(&[format!("{FOLDER}=").as_bytes(), path.as_bytes()].concat()));
     OsString::from_vec(line)
 }

@@ -46,6 +46,20 @@ pub(crate) enum Command {
                             driftless sync /srv/hot quic://web2.example.net/hot\n  \
                             driftless sync /srv/hot me@web2.example.net:/srv/hot")]
     Sync(SyncArgs),
+    /// Keep two roots in sync, both ways, until a signal ends it
+    ///
+    /// Listens for changes in both roots, on this machine and on the other one, and brings each over as soon as it is quiet. Nothing is
+    /// asked: conflicts without a policy stay as they are, and each is told once. A root that goes away, or a machine that cannot be
+    /// reached any more, is waited for; nothing counts as deleted meanwhile. Deletions beyond --max-delete, those of an hour together,
+    /// end it with 3; --allow-delete lifts that until both roots are in sync for the first time. Where changes cannot be listened for,
+    /// all is looked at every 30 seconds, and seldom (once an hour) anyway.
+    ///
+    /// Ctrl-C finishes what has begun and ends it with 130, a second one at once; TERM ends it with 0 if both roots were in sync, with 1
+    /// or 2 if conflicts or failed paths were left.
+    #[command(after_help = "Examples:\n  driftless watch /srv/photos /mnt/backup/photos\n  \
+                            driftless watch --conflicts keep-both /srv/hot quic://web2.example.net/hot\n  \
+                            driftless watch --quiet 2s /srv/hot me@web2.example.net:/srv/hot")]
+    Watch(WatchArgs),
     /// Show what a sync would do; no file of yours is changed
     ///
     /// What an interrupted run left is completed, and what was seen is remembered.
@@ -144,6 +158,16 @@ pub(crate) struct SyncArgs {
     pub(crate) verbose: bool,
 }
 
+/// Arguments of `watch`.
+#[derive(Debug, Args)]
+pub(crate) struct WatchArgs {
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    /// How long nothing more must change before a change is brought over (200ms, 2s); longer for what goes on changing
+    #[arg(long, value_name = "DURATION", default_value = "200ms", value_parser = sync_agent::values::duration)]
+    pub(crate) quiet: Duration,
+}
+
 /// Arguments of `status`.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
@@ -151,7 +175,7 @@ pub(crate) struct StatusArgs {
     pub(crate) run: RunArgs,
 }
 
-/// What `sync` and `status` share.
+/// What `sync`, `watch` and `status` share.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     /// First root: a path, or a place on another machine
@@ -589,10 +613,13 @@ pub(crate) struct ArchiveVerifyArgs {
     #[arg(value_name = "HOT", value_hint = ValueHint::DirPath,
           value_parser = OsStringValueParser::new().try_map(values::local_root))]
     pub(crate) hot: PathBuf,
-    /// Take the bytes of damaged files from this copy of the tree, where they are the ones that were written
+    /// Take the bytes of damaged files from this copy of the tree, where they are the ones that were written: a path, or a place on
+    /// another machine, as `sync` takes it
     #[arg(long, value_name = "ROOT", value_hint = ValueHint::DirPath,
-          value_parser = OsStringValueParser::new().try_map(values::local_root))]
-    pub(crate) repair_from: Option<PathBuf>,
+          value_parser = OsStringValueParser::new().try_map(Location::parse))]
+    pub(crate) repair_from: Option<Location>,
+    #[command(flatten)]
+    pub(crate) reach: ReachArgs,
     /// Print JSON lines; the last one is the summary
     #[arg(long)]
     pub(crate) json: bool,

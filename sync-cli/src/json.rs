@@ -22,7 +22,11 @@ pub(crate) enum Event {
     Progress(ProgressLine),
     /// One path that failed.
     Problem(ProblemLine),
-    /// The end of `sync` and `status`.
+    /// Two roots are kept in sync from here on, or again.
+    Watching { in_sync: bool, conflicts: u64, failed: u64 },
+    /// They are not at present, and why.
+    Waiting { error: String },
+    /// The end of `sync`, `watch` and `status`.
     Summary(SummaryLine),
 }
 

@@ -10,6 +10,7 @@ mod exit;
 mod glance;
 mod home;
 mod json;
+mod keeper;
 mod location;
 mod monitor;
 mod offer;

@@ -1,7 +1,7 @@
 //! Reaches the roots of a run: what the user wrote becomes what the engine opens.
 
-use crate::bridge::{self, Bridge, Tell};
-use crate::cli::RunArgs;
+use crate::bridge::{self, Bridge, Route, Tell};
+use crate::cli::{ReachArgs, RunArgs};
 use crate::exit::Usage;
 use crate::home;
 use crate::location::{Exported, Location};
@@ -25,33 +25,64 @@ pub(crate) struct Reached {
 
 /// Reaches both roots, the first one first. A signal meanwhile ends the process: nothing was begun.
 pub(crate) fn reach(args: &RunArgs, interrupt: &Interrupt, tell: &Tell<'_>) -> Result<Reached> {
-    let roots = [&args.a, &args.b];
-    let exported = roots.iter().filter(|root| matches!(root, Location::Quic(_))).count();
-    let named = args.reach.peers.len();
-    if named != 0 && named != exported {
+    interrupt.end_at_once_during(|| reach_again(args, tell))
+}
+
+/// The same for a process that has to be ended as one that has done something.
+pub(crate) fn reach_again(args: &RunArgs, tell: &Tell<'_>) -> Result<Reached> {
+    let (roots, route) = ([&args.a, &args.b], Route { reach: &args.reach, keep_versions: args.keep_versions });
+    let mut names = names(&roots, &args.reach)?;
+    let mut bridges = Vec::new();
+    let mut next = |root| {
+        let (place, bridge) = place(root, names.next(), route, tell)?;
+        bridges.extend(bridge);
+        Ok::<_, anyhow::Error>(place)
+    };
+    let places = [next(roots[0])?, next(roots[1])?];
+    Ok(Reached { places, bridges })
+}
+
+/// Reaches one root, and what has to stay as long as it is used. A signal meanwhile ends the process.
+pub(crate) fn reach_one(
+    root: &Location,
+    route: Route<'_>,
+    interrupt: &Interrupt,
+    tell: &Tell<'_>,
+) -> Result<(Place, Option<Bridge>)> {
+    let mut names = names(&[root], route.reach)?;
+    interrupt.end_at_once_during(|| place(root, names.next(), route, tell))
+}
+
+/// Who answers at each root, as far as that was said.
+fn names<'a>(roots: &[&Location], reach: &'a ReachArgs) -> Result<impl Iterator<Item = Option<&'a Name>> + use<'a>> {
+    let exported: Vec<bool> = roots.iter().map(|root| matches!(root, Location::Quic(_))).collect();
+    let (count, named) = (exported.iter().filter(|exported| **exported).count(), reach.peers.len());
+    if named != 0 && named != count {
         let text =
-            format!("--peer was given {named} times for {exported} quic:// roots: give it once for each of them, or not at all");
+            format!("--peer was given {named} times for {count} quic:// roots: give it once for each of them, or not at all");
         return Err(Usage(text).into());
     }
-    interrupt.end_at_once_during(|| {
-        let (mut names, mut bridges) = (args.reach.peers.iter(), Vec::new());
-        let mut place = |root: &Location| -> Result<Place> {
-            let (connection, folder, sub, vouched) = match root {
-                Location::Local(path) => return Ok(Place::Local(path.clone())),
-                Location::Quic(exported) => (call(exported, names.next())?, exported.folder.clone(), exported.sub.clone(), None),
-                Location::Ssh(behind) => {
-                    let opened = Bridge::open(behind, args, tell);
-                    let (bridge, connection) = opened.with_context(|| format!("cannot reach {root}"))?;
-                    bridges.push(bridge);
-                    // The other side's key is made for this run: who it is, ssh knows.
-                    (connection, bridge::FOLDER.parse()?, RelPath::root(), Some(behind.destination.clone()))
-                }
-            };
-            Ok(Place::Remote(Remote { connection, folder, sub, shown: root.to_string(), vouched }))
-        };
-        let places = [place(roots[0])?, place(roots[1])?];
-        Ok(Reached { places, bridges })
-    })
+    let mut names = reach.peers.iter();
+    Ok(exported.into_iter().map(move |exported| if exported { names.next() } else { None }))
+}
+
+fn place(root: &Location, name: Option<Option<&Name>>, route: Route<'_>, tell: &Tell<'_>) -> Result<(Place, Option<Bridge>)> {
+    let shown = root.to_string();
+    match root {
+        Location::Local(path) => Ok((Place::Local(path.clone()), None)),
+        Location::Quic(exported) => {
+            let connection = call(exported, name.flatten())?;
+            let (folder, sub) = (exported.folder.clone(), exported.sub.clone());
+            Ok((Place::Remote(Remote { connection, folder, sub, shown, vouched: None }), None))
+        }
+        Location::Ssh(behind) => {
+            let opened = Bridge::open(behind, route, tell);
+            let (bridge, connection) = opened.with_context(|| format!("cannot reach {root}"))?;
+            // The other side's key is made for this run: who it is, ssh knows.
+            let (folder, vouched) = (bridge::FOLDER.parse()?, Some(behind.destination.clone()));
+            Ok((Place::Remote(Remote { connection, folder, sub: RelPath::root(), shown, vouched }), Some(bridge)))
+        }
+    }
 }
 
 fn call(exported: &Exported, name: Option<&Name>) -> Result<Arc<Connection>> {

@@ -137,6 +137,12 @@ pub(crate) fn problem(root: &Location, problem: &Problem) -> String {
     format!("failed: {}: {}: {}", shortened(&place), problem.step, shortened(&error))
 }
 
+/// The same where it is not known in which root.
+pub(crate) fn problem_alone(problem: &Problem) -> String {
+    let error = escape(problem.error.as_bytes());
+    format!("failed: {}: {}: {}", shortened(&problem.path.to_string()), problem.step, shortened(&error))
+}
+
 /// The text without its middle, if it is longer than anybody reads.
 fn shortened(text: &str) -> String {
     let count = text.chars().count();
@@ -182,7 +188,8 @@ pub(crate) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
 
-fn duration(time: Duration) -> String {
+/// "1.2 s", "3 min 4 s".
+pub(crate) fn duration(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
         0..60 => format!("{:.1} s", time.as_secs_f64()),

@@ -242,7 +242,8 @@ pub(crate) fn policy(args: &RunArgs) -> Policy {
     }
 }
 
-fn options(args: &RunArgs, dry_run: bool) -> Options {
+/// What the arguments ask for.
+pub(crate) fn options(args: &RunArgs, dry_run: bool) -> Options {
     Options {
         conflicts: policy(args),
         force: args.force.map(|side| match side {
@@ -267,9 +268,12 @@ fn options(args: &RunArgs, dry_run: bool) -> Options {
             whole_files: args.transfer.whole_file,
             limit: args.transfer.bwlimit.0,
         },
+        known: false,
+        watched: None,
     }
 }
 
-fn millis(time: Duration) -> u64 {
+/// Whole milliseconds.
+pub(crate) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -138,7 +138,7 @@ fn work(name: &str, hot: &Path, cold: &Path) {
                 archive.relink(&day(), &LinkForm::Relative).unwrap();
             }
             "repair" => {
-                let good = |path: &RelPath| {
+                let good = |path: &RelPath, _| {
                     Ok(fs::File::open(hot.join("good").join(path.name().unwrap().as_bytes().escape_ascii().to_string())).unwrap())
                 };
                 let scrub = archive.scrub(&day(), Some(&good)).unwrap();

@@ -1,21 +1,27 @@
 //! `driftless archive`: days move between a root and a cold root.
 
 use super::held;
+use crate::bridge::{Bridge, Route};
 use crate::cli::{ArchiveAction, ArchiveArgs, ArchiveRestoreArgs, ArchiveRootArgs, ArchiveRuleArgs, ArchiveVerifyArgs};
 use crate::exit::{Exit, Usage};
 use crate::json::PathFields;
+use crate::location::Location;
 use crate::output::Output;
+use crate::reach::reach_one;
 use crate::render;
 use crate::signals::Interrupt;
+use crate::values::Retention;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use sync_agent::archive::run::{self, Day, RULE, Report, Time, Told, is_held};
 use sync_agent::archive::{Decision, Order, Terms};
+use sync_core::entry::Hash;
 use sync_core::io::archive::{Archive, ArchiveError, Moved, Scrub, check_cold};
-use sync_core::io::fs::{Root, init_cold};
-use sync_core::io::sync::Replica;
+use sync_core::io::fs::{FsError, Root, init_cold};
+use sync_core::io::sync::{Lender, Place, Replica};
 use sync_core::path::RelPath;
 use sync_core::report::Monitor;
 
@@ -428,12 +434,8 @@ fn verify(args: &ArchiveVerifyArgs, listener: &Listener<'_>) -> Result<Exit> {
     let output = listener.output;
     let mut report = Report::default();
     run::recover(&archive, &mut Teller { output }, &mut report)?;
-    let source = args.repair_from.as_deref().map(Root::open).transpose()?;
-    let open = |path: &RelPath| {
-        let source = source.as_ref().expect("only asked where there is one");
-        let (parent, name) = path.split().unwrap_or_else(|| (RelPath::root(), path.name().expect("a file has a name")));
-        source.dir(&parent)?.open_file(name.as_bytes())
-    };
+    let source = args.repair_from.as_ref().map(|from| Copy::open(from, args, &replica, listener)).transpose()?;
+    let open = |path: &RelPath, hash| source.as_ref().expect("only asked where there is one").take(path, hash);
     let mut summary = Summary { in_sync: true, damaged: Some(0), repaired: Some(0), ..Summary::default() };
     let mut unrepaired = 0;
     for (path, _) in replica.placed() {
@@ -467,6 +469,43 @@ fn verify(args: &ArchiveVerifyArgs, listener: &Listener<'_>) -> Result<Exit> {
     let failed = summary.failed;
     output.event(&summary);
     Ok(Exit::of_run(true, failed))
+}
+
+/// Another copy of the tree.
+enum Copy<'a> {
+    /// On this machine.
+    Near(Root),
+    /// On another one.
+    Far {
+        lender: Lender<'a>,
+        /// It ends after the folder was closed.
+        _bridge: Option<Bridge>,
+    },
+}
+
+impl<'a> Copy<'a> {
+    fn open(from: &Location, args: &ArchiveVerifyArgs, replica: &'a Replica, listener: &Listener<'_>) -> Result<Copy<'a>> {
+        let route = Route { reach: &args.reach, keep_versions: Retention(None) };
+        let tell = |text: &str| listener.output.talk_safely(text);
+        match reach_one(from, route, &listener.interrupt, &tell)? {
+            (Place::Local(path), _) => Ok(Copy::Near(Root::open(&path)?)),
+            (Place::Remote(remote), _bridge) => Ok(Copy::Far { lender: Lender::open(replica, remote, listener)?, _bridge }),
+        }
+    }
+
+    /// The file at this path, which should have this hash.
+    fn take(&self, path: &RelPath, hash: Hash) -> Result<File, FsError> {
+        match self {
+            Copy::Near(root) => {
+                let (parent, name) = path.split().unwrap_or_else(|| (RelPath::root(), path.name().expect("a file has a name")));
+                root.dir(&parent)?.open_file(name.as_bytes())
+            }
+            Copy::Far { lender, .. } => lender.take(path, hash).map_err(|why| {
+                let path = format!("{}/{path}", lender.shown().trim_end_matches('/')).into();
+                FsError { action: "fetch", path, source: std::io::Error::other(why) }
+            }),
+        }
+    }
 }
 
 /// Returns how many files stay damaged.

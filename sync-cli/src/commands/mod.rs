@@ -17,6 +17,7 @@ mod serve;
 mod status;
 mod sync;
 mod versions;
+mod watch;
 
 use crate::cli::{Command, RootArgs};
 use crate::exit::{self, Exit};
@@ -44,6 +45,7 @@ pub(crate) fn run(command: Command) -> Exit {
 fn dispatch(command: Command, output: &Output) -> Result<Exit> {
     match command {
         Command::Sync(args) => sync::run(&args, output),
+        Command::Watch(args) => watch::run(&args, output),
         Command::Status(args) => status::run(&args, output),
         Command::Conflicts(args) => listed(output, conflicts::run(&args, output)),
         Command::Resolve(args) => listed(output, resolve::run(&args, output)),
@@ -64,6 +66,7 @@ fn dispatch(command: Command, output: &Output) -> Result<Exit> {
 fn wants_json(command: &Command) -> bool {
     match command {
         Command::Sync(args) => args.run.json,
+        Command::Watch(args) => args.run.json,
         Command::Status(args) => args.run.json,
         Command::Conflicts(args) => args.at.json,
         Command::Resolve(args) => args.at.json,

@@ -55,7 +55,7 @@ impl Running {
     }
 
     /// Waits for a line on stderr.
-    fn says(&self, word: &str) -> String {
+    pub(crate) fn says(&self, word: &str) -> String {
         loop {
             let line = self.log.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("no line with {word:?}: {error}"));
             if line.contains(word) {
@@ -64,12 +64,12 @@ impl Running {
         }
     }
 
-    fn signal(&self, signal: Signal) {
+    pub(crate) fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
     }
 
     /// Its exit code, and what else it wrote to stdout.
-    fn end(mut self) -> (Option<i32>, String) {
+    pub(crate) fn end(mut self) -> (Option<i32>, String) {
         let mut out = String::new();
         self.out.read_to_string(&mut out).unwrap();
         (self.child.wait().unwrap().code(), out)
@@ -102,7 +102,7 @@ pub(crate) fn configure(machine: &Machine, more: &str) {
     }
 }
 
-fn states(machine: &Machine) -> Vec<(String, String)> {
+pub(crate) fn states(machine: &Machine) -> Vec<(String, String)> {
     let told = driftless().env("DRIFTLESS_HOME", machine.home()).args(["agent", "status", "--json"]).output().unwrap();
     let events = String::from_utf8(told.stdout).unwrap();
     let events: Vec<Value> = events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

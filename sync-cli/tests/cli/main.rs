@@ -15,6 +15,7 @@ mod packaging;
 mod pair;
 mod peers;
 mod refusals;
+mod repair;
 mod selection;
 mod serve;
 #[path = "../common/serving.rs"]
@@ -25,3 +26,4 @@ mod terminal;
 mod transfer;
 mod usage;
 mod versions;
+mod watch;

@@ -576,6 +576,7 @@ fn asked(laptop: &Machine, server: &Machine, address: &str, knows: Vector, root:
         rules: String::new(),
         max_delete: MaxDelete::Off,
         transfer: Transfer::default(),
+        watched: None,
     };
     let ready = Ready { identity: identity(), seq: 1, passing: false, unavailable: Vec::new(), decisions: false };
     let wishes = [Message::Open(open), Message::Scan(Nothing), Message::Ready(ready), Message::Survey(Survey { items: false })];

@@ -4,8 +4,9 @@ use crate::pair::{driftless, stderr, stdout};
 use std::fs::File;
 use std::process::{Command, Stdio};
 
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 15] = [
     "sync",
+    "watch",
     "status",
     "conflicts",
     "resolve",

@@ -191,6 +191,7 @@ fn open(folder: &str) -> Open {
         rules: String::new(),
         max_delete: MaxDelete::Off,
         transfer: Transfer::default(),
+        watched: None,
     }
 }
 

@@ -182,6 +182,8 @@ messages! {
     42 = Report(Report),
     /// News of members of a folder.
     43 = Gossip(Gossip),
+    /// Something may have changed in a root that is watched.
+    44 = Changed(Nothing),
 }
 
 /// The content of a message that has none.

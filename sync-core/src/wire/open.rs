@@ -161,6 +161,8 @@ pub struct Open {
     pub max_delete: MaxDelete,
     /// How content is to cross the link, both ways.
     pub transfer: Transfer,
+    /// The run goes on, round after round, and the asker hears when the root may have changed; so long, ms, must a change be quiet.
+    pub watched: Option<u64>,
 }
 
 /// How content crosses a link, both ways.
@@ -330,6 +332,7 @@ fields!(Open {
     rules as rules,
     max_delete,
     transfer,
+    watched as maybe_size,
 });
 fields!(Transfer { packing, whole_files, limit as maybe_size });
 fields!(Opened { mode, introduction, root, rules as rules, sets_owner, passing });

@@ -14,8 +14,8 @@ use crate::path::RelPath;
 use std::fs::File;
 use std::io::{Seek, SeekFrom};
 
-/// Opens the file of a path elsewhere, which should have the bytes that it had here.
-pub type Repair<'a> = &'a dyn Fn(&RelPath) -> Result<File, FsError>;
+/// Opens the file of a path elsewhere, which should have the bytes that it had here: those with this hash.
+pub type Repair<'a> = &'a dyn Fn(&RelPath, Hash) -> Result<File, FsError>;
 
 /// A file whose bytes are not those that were written, although nobody wrote to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -154,7 +154,7 @@ impl Scrubbing<'_> {
         let mut damage = Damage { path: whole, hash: wanted, repaired: false, why: None };
         let mut entry = entry;
         if let Some(repair) = self.repair {
-            match self.repair(&dir, name.as_bytes(), (&entry, wanted), repair(&damage.path)) {
+            match self.repair(&dir, name.as_bytes(), (&entry, wanted), repair(&damage.path, wanted)) {
                 Ok(copy) => {
                     damage.repaired = true;
                     entry.copy = copy;

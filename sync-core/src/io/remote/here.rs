@@ -23,6 +23,8 @@ pub enum Told {
     Report(Report),
     /// What it heard of members of the folder.
     Gossip(Gossip),
+    /// Something may have changed in a root that it watches for this side.
+    Changed,
 }
 
 /// A root of this machine.

@@ -73,6 +73,7 @@ fn converse(lanes: &mut Lanes, first: Option<Message>, here: &Here<'_>, parked: 
             (Message::Ready(ready), Some(heard)) => Ok((Told::Ready(ready), heard)),
             (Message::Report(report), Some(heard)) => Ok((Told::Report(report), heard)),
             (Message::Gossip(gossip), Some(heard)) => Ok((Told::Gossip(gossip), heard)),
+            (Message::Changed(_), Some(heard)) => Ok((Told::Changed, heard)),
             (question, _) => Err(question),
         };
         let question = match told {

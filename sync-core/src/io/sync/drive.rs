@@ -2,6 +2,7 @@
 //! news for the other.
 
 use super::end::{End, Pulled, RulesNow, ScanTerms, Surveyed};
+use super::opened::Opened;
 use super::pulls::Terms;
 use super::{Options, Side, SyncError, Totals};
 use crate::ignore::Rules;
@@ -30,6 +31,8 @@ pub(super) struct Half {
     pub(super) reads: bool,
     /// Is it on another machine?
     pub(super) remote: bool,
+    /// The root itself, if it is not.
+    pub(super) local: Option<Arc<Opened>>,
 }
 
 /// What the pulls of a run achieved.

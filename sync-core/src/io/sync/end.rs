@@ -91,6 +91,11 @@ pub(super) trait End: Send {
 
     /// Remembers what is to be kept of the run.
     fn finish(&mut self, there: &dyn There, options: &Options, monitor: &dyn Monitor) -> Result<RulesNow, SyncError>;
+
+    /// How much its pulls have deleted, as far as it counts that itself.
+    fn spent(&self) -> u64 {
+        0
+    }
 }
 
 /// A root of this machine.
@@ -122,11 +127,6 @@ impl LocalEnd {
         LocalEnd { spent, ..self }
     }
 
-    /// How much its pulls have deleted.
-    pub(super) fn spent(&self) -> u64 {
-        self.guard.as_ref().map_or(0, Guard::spent)
-    }
-
     fn guard(&mut self, options: &Options) -> Result<&mut Guard, SyncError> {
         if self.guard.is_none() {
             self.guard = Some(Guard::new(&self.opened, options.max_delete, self.spent)?);
@@ -149,6 +149,18 @@ impl LocalEnd {
 }
 
 impl LocalEnd {
+    /// The ignore rules that stand in the root, against those of the beginning.
+    pub(super) fn rules_now(&self, monitor: &dyn Monitor) -> RulesNow {
+        match roots::rules(&self.opened.root) {
+            Ok(rules) if rules.text() == self.rules.text() => RulesNow::Same,
+            Ok(rules) => RulesNow::Other(rules),
+            Err(error) => {
+                monitor.notice(&format!("the ignore rules cannot be used any more: {error}"));
+                RulesNow::Unusable
+            }
+        }
+    }
+
     /// Finds what changed in the root, and records it. The marker is left as it is.
     pub(super) fn look(&mut self, terms: &ScanTerms<'_>, monitor: &dyn Monitor) -> Result<Scanned, SyncError> {
         let ScanTerms { options, rules, run_rules, skip_placed } = *terms;
@@ -273,13 +285,10 @@ impl End for LocalEnd {
     fn finish(&mut self, there: &dyn There, options: &Options, monitor: &dyn Monitor) -> Result<RulesNow, SyncError> {
         let _work = self.opened.work();
         keeping::remember(&self.opened, there, options, monitor)?;
-        Ok(match roots::rules(&self.opened.root) {
-            Ok(rules) if rules.text() == self.rules.text() => RulesNow::Same,
-            Ok(rules) => RulesNow::Other(rules),
-            Err(error) => {
-                monitor.notice(&format!("the ignore rules cannot be used any more: {error}"));
-                RulesNow::Unusable
-            }
-        })
+        Ok(self.rules_now(monitor))
+    }
+
+    fn spent(&self) -> u64 {
+        self.guard.as_ref().map_or(0, Guard::spent)
     }
 }

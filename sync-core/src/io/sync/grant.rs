@@ -67,6 +67,8 @@ impl<'a> Grant<'a> {
 pub(super) struct WhileGranted<'a> {
     pub(super) own: &'a dyn Monitor,
     pub(super) grant: &'a Grant<'a>,
+    /// And with something else that must stand.
+    pub(super) stands: &'a (dyn Fn() -> bool + Sync),
 }
 
 impl Monitor for WhileGranted<'_> {
@@ -99,7 +101,7 @@ impl Monitor for WhileGranted<'_> {
     }
 
     fn cancelled(&self) -> bool {
-        self.own.cancelled() || !self.grant.stands()
+        self.own.cancelled() || !self.grant.stands() || !(self.stands)()
     }
 }
 
@@ -114,7 +116,7 @@ mod tests {
             let granted = Mutex::new(Some(Mode::TwoWay));
             let grants = |_: &Name| *lock(&granted);
             let grant = Grant { every: Duration::ZERO, ..Grant::new(&grants, "folder".parse().unwrap(), Mode::TwoWay) };
-            let monitor = WhileGranted { own: &Silent, grant: &grant };
+            let monitor = WhileGranted { own: &Silent, grant: &grant, stands: &|| true };
             assert!(!monitor.cancelled() && grant.check().is_ok());
             *lock(&granted) = now;
             assert!(monitor.cancelled());

@@ -3,6 +3,7 @@
 
 use super::drive::Half;
 use super::end::{End, Pulled, RulesNow, ScanTerms, Surveyed};
+use super::news::News;
 use super::opened::Opened;
 use super::pulls::Terms;
 use super::{MaxDelete, Options, Policy, Side, SyncError};
@@ -10,7 +11,7 @@ use crate::ignore::Rules;
 use crate::io::channel::{Channel, ChannelError};
 use crate::io::link::{CloseCode, Connection, LinkError, Reader, Stream, WAIT, Writer};
 use crate::io::mutex::lock;
-use crate::io::remote::{Gate, PATIENCE, Parked, RemoteThere, respond};
+use crate::io::remote::{Gate, Here, PATIENCE, Parked, RemoteThere, Told, respond};
 use crate::io::scan::Scanned;
 use crate::io::speaker::Speaker;
 use crate::io::there::{Facts, There};
@@ -22,6 +23,7 @@ use crate::store::{Filter, Listing};
 use crate::wire::{
     self, Apply, Hello, Introduce, Introduction, Message, Nothing, Notice, Open, Progress, Ready, Refusal, Survey, Versions,
 };
+use std::io::{Read as _, Write as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
 use std::thread::{self, JoinHandle};
@@ -145,15 +147,39 @@ impl Greeted {
     pub(super) fn open(
         self,
         side: Side,
-        (introduction, rules): (Introduction, &Rules),
+        asker: (Introduction, &Rules),
         options: &Options,
+        monitor: &dyn Monitor,
+    ) -> Result<Guest, SyncError> {
+        self.open_for(side, asker, (options, true), monitor)
+    }
+
+    /// Opens the folder for what is known of it: nothing is looked at. The other side hears that this one is there until the end.
+    pub(super) fn borrow(
+        self,
+        asker: (Introduction, &Rules),
+        options: &Options,
+        monitor: &dyn Monitor,
+    ) -> Result<Guest, SyncError> {
+        let mut guest = self.open_for(Side::B, asker, (options, false), monitor)?;
+        guest.alive = Some(Alive::begin(guest.control.clone(), Arc::new(AtomicBool::new(true)), ALIVE));
+        Ok(guest)
+    }
+
+    fn open_for(
+        self,
+        side: Side,
+        (introduction, rules): (Introduction, &Rules),
+        (options, scan): (&Options, bool),
         monitor: &dyn Monitor,
     ) -> Result<Guest, SyncError> {
         let Greeted { remote, mut control, heard } = self;
         let failed = |error: ChannelError| SyncError::of_remote(&remote.shown, error);
         let open = open_message(&remote, side, (introduction, rules), options)?;
         control.send(&Message::Open(open)).map_err(failed)?;
-        control.send(&Message::Scan(Nothing)).map_err(failed)?;
+        if scan {
+            control.send(&Message::Scan(Nothing)).map_err(failed)?;
+        }
         control.flush().map_err(failed)?;
         if !heard {
             hear_hello(&mut control).map_err(failed)?;
@@ -203,7 +229,8 @@ impl Guest {
     /// As one side of a run. `working`: does this side work at present?
     pub(super) fn half(mut self, working: &Arc<AtomicBool>) -> Half {
         self.alive = Some(Alive::begin(self.control.clone(), working.clone(), ALIVE));
-        Half { there: self.there(), reads: self.opened.mode != Mode::ReceiveOnly, remote: true, end: Box::new(self) }
+        let reads = self.opened.mode != Mode::ReceiveOnly;
+        Half { there: self.there(), reads, remote: true, local: None, end: Box::new(self) }
     }
 
     /// The root as a source.
@@ -407,6 +434,7 @@ fn open_message(
             Some(MaxDelete::Percent(percent)) => wire::MaxDelete::Percent(percent),
         },
         transfer: options.transfer,
+        watched: options.watched.map(|quiet| u64::try_from(quiet.as_millis()).unwrap_or(wire::MAX_SIZE).min(wire::MAX_SIZE)),
     })
 }
 
@@ -458,11 +486,16 @@ impl Numbers {
 
 impl End for Guest {
     fn scan(&mut self, _: &ScanTerms<'_>, monitor: &dyn Monitor) -> Result<Scanned, SyncError> {
-        // It was asked for when the folder was opened.
-        let scanned = match self.answer(monitor, &mut |_| {})? {
+        // The first one was asked for when the folder was opened.
+        let answer = match self.scanned.take() {
+            None => self.answer(monitor, &mut |_| {})?,
+            Some(_) => self.ask(&Message::Scan(Nothing), monitor, &mut |_| {})?,
+        };
+        let scanned = match answer {
             Message::Scanned(scanned) => scanned,
             other => return Err(self.unexpected(other, "what the scan found")),
         };
+        self.done = Numbers::default();
         let (identity, seq) = (scanned.identity, scanned.seq);
         let problems: Vec<_> = scanned.problems.iter().cloned().map(Into::into).collect();
         problems.iter().for_each(|problem| monitor.problem(problem));
@@ -629,17 +662,23 @@ impl Drop for Alive {
 }
 
 impl Answering {
-    /// About the root here.
-    pub(super) fn begin(connection: Arc<Connection>, opened: Arc<Opened>, asker: Speaker) -> Answering {
+    /// About the root here. `news` rings when the other side tells of a change, and when the connection ends.
+    pub(super) fn begin(connection: Arc<Connection>, opened: Arc<Opened>, asker: Speaker, news: Option<Arc<News>>) -> Answering {
         let link = connection.clone();
-        let thread = std::thread::spawn(move || answer_all(&link, &opened, &asker, None));
+        let thread = std::thread::spawn(move || {
+            answer_all(&link, &opened, &asker, None, news.as_deref());
+            news.iter().for_each(|news| news.ring());
+        });
         Answering { connection, thread: Some(thread) }
     }
 
     /// By passing them on to the machine that can answer.
-    pub(super) fn relay(connection: Arc<Connection>, to: Arc<Connection>) -> Answering {
+    pub(super) fn relay(connection: Arc<Connection>, to: Arc<Connection>, news: Option<Arc<News>>) -> Answering {
         let link = connection.clone();
-        let thread = std::thread::spawn(move || accept_all(&link, &|stream| pass_on(stream, &to)));
+        let thread = std::thread::spawn(move || {
+            accept_all(&link, &|stream| pass_on(stream, &to, news.as_deref()));
+            news.iter().for_each(|news| news.ring());
+        });
         Answering { connection, thread: Some(thread) }
     }
 }
@@ -655,11 +694,24 @@ impl Drop for Answering {
 }
 
 /// Answers the questions of every stream that the other side opens.
-pub(super) fn answer_all(connection: &Connection, opened: &Opened, asker: &Speaker, gate: Option<&Gate<'_>>) {
+pub(super) fn answer_all(
+    connection: &Connection,
+    opened: &Opened,
+    asker: &Speaker,
+    gate: Option<&Gate<'_>>,
+    news: Option<&News>,
+) {
     let parked = Parked::default();
+    // What it is now the other side says elsewhere.
+    let heard = |told: Told| {
+        if let (Told::Changed, Some(news)) = (told, news) {
+            news.ring();
+        }
+    };
+    let heard = news.is_some().then_some(&heard as &(dyn Fn(Told) + Sync));
     accept_all(connection, &|stream| {
         // What goes wrong is told to the side that asks, and ends its run.
-        let _ = respond(stream, &opened.here(asker.clone(), gate), &parked);
+        let _ = respond(stream, &Here { heard, ..opened.here(asker.clone(), gate) }, &parked);
     });
 }
 
@@ -678,10 +730,32 @@ pub(super) fn accept_all(connection: &Connection, each: &(dyn Fn(Stream) + Sync)
     });
 }
 
-/// Carries a stream's bytes to another machine, and the answers back, until both ways have ended.
-fn pass_on(from: Stream, to: &Connection) {
+/// Carries a stream's bytes to another machine, and the answers back, until both ways have ended. That something changed is told to
+/// this machine, and to no other.
+fn pass_on(mut from: Stream, to: &Connection, news: Option<&News>) {
+    let mut first = Vec::new();
+    if let Some(news) = news {
+        from.reader.set_wait(PATIENCE);
+        let mut changed = Vec::new();
+        // It has no fields: it cannot be too long for a frame.
+        let Ok(()) = wire::put_frame(&Message::Changed(Nothing), &mut changed) else { return };
+        loop {
+            first = vec![0; changed.len()];
+            // Every message is as long at the least.
+            if from.reader.read_exact(&mut first).is_err() {
+                return;
+            }
+            if first != changed {
+                break;
+            }
+            news.ring();
+        }
+    }
     // Whoever asked finds out that its stream was given up.
-    let Ok(to) = to.open(WAIT) else { return };
+    let Ok(mut to) = to.open(WAIT) else { return };
+    if to.writer.write_all(&first).is_err() {
+        return;
+    }
     std::thread::scope(|scope| {
         scope.spawn(|| copy(from.reader, to.writer));
         copy(to.reader, from.writer);
@@ -702,7 +776,6 @@ mod tests {
     use super::*;
     use crate::io::link::local_pair;
     use crate::peer::PublicKey;
-    use std::io::Write as _;
 
     /// The asking side's channel, and the other one, which has read its first message.
     fn ends() -> ([Arc<Connection>; 2], [Channel; 2]) {

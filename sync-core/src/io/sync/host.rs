@@ -1,6 +1,8 @@
 //! Serves roots of this machine to others: a run that another machine asks for, in which this side is an end.
 
+use super::carried::Carried;
 use super::end::LocalEnd;
+use super::going::{Going, opened_anew};
 use super::grant::{Grant, Grants, WhileGranted};
 use super::guest::answer_all;
 use super::live::Live;
@@ -42,6 +44,8 @@ const TURN: Duration = Duration::from_secs(10 * 60);
 const INTRODUCTIONS: usize = 4;
 /// How long another process may hold a root before a run is refused.
 const HELD: Duration = Duration::from_secs(5);
+/// How long a change must be quiet at the most, whatever is asked for.
+const LONGEST_QUIET: Duration = Duration::from_secs(60);
 /// How often it is tried again.
 const TRY: Duration = Duration::from_millis(50);
 
@@ -89,6 +93,8 @@ pub struct Host {
     /// Roots in which a run is under way. One at a time: others wait for their turn.
     busy: Mutex<BTreeMap<PathBuf, Holder>>,
     free: Condvar,
+    /// Roots that runs keep open.
+    shared: Mutex<BTreeMap<PathBuf, Weak<Live>>>,
 }
 
 /// Whose run has a root.
@@ -117,11 +123,13 @@ impl Drop for Turn<'_> {
 
 /// A root that was opened for a run.
 struct Begun<'a> {
-    _turn: Turn<'a>,
+    turn: Turn<'a>,
     introduction: Introduction,
     opened: Arc<Opened>,
     rules: Rules,
     sent_rules: String,
+    /// The same for other runs, which share it as long as this one goes on.
+    live: Option<Arc<Live>>,
 }
 
 /// Did the other side end it, having found out that somebody answers?
@@ -142,7 +150,7 @@ impl Host {
     /// Serves these folders. Nothing is opened, made or locked before a run asks for it.
     #[must_use]
     pub fn new(exports: Vec<Export>, options: HostOptions) -> Host {
-        Host { exports, options, busy: Mutex::default(), free: Condvar::new() }
+        Host { exports, options, busy: Mutex::default(), free: Condvar::new(), shared: Mutex::default() }
     }
 
     /// Serves one connection until its run is over. `grants` says what the other machine may do with a folder; it is asked again
@@ -213,7 +221,8 @@ impl Host {
         let (path, seen) = resolve(export, &open.sub)?;
         let place = (export, open.sub.clone());
         // A part of a folder is a root of its own.
-        let live = export.kept()?.filter(|live| live.root().path() == path);
+        let kept = export.kept()?.filter(|live| live.root().path() == path);
+        let live = kept.clone();
         let mut asked = self.asked(open, &peer, mode)?;
         if let Some(live) = &live {
             asked.options.keep_versions = live.keep_versions();
@@ -221,7 +230,7 @@ impl Host {
         }
         connection.limit(asked.options.transfer.limit);
         let grant = Grant::new(grants, place.0.name.clone(), mode);
-        let monitor: &dyn Monitor = &WhileGranted { own: monitor, grant: &grant };
+        let monitor: &dyn Monitor = &WhileGranted { own: monitor, grant: &grant, stands: &|| true };
         let holder = Holder {
             peer: connection.peer_id(),
             location: asked.introduction.location.clone(),
@@ -229,10 +238,17 @@ impl Host {
             connection: Arc::downgrade(connection),
         };
         let (begun, told) = while_told(control, monitor, false, |monitor| {
-            self.begin((&path, seen, live.as_ref()), &place, &holder, &asked, monitor)
+            let begun = self.begin((&path, seen, live.as_ref()), &place, &holder, &asked, monitor)?;
+            // Before anything is looked at.
+            let going = asked.options.watched.map(|quiet| {
+                let owner = export.live.clone().zip(kept);
+                Going::begin(&begun.opened, (&asked, &begun.rules), quiet, owner)
+            });
+            Ok((begun, going))
         });
         let early = told.map_err(|error| SyncError::of_remote(&peer, error))?;
-        let Begun { _turn, introduction, opened, rules, sent_rules } = or_taken_back(begun, &grant)?;
+        let (begun, going) = or_taken_back(begun, &grant)?;
+        let Begun { turn, introduction, opened, rules, sent_rules, live } = begun;
         let answer = wire::Opened {
             mode,
             introduction,
@@ -249,8 +265,13 @@ impl Host {
         };
         let gate = Gate::new(&may_read);
         let speaker = Speaker::Machine(connection.peer_id());
+        // A run that goes on takes turns step by step, as the owner of a root that stays open does.
+        let _turn = asked.options.watched.is_none().then_some(turn);
+        let stands = || going.as_ref().is_none_or(Going::stands);
+        let monitor: &dyn Monitor = &WhileGranted { own: monitor, grant: &grant, stands: &stands };
         std::thread::scope(|scope| {
-            let answering = scope.spawn(|| answer_all(connection, &opened, &speaker, Some(&gate)));
+            let answering = scope.spawn(|| answer_all(connection, &opened, &speaker, Some(&gate), None));
+            let telling = going.as_ref().map(|going| scope.spawn(|| going.tell(connection)));
             let end = LocalEnd::new(opened.clone(), rules.clone(), Side::B);
             let (rules, unavailable) = ([asked.rules.clone(), rules], [Vec::new(), Vec::new()]);
             let serving = Serving {
@@ -268,10 +289,16 @@ impl Host {
                 there: None,
                 early,
                 tidied: false,
+                going: going.as_ref(),
+                carried: Carried::default(),
             };
             let ended = or_taken_back(serving.run(monitor), &grant);
+            let ended = if stands() { ended } else { Err(opened_anew(&place.0.name)) };
             // While the connection stands there may be more questions.
             conclude(connection, control, &ended);
+            going.iter().for_each(Going::end);
+            telling.into_iter().for_each(|telling| telling.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+            drop(live);
             // A panic while answering is a defect: it goes on in this thread.
             answering.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             ended.map(|()| Served::Run)
@@ -308,6 +335,10 @@ impl Host {
     ) -> Result<Begun<'_>, SyncError> {
         let turn = self.turn(path, holder, monitor)?;
         if let Some(live) = live {
+            return begin_shared(turn, live.clone(), asked, monitor);
+        }
+        if let Some(live) = self.shared(path) {
+            live.renew_rules(monitor)?;
             return begin_shared(turn, live, asked, monitor);
         }
         let candidate = patiently(|| self.candidate(path, seen, &asked.options))?;
@@ -325,7 +356,28 @@ impl Host {
         opened.state.settle()?;
         introduction.identity = Some(identity(&opened.state)?);
         introduction.location = Vec::new();
-        Ok(Begun { _turn: turn, introduction, opened: Arc::new(opened), rules, sent_rules })
+        let opened = Arc::new(opened);
+        let live = match asked.options.watched {
+            Some(_) => Some(self.share(path, &export.name, (&opened, &rules))?),
+            None => None,
+        };
+        Ok(Begun { turn, introduction, opened, rules, sent_rules, live })
+    }
+
+    /// Others may share a root that a run keeps open.
+    fn share(&self, path: &Path, name: &Name, (opened, rules): (&Arc<Opened>, &Rules)) -> Result<Arc<Live>, SyncError> {
+        let HostOptions { state_dir, keep_versions } = self.options.clone();
+        let options = Options { state_dir, keep_versions, ..Options::standard() };
+        let live = Arc::new(Live::of(name.clone(), (opened.clone(), rules.clone()), (options, Rules::parse("")?)));
+        let mut shared = lock(&self.shared);
+        shared.retain(|_, live| live.strong_count() > 0);
+        shared.insert(path.to_path_buf(), Arc::downgrade(&live));
+        Ok(live)
+    }
+
+    /// A root that a run keeps open.
+    fn shared(&self, path: &Path) -> Option<Arc<Live>> {
+        lock(&self.shared).get(path)?.upgrade()
     }
 
     /// Who a folder's replica is. Nothing stays open or locked.
@@ -401,6 +453,9 @@ impl Host {
             state_dir: self.options.state_dir.clone(),
             dry_run: open.dry_run,
             transfer: open.transfer,
+            known: false,
+            // Nobody stays for what only looks.
+            watched: open.watched.filter(|_| !open.dry_run).map(|ms| Duration::from_millis(ms).min(LONGEST_QUIET)),
         };
         may_rejoin(open.rejoin, mode)?;
         if !(open.mask.perms && open.mask.times) {
@@ -482,9 +537,10 @@ fn may_begin(export: &Export, sub: &RelPath, mode: Mode) -> Result<(), SyncError
 }
 
 /// A run in a root that stays open: it is opened, and its rules are known. Looking and changing take turns with its owner.
-fn begin_shared<'a>(turn: Turn<'a>, live: &Live, asked: &Asked, monitor: &dyn Monitor) -> Result<Begun<'a>, SyncError> {
+fn begin_shared<'a>(turn: Turn<'a>, live: Arc<Live>, asked: &Asked, monitor: &dyn Monitor) -> Result<Begun<'a>, SyncError> {
     if asked.options.rejoin {
-        let text = "the folder stays open there, and begins anew only while its agent is stopped".into();
+        let text =
+            "the folder stays open there, and begins anew only while its agent is stopped, and while nobody watches it".into();
         return Err(SyncError::Refuse { code: Refusal::Busy, text });
     }
     live.meet(&asked.introduction, monitor)?;
@@ -492,7 +548,7 @@ fn begin_shared<'a>(turn: Turn<'a>, live: &Live, asked: &Asked, monitor: &dyn Mo
     let introduction = Introduction { location: Vec::new(), ..live.introduce(&asked.introduction.location)? };
     let rules = live.rules();
     let sent_rules = sendable(&rules, live.root().path())?;
-    Ok(Begun { _turn: turn, introduction, opened, rules, sent_rules })
+    Ok(Begun { turn, introduction, opened, rules, sent_rules, live: Some(live) })
 }
 
 /// To begin anew is the decision of whoever may change the folder in every way.

@@ -8,6 +8,7 @@ use super::drive;
 use super::end::{End as _, LocalEnd, ScanTerms, Surveyed};
 use super::guard::Spent;
 use super::member::Member;
+use super::news::News;
 use super::opened::Opened;
 use super::pulls::Terms;
 use super::roots::{self, Candidate};
@@ -30,7 +31,7 @@ use crate::report::{Monitor, Phase, Problem};
 use crate::store::{Filter, Listing};
 use crate::wire::{self, Introduction, Ready};
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Pulls in a row that settle what was left open.
@@ -50,14 +51,8 @@ pub struct Live {
     unavailable: Mutex<Vec<RelPath>>,
     /// What pulls have deleted lately.
     spent: Mutex<Spent>,
+    /// Of what others must hear.
     pub(super) news: News,
-}
-
-/// Counts changes of what others must hear.
-#[derive(Default)]
-pub(super) struct News {
-    pub(super) number: Mutex<u64>,
-    pub(super) changed: Condvar,
 }
 
 /// What a root is, at one moment.
@@ -100,16 +95,13 @@ impl Live {
         }
         let (opened, rules) = candidate.open(&nobody(), &options, monitor)?;
         opened.state.settle()?;
-        Ok(Live {
-            name,
-            opened: Arc::new(opened),
-            options,
-            run_rules,
-            rules: Mutex::new(rules),
-            unavailable: Mutex::default(),
-            spent: Mutex::default(),
-            news: News::default(),
-        })
+        Ok(Live::of(name, (Arc::new(opened), rules), (options, run_rules)))
+    }
+
+    /// A root that somebody has opened, for runs that share it.
+    pub(super) fn of(name: Name, (opened, rules): (Arc<Opened>, Rules), (options, run_rules): (Options, Rules)) -> Live {
+        let (unavailable, spent, news) = (Mutex::default(), Mutex::default(), News::default());
+        Live { name, opened, options, run_rules, rules: Mutex::new(rules), unavailable, spent, news }
     }
 
     /// What others call the folder.
@@ -267,7 +259,7 @@ impl Live {
     }
 
     /// The rules of the root as they are now; what they cover from now on is forgotten.
-    fn renew_rules(&self, monitor: &dyn Monitor) -> Result<(), SyncError> {
+    pub(super) fn renew_rules(&self, monitor: &dyn Monitor) -> Result<(), SyncError> {
         match roots::rules(&self.opened.root) {
             Ok(rules) if rules.text() == self.rules().text() => {}
             Ok(rules) => {
@@ -411,8 +403,7 @@ impl Live {
 
     /// Others are to hear of a change.
     pub(super) fn tell(&self) {
-        *lock(&self.news.number) += 1;
-        self.news.changed.notify_all();
+        self.news.ring();
     }
 
     /// What others hear. True after a power cut too.
@@ -440,7 +431,7 @@ impl Live {
 
 /// Where file systems are missing after a scan of some paths, or of everything if there are none: what it did not look at is as
 /// it was known.
-fn still_missing(known: &[RelPath], only: &[RelPath], found: &[RelPath]) -> Vec<RelPath> {
+pub(super) fn still_missing(known: &[RelPath], only: &[RelPath], found: &[RelPath]) -> Vec<RelPath> {
     let looked_at = |path: &RelPath| only.is_empty() || only.iter().any(|only| only.contains(path));
     let mut missing: Vec<RelPath> = known.iter().filter(|path| !looked_at(path)).chain(found).cloned().collect();
     missing.sort();

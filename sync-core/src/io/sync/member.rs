@@ -467,6 +467,8 @@ fn answer_all(
                 return;
             }
             Told::Gossip(gossip) => return ear(Heard::Gossip(gossip.machines)),
+            // A member says what it is: that there may be something is no news of it.
+            Told::Changed => return,
         };
         {
             let mut told = lock(told);

@@ -1,22 +1,28 @@
 //! One two-way synchronisation of two roots: open, look, plan, apply, report. The face of the library.
 
+mod carried;
 mod checkup;
 mod conflicts;
 mod drive;
 mod end;
+mod going;
 mod grant;
 mod guard;
 mod guest;
 mod host;
 mod keeping;
+mod lender;
 mod live;
+mod lookout;
 mod marker;
 mod meeting;
 mod member;
+mod news;
 mod opened;
 mod pulls;
 mod replica;
 mod roots;
+mod rounds;
 mod serving;
 mod survey;
 mod teller;
@@ -31,9 +37,11 @@ pub use checkup::{Checkup, Looked, StateLook, check_up};
 pub use grant::Grants;
 pub use guest::Remote;
 pub use host::{Ears, Export, Host, HostOptions, Kept, Served};
+pub use lender::{Lender, NotLent};
 pub use live::{Brought, Live, Standing, is_root_lost};
 pub use member::{Ear, Heard, Member};
 pub use replica::{Keep, KeptVersion, OpenConflict, Replica};
+pub use rounds::{Round, Rounds};
 
 use crate::entry::AttrMask;
 use crate::ignore::{RuleError, Rules};
@@ -53,6 +61,7 @@ use crate::wire::{Refusal, Refused};
 use drive::{Achieved, Half, Tell};
 use end::{LocalEnd, ScanTerms};
 use guest::{Answering, Greeted};
+use news::News;
 use opened::Opened;
 use roots::Candidate;
 use std::os::unix::ffi::OsStrExt as _;
@@ -109,6 +118,10 @@ pub struct Options {
     pub dry_run: bool,
     /// How content crosses a link, both ways.
     pub transfer: Transfer,
+    /// The roots of this machine were open before: one without a marker is a disk that is not mounted, and no new root.
+    pub known: bool,
+    /// The run goes on ([`Rounds`]): both sides tell of changes once nothing more changed for so long.
+    pub watched: Option<Duration>,
 }
 
 /// Why a run stopped before anything was changed, or could not be finished. The text says what to do.
@@ -238,6 +251,8 @@ impl Options {
             state_dir: None,
             dry_run: false,
             transfer: Transfer::default(),
+            known: false,
+            watched: None,
         }
     }
 }
@@ -320,6 +335,8 @@ pub struct Sync {
     /// Neither root has anything that the other does not know.
     quiet: bool,
     across: Option<Across>,
+    /// Rings when another machine tells of a change, or its connection ends.
+    news: Option<Arc<News>>,
     started: Instant,
     scan_time: Duration,
 }
@@ -339,6 +356,13 @@ impl Sync {
     /// # Errors
     /// As [`Sync::open`]; the other machine refuses, or cannot be reached any more.
     pub fn open_with(a: Place, b: Place, options: Options, monitor: &dyn Monitor) -> Result<Sync, SyncError> {
+        let mut sync = Sync::unscanned(a, b, options, monitor)?;
+        sync.scan(monitor)?;
+        Ok(sync)
+    }
+
+    /// Opens two roots, and looks at neither.
+    fn unscanned(a: Place, b: Place, options: Options, monitor: &dyn Monitor) -> Result<Sync, SyncError> {
         let started = Instant::now();
         let run_rules = Rules::parse(&options.ignore.join("\n"))?;
         match (a, b) {
@@ -346,7 +370,7 @@ impl Sync {
                 let [(a, rules_a), (b, rules_b)] = roots::open(&a, &b, &options, monitor)?;
                 let halves = [local_half(Arc::new(a), &rules_a, Side::A), local_half(Arc::new(b), &rules_b, Side::B)];
                 let mask = options.mask;
-                Sync::begin(halves, [rules_a, rules_b], (options, run_rules, mask), (None, started), monitor)
+                Ok(Sync::of(halves, [rules_a, rules_b], (options, run_rules, mask), (None, started), None))
             }
             (Place::Local(here), Place::Remote(there)) => {
                 Sync::open_across((&here, Side::A), there, (options, run_rules), started, monitor)
@@ -375,12 +399,15 @@ impl Sync {
         options.mask = mask;
         let a = greeted_a.open(Side::A, (of_b.introduction, &of_b.rules), &options, monitor)?;
         let b = greeted_b.open(Side::B, (of_a.introduction, &of_a.rules), &options, monitor)?;
-        let answering = vec![Answering::relay(link_a.clone(), link_b.clone()), Answering::relay(link_b, link_a.clone())];
+        let news = options.watched.map(|_| Arc::<News>::default());
+        let relay = |from: &Arc<Connection>, to: &Arc<Connection>| Answering::relay(from.clone(), to.clone(), news.clone());
+        let answering = vec![relay(&link_a, &link_b), relay(&link_b, &link_a)];
         let working = Arc::new(AtomicBool::new(true));
         let rules = [a.rules.clone(), b.rules.clone()];
-        let halves = [a.half(&working), b.half(&working)];
+        let stays = stays(&options, &working);
+        let halves = [a.half(&stays), b.half(&stays)];
         let across = Across { _answering: answering, connection: link_a, before, working };
-        Sync::begin(halves, rules, (options, run_rules, mask), (Some(across), started), monitor)
+        Ok(Sync::of(halves, rules, (options, run_rules, mask), (Some(across), started), news))
     }
 
     /// A root here, and one on another machine.
@@ -392,6 +419,9 @@ impl Sync {
         monitor: &dyn Monitor,
     ) -> Result<Sync, SyncError> {
         let candidate = Candidate::of(roots::find(path, options.state_dir.as_deref())?, &options)?;
+        if options.known {
+            candidate.must_stand()?;
+        }
         let introduction = candidate.introduce_to(&remote.location())?;
         let (connection, before) = (remote.connection.clone(), remote.connection.traffic());
         let location = remote.location();
@@ -411,36 +441,58 @@ impl Sync {
         let mut mask = options.mask;
         mask.owner &= guest.opened.sets_owner;
         let opened = Arc::new(opened);
-        let answering = vec![Answering::begin(connection.clone(), opened.clone(), guest.there().facts()?.speaker)];
+        let news = options.watched.map(|_| Arc::<News>::default());
+        let speaker = guest.there().facts()?.speaker;
+        let answering = vec![Answering::begin(connection.clone(), opened.clone(), speaker, news.clone())];
         let working = Arc::new(AtomicBool::new(true));
         let here = local_half(opened, &rules, side);
         let there_rules = guest.rules.clone();
-        let there = guest.half(&working);
+        let there = guest.half(&stays(&options, &working));
         let across = Across { _answering: answering, connection, before, working };
         let (halves, rules) = match side {
             Side::A => ([here, there], [rules, there_rules]),
             Side::B => ([there, here], [there_rules, rules]),
         };
-        Sync::begin(halves, rules, (options, run_rules, mask), (Some(across), started), monitor)
+        Ok(Sync::of(halves, rules, (options, run_rules, mask), (Some(across), started), news))
     }
 
-    fn begin(
-        mut halves: [Half; 2],
+    fn of(
+        halves: [Half; 2],
         rules: [Rules; 2],
         (options, run_rules, mask): (Options, Rules, AttrMask),
         (across, started): (Option<Across>, Instant),
-        monitor: &dyn Monitor,
-    ) -> Result<Sync, SyncError> {
+        news: Option<Arc<News>>,
+    ) -> Sync {
+        Sync {
+            halves,
+            rules,
+            options,
+            mask,
+            run_rules,
+            planned: None,
+            scanned: Default::default(),
+            unavailable: Vec::new(),
+            quiet: false,
+            across,
+            news,
+            started,
+            scan_time: Duration::ZERO,
+        }
+    }
+
+    /// Looks at both roots.
+    fn scan(&mut self, monitor: &dyn Monitor) -> Result<(), SyncError> {
         monitor.phase(Phase::Scan, None, None);
-        let _working = working(across.as_ref());
-        let terms = ScanTerms { options: &options, rules: &rules, run_rules: &run_rules, skip_placed: false };
-        let scanned = drive::scan(&mut halves, &terms, monitor)?;
-        let unavailable = scanned.iter().flat_map(|scanned| scanned.unavailable.iter().cloned()).collect();
-        let scan_time = started.elapsed();
+        let _working = self.working();
+        let Sync { halves, rules, options, run_rules, .. } = self;
+        let terms = ScanTerms { options, rules, run_rules, skip_placed: false };
+        self.scanned = drive::scan(halves, &terms, monitor)?;
+        self.unavailable = self.scanned.iter().flat_map(|scanned| scanned.unavailable.iter().cloned()).collect();
+        self.scan_time = self.started.elapsed();
         // Between two roots of this machine nothing is saved by finding out before.
-        let quiet = across.is_some() && drive::quiet(&halves, &options)?;
-        let planned = quiet.then(Default::default);
-        Ok(Sync { halves, rules, options, mask, run_rules, planned, scanned, unavailable, quiet, across, started, scan_time })
+        self.quiet = self.across.is_some() && drive::quiet(&self.halves, &self.options)?;
+        self.planned = self.quiet.then(Default::default);
+        Ok(())
     }
 
     /// This side works from here on, until the result is dropped.
@@ -583,7 +635,12 @@ fn working(across: Option<&Across>) -> Working {
     Working(working)
 }
 
+/// Does this side stay although it asks for nothing? In a run that goes on it does.
+fn stays(options: &Options, working: &Arc<AtomicBool>) -> Arc<AtomicBool> {
+    if options.watched.is_some() { Arc::new(AtomicBool::new(true)) } else { working.clone() }
+}
+
 fn local_half(opened: Arc<Opened>, rules: &Rules, side: Side) -> Half {
     let end = Box::new(LocalEnd::new(opened.clone(), rules.clone(), side));
-    Half { end, there: opened, reads: true, remote: false }
+    Half { end, there: opened.clone(), reads: true, remote: false, local: Some(opened) }
 }

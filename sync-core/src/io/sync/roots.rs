@@ -63,6 +63,10 @@ pub(super) fn open(a: &Path, b: &Path, options: &Options, monitor: &dyn Monitor)
     // Everything that may stop the run comes before anything is made, recovered or renamed on either side.
     let [first, second] = found;
     let (first, second) = (Candidate::of(first, options)?, Candidate::of(second, options)?);
+    if options.known {
+        first.must_stand()?;
+        second.must_stand()?;
+    }
     let (of_first, of_second) = (first.introduce(&second.location())?, second.introduce(&first.location())?);
     first.check(&of_second, options)?;
     second.check(&of_first, options)?;

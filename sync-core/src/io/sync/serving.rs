@@ -1,7 +1,10 @@
 //! A run under way in a root of this machine that another machine asked for: its wishes, one after the other.
 
+use super::carried::Carried;
 use super::end::{End, LocalEnd, Pulled, RulesNow, ScanTerms, Surveyed};
+use super::going::Going;
 use super::grant::Grant;
+use super::lookout::Noticed;
 use super::opened::Opened;
 use super::pulls::Terms;
 use super::teller::while_told;
@@ -57,6 +60,9 @@ pub(super) struct Serving<'a> {
     /// Asked for while something else was done.
     pub(super) early: Option<Message>,
     pub(super) tidied: bool,
+    /// The run goes on: each scan begins a round.
+    pub(super) going: Option<&'a Going>,
+    pub(super) carried: Carried,
 }
 
 impl Serving<'_> {
@@ -80,6 +86,8 @@ impl Serving<'_> {
                 Message::Finish(_) => self.finish(monitor)?,
                 // It came when the work was over.
                 Message::Cancel(_) => {}
+                // It stays, and waits for changes.
+                Message::Progress(_) if self.going.is_some() => {}
                 // The other side works by itself.
                 Message::Progress(_) => still_works(wished.elapsed().min(self.gate.idle()))?,
                 Message::Bye(_) => {
@@ -106,11 +114,24 @@ impl Serving<'_> {
     }
 
     fn scan(&mut self, monitor: &dyn Monitor) -> Result<(), SyncError> {
-        let Serving { control, end, asked, rules, .. } = self;
+        let noticed = self.begin_round();
+        let (opened, going): (&Opened, _) = (self.opened, self.going);
+        let Serving { control, end, asked, rules, carried, .. } = self;
         let terms = ScanTerms { options: &asked.options, rules, run_rules: &asked.run_rules, skip_placed: false };
-        let (scanned, told) = while_told(control, monitor, false, |monitor| end.scan(&terms, monitor));
+        let (scanned, told) = while_told(control, monitor, false, |monitor| {
+            going.into_iter().flat_map(Going::texts).for_each(|text| monitor.notice(&text));
+            match &noticed {
+                None => end.scan(&terms, monitor),
+                Some(noticed) => carried.look((end, opened), noticed, &terms, monitor),
+            }
+        });
         self.early = told.map_err(|error| self.failed(error))?;
-        let scanned = scanned?;
+        let mut scanned = scanned?;
+        if let Some(going) = going {
+            scanned.unavailable.extend(going.missing()?);
+            // Nobody may tell of them again.
+            going.put_back(Noticed::Paths(scanned.problems.iter().map(|problem| problem.path.clone()).collect()));
+        }
         let state = &self.opened.state;
         // What is told of this side must be true after a power cut too.
         state.settle()?;
@@ -137,6 +158,13 @@ impl Serving<'_> {
         };
         self.unavailable[1] = scanned.unavailable;
         self.send(&Message::Scanned(message))
+    }
+
+    /// In a run that goes on, what is to be looked at in the round that begins.
+    fn begin_round(&mut self) -> Option<Noticed> {
+        let going = self.going?;
+        self.end = self.carried.next(self.end.spent(), self.opened, &self.rules[1], Side::B);
+        Some(going.take())
     }
 
     /// The asker says what it is now.
@@ -239,7 +267,13 @@ impl Serving<'_> {
             Terms { options: &asked.options, mask: asked.mask, rules, run_rules: &asked.run_rules, unavailable: &unavailable };
         let (pulled, told) = while_told(control, monitor, items, |monitor| end.pull(&*there, &terms, apply.number, monitor));
         self.early = told.map_err(|error| self.failed(error))?;
-        let Pulled { totals, problems, whole, cancelled, again, news, stopped } = pulled?;
+        let pulled = match pulled {
+            // The next round finds out anew.
+            Err(SyncError::Outrun(_)) if self.going.is_some() => Pulled::default(),
+            pulled => pulled?,
+        };
+        self.carried.created(pulled.totals.created + pulled.totals.conflicts);
+        let Pulled { totals, problems, whole, cancelled, again, news, stopped } = pulled;
         // What was done so far is recorded.
         self.grant.check()?;
         let state = &self.opened.state;
@@ -268,8 +302,12 @@ impl Serving<'_> {
         }
         let there = self.there()?;
         self.tidied = true;
+        let tidies = self.going.is_none() || self.carried.tidies();
         let Serving { control, end, asked, .. } = self;
-        let (rules, told) = while_told(control, monitor, false, |monitor| end.finish(&*there, &asked.options, monitor));
+        let (rules, told) = while_told(control, monitor, false, |monitor| match tidies {
+            true => end.finish(&*there, &asked.options, monitor),
+            false => Ok(end.rules_now(monitor)),
+        });
         self.early = told.map_err(|error| self.failed(error))?;
         let rules = match rules? {
             RulesNow::Same => wire::RulesNow::Same,

@@ -50,13 +50,14 @@ fn open() {
         rules: String::new(),
         max_delete: MaxDelete::Percent(50.0),
         transfer: Transfer { packing: Packing::On, whole_files: true, limit: Some(300) },
+        watched: Some(200),
     };
     let identity = format!("01 {} 0403020100000000 09 0100000000000000", "07".repeat(16));
     let knows = format!("01 {} 02", "01".repeat(16));
     let remembers = format!("01 {} 03 0200000000000000", "08".repeat(16));
     let introduction = format!("{identity} {knows} {remembers} 02 2f78 01");
     let expected = format!(
-        "04 01 66 03 612f62 {introduction} 01 00 01 01 01 78 02 01 01 05 04 2a2e6f0a 00 02 0000000000004940 02 01 01ac02"
+        "04 01 66 03 612f62 {introduction} 01 00 01 01 01 78 02 01 01 05 04 2a2e6f0a 00 02 0000000000004940 02 01 01ac02 01c801"
     );
     golden(Message::Open(open), &expected);
 }
@@ -116,6 +117,7 @@ fn requests_and_content() {
     golden(Message::SmallFiles(small), &format!("18 07 02 03 {} 00 {} 00 616263", hashes[0], hashes[1]));
     golden(Message::FileEnd(FileEnd { hash: Hash([1; 32]) }), &format!("17 {}", "01".repeat(32)));
     golden(Message::Bye(Nothing), "21");
+    golden(Message::Changed(Nothing), "2c");
     let report = Report { sent: 300, lost: 1, incorporated: 2, files: 3, bytes: 4, clock_ms: 1_772_668_800_000 };
     golden(Message::Report(report), "2a ac02 01 02 03 04 8098addacb33");
 }

@@ -120,9 +120,10 @@ fn open() -> impl Strategy<Value = Open> {
     let guard =
         prop_oneof![Just(MaxDelete::Off), size().prop_map(MaxDelete::Count), (0.0..=100.0f64).prop_map(MaxDelete::Percent)];
     let what = (text(), rel_path(), introduction(), any::<[bool; 6]>(), paths());
-    let how = (prop::sample::select(policies.to_vec()), of(any::<bool>()), text(), text(), guard, transfer());
+    let transfer = (transfer(), of(size()));
+    let how = (prop::sample::select(policies.to_vec()), of(any::<bool>()), text(), text(), guard, transfer);
     (what, how).prop_map(
-        |((folder, sub, introduction, flags, scope), (policy, force, run_rules, rules, max_delete, transfer))| Open {
+        |((folder, sub, introduction, flags, scope), (policy, force, run_rules, rules, max_delete, (transfer, watched)))| Open {
             folder,
             sub,
             introduction,
@@ -137,6 +138,7 @@ fn open() -> impl Strategy<Value = Open> {
             rules,
             max_delete,
             transfer,
+            watched,
         },
     )
 }
@@ -298,6 +300,7 @@ fn looking() -> impl Strategy<Value = Message> {
         ),
         text().prop_map(|text| Message::Notice(Notice { text })),
         Just(Message::Cancel(Nothing)),
+        Just(Message::Changed(Nothing)),
         list_request().prop_map(Message::ListRequest),
         (any::<bool>(), paths()).prop_map(|(first, paths)| Message::Also(Also { first, paths })),
         (listing(), any::<bool>()).prop_map(|(listing, last)| Message::Listing(Piece { listing, last })),

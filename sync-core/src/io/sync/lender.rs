@@ -1,0 +1,118 @@
+//! Single files of a folder on another machine, by path and hash: for what was damaged here.
+
+use super::guest::{Greeted, Guest};
+use super::meeting;
+use super::replica::Replica;
+use super::roots;
+use super::{Options, Remote, SyncError};
+use crate::entry::{Content, Hash};
+use crate::io::fs::{FsError, Root};
+use crate::io::source::{SourceError, Wanted};
+use crate::path::RelPath;
+use crate::report::Monitor;
+use crate::store::Filter;
+use std::fs::File;
+use std::io::{self, Seek as _};
+use std::os::unix::ffi::OsStrExt as _;
+use std::sync::Arc;
+
+/// Under which names content from there is written, before it is looked at.
+const STAGE: &str = "stage";
+const NAME: &[u8] = b"lent";
+
+/// A folder on another machine that lends files. Nothing is changed there.
+pub struct Lender<'a> {
+    root: &'a Root,
+    guest: Guest,
+    shown: String,
+}
+
+/// Why a file is not lent.
+#[derive(Debug, thiserror::Error)]
+pub enum NotLent {
+    /// No such file is known there.
+    #[error("no such file is known there")]
+    Absent,
+    /// The file there is another version.
+    #[error("another version of it stands there")]
+    Other,
+    /// It should be the same there, and is not.
+    #[error("it is damaged there, too: its bytes are not those that were recorded")]
+    Damaged,
+    /// It was written to there, and nobody has looked since.
+    #[error("it was changed there, and not looked at since: synchronise there, then try again")]
+    Changed,
+    /// It cannot be read there, it did not come, or it cannot be written here.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// There is no place to write it to.
+    #[error(transparent)]
+    Fs(#[from] FsError),
+    /// It cannot be read back.
+    #[error("cannot read it back: {0}")]
+    Back(#[from] io::Error),
+}
+
+impl<'a> Lender<'a> {
+    /// Opens a folder that is another replica of this root, or is granted to this machine for reading.
+    ///
+    /// # Errors
+    /// The other machine refuses, or cannot be worked with; or the connection failed.
+    pub fn open(replica: &'a Replica, remote: Remote, monitor: &dyn Monitor) -> Result<Lender<'a>, SyncError> {
+        let (root, state) = replica.parts();
+        let shown = remote.shown.clone();
+        let here = root.path().as_os_str().as_bytes().to_vec();
+        let introduction = meeting::introduction(state, here, &remote.location())?;
+        let options = Options { dry_run: true, ..Options::standard() };
+        let guest = Greeted::greet(remote)?.borrow((introduction, &roots::rules(root)?), &options, monitor)?;
+        Ok(Lender { root, guest, shown })
+    }
+
+    /// What the user calls it.
+    #[must_use]
+    pub fn shown(&self) -> &str {
+        &self.shown
+    }
+
+    /// The bytes of the file at this path, if they have this hash. They are in a file without a name.
+    ///
+    /// # Errors
+    /// What stands there has other bytes, or does not come.
+    pub fn take(&self, path: &RelPath, hash: Hash) -> Result<File, NotLent> {
+        let there = self.guest.there();
+        let (parent, name) = path.split().ok_or(NotLent::Absent)?;
+        let only = Filter::Only(Arc::new([name.clone()].into()));
+        let listing = there.listing(&parent, &only)?;
+        let row = listing.children.into_iter().find(|child| child.name == name).and_then(|child| child.row);
+        let row = row.ok_or(NotLent::Absent)?;
+        let Content::File { size, hash: recorded } = row.object.content else { return Err(NotLent::Other) };
+        if recorded.is_some_and(|recorded| recorded != hash) {
+            return Err(NotLent::Other);
+        }
+        let mut file = self.unnamed()?;
+        let wanted = Wanted { path: path.clone(), size, hash: recorded, m: row.m, base: None, held: 0 };
+        let source = there.source()?;
+        let fetched = source.feed(self.root, vec![wanted]).fetch(0, &mut file);
+        let fetched = match fetched {
+            Err(SourceError::Stale(_) | SourceError::Changes(_)) => return Err(NotLent::Changed),
+            fetched => fetched?,
+        };
+        if fetched.hash != hash {
+            return Err(if recorded.is_some() { NotLent::Damaged } else { NotLent::Other });
+        }
+        file.rewind()?;
+        Ok(file)
+    }
+
+    fn unnamed(&self) -> Result<File, FsError> {
+        let stage = self.root.private(&[STAGE])?;
+        match stage.unlink(NAME) {
+            // A process that died in between left it.
+            Err(error) if !error.is_missing() => return Err(error),
+            _ => {}
+        }
+        let file = stage.create_file(NAME)?;
+        stage.unlink(NAME)?;
+        Ok(file)
+    }
+}
