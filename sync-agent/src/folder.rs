@@ -13,10 +13,11 @@ use crate::archive::run::Clock;
 use crate::config;
 use crate::gossip::{Table, Told};
 use crate::log::{Level, Log};
+use crate::permits::{Permits, Who};
 use crate::quality::{Counters, Pulse, Quality};
 use crate::scheduler::{Job, Moment, Next, Scheduler};
 use crate::status::{self, Behind};
-use crate::works::{Permits, Watchful, now_ns, random_share};
+use crate::works::{Watchful, now_ns, random_share};
 use archiving::Desk;
 use shown::{Facts, Source, words};
 use std::collections::{BTreeMap, BTreeSet};
@@ -76,6 +77,8 @@ struct Inbox {
     allowed: BTreeMap<Id, (Name, Mode)>,
     /// The root is to be opened anew.
     reopen: bool,
+    /// There was leave for a pull, which may be kept for it.
+    called: bool,
     /// What is under way.
     running: Option<Job<Id>>,
     /// Who listens for changes at present.
@@ -141,6 +144,7 @@ impl Folder {
             members: BTreeMap::new(),
             allowed: BTreeMap::new(),
             reopen: false,
+            called: false,
             running: None,
             watch: None,
             facts: Facts::default(),
@@ -532,6 +536,7 @@ impl Shared {
             inbox.running = None;
             inbox.scheduler.ended(job, how, now, jitter);
         }
+        self.permits.leave(self.who());
         self.watch_no_more(watching);
         self.archive_no_more(archiving);
         let (members, live) = {
@@ -548,8 +553,31 @@ impl Shared {
         drop((members, live));
     }
 
+    /// By what it is told from other folders that wait for leave.
+    fn who(&self) -> Who {
+        std::ptr::from_ref(self) as Who
+    }
+
     /// The next job; `None` once the root is to be closed.
     fn next_job(&self) -> Option<Job<Id>> {
+        loop {
+            let job = self.choose()?;
+            match job {
+                Some(Job::Pull(_)) => {}
+                // Leave that is kept for this folder is for others first, or altogether.
+                Some(_) => self.permits.later(self.who()),
+                None if self.permits.is_kept_for(self.who()) => self.permits.leave(self.who()),
+                None => {}
+            }
+            if job.is_some() {
+                return job;
+            }
+        }
+    }
+
+    /// The next job; none if there was leave for a pull, and there is nothing to pull. `None` once the root is to
+    /// be closed.
+    fn choose(&self) -> Option<Option<Job<Id>>> {
         let mut inbox = self.inbox();
         loop {
             if self.is_stopping() || inbox.reopen {
@@ -566,8 +594,10 @@ impl Shared {
                     {
                         joined.pulse = Pulse::default();
                     }
-                    return Some(job);
+                    inbox.called = false;
+                    return Some(Some(job));
                 }
+                _ if std::mem::take(&mut inbox.called) => return Some(None),
                 Next::At(at) => at.saturating_sub(now),
                 Next::Never => LONG,
             };

@@ -19,6 +19,7 @@ mod atlas;
 mod learnt;
 mod roots;
 mod passed;
+mod permits;
 mod works;
 pub mod web;
 mod folder;

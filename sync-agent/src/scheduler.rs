@@ -29,6 +29,10 @@ pub(crate) const SLICE: Duration = Duration::from_secs(2);
 /// Whoever is stopped again and again gets more time, up to this: one file whose hash takes long must come to its end.
 pub(crate) const SLICE_MOST: Duration = Duration::from_secs(4 * 3600);
 
+/// Doublings for who gets on: often enough that finding out what to bring takes the smaller part of the time, and not so often that others
+/// wait for long.
+const SLICES_FURTHER: u32 = 4;
+
 /// Something to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Job<P> {
@@ -61,7 +65,10 @@ pub(crate) enum Ended {
     /// Single paths failed: they are tried again later.
     InPart,
     /// It was stopped so that others get their turn.
-    Stopped,
+    Stopped {
+        /// Did anything come to its end before? Then it is no large file that needs more time.
+        further: bool,
+    },
     /// It has to wait for others that are under way elsewhere: [`Scheduler::freed`] says when it is tried again.
     Waits,
     /// It failed.
@@ -354,7 +361,7 @@ impl<P: Copy + Ord> Scheduler<P> {
     pub(crate) fn ended(&mut self, job: Job<P>, how: Ended, now: Moment, jitter: f64) {
         let again = |before: Again, well: Moment| match how {
             Ended::Well => Again { at: well, failures: 0 },
-            Ended::Stopped | Ended::Waits => Again { at: now, failures: before.failures },
+            Ended::Stopped { .. } | Ended::Waits => Again { at: now, failures: before.failures },
             Ended::InPart | Ended::Badly => {
                 let failures = before.failures.saturating_add(1);
                 Again { at: now + wait_after(failures, jitter), failures }
@@ -380,7 +387,8 @@ impl<P: Copy + Ord> Scheduler<P> {
                 let Some(peer) = self.peers.get_mut(&peer) else { return };
                 peer.again = again(peer.again, now);
                 peer.slices = match how {
-                    Ended::Stopped => peer.slices.saturating_add(1),
+                    Ended::Stopped { further: true } => peer.slices.saturating_add(1).min(SLICES_FURTHER),
+                    Ended::Stopped { further: false } => peer.slices.saturating_add(1),
                     Ended::Waits => peer.slices,
                     _ => 0,
                 };
@@ -548,14 +556,19 @@ mod tests {
         scheduler.ready_at(Some(at(1.0)));
         assert!(scheduler.others_wait(Job::Pull(1), at(1.0)) && !scheduler.others_wait(Job::Pull(1), at(0.5)));
         assert_eq!(scheduler.slice(Job::Pull(1)), SLICE);
-        scheduler.ended(Job::Pull(1), Ended::Stopped, at(3.0), 0.0);
+        scheduler.ended(Job::Pull(1), Ended::Stopped { further: false }, at(3.0), 0.0);
         assert_eq!(scheduler.slice(Job::Pull(1)), 2 * SLICE);
         scheduler.ready_at(None);
         assert_eq!(scheduler.next(at(3.0)), Next::Now(Job::Pull(1)));
         for _ in 0..20 {
-            scheduler.ended(Job::Pull(1), Ended::Stopped, at(3.0), 0.0);
+            scheduler.ended(Job::Pull(1), Ended::Stopped { further: false }, at(3.0), 0.0);
         }
         assert_eq!(scheduler.slice(Job::Pull(1)), SLICE_MOST);
+        // Whoever gets on needs no more than half a minute, however much there is.
+        for _ in 0..20 {
+            scheduler.ended(Job::Pull(1), Ended::Stopped { further: true }, at(3.0), 0.0);
+        }
+        assert_eq!(scheduler.slice(Job::Pull(1)), SLICE * 16);
     }
 
     #[test]
@@ -578,7 +591,7 @@ mod tests {
         scheduler.measured([(1, 1.0), (2, 1.1)], at(0.0));
         assert_eq!(scheduler.next(at(1.0)), Next::Now(Job::Pull(1)));
         scheduler.begin(Job::Pull(1));
-        scheduler.ended(Job::Pull(1), Ended::Stopped, at(3.0), 0.0);
+        scheduler.ended(Job::Pull(1), Ended::Stopped { further: false }, at(3.0), 0.0);
         assert_eq!(scheduler.next(at(3.0)), Next::Now(Job::Pull(2)));
     }
 
@@ -667,7 +680,7 @@ mod tests {
                     Event::Stop => {
                         if let Next::Now(job @ Job::Pull(_)) = scheduler.next(now) {
                             scheduler.begin(job);
-                            scheduler.ended(job, Ended::Stopped, now, 0.5);
+                            scheduler.ended(job, Ended::Stopped { further: false }, now, 0.5);
                         }
                     }
                     Event::Cost(peer, cost) => scheduler.measured([(peer, cost)], now),

@@ -455,6 +455,32 @@ fn a_large_file_on_its_way_is_shown_with_what_is_there_of_it_until_it_has_come()
 }
 
 #[test]
+fn a_folder_with_long_work_makes_room_for_another_where_only_one_may_exchange() -> Result<()> {
+    let lab = Lab::new()?;
+    let (mut a, mut b) = (lab.machine("a")?, lab.machine("b")?);
+    for (machine, peer, limits) in [(&mut a, "b", ""), (&mut b, "a", "[limits]\nexchanges = 1\nbandwidth = \"256K\"\n")] {
+        let other = lab.dir.path().join(format!("{}.other", machine.name));
+        fs::create_dir(&other)?;
+        let of_it = format!("quiet = \"20ms\"\npeers = {{ {peer} = \"two-way\" }}");
+        machine.folder = format!("[folders.other]\npath = \"{}\"\n{of_it}\n{limits}", other.display());
+    }
+    fs::write(a.at("large"), fixtures::bytes::noise(1, 64 << 20))?;
+    a.start(&[(&b, None)])?;
+    let address = a.address()?;
+    b.start(&[(&a, Some(address))])?;
+    for number in 0..3 {
+        wait_until("the large file is on its way", || {
+            let status = b.status()?;
+            Ok(status.folders.iter().flat_map(|folder| &folder.peers).any(|peer| !peer.transfers.is_empty()))
+        })?;
+        write(&lab.dir.path().join(format!("a.other/{number}")), "x")?;
+        wait_until("the other folder has its turn", || Ok(lab.dir.path().join(format!("b.other/{number}")).exists()))?;
+    }
+    assert!(!b.at("large").exists());
+    Ok(())
+}
+
+#[test]
 fn deletions_that_the_guard_stops_come_with_leave_and_the_problem_says_how() -> Result<()> {
     let lab = Lab::new()?;
     let (mut a, mut b) = (lab.machine("a")?, lab.machine("b")?);

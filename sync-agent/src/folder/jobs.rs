@@ -2,9 +2,10 @@
 
 use super::shown::{shown, words};
 use super::{Shared, Source};
+use crate::permits::{Permit, Reply};
 use crate::scheduler::{Ended, Job};
 use crate::status::{Behind, LISTED, PathProblem, PathText};
-use crate::works::{Permit, Watchful, now_ns};
+use crate::works::{Watchful, now_ns};
 use std::sync::Arc;
 use std::time::Duration;
 use sync_core::io::sync::{Brought, Live, SyncError};
@@ -98,7 +99,7 @@ impl Shared {
                     let now = self.now();
                     inbox.scheduler.ready_at(Some(now));
                 }
-                Ended::Stopped
+                Ended::Stopped { further: false }
             }
             Err(error) => {
                 if !paths.is_empty() {
@@ -113,16 +114,25 @@ impl Shared {
         }
     }
 
-    /// Leave for an exchange, if not too many are under way; else the folder is told once there may be.
+    /// Leave for an exchange, if not too many are under way; else the folder is called in its turn.
     fn permit(self: &Arc<Self>) -> Option<Permit<'_>> {
         let folder = Arc::downgrade(self);
-        self.permits.take(Arc::as_ptr(self) as usize, || {
-            Box::new(move || {
-                let Some(folder) = folder.upgrade() else { return };
-                folder.inbox().scheduler.freed();
-                folder.wake.notify_all();
-            })
-        })
+        let call = move || folder.upgrade().map_or(Reply::Gone, |folder| folder.is_called());
+        self.permits.take(self.who(), Box::new(call))
+    }
+
+    /// There is leave for a pull.
+    fn is_called(&self) -> Reply {
+        let mut inbox = self.inbox();
+        inbox.scheduler.freed();
+        if inbox.scheduler.is_paused() || self.is_stopping() {
+            return Reply::Gone;
+        }
+        inbox.called = true;
+        let busy = inbox.running.is_some();
+        drop(inbox);
+        self.wake.notify_all();
+        if busy { Reply::Busy } else { Reply::Comes }
     }
 
     /// So many bytes came over the link while content was brought: how fast, if that says anything.
@@ -175,12 +185,12 @@ impl Shared {
                 inbox.facts.problems.insert(Source::Pull(peer), (totals.failed.max(problems.len() as u64), listed));
                 inbox.facts.said.remove(&Source::Pull(peer));
                 match (cancelled, whole) {
-                    (true, _) => Ended::Stopped,
+                    (true, _) => Ended::Stopped { further: monitor.got_further() },
                     (false, true) => Ended::Well,
                     (false, false) => Ended::InPart,
                 }
             }
-            Err(SyncError::Cancelled) => Ended::Stopped,
+            Err(SyncError::Cancelled) => Ended::Stopped { further: monitor.got_further() },
             Err(error) => {
                 // A guard, or a root that cannot be changed, waits for somebody who looks.
                 let here = !error.is_elsewhere();

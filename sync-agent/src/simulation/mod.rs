@@ -426,7 +426,7 @@ impl World {
             }
         };
         let how = match how {
-            Ended::InPart | Ended::Stopped if self.mutant == Some(Mutant::UnfinishedPullsAreDone) => Ended::Well,
+            Ended::InPart | Ended::Stopped { .. } if self.mutant == Some(Mutant::UnfinishedPullsAreDone) => Ended::Well,
             how => how,
         };
         let (now, jitter) = (self.now, self.dice.share());
@@ -457,7 +457,7 @@ impl World {
         let scheduler = &self.agents[who].scheduler;
         let held_up = self.now.saturating_sub(running.began) > scheduler.slice(running.job);
         if scheduler.is_paused() || held_up && scheduler.others_wait(running.job, self.now) {
-            return Ok(Some(Ended::Stopped));
+            return Ok(Some(Ended::Stopped { further: false }));
         }
         let wait = self.links[link].trip(&mut self.dice);
         self.after(wait, Event::Work { who, token: running.token });
