@@ -13,6 +13,7 @@ use crate::path::{Name, RelPath};
 use crate::report::Monitor;
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 /// Bytes read at a time.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -168,8 +169,10 @@ fn plain(path: RelPath, kind: Kind, source: Signature, copy: Signature) -> Entry
     Entry { path, kind, source, copy, hash: None, xattrs: digest(&Vec::new()), target, disk, first: RelPath::root() }
 }
 
-/// Reads a copy back, from the disk where the system lets go of what it holds, and compares all that was kept.
-pub(super) fn reread(top: &Dir, manifest: &mut Reader, monitor: &dyn Monitor) -> Result<(), ArchiveError> {
+/// Reads a copy back, from the disk where the system lets go of what it holds, and compares all that was kept. Returns how long that
+/// took.
+pub(super) fn reread(top: &Dir, manifest: &mut Reader, monitor: &dyn Monitor) -> Result<Duration, ArchiveError> {
+    let began = Instant::now();
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut open: Option<(RelPath, Dir)> = None;
     while let Some(entry) = manifest.next()? {
@@ -199,7 +202,7 @@ pub(super) fn reread(top: &Dir, manifest: &mut Reader, monitor: &dyn Monitor) ->
         }
     }
     kill_point("archive-reread");
-    Ok(())
+    Ok(began.elapsed())
 }
 
 fn check_file(dir: &Dir, name: &[u8], entry: &Entry, buffer: &mut [u8]) -> Result<(), ArchiveError> {

@@ -235,7 +235,7 @@ fn read_xattrs(
 /// The first failed read or write, or the source became shorter.
 pub fn copy_sparse(source: &File, size: u64, target: &File, buffer: &mut [u8]) -> io::Result<Hash> {
     let mut hasher = blake3::Hasher::new();
-    let mut at = 0;
+    let (mut at, mut written) = (0, 0);
     while at < size {
         let (from, until) = if size < SPARSE_BYTES { (0, size) } else { next_data(source, at, size)? };
         zeros(&mut hasher, from - at, buffer);
@@ -251,9 +251,13 @@ pub fn copy_sparse(source: &File, size: u64, target: &File, buffer: &mut [u8]) -
             target.write_all_at(&buffer[..count], at)?;
             hasher.update(&buffer[..count]);
             at += count as u64;
+            written = at;
         }
     }
-    target.set_len(size)?;
+    // It ends with a hole.
+    if written < size {
+        target.set_len(size)?;
+    }
     Ok(Hash(*hasher.finalize().as_bytes()))
 }
 
