@@ -1,6 +1,7 @@
 //! The command line of the benchmarks.
 
 use crate::agents;
+use crate::archive;
 use crate::cases::Case;
 use crate::links;
 use anyhow::{Context as _, Result, bail, ensure};
@@ -10,10 +11,11 @@ use std::time::Duration;
 
 /// Text of `--help`.
 pub(crate) const HELP: &str = "\
-Usage: cargo run --release -p benches -- [links|agents] [OPTIONS]
+Usage: cargo run --release -p benches -- [links|agents|archive] [OPTIONS]
 
   links            the second root behind a connection: driftless serve, unison -socket, rsync --daemon; needs root
   agents           what runs all the time: two agents, syncthing, unison -repeat, lsyncd; needs root
+  archive          days that move to a cold root, beside cp -a and a flush; needs root
   --case NAME      one of the cases; may stand several times, or names joined by commas (default: all on trees;
                    of links all but those for memory)
                    goodput: one connection through an emulated bad network; needs root
@@ -41,6 +43,8 @@ pub(crate) struct Args {
     /// Cases with what runs all the time, and the tool to which they are limited.
     pub(crate) agents: Vec<agents::Case>,
     pub(crate) tool: Option<String>,
+    /// Cases with days that move.
+    pub(crate) archive: Vec<archive::Case>,
     /// How long a run over a bad link may take.
     pub(crate) deadline: Duration,
     pub(crate) scale: u64,
@@ -61,7 +65,9 @@ impl Args {
         let over_links = words.first().is_some_and(|word| word == "links");
         let of_agents = words.first().is_some_and(|word| word == "agents");
         let (mut agents, mut tool) = (Vec::new(), None);
-        let mut words = words.iter().skip(usize::from(over_links || of_agents));
+        let of_days = words.first().is_some_and(|word| word == "archive");
+        let mut days = Vec::new();
+        let mut words = words.iter().skip(usize::from(over_links || of_agents || of_days));
         while let Some(word) = words.next() {
             let mut value = || words.next().with_context(|| format!("{} wants a value", word.display()));
             match word.to_str() {
@@ -72,6 +78,7 @@ impl Args {
                     for name in value()?.to_string_lossy().split(',') {
                         match name {
                             _ if of_agents => agents.push(agents::Case::parse(name)?),
+                            _ if of_days => days.push(archive::Case::parse(name)?),
                             _ if over_links => links.push(links::Case::parse(name)?),
                             "goodput" => goodput = true,
                             _ => cases.push(Case::parse(name)?),
@@ -94,7 +101,10 @@ impl Args {
         if of_agents && agents.is_empty() {
             agents = agents::Case::ALL.to_vec();
         }
-        let on_trees = !over_links && !of_agents && (!goodput || !cases.is_empty());
+        if of_days && days.is_empty() {
+            days = archive::Case::ALL.to_vec();
+        }
+        let on_trees = !over_links && !of_agents && !of_days && (!goodput || !cases.is_empty());
         if over_links && links.is_empty() {
             links = links::Case::DEFAULT.to_vec();
         }
@@ -104,9 +114,12 @@ impl Args {
             links,
             agents,
             tool,
+            archive: days,
             deadline: Duration::from_secs(deadline.unwrap_or(60).max(1)),
-            driftless: driftless
-                .map_or_else(|| if on_trees || over_links || of_agents { beside_this() } else { Ok(PathBuf::new()) }, Ok)?,
+            driftless: driftless.map_or_else(
+                || if on_trees || over_links || of_agents || of_days { beside_this() } else { Ok(PathBuf::new()) },
+                Ok,
+            )?,
             cases: if on_trees && cases.is_empty() { Case::ALL.to_vec() } else { cases },
             scale,
             rounds: usize::try_from(rounds)?,
@@ -190,6 +203,15 @@ mod tests {
         assert_eq!(args.agents, agents::Case::ALL);
         assert_eq!(args.tools(vec![agents::Tool::Lsyncd, agents::Tool::Driftless("x".into())]).len(), 1);
         assert!(parse("--tool x").is_err());
+    }
+
+    #[test]
+    fn days_that_move_have_cases_of_their_own() {
+        let args = Args::parse(&["archive", "--driftless", "x", "--case", "placements"].map(OsString::from)).unwrap();
+        assert_eq!((args.archive, args.cases.len(), args.agents.len()), (vec![archive::Case::Placements], 0, 0));
+        let args = Args::parse(&["archive", "--driftless", "x"].map(OsString::from)).unwrap();
+        assert_eq!(args.archive, archive::Case::ALL);
+        assert!(parse("").unwrap().archive.is_empty());
     }
 
     #[test]

@@ -160,13 +160,13 @@ impl Lab {
 
 /// A new ext4 in a file, mounted over the folder of the trees.
 #[derive(Debug)]
-struct Image {
+pub(crate) struct Image {
     at: PathBuf,
     file: PathBuf,
 }
 
 impl Image {
-    fn mount(at: &Path, (bytes, inodes): (u64, u64)) -> Result<Image> {
+    pub(crate) fn mount(at: &Path, (bytes, inodes): (u64, u64)) -> Result<Image> {
         let file = at.with_extension("ext4");
         let room = bytes + bytes / 8 + inodes * 256 + (2 << 30);
         fs::File::create_new(&file)
@@ -180,7 +180,7 @@ impl Image {
         Ok(Image { at: at.to_owned(), file })
     }
 
-    fn unmount(&self) -> Result<()> {
+    pub(crate) fn unmount(&self) -> Result<()> {
         command(Command::new("umount").arg(&self.at))?;
         fs::remove_file(&self.file).with_context(|| format!("cannot remove {}", self.file.display()))
     }

@@ -9,6 +9,7 @@
 )]
 
 mod agents;
+mod archive;
 mod args;
 mod cases;
 mod edits;
@@ -47,7 +48,8 @@ fn bench(args: &Args) -> Result<()> {
     let tables = if args.cases.is_empty() { Vec::new() } else { on_trees(args)? };
     let sheets = if args.links.is_empty() { Vec::new() } else { links::run(args)? };
     let agents = if args.agents.is_empty() { Vec::new() } else { agents::run(args)? };
-    let sheets = [sheets, agents].concat();
+    let days = if args.archive.is_empty() { Vec::new() } else { archive::run(args)? };
+    let sheets = [sheets, agents, days].concat();
     let grid = args.goodput.then(|| goodput::run(args.rounds)).transpose()?;
     if let Some(grid) = &grid {
         println!("{}", grid.markdown());

@@ -315,6 +315,7 @@ pub fn run(
                         report.total.files += moved.files;
                         report.total.bytes += moved.bytes;
                         report.total.copied += moved.copied;
+                        report.total.reread += moved.reread;
                     }
                     Err(error) if error.ends_run() => return Err(error.into()),
                     Err(ArchiveError::Changed(_)) => report.changed += 1,

@@ -68,6 +68,9 @@ pub(super) struct Summary {
     pub(super) bytes: u64,
     /// Bytes that were copied.
     pub(super) copied: u64,
+    /// How long reading the copies back took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) verify_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) relinked: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -312,6 +315,7 @@ fn ended(output: &Output, report: &Report) -> Exit {
         files: total.files,
         bytes: total.bytes,
         copied: total.copied,
+        verify_ms: Some(u64::try_from(total.reread.as_millis()).unwrap_or(u64::MAX)),
         relinked: Some(report.relinked),
         removed: Some(report.removed),
         ..Summary::default()

@@ -7,8 +7,14 @@
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 #![allow(clippy::print_stderr, reason = "what is skipped, and how much was done, is said loudly")]
 
+mod archive_damage;
+mod archive_guards;
+mod archive_kills;
+mod archive_rules;
 mod changes;
+mod cold;
 mod contact;
+mod disk;
 mod guards;
 mod kills;
 mod kinds;

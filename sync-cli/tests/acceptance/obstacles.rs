@@ -1,5 +1,6 @@
 //! Disks that are full or read-only, files and folders that refuse: the rest goes on, and a later run finishes.
 
+use crate::disk::Disk;
 use crate::lab::{Lab, Ran, run, setting, untouched};
 use crate::link::is_local;
 use std::fs;
@@ -7,43 +8,6 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-
-/// A mounted tmpfs, or a folder mounted elsewhere as well; unmounted at the end.
-struct Disk(PathBuf);
-
-impl Disk {
-    /// `None`, said loudly, where mounting is not permitted.
-    fn new(at: PathBuf, size: &str) -> Option<Disk> {
-        Disk::mount(at, Path::new("tmpfs"), &["-t", "tmpfs", "-o", &format!("size={size}")])
-    }
-
-    /// A folder that is mounted to be read only.
-    fn to_read(folder: &Path, at: PathBuf) -> Option<Disk> {
-        let disk = Disk::mount(at, folder, &["--bind"])?;
-        disk.remount("bind,ro");
-        Some(disk)
-    }
-
-    fn mount(at: PathBuf, what: &Path, how: &[&str]) -> Option<Disk> {
-        fs::create_dir_all(&at).unwrap();
-        let done = Command::new("mount").args(how).arg(what).arg(&at).output();
-        if done.is_ok_and(|out| out.status.success()) {
-            return Some(Disk(at));
-        }
-        eprintln!("SKIPPED: mounting is not permitted here");
-        None
-    }
-
-    fn remount(&self, options: &str) {
-        assert!(Command::new("mount").args(["-o", &format!("remount,{options}")]).arg(&self.0).status().unwrap().success());
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
-    }
-}
 
 /// A file or folder that even root cannot change.
 struct Immutable(PathBuf);

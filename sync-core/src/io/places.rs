@@ -14,6 +14,11 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// Rows that are read at a time when a directory was moved.
+const PAGE: usize = 1_024;
+/// Rows that are recorded at a time.
+const ROWS: usize = 4_096;
+
 /// Why a directory cannot be placed, or taken back.
 #[derive(Debug, thiserror::Error)]
 pub enum PlaceError {
@@ -160,16 +165,22 @@ fn get(root: &Root, path: &RelPath) -> Result<Arc<Placement>, PlaceError> {
     root.places().get(path).cloned().ok_or_else(|| PlaceError::None(path.clone()))
 }
 
-/// Changes that give the rows of a directory, and of the one that it is in, the signatures that the disk shows now: after a
-/// move that kept names, times and attributes, nothing needs to be read again. What is not as its row says, or was
-/// never read and is not among `hashes`, is left to the next scan.
+/// The hash of a path that was read where it stood before; asked for in the order of paths.
+pub type Hashes<'a> = &'a mut dyn FnMut(&RelPath) -> Option<Hash>;
+
+/// Gives the rows of a directory, and of the one that it is in, the signatures that the disk shows now: after a move that kept
+/// names, times and attributes, nothing needs to be read again. What is not as its row says, or was never read and has none of the
+/// `hashes`, is left to the next scan. Without any `hashes` all below the directory is the same as before, its signatures too.
+///
+/// Many rows are recorded a part at a time; the answer is the last part, for the transaction that records the placement. After a
+/// crash in between it is done once more.
 ///
 /// # Errors
-/// The directory or its rows cannot be read.
+/// The directory or its rows cannot be read, or the state cannot be written.
 pub fn handover(
     (root, state, mask): (&Root, &State, AttrMask),
     path: &RelPath,
-    hashes: &dyn Fn(&RelPath) -> Option<Hash>,
+    hashes: Option<Hashes<'_>>,
 ) -> Result<Vec<Change>, PlaceError> {
     let mut changes = Vec::new();
     let above = path.parent().unwrap_or_default();
@@ -181,44 +192,60 @@ pub fn handover(
     let dir = root.dir(path)?;
     let own = dir.stat_self()?;
     changes.push(Change::Refresh { path: path.clone(), signature: own, hash: None, mtime_ns: Some(own.mtime_ns) });
-    Handover { state, mask, hashes, changes: &mut changes }.below(&dir, path)?;
-    Ok(changes)
+    let Some(hashes) = hashes else { return Ok(changes) };
+    let mut handover = Handover { state, mask, hashes, changes };
+    handover.below(&dir, path)?;
+    Ok(handover.changes)
 }
 
 struct Handover<'a> {
     state: &'a State,
     mask: AttrMask,
-    hashes: &'a dyn Fn(&RelPath) -> Option<Hash>,
-    changes: &'a mut Vec<Change>,
+    hashes: Hashes<'a>,
+    changes: Vec<Change>,
 }
 
 impl Handover<'_> {
     fn below(&mut self, dir: &Dir, path: &RelPath) -> Result<(), PlaceError> {
         let Some(node) = self.state.node(path)? else { return Ok(()) };
-        for known in self.state.known(node)? {
-            let Some(now) = dir.stat(known.name.as_bytes())? else { continue };
-            let path = path.join(&known.name);
-            if !self.is_as_recorded(&known, &now) {
-                continue;
-            }
-            let (hash, mtime_ns) = match known.kind {
-                Kind::Dir => (None, Some(now.mtime_ns)),
-                Kind::Symlink => (None, None),
-                Kind::File => match ((self.hashes)(&path), known.hash) {
-                    (Some(moved), Some(recorded)) if moved != recorded => continue,
-                    // Nobody has read it where it stood: a change that its times do not tell would be taken for known.
-                    (None, _) if now.size > 0 => continue,
-                    // What stood in the other place was read before it was moved: whoever wrote to it since moved its time.
-                    (moved, recorded) => (moved.or(recorded), None),
-                },
-            };
-            let signature = Signature { racy: known.signature.racy, ..now };
-            self.changes.push(Change::Refresh { path: path.clone(), signature, hash, mtime_ns });
-            if known.kind == Kind::Dir {
-                self.below(&dir.open_dir(known.name.as_bytes())?, &path)?;
+        let mut after = None;
+        loop {
+            let page = self.state.known_after(node, after.as_ref(), PAGE)?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = Some(last.name.clone());
+            for known in page {
+                self.one(dir, path, &known)?;
             }
         }
-        Ok(())
+    }
+
+    fn one(&mut self, dir: &Dir, path: &RelPath, known: &Known) -> Result<(), PlaceError> {
+        let Some(now) = dir.stat(known.name.as_bytes())? else { return Ok(()) };
+        let path = path.join(&known.name);
+        if !self.is_as_recorded(known, &now) {
+            return Ok(());
+        }
+        let (hash, mtime_ns) = match known.kind {
+            Kind::Dir => (None, Some(now.mtime_ns)),
+            Kind::Symlink => (None, None),
+            Kind::File => match ((self.hashes)(&path), known.hash) {
+                (Some(moved), Some(recorded)) if moved != recorded => return Ok(()),
+                // Nobody has read it where it stood: a change that its times do not tell would be taken for known.
+                (None, _) if now.size > 0 => return Ok(()),
+                // What stood in the other place was read before it was moved: whoever wrote to it since moved its time.
+                (moved, recorded) => (moved.or(recorded), None),
+            },
+        };
+        let signature = Signature { racy: known.signature.racy, ..now };
+        self.changes.push(Change::Refresh { path: path.clone(), signature, hash, mtime_ns });
+        if self.changes.len() >= ROWS {
+            // Ordered before all that is committed later, which is durable.
+            self.state.commit(Batch { changes: std::mem::take(&mut self.changes), ..Batch::default() }, false)?;
+        }
+        match known.kind {
+            Kind::Dir => self.below(&dir.open_dir(known.name.as_bytes())?, &path),
+            _ => Ok(()),
+        }
     }
 
     fn is_as_recorded(&self, known: &Known, now: &Signature) -> bool {

@@ -15,6 +15,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 /// Bytes read at a time.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -175,8 +176,10 @@ fn plain(path: RelPath, kind: Kind, source: Signature, copy: Signature) -> Entry
     Entry { path, kind, source, copy, hash: None, xattrs: digest(&Vec::new()), target, disk, first: RelPath::root() }
 }
 
-/// Reads a copy back, from the disk where the system lets go of what it holds, and compares all that was kept.
-pub(super) fn reread(top: &Dir, manifest: &mut Reader, monitor: &dyn Monitor) -> Result<(), ArchiveError> {
+/// Reads a copy back, from the disk where the system lets go of what it holds, and compares all that was kept. Returns how long that
+/// took.
+pub(super) fn reread(top: &Dir, manifest: &mut Reader, monitor: &dyn Monitor) -> Result<Duration, ArchiveError> {
+    let began = Instant::now();
     let mut buffer = vec![0; BUFFER_BYTES];
     let mut open: Option<(RelPath, Dir)> = None;
     while let Some(entry) = manifest.next()? {
@@ -206,7 +209,7 @@ pub(super) fn reread(top: &Dir, manifest: &mut Reader, monitor: &dyn Monitor) ->
         }
     }
     kill_point("archive-reread");
-    Ok(())
+    Ok(began.elapsed())
 }
 
 fn check_file(dir: &Dir, name: &[u8], entry: &Entry, (buffer, monitor): (&mut [u8], &dyn Monitor)) -> Result<(), ArchiveError> {

@@ -121,6 +121,14 @@ impl Reader {
         Ok(entry)
     }
 
+    /// The entry of a path, past all those before it; what comes after the path is left.
+    pub(super) fn seek(&mut self, path: &RelPath) -> Result<Option<&Entry>, ArchiveError> {
+        while self.next.as_ref().is_some_and(|entry| entry.path < *path) {
+            self.next()?;
+        }
+        Ok(self.next.as_ref().filter(|entry| entry.path == *path))
+    }
+
     fn advance(&mut self) -> Result<(), ArchiveError> {
         if self.ended {
             return Ok(());

@@ -82,6 +82,8 @@ pub struct Moved {
     pub bytes: u64,
     /// Bytes that were copied; 0 for one exchange of names, and for what was there already.
     pub copied: u64,
+    /// How long reading back what was copied took.
+    pub reread: Duration,
 }
 
 /// What a rule says of a path while days are looked for.
@@ -299,3 +301,7 @@ const SPARE_INODES: u64 = 16;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_swaps;
+#[cfg(test)]
+mod tests_writers;

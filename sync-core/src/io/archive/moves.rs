@@ -14,9 +14,10 @@ use crate::io::places;
 use crate::io::source::kind_of;
 use crate::path::RelPath;
 use crate::store::Change;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Folder in the hot root's private folder in the cold root: copies on their way.
 pub(super) const MOVING: &[u8] = b"moving";
@@ -24,8 +25,6 @@ pub(super) const MOVING: &[u8] = b"moving";
 pub(super) const SEALED: &[u8] = b"sealed";
 /// The copy in its folder.
 pub(super) const DAY: &[u8] = b"day";
-/// Rows whose hashes are handed over at most; the others are read again by the next scan.
-const HASHES: usize = 1 << 20;
 
 /// A day that may move: what was checked, and where it lies.
 struct Preflight {
@@ -63,8 +62,12 @@ impl Archive<'_> {
         kill_point("archive-job-recorded");
         let mut job = job;
         let text = |text: &[u8], dir: &RelPath| self.text_in_cold(options, (text, dir), path, &cold_real);
+        let mut reread = Duration::ZERO;
         let done = match preflight.how {
-            How::Copy => self.copy_to_cold(&mut job, cold, &preflight.dir, &text).and_then(|()| self.publish(&mut job, cold)),
+            How::Copy => self.copy_to_cold(&mut job, cold, &preflight.dir, &text).and_then(|took| {
+                reread = took;
+                self.publish(&mut job, cold)
+            }),
             How::Adopt => self.adopt(&mut job, cold, &preflight.dir, &text),
             How::Rename => self.prepare_rename(&mut job, cold),
         };
@@ -72,7 +75,7 @@ impl Archive<'_> {
             return Err(self.given_up(&job, error));
         }
         let Contents { files, bytes, .. } = preflight.contents;
-        Ok(Moved { files, bytes, copied: if job.how == How::Copy { bytes } else { 0 } })
+        Ok(Moved { files, bytes, copied: if job.how == How::Copy { bytes } else { 0 }, reread })
     }
 
     /// Gives a job up that failed before its exchange. Where even that fails, the next run does it.
@@ -141,7 +144,7 @@ impl Archive<'_> {
     }
 
     /// The copy, complete, durable and read back.
-    fn copy_to_cold(&self, job: &mut Job, cold: &Cold, source: &Dir, text: LinkText<'_>) -> Result<(), ArchiveError> {
+    fn copy_to_cold(&self, job: &mut Job, cold: &Cold, source: &Dir, text: LinkText<'_>) -> Result<Duration, ArchiveError> {
         let private = cold.private()?;
         let folder = private.open_or_create(MOVING)?.create_dir(job.id.as_bytes())?;
         kill_point("archive-stage-made");
@@ -152,11 +155,11 @@ impl Archive<'_> {
         job.take_manifest(&self.jobs)?;
         top.sync_all()?;
         kill_point("archive-copy-durable");
-        reread(&top, &mut job.manifest(&self.jobs)?, self.monitor)?;
+        let reread = reread(&top, &mut job.manifest(&self.jobs)?, self.monitor)?;
         job.new = top.stat_self()?.ino;
         job.enter(&self.jobs, Phase::Ready)?;
         kill_point("archive-copy-ready");
-        Ok(())
+        Ok(reread)
     }
 
     /// The copy takes its place in the cold root, the placement is announced, and the link prepared.
@@ -360,26 +363,32 @@ impl Archive<'_> {
         if self.root.places().get(&job.path).is_some_and(|placement| placement.settled) {
             return Ok(());
         }
-        let changes = self.handover(job, |entry| entry.copy)?;
+        let changes = self.handover(job, copy_of)?;
         Ok(places::settle(self.root, self.state, &job.path, changes)?)
     }
 
-    /// Changes of the rows of a day that lies elsewhere now; none for one that was never scanned.
-    pub(super) fn handover(&self, job: &Job, copy: fn(&Entry) -> Signature) -> Result<Vec<Change>, ArchiveError> {
+    /// Changes of the rows of a day that lies elsewhere now, the last of many; none for one that was never scanned.
+    pub(super) fn handover(&self, job: &Job, copy: fn(&Entry) -> &Signature) -> Result<Vec<Change>, ArchiveError> {
         if self.state.node(&job.path)?.is_none() {
             return Ok(Vec::new());
         }
-        let mut hashes = HashMap::new();
-        if job.how != How::Rename {
-            let mut manifest = job.manifest(&self.jobs)?;
-            while let Some(entry) = manifest.next()? {
-                if let Some(hash) = entry.hash.filter(|_| hashes.len() < HASHES && copy(&entry).ino != 0) {
-                    hashes.insert(super::copy::shown(&job.path, &entry.path), hash);
-                }
-            }
+        let replica = (self.root, self.state, self.mask);
+        // The same files as before: only the names above them are others.
+        if job.how == How::Rename {
+            return Ok(places::handover(replica, &job.path, None)?);
         }
-        let hash = |path: &RelPath| hashes.get(path).copied();
-        Ok(places::handover((self.root, self.state, self.mask), &job.path, &hash)?)
+        // Both in the order of paths: they meet entry by entry.
+        let (mut manifest, mut wrong) = (job.manifest(&self.jobs)?, None);
+        let mut hash = |path: &RelPath| {
+            let below = path.rebase(&job.path, &RelPath::root())?;
+            let found = manifest.seek(&below).unwrap_or_else(|error| {
+                wrong.get_or_insert(error);
+                None
+            });
+            found.filter(|entry| copy(entry).ino != 0).and_then(|entry| entry.hash)
+        };
+        let changes = places::handover(replica, &job.path, Some(&mut hash))?;
+        wrong.map_or(Ok(changes), Err)
     }
 
     /// Opens the directory above a day in the cold root, and makes those that are missing as they are in the root.

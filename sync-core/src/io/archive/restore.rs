@@ -48,9 +48,11 @@ impl Archive<'_> {
         };
         job.record(&self.jobs)?;
         kill_point("archive-restore-recorded");
-        let done = self.copy_back(&mut job, &source, &placement.rewritten).and_then(|()| self.swap_back(&mut job, &cold));
+        let done = self
+            .copy_back(&mut job, &source, &placement.rewritten)
+            .and_then(|reread| self.swap_back(&mut job, &cold).map(|()| reread));
         match done {
-            Ok(()) => Ok(Moved { files: contents.files, bytes: contents.bytes, copied: contents.bytes }),
+            Ok(reread) => Ok(Moved { files: contents.files, bytes: contents.bytes, copied: contents.bytes, reread }),
             Err(error) if job.phase >= Phase::Kept => Err(error),
             Err(error) => {
                 if let Err(again) = self.abandon(&job) {
@@ -66,7 +68,7 @@ impl Archive<'_> {
         job: &mut Job,
         source: &crate::io::fs::Dir,
         rewritten: &std::collections::BTreeMap<RelPath, crate::io::fs::Rewritten>,
-    ) -> Result<(), ArchiveError> {
+    ) -> Result<Duration, ArchiveError> {
         let folder = job.folder(&self.jobs)?;
         let top = folder.create_dir(SWAP)?;
         // A link that was written anew for the cold root reads again as everybody else has it.
@@ -79,11 +81,11 @@ impl Archive<'_> {
         job.take_manifest(&self.jobs)?;
         top.sync_all()?;
         kill_point("archive-restore-durable");
-        reread(&top, &mut job.manifest(&self.jobs)?, self.monitor)?;
+        let reread = reread(&top, &mut job.manifest(&self.jobs)?, self.monitor)?;
         job.new = top.stat_self()?.ino;
         job.enter(&self.jobs, Phase::Ready)?;
         kill_point("archive-restore-ready");
-        Ok(())
+        Ok(reread)
     }
 
     /// Does the copy stand in the root?
@@ -126,7 +128,7 @@ impl Archive<'_> {
             kill_point("archive-restore-exchange-durable");
         }
         if self.root.places().get(&job.path).is_some() {
-            let changes = self.handover(job, |entry| entry.copy)?;
+            let changes = self.handover(job, copy_of)?;
             match places::withdraw(self.root, self.state, &job.path, changes) {
                 // The stamp alone is left, and tells of nothing.
                 Err(places::PlaceError::Fs(error)) => self.monitor.notice(&format!("{}: {error}", job.path)),

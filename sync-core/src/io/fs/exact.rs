@@ -249,7 +249,7 @@ pub fn copy_sparse_while(
     goes_on: &dyn Fn() -> bool,
 ) -> io::Result<Hash> {
     let mut hasher = blake3::Hasher::new();
-    let mut at = 0;
+    let (mut at, mut written) = (0, 0);
     while at < size {
         let (from, until) = if size < SPARSE_BYTES { (0, size) } else { next_data(source, at, size)? };
         zeros(&mut hasher, from - at, buffer);
@@ -268,9 +268,13 @@ pub fn copy_sparse_while(
             target.write_all_at(&buffer[..count], at)?;
             hasher.update(&buffer[..count]);
             at += count as u64;
+            written = at;
         }
     }
-    target.set_len(size)?;
+    // It ends with a hole.
+    if written < size {
+        target.set_len(size)?;
+    }
     Ok(Hash(*hasher.finalize().as_bytes()))
 }
 

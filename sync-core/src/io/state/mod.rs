@@ -381,6 +381,14 @@ impl State {
         self.read(|conn| rows::known(conn, dir))
     }
 
+    /// As [`State::known`], so many of them at most, and only those whose name comes after another one.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn known_after(&self, dir: NodeId, after: Option<&Name>, most: usize) -> Result<Vec<Known>> {
+        self.read(|conn| rows::known_after(conn, dir, after, most))
+    }
+
     /// A live path.
     ///
     /// # Errors

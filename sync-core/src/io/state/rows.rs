@@ -195,9 +195,17 @@ fn name(blob: Option<&[u8]>) -> Result<Name> {
 
 /// The live rows of one directory.
 pub(super) fn known(conn: &Connection, dir: NodeId) -> Result<Vec<Known>> {
-    let sql = "SELECT name, kind, node, sig, content, attrs FROM entry WHERE parent = ?1 AND kind <> 0 ORDER BY name";
+    known_after(conn, dir, None, usize::MAX)
+}
+
+/// Those after a name, so many at most.
+pub(super) fn known_after(conn: &Connection, dir: NodeId, after: Option<&Name>, most: usize) -> Result<Vec<Known>> {
+    let sql = "SELECT name, kind, node, sig, content, attrs FROM entry \
+         WHERE parent = ?1 AND name > ?2 AND kind <> 0 ORDER BY name LIMIT ?3";
     let mut query = conn.prepare_cached(sql).attempt("read known paths")?;
-    let mut rows = query.query([dir.0]).attempt("read known paths")?;
+    // No name is empty: all come after that.
+    let (after, most) = (after.map_or(&b""[..], Name::as_bytes), i64::try_from(most).unwrap_or(i64::MAX));
+    let mut rows = query.query(params![dir.0, after, most]).attempt("read known paths")?;
     let mut known = Vec::new();
     while let Some(row) = rows.next().attempt("read known paths")? {
         let blob = |column: usize| {
