@@ -137,6 +137,10 @@ fn work(name: &str, hot: &Path, cold: &Path) {
             "relink" => {
                 archive.relink(&day(), &LinkForm::Relative).unwrap();
             }
+            "anew" => {
+                archive.merge_anew(&day(), Duration::ZERO).unwrap();
+                settle(archive);
+            }
             "repair" => {
                 let good = |path: &RelPath, _| {
                     Ok(fs::File::open(hot.join("good").join(path.name().unwrap().as_bytes().escape_ascii().to_string())).unwrap())
@@ -250,7 +254,7 @@ fn a_move_killed_anywhere_loses_nothing_and_is_finished_or_given_up() {
         }
     }
     let rest: Vec<_> = ARCHIVE_POINTS.iter().filter(|place| !reached.contains(*place)).collect();
-    let elsewhere = |place: &str| ["-late-", "-abandon", "-recover", "-repaired"].iter().any(|part| place.contains(part));
+    let elsewhere = |place: &str| ["-late-", "-abandon", "-recover", "-repair", "-anew-"].iter().any(|part| place.contains(part));
     assert!(rest.iter().all(|place| elsewhere(place)), "not reached: {rest:?}");
 }
 
@@ -311,25 +315,95 @@ fn a_move_that_cannot_be_finished_is_given_up_wherever_that_is_killed() {
 
 #[test]
 fn a_repair_that_is_killed_leaves_a_whole_file_or_the_damaged_one() {
+    for (name, place, nth) in [
+        ("b", "archive-repair-ready", 1),
+        ("b", "archive-repaired", 1),
+        ("a", "archive-repair-ready", 1),
+        ("a", "archive-repaired", 1),
+        ("a", "archive-repaired", 2),
+    ] {
+        let roots = roots(true);
+        let (hot, cold) = (roots.hot.path(), roots.cold.path());
+        let wanted = shown(hot);
+        work("move", hot, cold);
+        fs::create_dir(hot.join("good")).unwrap();
+        fs::write(hot.join("good").join(name), format!("first {name}")).unwrap();
+        fixtures::damage::flip(cold, &cold.join(DAY).join(name), 2).unwrap();
+        let damaged = shown(hot);
+        assert!(damaged != wanted);
+        let found = with(hot, |archive| archive.scrub(&day(), None).unwrap());
+        assert_eq!((found.damaged.len(), found.damaged[0].repaired, found.changed), (1, false, 0), "{name} {place}");
+        assert!(killed("repair", &roots, place, nth), "{name} {place} {nth}");
+        let halfway = shown(hot);
+        assert!(halfway.iter().all(|(path, bytes)| [&wanted[path], &damaged[path]].contains(&bytes)), "{name} {place} {nth}");
+        // What was begun is finished, even where nothing can be asked for the bytes any more.
+        let found = with(hot, |archive| archive.scrub(&day(), None).unwrap());
+        assert!(found.damaged.is_empty(), "{name} {place} {nth}: {found:?}");
+        assert_eq!(shown(hot), wanted, "{name} {place} {nth}");
+        let links = |path: &str| std::os::unix::fs::MetadataExt::nlink(&fs::metadata(hot.join(DAY).join(path)).unwrap());
+        assert_eq!((links("a"), links("sub/a-too"), links("b")), (2, 2, 1), "names of one file stay together");
+        work("repair", hot, cold);
+        assert!(with(hot, |archive| archive.scrub(&day(), None).unwrap()).damaged.is_empty());
+    }
+}
+
+/// An archived day whose link was taken away, and a directory made in its place.
+fn made_anew() -> Roots {
     let roots = roots(true);
     let (hot, cold) = (roots.hot.path(), roots.cold.path());
-    let wanted = shown(hot);
     work("move", hot, cold);
-    fs::create_dir(hot.join("good")).unwrap();
-    fs::write(hot.join("good/b"), "first b").unwrap();
-    let place = cold.join(DAY).join("b");
-    let before = fs::metadata(&place).unwrap();
-    let file = fs::OpenOptions::new().write(true).open(&place).unwrap();
-    file.write_all_at(b"X", 2).unwrap();
-    file.set_modified(before.modified().unwrap()).unwrap();
-    drop(file);
-    let damaged = shown(hot);
-    assert!(damaged != wanted);
-    let found = with(hot, |archive| archive.scrub(&day(), None).unwrap());
-    assert_eq!((found.damaged.len(), found.damaged[0].repaired, found.changed), (1, false, 0));
-    assert!(killed("repair", &roots, "archive-repaired", 1));
-    assert_eq!(shown(hot), wanted);
-    work("repair", hot, cold);
-    assert_eq!(shown(hot), wanted);
-    assert!(with(hot, |archive| archive.scrub(&day(), None).unwrap()).damaged.is_empty());
+    let path = hot.join(DAY);
+    fs::remove_file(&path).unwrap();
+    fs::create_dir_all(path.join("sub/more")).unwrap();
+    for (name, bytes) in [("a", "another a"), ("b", "first b"), ("new", "new"), ("sub/more/x", "x")] {
+        fs::write(path.join(name), bytes).unwrap();
+    }
+    fs::hard_link(path.join("new"), path.join("sub/more/new-too")).unwrap();
+    std::os::unix::fs::symlink("../../../aside", path.join("way-out")).unwrap();
+    fs::set_permissions(path.join("sub/more"), std::os::unix::fs::PermissionsExt::from_mode(0o750)).unwrap();
+    roots
+}
+
+#[test]
+fn a_merge_of_a_day_made_anew_that_is_killed_anywhere_loses_nothing_and_keeps_nothing_twice() {
+    let mut reached = BTreeSet::new();
+    let as_it_was = roots(true);
+    for place in ARCHIVE_POINTS {
+        for nth in [1, 3] {
+            let what = format!("{place} {nth}");
+            let roots = made_anew();
+            let (hot, cold) = (roots.hot.path(), roots.cold.path());
+            let alone = shown(hot);
+            let mut wanted = shown(as_it_was.hot.path());
+            for (name, bytes) in
+                [("new", "new"), ("sub/more/x", "x"), ("sub/more/new-too", "new"), ("way-out", "beside the days")]
+            {
+                wanted.insert(name.into(), bytes.into());
+            }
+            if !killed("anew", &roots, place, nth) {
+                break;
+            }
+            reached.insert(*place);
+            if !is_link(hot) {
+                assert_eq!(shown(hot), alone, "{what}: until the exchange it is as it was");
+            }
+            work("recover", hot, cold);
+            work("anew", hot, cold);
+            let mut found = shown(hot);
+            let beside: Vec<String> = found.keys().filter(|name| name.contains("conflict-late")).cloned().collect();
+            let copies: Vec<String> = beside.iter().filter_map(|name| found.remove(name)).collect();
+            assert_eq!(copies, ["another a"], "{what}: {beside:?}");
+            assert_eq!(found, wanted, "{what}");
+            let of = |name: &str| fs::metadata(hot.join(DAY).join(name)).unwrap();
+            assert_eq!(std::os::unix::fs::PermissionsExt::mode(&of("sub/more").permissions()) & 0o777, 0o750, "{what}");
+            assert_one_copy(&roots, &what);
+            work("restore", hot, cold);
+            work("move", hot, cold);
+            found = shown(hot);
+            found.retain(|name, _| !name.contains("conflict-late"));
+            assert_eq!(found, wanted, "{what}: second round");
+        }
+    }
+    let missed: Vec<_> = ARCHIVE_POINTS.iter().filter(|place| place.contains("-anew-") && !reached.contains(*place)).collect();
+    assert!(missed.is_empty() && reached.len() >= 14, "{missed:?} {reached:?}");
 }

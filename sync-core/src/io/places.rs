@@ -5,10 +5,12 @@
 //! exchange, [`withdraw`]. Whatever a crash leaves in between, the root is understood.
 
 use crate::entry::{AttrMask, Hash, Kind, Signature};
-use crate::io::fs::{Cold, ColdId, Dir, FsError, Placement, Root, identify_cold, is_nested, supports_exchange};
+use crate::io::fs::{
+    Cold, ColdId, Dir, FsError, Placement, Root, identify_cold, is_nested, supports_exchange, synchronised_around,
+};
 use crate::io::source::kind_of;
 use crate::io::state::{Batch, Known, PlaceChange, State, StateError};
-use crate::path::{RESERVED, RelPath, escape};
+use crate::path::{RelPath, escape};
 use crate::store::Change;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -43,6 +45,18 @@ pub enum PlaceError {
     /// It is a folder that is synchronised.
     #[error("{} is a folder that is synchronised, and cannot be a cold root; nothing was changed", escape(.0.as_os_str().as_bytes()))]
     IsRoot(PathBuf),
+    /// It lies in one.
+    #[error(
+        "{} lies in {}, which is synchronised, and cannot be a cold root: what lies there would go to other machines; nothing was changed",
+        escape(cold.as_os_str().as_bytes()),
+        escape(root.as_os_str().as_bytes())
+    )]
+    InRoot {
+        /// The cold root.
+        cold: PathBuf,
+        /// The folder that is synchronised.
+        root: PathBuf,
+    },
     /// Its file system cannot rename as a safe change needs it.
     #[error(
         "{} cannot be a cold root: its file system knows no rename that exchanges two names, or none that refuses to replace \
@@ -78,13 +92,13 @@ pub fn use_cold(root: &Root, state: &State, path: &Path) -> Result<Arc<Cold>, Pl
     if is_nested(&path, root.path())? {
         return Err(PlaceError::Nested { cold: path, root: root.path().to_owned() });
     }
+    if let Some(around) = synchronised_around(&path)? {
+        return Err(if around == path { PlaceError::IsRoot(path) } else { PlaceError::InRoot { cold: path, root: around } });
+    }
     let known = root.places().colds().iter().find(|cold| cold.id == id).cloned();
     let drawn = || ColdId::random().map(|id| id.to_string()).map_err(failed);
     let key = known.as_ref().map_or_else(drawn, |known| Ok(known.key.clone()))?;
     let cold = Cold { id, path, key };
-    if cold.dir()?.open_dir(RESERVED)?.stat(b"marker")?.is_some() {
-        return Err(PlaceError::IsRoot(cold.path));
-    }
     if known.is_none_or(|known| *known != cold) {
         if !supports_exchange(&Root::open(&cold.path)?)? {
             return Err(PlaceError::Renames(cold.path));

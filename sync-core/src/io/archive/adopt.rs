@@ -1,21 +1,23 @@
-//! A day that is in the cold root already, with the same bytes: brought by another server that shares it, or by hand.
+//! A day that is in the cold root already, with the same bytes: brought by another server that shares it, or by hand. All of it is
+//! compared before anything there is touched.
 
 use super::Archive;
 use super::copy::{LinkText, shown};
 use super::error::ArchiveError;
 use super::job::{Job, Phase};
-use super::manifest::{Entry, Writer, digest};
+use super::manifest::{Entry, Reader, Writer, digest};
 use super::walk::{is_same, sorted};
 use crate::entry::{Hash, Kind, Signature};
-use crate::io::fs::{Cold, Dir, FsError, Look, file_signature, file_xattrs, finish_exactly, forget_cached, hash_file};
+use crate::io::fs::{Cold, Dir, FsError, Look, Xattrs, file_signature, file_xattrs, finish_exactly, forget_cached, hash_file};
 use crate::io::kill::kill_point;
 use crate::io::source::{kind_of, with_buffer};
 use crate::path::{Name, RelPath};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 impl Archive<'_> {
     /// Compares a day with what stands in the cold root, byte by byte; if they are equal, that is taken for its copy. Times, owners
-    /// and modes become those of the day.
+    /// and modes become those of the day, and extended attributes that are missing there are added. On any difference nothing is changed.
     pub(super) fn adopt(&self, job: &mut Job, cold: &Arc<Cold>, source: &Dir, text: LinkText<'_>) -> Result<(), ArchiveError> {
         if cold.is_stamped_by_others(&job.path)? {
             return Err(ArchiveError::refused(
@@ -30,11 +32,19 @@ impl Archive<'_> {
                 "cannot move: another file system is mounted at its place in the cold root",
             ));
         }
-        let writer = job.new_manifest(&self.jobs)?;
-        let mut pair = Pair { day: &job.path, text, manifest: writer, granularity_ns: self.granularity_ns };
+        let manifest = job.new_manifest(&self.jobs)?;
+        let names = [HashMap::new(), HashMap::new()];
+        let mut pair = Pair { day: &job.path, text, manifest, granularity_ns: self.granularity_ns, names };
         pair.dir(source, &there, &RelPath::root())?;
         pair.manifest.finish()?;
         kill_point("archive-adopt-compared");
+        job.take_manifest(&self.jobs)?;
+        let dressing = Dressing { day: &job.path, here: source, there: &there };
+        dressing.put_on(&mut job.manifest(&self.jobs)?)?;
+        kill_point("archive-adopt-dressed");
+        let mut manifest = job.new_manifest(&self.jobs)?;
+        dressing.note(&mut job.manifest(&self.jobs)?, &mut manifest)?;
+        manifest.finish()?;
         job.take_manifest(&self.jobs)?;
         there.sync_all()?;
         job.new = there.stat_self()?.ino;
@@ -44,19 +54,22 @@ impl Archive<'_> {
     }
 }
 
+/// A day and what stands in the cold root, side by side.
 struct Pair<'a> {
     day: &'a RelPath,
     text: LinkText<'a>,
     manifest: Writer,
     granularity_ns: i64,
+    /// Of files with several names, which inode there belongs to which one here, and the other way round.
+    names: [HashMap<u64, u64>; 2],
 }
 
 impl Pair<'_> {
     fn dir(&mut self, here: &Dir, there: &Dir, path: &RelPath) -> Result<(), ArchiveError> {
         let (own, copy) = (here.stat_self()?, there.stat_self()?);
         let xattrs = here.xattrs()?;
-        let entry = entry(path, Kind::Dir, own, copy);
-        self.manifest.entry(&Entry { xattrs: digest(&xattrs), ..entry })?;
+        self.compare_xattrs(path, &xattrs, &there.xattrs()?)?;
+        self.manifest.entry(&Entry { xattrs: digest(&xattrs), ..entry(path, Kind::Dir, own, copy) })?;
         let names = sorted(here)?;
         if names != sorted(there)? {
             return Err(self.differs(path, "holds other names"));
@@ -68,14 +81,17 @@ impl Pair<'_> {
                 return Err(ArchiveError::Changed(shown(self.day, &child)));
             };
             match (kind_of(&one.signature), kind_of(&other.signature)) {
-                (Some(Kind::Dir), Some(Kind::Dir)) => self.dir(&here.open_dir(&name)?, &there.open_dir(&name)?, &child)?,
+                (Some(Kind::Dir), Some(Kind::Dir)) => {
+                    let below = there.open_dir(&name)?;
+                    if below.mount()? != there.mount()? {
+                        return Err(self.differs(&child, "lies on another file system there"));
+                    }
+                    self.dir(&here.open_dir(&name)?, &below, &child)?;
+                }
                 (Some(Kind::File), Some(Kind::File)) => self.file((here, there, &name), &child, (&one, &other))?,
-                (Some(Kind::Symlink), Some(Kind::Symlink)) => self.link((here, there, &name), (&child, path), (&one, &other))?,
+                (Some(Kind::Symlink), Some(Kind::Symlink)) => self.link((here, there, &name), &child, (&one, &other))?,
                 _ => return Err(self.differs(&child, "is something else there")),
             }
-        }
-        if copy.attrs() != own.attrs() {
-            there.finish_exactly(&own.attrs(), &xattrs)?;
         }
         Ok(())
     }
@@ -91,8 +107,8 @@ impl Pair<'_> {
             return Err(ArchiveError::Changed(shown(self.day, path)));
         }
         // Files that share their bytes with others change with them.
-        if one.links != other.links {
-            return Err(self.differs(path, "has another number of names there"));
+        if one.links != other.links || !self.is_one_group(one, other) {
+            return Err(self.differs(path, "has other names there"));
         }
         if seen.size != other.signature.size {
             return Err(self.differs(path, "has another size there"));
@@ -102,37 +118,44 @@ impl Pair<'_> {
         if hash != same {
             return Err(self.differs(path, "holds other bytes there"));
         }
-        if !is_same(&seen, &file_signature(&file, &here.locate(name))?) {
+        let xattrs = file_xattrs(&file, &here.locate(name))?;
+        self.compare_xattrs(path, &xattrs, &file_xattrs(&copy, &there.locate(name))?)?;
+        let now = file_signature(&copy, &there.locate(name))?;
+        if !is_same(&seen, &file_signature(&file, &here.locate(name))?) || !is_same(&other.signature, &now) {
             return Err(ArchiveError::Changed(shown(self.day, path)));
         }
-        let xattrs = file_xattrs(&file, &here.locate(name))?;
-        let now = match other.signature.attrs() == seen.attrs() {
-            true => file_signature(&copy, &there.locate(name))?,
-            false => finish_exactly(&copy, &there.locate(name), &seen.attrs(), &xattrs)?,
-        };
-        if file_xattrs(&copy, &there.locate(name))? != xattrs {
-            return Err(self.differs(path, "has other extended attributes there"));
-        }
         self.manifest.entry(&Entry { hash: Some(hash), xattrs: digest(&xattrs), ..entry(path, Kind::File, seen, now) })
+    }
+
+    /// Do the names of a file here belong to one file there, too, and no others?
+    fn is_one_group(&mut self, one: &Look, other: &Look) -> bool {
+        let [to, back] = &mut self.names;
+        let (here, there) = (one.signature.ino, other.signature.ino);
+        one.links == 1 || (*to.entry(here).or_insert(there) == there && *back.entry(there).or_insert(here) == here)
     }
 
     fn link(
         &mut self,
         (here, there, name): (&Dir, &Dir, &[u8]),
-        (path, dir): (&RelPath, &RelPath),
+        path: &RelPath,
         (one, other): (&Look, &Look),
     ) -> Result<(), ArchiveError> {
         let (target, disk) = (here.link_text(name)?, there.link_text(name)?);
-        if (self.text)(&target, dir)? != disk {
+        if (self.text)(&target, path)? != disk {
             return Err(self.differs(path, "is another link there"));
         }
         let xattrs = here.link_xattrs(name)?;
-        if other.signature.attrs() != one.signature.attrs() {
-            there.finish_link(name, &one.signature.attrs(), &xattrs)?;
-        }
-        let copy = there.stat(name)?.unwrap_or(other.signature);
-        let entry = entry(path, Kind::Symlink, one.signature, copy);
+        self.compare_xattrs(path, &xattrs, &there.link_xattrs(name)?)?;
+        let entry = entry(path, Kind::Symlink, one.signature, other.signature);
         self.manifest.entry(&Entry { xattrs: digest(&xattrs), target, disk, ..entry })
+    }
+
+    /// What is there must be here with the same value; what is missing there can be added.
+    fn compare_xattrs(&self, path: &RelPath, here: &Xattrs, there: &Xattrs) -> Result<(), ArchiveError> {
+        match there.iter().all(|pair| here.contains(pair)) {
+            true => Ok(()),
+            false => Err(self.differs(path, "has other extended attributes there")),
+        }
     }
 
     fn differs(&self, path: &RelPath, how: &str) -> ArchiveError {
@@ -141,6 +164,70 @@ impl Pair<'_> {
             self.day,
             format!("is in the cold root already, with other content ({path} {how}): both stay as they are"),
         )
+    }
+}
+
+/// What stands in the cold root gets the attributes of the day, after all else was found to be equal.
+struct Dressing<'a> {
+    day: &'a RelPath,
+    here: &'a Dir,
+    there: &'a Dir,
+}
+
+impl Dressing<'_> {
+    /// Sets what differs. The times of a directory change with nothing that is done in it here.
+    fn put_on(&self, manifest: &mut Reader) -> Result<(), ArchiveError> {
+        while let Some(entry) = manifest.next()? {
+            let attrs = entry.source.attrs();
+            let Some((parent, name)) = entry.path.split() else {
+                self.dress_dir(&entry, self.here, self.there)?;
+                continue;
+            };
+            let (here, there, name) = (self.here.below(&parent)?, self.there.below(&parent)?, name.as_bytes());
+            let changed = || ArchiveError::Changed(shown(self.day, &entry.path));
+            let now = there.stat(name)?.filter(|now| now.ino == entry.copy.ino).ok_or_else(changed)?;
+            match entry.kind {
+                Kind::Dir => self.dress_dir(&entry, &here.open_dir(name)?, &there.open_dir(name)?)?,
+                Kind::File => {
+                    let (file, copy) = (here.open_file(name)?, there.open_file(name)?);
+                    let xattrs = file_xattrs(&file, &here.locate(name))?;
+                    if now.attrs() != attrs || file_xattrs(&copy, &there.locate(name))? != xattrs {
+                        finish_exactly(&copy, &there.locate(name), &attrs, &xattrs)?;
+                    }
+                }
+                Kind::Symlink => {
+                    let xattrs = here.link_xattrs(name)?;
+                    if now.attrs() != attrs || there.link_xattrs(name)? != xattrs {
+                        there.finish_link(name, &attrs, &xattrs)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn dress_dir(&self, entry: &Entry, here: &Dir, there: &Dir) -> Result<(), ArchiveError> {
+        let (attrs, xattrs) = (entry.source.attrs(), here.xattrs()?);
+        if there.stat_self()?.attrs() != attrs || there.xattrs()? != xattrs {
+            there.finish_exactly(&attrs, &xattrs)?;
+        }
+        Ok(())
+    }
+
+    /// What the copies are now: the attributes of one name are those of all names of a file.
+    fn note(&self, manifest: &mut Reader, out: &mut Writer) -> Result<(), ArchiveError> {
+        while let Some(mut entry) = manifest.next()? {
+            let now = match entry.path.split() {
+                None => Some(self.there.stat_self()?),
+                Some((parent, name)) => self.there.below(&parent)?.stat(name.as_bytes())?,
+            };
+            let same = |now: &Signature| now.ino == entry.copy.ino && now.size == entry.copy.size;
+            entry.copy = now
+                .filter(|now| entry.kind == Kind::Dir || same(now))
+                .ok_or_else(|| ArchiveError::Changed(shown(self.day, &entry.path)))?;
+            out.entry(&entry)?;
+        }
+        Ok(())
     }
 }
 

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 /// Bytes read at a time.
 const BUFFER_BYTES: usize = 256 * 1024;
 
-/// How a link reads in the copy: its text, and the directory that it is in, below the day.
+/// How a link reads in the copy: its text, and its path below the day.
 pub(super) type LinkText<'a> = &'a dyn Fn(&[u8], &RelPath) -> Result<Box<[u8]>, ArchiveError>;
 
 /// A copy being made.
@@ -33,9 +33,17 @@ pub(super) struct Copy<'a> {
     pub(super) monitor: &'a dyn Monitor,
     /// Finest step of the source's change times, ns.
     pub(super) granularity_ns: i64,
-    /// Files that have several names, by inode: their first name.
-    pub(super) first: HashMap<u64, RelPath>,
+    /// Files that have several names, by inode: their first one.
+    first: HashMap<u64, First>,
     pub(super) buffer: Vec<u8>,
+}
+
+/// The first name of a file that has several: below the day, with the hashes of content and extended attributes.
+#[derive(Clone)]
+struct First {
+    path: RelPath,
+    hash: Hash,
+    xattrs: Hash,
 }
 
 impl<'a> Copy<'a> {
@@ -61,7 +69,9 @@ impl<'a> Copy<'a> {
         let xattrs = source.xattrs()?;
         let copy = target.stat_self()?;
         let digest = digest(&xattrs);
-        self.manifest.entry(&Entry { xattrs: digest, ..plain(path.clone(), Kind::Dir, before, copy) })?;
+        // Another change in this tick of the clock would bear the same time: it is looked at again.
+        let seen = if self.is_racy(&before) { Signature { ctime_ns: i64::MIN, ..before } } else { before };
+        self.manifest.entry(&Entry { xattrs: digest, ..plain(path.clone(), Kind::Dir, seen, copy) })?;
         for name in sorted(source)? {
             if self.monitor.cancelled() {
                 return Err(ArchiveError::Cancelled);
@@ -72,7 +82,7 @@ impl<'a> Copy<'a> {
             match kind_of(&look.signature) {
                 Some(Kind::Dir) => self.dir(&source.open_dir(&name)?, &target.create_dir(&name)?, &child)?,
                 Some(Kind::File) => self.file((source, &name), target, &child, &look)?,
-                Some(Kind::Symlink) => self.link((source, &name), target, (&child, path), &look)?,
+                Some(Kind::Symlink) => self.link((source, &name), target, &child, &look)?,
                 None => return Err(self.refused(&child, "is a device, pipe or socket")),
             }
         }
@@ -108,12 +118,13 @@ impl<'a> Copy<'a> {
         }
         kill_point("archive-file-written");
         let copy = finish_exactly(&out, &target.locate(name), &before.attrs(), &xattrs)?;
+        let xattrs = digest(&xattrs);
         if look.links > 1 {
-            self.first.insert(before.ino, path.clone());
+            self.first.insert(before.ino, First { path: path.clone(), hash, xattrs });
         }
         self.monitor.advance(1, before.size);
         let entry = plain(path.clone(), Kind::File, before, copy);
-        self.manifest.entry(&Entry { hash: Some(hash), xattrs: digest(&xattrs), ..entry })
+        self.manifest.entry(&Entry { hash: Some(hash), xattrs, ..entry })
     }
 
     /// Another name of a file that was copied already.
@@ -121,26 +132,20 @@ impl<'a> Copy<'a> {
         &mut self,
         target: &Dir,
         name: &[u8],
-        (path, first): (&RelPath, &RelPath),
+        (path, first): (&RelPath, &First),
         look: &Look,
     ) -> Result<(), ArchiveError> {
-        let (parent, first_name) = first.split().ok_or_else(|| self.refused(path, "has no name"))?;
+        let (parent, first_name) = first.path.split().ok_or_else(|| self.refused(path, "has no name"))?;
         self.top.below(&parent)?.hard_link(first_name.as_bytes(), target, name)?;
         let copy = target.stat(name)?.ok_or_else(|| self.changed(path))?;
         self.monitor.advance(1, 0);
         let entry = plain(path.clone(), Kind::File, look.signature, copy);
-        self.manifest.entry(&Entry { first: first.clone(), ..entry })
+        self.manifest.entry(&Entry { hash: Some(first.hash), xattrs: first.xattrs, first: first.path.clone(), ..entry })
     }
 
-    fn link(
-        &mut self,
-        (source, name): (&Dir, &[u8]),
-        target: &Dir,
-        (path, dir): (&RelPath, &RelPath),
-        look: &Look,
-    ) -> Result<(), ArchiveError> {
+    fn link(&mut self, (source, name): (&Dir, &[u8]), target: &Dir, path: &RelPath, look: &Look) -> Result<(), ArchiveError> {
         let text = source.link_text(name)?;
-        let disk = (self.link_text)(&text, dir)?;
+        let disk = (self.link_text)(&text, path)?;
         let xattrs = source.link_xattrs(name)?;
         if source.look(name)?.is_none_or(|now| !is_same(&look.signature, &now.signature)) {
             return Err(self.changed(path));

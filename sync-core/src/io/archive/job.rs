@@ -29,6 +29,8 @@ pub(super) enum Task {
     Restore,
     /// Its link gets another text.
     Relink,
+    /// What was made anew at its place is brought to the archive.
+    Merge,
 }
 
 /// In which way.
@@ -80,7 +82,8 @@ pub(super) struct Job {
     pub(super) keep_ns: i64,
 }
 
-const TASKS: [(Task, &str); 3] = [(Task::Move, "move"), (Task::Restore, "restore"), (Task::Relink, "relink")];
+const TASKS: [(Task, &str); 4] =
+    [(Task::Move, "move"), (Task::Restore, "restore"), (Task::Relink, "relink"), (Task::Merge, "merge")];
 const HOWS: [(How, &str); 3] = [(How::Copy, "copy"), (How::Rename, "rename"), (How::Adopt, "adopt")];
 const PHASES: [(Phase, &str); 5] = [
     (Phase::Copying, "copying"),
@@ -174,9 +177,13 @@ impl Job {
         open()
     }
 
-    /// The bytes of the manifest.
-    pub(super) fn manifest_file(&self, jobs: &Dir) -> Result<std::fs::File, ArchiveError> {
-        Ok(self.folder(jobs)?.open_file(MANIFEST)?)
+    /// Begins with a manifest of nothing, unless there is one.
+    pub(super) fn begin_manifest(&self, jobs: &Dir) -> Result<(), ArchiveError> {
+        if self.folder(jobs)?.stat(MANIFEST)?.is_some() {
+            return Ok(());
+        }
+        self.new_manifest(jobs)?.finish()?;
+        self.take_manifest(jobs)
     }
 
     /// Removes record and folder; nothing else may be in it.

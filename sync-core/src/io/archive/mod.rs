@@ -12,7 +12,11 @@
 //! it settles, and their opposites.
 
 mod adopt;
+mod anew;
+mod bring;
+mod carry;
 mod copy;
+mod dirs;
 mod error;
 mod job;
 mod late;
@@ -22,10 +26,12 @@ mod mounts;
 mod moves;
 mod recover;
 mod relink;
+mod repair;
 mod restore;
 mod scrub;
 mod walk;
 
+pub use anew::MergedDay;
 pub use error::ArchiveError;
 pub use late::{Displaced, Settled};
 pub use links::LinkForm;
@@ -198,9 +204,13 @@ impl<'a> Archive<'a> {
             if what == Search::No {
                 continue;
             }
-            let placed = places.get(&child).is_some();
+            let placement = places.get(&child);
+            let placed = placement.is_some();
+            // One that was made anew beside its archive is no day that could move.
+            let anew = placement.is_some_and(|placement| placement.settled);
             let kind = dir.look(&name)?.and_then(|look| kind_of(&look.signature));
             match (what, kind) {
+                (Search::Day, Some(Kind::Dir)) if anew => {}
                 (Search::Day, Some(Kind::Dir)) => found.push(FoundDay { path: child, placed: false }),
                 (Search::Day, Some(Kind::Symlink)) if placed => found.push(FoundDay { path: child, placed: true }),
                 (Search::Onward, Some(Kind::Dir)) => self.find_below(&dir.open_dir(&name)?, &child, search, found)?,
@@ -291,7 +301,10 @@ pub fn check_cold(hot: &Path, cold: &Path) -> Result<(), ArchiveError> {
     let failed = |source| FsError { action: "open the root", path: hot.to_owned(), source };
     mounts::refuse_alias(&hot.canonicalize().map_err(failed)?, cold)?;
     identify_cold(cold)?;
-    Ok(())
+    match crate::io::fs::synchronised_around(cold)? {
+        Some(root) => Err(crate::io::places::PlaceError::InRoot { cold: cold.to_owned(), root }.into()),
+        None => Ok(()),
+    }
 }
 
 /// How many bytes must stay free in a cold root.
@@ -301,6 +314,14 @@ const SPARE_INODES: u64 = 16;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_anew;
+#[cfg(test)]
+mod tests_guards;
+#[cfg(test)]
+mod tests_late;
+#[cfg(test)]
+mod tests_scrub;
 #[cfg(test)]
 mod tests_swaps;
 #[cfg(test)]

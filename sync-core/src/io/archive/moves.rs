@@ -61,7 +61,9 @@ impl Archive<'_> {
         job.record(&self.jobs)?;
         kill_point("archive-job-recorded");
         let mut job = job;
-        let text = |text: &[u8], dir: &RelPath| self.text_in_cold(options, (text, dir), path, &cold_real);
+        let text = |text: &[u8], link: &RelPath| {
+            self.text_in_cold(options, (text, &link.parent().unwrap_or_default()), path, &cold_real)
+        };
         let mut reread = Duration::ZERO;
         let done = match preflight.how {
             How::Copy => self.copy_to_cold(&mut job, cold, &preflight.dir, &text).and_then(|took| {
@@ -179,15 +181,15 @@ impl Archive<'_> {
         }
         parent.sync()?;
         kill_point("archive-published-durable");
-        self.seal(job, &private)?;
+        self.seal(job, &private, &cold.below(&job.path)?)?;
         kill_point("archive-sealed");
         self.announce(job, cold)
     }
 
     /// The manifest stays in the cold root, for as long as the day does: by it the day is read again and compared.
-    fn seal(&self, job: &Job, private: &Dir) -> Result<(), ArchiveError> {
+    fn seal(&self, job: &Job, private: &Dir, top: &Dir) -> Result<(), ArchiveError> {
         let sealed = private.open_or_create(SEALED)?;
-        super::scrub::put(&sealed, job.stamp.to_string().as_bytes(), &mut job.manifest_file(&self.jobs)?)
+        super::scrub::seal(&sealed, job.stamp.to_string().as_bytes(), top, &|| job.manifest(&self.jobs))
     }
 
     /// The placement is recorded, and the link made beside the place where it will stand.
@@ -238,7 +240,7 @@ impl Archive<'_> {
         }
         let mut manifest = job.manifest(&self.jobs)?;
         while let Some(entry) = manifest.next()? {
-            if entry.disk != entry.target {
+            if entry.kind == Kind::Symlink && entry.disk != entry.target {
                 rewritten.insert(entry.path, Rewritten { disk: entry.disk, target: entry.target });
             }
         }
@@ -430,7 +432,7 @@ pub(super) fn copy_of(entry: &Entry) -> &Signature {
     &entry.copy
 }
 
-fn check(path: &RelPath, contents: &Contents, how: How, options: &MoveOptions) -> Result<(), ArchiveError> {
+pub(super) fn check(path: &RelPath, contents: &Contents, how: How, options: &MoveOptions) -> Result<(), ArchiveError> {
     let (at, why) = match &contents.obstacle {
         // The names stay those of one file, wherever its directory is.
         Some(Obstacle::HardLink(_)) | None if how == How::Rename => return Ok(()),

@@ -3,14 +3,16 @@
 use super::Archive;
 use super::error::ArchiveError;
 use super::job::{self, How, Job, Phase, SWAP, Task};
+use super::late::LATE;
 use super::moves::{DAY, MOVING, SEALED};
 use super::walk;
 use crate::entry::Kind;
-use crate::io::fs::{Cold, FsError, Replace, is_dir};
+use crate::io::fs::{Cold, Dir, FsError, Replace, is_dir};
 use crate::io::kill::kill_point;
 use crate::io::places;
 use crate::io::source::kind_of;
 use crate::path::RelPath;
+use std::os::unix::ffi::OsStrExt;
 
 /// What [`Archive::recover`] did.
 #[derive(Debug, Default)]
@@ -34,6 +36,15 @@ impl Archive<'_> {
         recovered.problems.extend(wrong.into_iter().map(|error| (RelPath::root(), error)));
         for mut job in jobs.into_iter().filter(|job| job.phase < Phase::Kept) {
             let path = job.path.clone();
+            if job.task == Task::Merge {
+                match self.resume_merge(&mut job) {
+                    Ok(None) => {}
+                    Ok(Some(true)) => recovered.finished.push(path),
+                    Ok(Some(false)) => recovered.given_up.push(path),
+                    Err(error) => recovered.problems.push((path, error)),
+                }
+                continue;
+            }
             match self.resume(&mut job) {
                 Ok(true) => recovered.finished.push(path),
                 Ok(false) => recovered.given_up.push(path),
@@ -52,6 +63,8 @@ impl Archive<'_> {
             (Task::Move, _) => Some(self.swap(job, &cold)),
             (Task::Restore, _) => Some(self.swap_back(job, &cold)),
             (Task::Relink, _) => Some(self.finish_relink(job)),
+            // It is resumed by itself.
+            (Task::Merge, _) => None,
         };
         kill_point("archive-recover-looked");
         match done {
@@ -77,6 +90,7 @@ impl Archive<'_> {
         match job.task {
             Task::Move => self.abandon_move(job, &cold)?,
             Task::Restore => self.abandon_restore(job)?,
+            Task::Merge => walk::remove_tree(&job.folder(&self.jobs)?, LATE)?,
             Task::Relink => {}
         }
         kill_point("archive-abandoned");
@@ -97,10 +111,7 @@ impl Archive<'_> {
             && is_dir(&look.signature)
         {
             // Not ours to remove: a user's directory came out of an exchange, and its place was taken meanwhile. Nothing is given up.
-            return Err(ArchiveError::refused(
-                &job.path,
-                format!("left a directory in {}: look at it, and move it back", folder.locate(SWAP).display()),
-            ));
+            return Err(left_behind(job, &folder));
         }
         if self.root.places().get(&job.path).is_some_and(|placement| placement.stamp == job.stamp) {
             places::withdraw(self.root, self.state, &job.path, Vec::new())?;
@@ -142,8 +153,32 @@ impl Archive<'_> {
             places::settle(self.root, self.state, &job.path, Vec::new())?;
         }
         drop(turn);
-        Ok(walk::remove_tree(&job.folder(&self.jobs)?, SWAP)?)
+        self.clear_swap(job, job.new)
     }
+
+    /// Removes what waits in a job's folder: its link, or the directory `own` (any one that was made there, if that is 0 and nothing was
+    /// exchanged yet). What a user made, and an exchange brought there, stays.
+    pub(super) fn clear_swap(&self, job: &Job, own: u64) -> Result<(), ArchiveError> {
+        let folder = job.folder(&self.jobs)?;
+        let Some(look) = folder.look(SWAP)? else { return Ok(()) };
+        let ours = match kind_of(&look.signature) {
+            Some(Kind::Dir) => {
+                look.signature.ino == own || (own == 0 && job.task == Task::Restore && job.phase == Phase::Copying)
+            }
+            Some(Kind::Symlink) => folder.link_text(SWAP)? == job.link,
+            _ => false,
+        };
+        match ours {
+            true => Ok(walk::remove_tree(&folder, SWAP)?),
+            false => Err(left_behind(job, &folder)),
+        }
+    }
+}
+
+/// Something in a job's folder is not ours to remove.
+pub(super) fn left_behind(job: &Job, folder: &Dir) -> ArchiveError {
+    let place = crate::path::escape(folder.locate(SWAP).as_os_str().as_bytes());
+    ArchiveError::refused(&job.path, format!("left what somebody had put in its place in {place}: look at it, and move it back"))
 }
 
 /// What is missing is no error.

@@ -4,9 +4,11 @@ use super::Archive;
 use super::error::ArchiveError;
 use super::job::{self, How, Job, Phase, SWAP, Task};
 use super::links::{self, LinkForm};
-use crate::io::fs::{Placement, Replace};
+use crate::entry::Kind;
+use crate::io::fs::{Dir, FsError, Placement, Replace};
 use crate::io::kill::kill_point;
 use crate::io::places;
+use crate::io::source::kind_of;
 use crate::path::RelPath;
 
 impl Archive<'_> {
@@ -20,6 +22,14 @@ impl Archive<'_> {
         let placement = placement.ok_or_else(|| ArchiveError::refused(path, "is not archived"))?;
         let cold = placement.cold.dir()?;
         let link = links::to_day(form, (&self.hot, path), (&cold.real_path()?, &placement.at));
+        let (parent, name) = self.place(path)?;
+        let text = link_at(&parent, name.as_bytes())?;
+        if !text.is_some_and(|text| placement.is_own(&text)) {
+            return Err(ArchiveError::refused(
+                path,
+                "cannot be linked anew: something else than its link stands there, and stays",
+            ));
+        }
         if link == placement.link && placement.other_link.is_none() {
             return Ok(false);
         }
@@ -47,17 +57,15 @@ impl Archive<'_> {
         let both = Placement { other_link: Some(link), ..Placement::clone(&now) };
         places::amend(self.root, self.state, both, Vec::new())?;
         kill_point("archive-relink-announced");
-        let (parent, name) = self.place(path)?;
-        folder.rename(SWAP, &parent, name.as_bytes(), Replace::Exchange)?;
+        let exchanged = folder.rename(SWAP, &parent, name.as_bytes(), Replace::Exchange);
         kill_point("archive-relink-exchanged");
-        if folder.link_text(SWAP).ok().as_ref() != Some(&placement.link) {
-            folder.rename(SWAP, &parent, name.as_bytes(), Replace::Exchange)?;
-            return Err(ArchiveError::refused(path, "cannot be linked anew: something else than its link stands there"));
-        }
-        parent.sync()?;
         drop(turn);
         self.finish_relink(&mut job)?;
-        Ok(true)
+        exchanged?;
+        match link_at(&parent, name.as_bytes())? == Some(job.link) {
+            true => Ok(true),
+            false => Err(ArchiveError::Changed(path.clone())),
+        }
     }
 
     /// The placement reads as the link does, whichever of both stands there.
@@ -65,13 +73,33 @@ impl Archive<'_> {
         let turn = self.turn();
         if let Some(placement) = self.root.places().get(&job.path).cloned() {
             let (parent, name) = self.place(&job.path)?;
-            let text = parent.link_text(name.as_bytes())?;
-            let link = if text == job.link { text } else { placement.link.clone() };
+            let folder = job.folder(&self.jobs)?;
+            let is_new = |text: Option<Box<[u8]>>| text.as_ref() == Some(&job.link);
+            if folder.look(SWAP)?.is_some()
+                && !link_at(&folder, SWAP)?.is_some_and(|text| placement.is_own(&text) || text == job.link)
+            {
+                // A user had put it where the link was.
+                if !is_new(link_at(&parent, name.as_bytes())?) {
+                    return Err(super::recover::left_behind(job, &folder));
+                }
+                folder.rename(SWAP, &parent, name.as_bytes(), Replace::Exchange)?;
+            }
+            parent.sync()?;
+            let text = link_at(&parent, name.as_bytes())?;
+            let link = if is_new(text) { job.link.clone() } else { placement.link.clone() };
             let one = Placement { link, other_link: None, ..Placement::clone(&placement) };
             places::amend(self.root, self.state, one, Vec::new())?;
             kill_point("archive-relink-amended");
         }
         drop(turn);
         job.forget(&self.jobs)
+    }
+}
+
+/// What a link reads, if one stands there.
+pub(super) fn link_at(dir: &Dir, name: &[u8]) -> Result<Option<Box<[u8]>>, FsError> {
+    match dir.stat(name)? {
+        Some(now) if kind_of(&now) == Some(Kind::Symlink) => dir.link_text(name).map(Some),
+        _ => Ok(None),
     }
 }

@@ -23,6 +23,8 @@ impl Archive<'_> {
     pub fn restore_day(&self, path: &RelPath, keep: Duration) -> Result<Moved, ArchiveError> {
         let placement = self.root.places().get(path).cloned();
         let placement = placement.ok_or_else(|| ArchiveError::refused(path, "is not archived"))?;
+        // What stands in the place of the link is told before anything is copied.
+        self.check_placed(path)?;
         self.merge_jobs_of(path)?;
         let cold = placement.cold.clone();
         let source = cold.below(&placement.at)?;
@@ -71,10 +73,10 @@ impl Archive<'_> {
     ) -> Result<Duration, ArchiveError> {
         let folder = job.folder(&self.jobs)?;
         let top = folder.create_dir(SWAP)?;
-        // A link that was written anew for the cold root reads again as everybody else has it.
-        let text = |text: &[u8], dir: &RelPath| {
-            let found = rewritten.iter().find(|(path, link)| path.parent().as_ref() == Some(dir) && &*link.disk == text);
-            Ok(found.map_or_else(|| text.into(), |(_, link)| link.target.clone()))
+        // A link that was written anew for the cold root, as was recorded, reads again as everybody else has it.
+        let text = |text: &[u8], path: &RelPath| {
+            let found = rewritten.get(path).filter(|link| &*link.disk == text);
+            Ok(found.map_or_else(|| text.into(), |link| link.target.clone()))
         };
         let manifest = job.new_manifest(&self.jobs)?;
         Copy::new(&job.path, (&top, manifest), &text, (self.monitor, self.granularity_ns)).run(source)?;
@@ -100,7 +102,10 @@ impl Archive<'_> {
         let (parent, name) = self.place(&job.path)?;
         let folder = job.folder(&self.jobs)?;
         let turn = self.turn();
-        if !self.is_back(job)? {
+        if self.is_back(job)? {
+            // A crash came right after the exchange: what came out was not looked at.
+            self.check_out(job, (&parent, name.as_bytes()))?;
+        } else {
             let source = cold.below(&job.path)?;
             if let Some(path) = walk::first_change(&source, &mut job.manifest(&self.jobs)?, source_of)? {
                 return Err(ArchiveError::Changed(super::copy::shown(&job.path, &path)));
@@ -118,11 +123,7 @@ impl Archive<'_> {
             kill_point("archive-restore-before-exchange");
             folder.rename(SWAP, &parent, name.as_bytes(), Replace::Exchange)?;
             kill_point("archive-restore-exchanged");
-            let out = folder.look(SWAP)?;
-            if !out.is_some_and(|look| is_link(&look)) || folder.link_text(SWAP)? != job.link {
-                folder.rename(SWAP, &parent, name.as_bytes(), Replace::Exchange)?;
-                return Err(ArchiveError::Changed(job.path.clone()));
-            }
+            self.check_out(job, (&parent, name.as_bytes()))?;
             parent.sync()?;
             folder.sync()?;
             kill_point("archive-restore-exchange-durable");
@@ -144,6 +145,18 @@ impl Archive<'_> {
             self.monitor.notice(&format!("{}: late writes wait: {error}", job.path));
         }
         Ok(())
+    }
+
+    /// What came out of the exchange is the link; what a user has put in its place meanwhile goes back there.
+    fn check_out(&self, job: &Job, (parent, name): (&crate::io::fs::Dir, &[u8])) -> Result<(), ArchiveError> {
+        let folder = job.folder(&self.jobs)?;
+        let Some(out) = folder.look(SWAP)? else { return Ok(()) };
+        if kind_of(&out.signature) == Some(Kind::Symlink) && folder.link_text(SWAP)? == job.link {
+            return Ok(());
+        }
+        folder.rename(SWAP, parent, name, Replace::Exchange)?;
+        folder.sync()?;
+        Err(ArchiveError::Changed(job.path.clone()))
     }
 
     /// Late writes to what earlier moves of a day keep of it are brought over now.

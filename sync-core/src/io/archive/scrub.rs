@@ -5,14 +5,14 @@ use super::copy::shown;
 use super::error::ArchiveError;
 use super::manifest::{Entry, Reader, Writer, digest};
 use super::moves::{SEALED, copy_of};
+use super::repair::Repairs;
 use super::walk::{self, Difference};
-use crate::entry::{Hash, Kind};
-use crate::io::fs::{Dir, FsError, Look, Replace, file_xattrs, finish_exactly, forget_cached, hash_file};
-use crate::io::kill::kill_point;
+use crate::entry::{Hash, Kind, Signature};
+use crate::io::fs::{Dir, FsError, Look, Replace, coarse_now_ns, file_signature, forget_cached, hash_file};
 use crate::io::source::{kind_of, with_buffer};
 use crate::path::RelPath;
+use std::collections::HashSet;
 use std::fs::File;
-use std::io::{Seek, SeekFrom};
 
 /// Opens the file of a path elsewhere, which should have the bytes that it had here: those with this hash.
 pub type Repair<'a> = &'a dyn Fn(&RelPath, Hash) -> Result<File, FsError>;
@@ -67,7 +67,9 @@ impl Archive<'_> {
             _ => {}
         }
         let writer = Writer::new(sealed.create_file(&new)?, &sealed.locate(&new))?;
-        let mut scrub = Scrubbing { archive: self, day: path, private, repair, writer, found: Scrub::default() };
+        let repairs = Repairs::begin((path, &dir), &private, name)?;
+        let (found, repaired) = (Scrub::default(), HashSet::new());
+        let mut scrub = Scrubbing { archive: self, day: path, repair, repairs, repaired, writer, found };
         let mut known = match sealed.look(name)? {
             Some(_) => Reader::new(sealed.open_file(name)?, &sealed.locate(name))?,
             // It moved without a copy: all of it is read for the first time.
@@ -84,7 +86,8 @@ impl Archive<'_> {
             }
         };
         walk::compare(&dir, &mut known, copy_of, &mut |difference| scrub.each(difference, &dir))?;
-        let Scrubbing { writer, found, .. } = scrub;
+        let Scrubbing { writer, found, repairs, .. } = scrub;
+        repairs.end()?;
         writer.finish()?;
         sealed.rename(&new, &sealed, name, Replace::Always)?;
         sealed.sync()?;
@@ -92,16 +95,39 @@ impl Archive<'_> {
     }
 }
 
-/// Puts a manifest under a name; it has reached the disk when the call returns.
-pub(super) fn put(sealed: &Dir, name: &[u8], manifest: &mut File) -> Result<(), ArchiveError> {
+/// Puts a manifest of what lies in `top` under a name; it has reached the disk when the call returns. Each further name that a file gets
+/// moves its change time: of such files it tells what they are now. `open` begins with the first entry each time.
+pub(super) fn seal(
+    sealed: &Dir,
+    name: &[u8],
+    top: &Dir,
+    open: &dyn Fn() -> Result<Reader, ArchiveError>,
+) -> Result<(), ArchiveError> {
+    let mut several = HashSet::new();
+    let mut entries = open()?;
+    while let Some(entry) = entries.next()? {
+        if !entry.first.is_root() {
+            several.insert(entry.first);
+        }
+    }
     let new = [name, b".new"].concat();
     match sealed.unlink(&new) {
         Err(error) if !error.is_missing() => return Err(error.into()),
         _ => {}
     }
-    let mut out = sealed.create_file(&new)?;
-    let copied = manifest.seek(SeekFrom::Start(0)).and_then(|_| std::io::copy(manifest, &mut out)).and_then(|_| out.sync_all());
-    copied.map_err(|source| FsError { action: "write", path: sealed.locate(&new), source })?;
+    let mut out = Writer::new(sealed.create_file(&new)?, &sealed.locate(&new))?;
+    let mut entries = open()?;
+    while let Some(mut entry) = entries.next()? {
+        if (!entry.first.is_root() || several.contains(&entry.path))
+            && let Some((parent, name)) = entry.path.split()
+            && let Some(now) = top.below(&parent)?.stat(name.as_bytes())?
+            && walk::is_untouched(&entry.copy, &now)
+        {
+            entry.copy = now;
+        }
+        out.entry(&entry)?;
+    }
+    out.finish()?;
     sealed.rename(&new, sealed, name, Replace::Always)?;
     Ok(sealed.sync()?)
 }
@@ -109,8 +135,10 @@ pub(super) fn put(sealed: &Dir, name: &[u8], manifest: &mut File) -> Result<(), 
 struct Scrubbing<'a> {
     archive: &'a Archive<'a>,
     day: &'a RelPath,
-    private: Dir,
     repair: Option<Repair<'a>>,
+    repairs: Repairs<'a>,
+    /// Inodes of files that were repaired: their further names come later.
+    repaired: HashSet<u64>,
     writer: Writer,
     found: Scrub,
 }
@@ -125,14 +153,16 @@ impl Scrubbing<'_> {
                 self.found.gone += 1;
                 Ok(())
             }
-            Difference::Same(entry) if entry.kind == Kind::File && entry.first.is_root() => self.file(entry, top),
-            Difference::Same(entry) => self.writer.entry(&entry),
-            // Its change time alone tells that somebody wrote, and took care that nothing else does: no program that edits.
-            Difference::Changed(entry, _, look) if is_alike(&entry, &look) => {
-                self.file(Entry { copy: look.signature, ..entry }, top)
+            Difference::Same(entry) if entry.kind != Kind::File => self.writer.entry(&entry),
+            // Further names of a file say what its first one does.
+            Difference::Same(entry) if !entry.first.is_root() && is_one_file(top, &entry)? => self.writer.entry(&entry),
+            Difference::Same(entry) => self.file(Entry { first: RelPath::root(), ..entry }, top),
+            // Whoever changes a file moves its change time, whatever other times he puts back: what it is now was meant.
+            Difference::Changed(entry, dir, look) => {
+                let known = entry.hash.filter(|_| is_alike(&entry, &look) || self.repaired.contains(&look.signature.ino));
+                self.fresh(&entry.path, dir, (&look, known))
             }
-            Difference::Changed(entry, dir, look) => self.fresh(&entry.path, dir, &look),
-            Difference::New(path, dir, look) => self.fresh(&path, dir, &look),
+            Difference::New(path, dir, look) => self.fresh(&path, dir, (&look, None)),
         }
     }
 
@@ -140,24 +170,33 @@ impl Scrubbing<'_> {
     fn file(&mut self, entry: Entry, top: &Dir) -> Result<(), ArchiveError> {
         let Some((parent, name)) = entry.path.split() else { return self.writer.entry(&entry) };
         let dir = top.below(&parent)?;
-        let read = read(&dir, name.as_bytes());
-        self.found.files += 1;
-        self.found.bytes += entry.copy.size;
-        self.archive.monitor.advance(1, entry.copy.size);
-        let whole = shown(self.day, &entry.path);
-        let wanted = match (read, entry.hash) {
-            (Ok(found), Some(wanted)) if found != wanted => wanted,
-            // A disk that cannot read a file has damaged it as well.
-            (Err(_), Some(wanted)) => wanted,
-            _ => return self.writer.entry(&entry),
+        let Some(wanted) = entry.hash else {
+            let Some(look) = dir.look(name.as_bytes())? else { return Ok(()) };
+            return self.fresh(&entry.path, &dir, (&look, None));
         };
-        let mut damage = Damage { path: whole, hash: wanted, repaired: false, why: None };
+        match read(&dir, name.as_bytes()) {
+            Ok((found, seen)) if found == wanted && walk::is_same(&entry.copy, &seen) => {
+                self.count(entry.copy.size);
+                return self.writer.entry(&entry);
+            }
+            // Somebody is writing to it: no damage, and read again by the next look.
+            Ok((_, seen)) if !walk::is_same(&entry.copy, &seen) => {
+                self.count(seen.size);
+                self.found.changed += 1;
+                return self.writer.entry(&Entry { copy: seen, source: seen, hash: None, ..entry });
+            }
+            // A disk that cannot read a file has damaged it as well.
+            Ok(_) | Err(_) => self.count(entry.copy.size),
+        }
+        let mut damage = Damage { path: shown(self.day, &entry.path), hash: wanted, repaired: false, why: None };
         let mut entry = entry;
         if let Some(repair) = self.repair {
-            match self.repair(&dir, name.as_bytes(), (&entry, wanted), repair(&damage.path, wanted)) {
+            let source = repair(&damage.path, wanted).map_err(ArchiveError::from);
+            match source.and_then(|source| self.repairs.repair(&entry.path, &entry.copy, wanted, &source)) {
                 Ok(copy) => {
                     damage.repaired = true;
                     entry.copy = copy;
+                    self.repaired.insert(copy.ino);
                 }
                 Err(error) => damage.why = Some(error.to_string()),
             }
@@ -166,42 +205,21 @@ impl Scrubbing<'_> {
         self.writer.entry(&entry)
     }
 
-    /// Other bytes are brought only if they are the ones that were lost.
-    fn repair(
-        &self,
-        dir: &Dir,
-        name: &[u8],
-        (entry, wanted): (&Entry, Hash),
-        source: Result<File, FsError>,
-    ) -> Result<crate::entry::Signature, ArchiveError> {
-        let source = source?;
-        let new = b"repair";
-        walk::remove_tree(&self.private, new)?;
-        let out = self.private.create_file_for(new, entry.source.mode)?;
-        let failed = |source| FsError { action: "copy to", path: self.private.locate(new), source };
-        let size = source.metadata().map_err(failed)?.len();
-        let hash = with_buffer(|buffer| crate::io::fs::copy_sparse(&source, size, &out, buffer)).map_err(failed)?;
-        if hash != wanted {
-            self.private.unlink(new)?;
-            return Err(ArchiveError::refused(&shown(self.day, &entry.path), "has other bytes there, too"));
-        }
-        let xattrs = file_xattrs(&dir.open_file(name)?, &dir.locate(name))?;
-        finish_exactly(&out, &self.private.locate(new), &entry.copy.attrs(), &xattrs)?;
-        out.sync_all().map_err(failed)?;
-        self.private.rename(new, dir, name, Replace::Exchange)?;
-        // Whoever replaced or wrote to it meanwhile has it back as it was.
-        if !self.private.stat(new)?.is_some_and(|out| walk::is_untouched(&entry.copy, &out)) {
-            self.private.rename(new, dir, name, Replace::Exchange)?;
-            return Err(ArchiveError::Changed(shown(self.day, &entry.path)));
-        }
-        kill_point("archive-repaired");
-        dir.sync()?;
-        self.private.unlink(new)?;
-        Ok(dir.stat(name)?.unwrap_or(entry.copy))
+    fn count(&mut self, size: u64) {
+        self.found.files += 1;
+        self.found.bytes += size;
+        self.archive.monitor.advance(1, size);
+    }
+
+    /// Could another change in this tick of the clock bear the same times?
+    fn is_racy(&self, seen: &Signature) -> bool {
+        let granularity = self.archive.granularity_ns;
+        granularity > 0 && seen.ctime_ns >= coarse_now_ns().saturating_sub(granularity)
     }
 
     /// It came, or was written to: what it is now is what counts.
-    fn fresh(&mut self, path: &RelPath, dir: &Dir, look: &Look) -> Result<(), ArchiveError> {
+    /// `known` is the hash of bytes that are no news.
+    fn fresh(&mut self, path: &RelPath, dir: &Dir, (look, known): (&Look, Option<Hash>)) -> Result<(), ArchiveError> {
         let Some(kind) = kind_of(&look.signature) else { return Ok(()) };
         let name = path.name().ok_or_else(|| ArchiveError::refused(self.day, "has no name"))?;
         let (target, first) = (Box::default(), RelPath::root());
@@ -218,11 +236,13 @@ impl Scrubbing<'_> {
         };
         match kind {
             Kind::File => match read(dir, name.as_bytes()) {
-                Ok(hash) => {
-                    self.found.changed += 1;
-                    self.found.files += 1;
-                    self.found.bytes += look.signature.size;
-                    entry.hash = Some(hash);
+                Ok((hash, seen)) => {
+                    self.count(seen.size);
+                    self.found.changed += u64::from(known != Some(hash));
+                    // Bytes that may be other ones by now are read again.
+                    let stood_still = walk::is_same(&look.signature, &seen) && !self.is_racy(&seen);
+                    entry.hash = stood_still.then_some(hash);
+                    (entry.source, entry.copy) = (seen, seen);
                 }
                 Err(error) => {
                     self.found.unreadable.push((shown(self.day, path), error.to_string()));
@@ -239,16 +259,28 @@ impl Scrubbing<'_> {
     }
 }
 
-/// Is it a file with the size and the time that it had?
+/// Is it a file with the size and the time that it had? Its names, its mode or its bytes changed.
 fn is_alike(entry: &Entry, look: &Look) -> bool {
     let (known, now) = (&entry.copy, &look.signature);
-    let file = entry.kind == Kind::File && kind_of(now) == Some(Kind::File) && entry.hash.is_some();
-    file && entry.first.is_root() && (known.size, known.mtime_ns) == (now.size, now.mtime_ns)
+    let file = entry.kind == Kind::File && kind_of(now) == Some(Kind::File);
+    file && (known.ino, known.size, known.mtime_ns) == (now.ino, now.size, now.mtime_ns)
 }
 
-fn read(dir: &Dir, name: &[u8]) -> Result<Hash, FsError> {
+/// Is a further name of a file still one of the file that its first name belongs to?
+fn is_one_file(top: &Dir, entry: &Entry) -> Result<bool, FsError> {
+    let Some((parent, name)) = entry.first.split() else { return Ok(false) };
+    match top.below(&parent).and_then(|dir| dir.stat(name.as_bytes())) {
+        Ok(first) => Ok(first.is_some_and(|first| first.ino == entry.copy.ino)),
+        Err(error) if error.is_missing() => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// The hash of what comes from the disk, and what the file was when all was read; what it was before is known from its name.
+fn read(dir: &Dir, name: &[u8]) -> Result<(Hash, Signature), FsError> {
     let mut file = dir.open_file(name)?;
     forget_cached(&file, &dir.locate(name))?;
     let read = with_buffer(|buffer| hash_file(&mut file, buffer));
-    read.map(|(_, hash)| hash).map_err(|source| FsError { action: "read", path: dir.locate(name), source })
+    let (_, hash) = read.map_err(|source| FsError { action: "read", path: dir.locate(name), source })?;
+    Ok((hash, file_signature(&file, &dir.locate(name))?))
 }

@@ -20,8 +20,8 @@ pub(super) struct Lab {
     pub(super) hot: tempfile::TempDir,
     pub(super) cold: tempfile::TempDir,
     pub(super) root: Root,
-    state: State,
-    mask: AttrMask,
+    pub(super) state: State,
+    pub(super) mask: AttrMask,
 }
 
 pub(super) fn lab(other_disk: bool) -> Lab {
@@ -142,7 +142,7 @@ fn access_list(user: u32) -> Vec<u8> {
 }
 
 /// A day with something of every kind that a copy must keep.
-fn rich(lab: &Lab) {
+pub(super) fn rich(lab: &Lab) {
     lab.write("a.jpg", b"some bytes");
     lab.write("sub/deep/b.txt", b"other bytes");
     lab.write("empty", b"");

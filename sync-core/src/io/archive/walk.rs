@@ -163,6 +163,9 @@ pub(super) fn sorted(dir: &Dir) -> Result<Vec<Box<[u8]>>, FsError> {
     Ok(names)
 }
 
+/// What a directory is compared with: which signature of an entry belongs to this copy of the day, and how it is compared.
+type Known = (fn(&Entry) -> &Signature, fn(&Signature, &Signature) -> bool);
+
 /// Tells how a directory differs from a manifest of it, in the order of paths. `known` picks the signature of an entry that belongs to
 /// this copy of the day.
 pub(super) fn compare(
@@ -171,13 +174,32 @@ pub(super) fn compare(
     known: fn(&Entry) -> &Signature,
     each: &mut dyn FnMut(Difference<'_>) -> Result<(), ArchiveError>,
 ) -> Result<(), ArchiveError> {
+    compare_with(dir, manifest, (known, is_same), each)
+}
+
+/// As [`compare`] with what was copied, and so closely that a change of a directory's attributes is told as well. The day itself is told
+/// as the same: its change time tells of its own moves.
+pub(super) fn compare_closely(
+    dir: &Dir,
+    manifest: &mut Reader,
+    each: &mut dyn FnMut(Difference<'_>) -> Result<(), ArchiveError>,
+) -> Result<(), ArchiveError> {
+    compare_with(dir, manifest, (|entry| &entry.source, is_same_closely), each)
+}
+
+fn compare_with(
+    dir: &Dir,
+    manifest: &mut Reader,
+    known: Known,
+    each: &mut dyn FnMut(Difference<'_>) -> Result<(), ArchiveError>,
+) -> Result<(), ArchiveError> {
     // The day itself: its place tells that it is this one, and its own times change with its name.
     if manifest.peek().is_some_and(|entry| entry.path.is_root())
         && let Some(entry) = manifest.next()?
     {
         each(Difference::Same(entry))?;
     }
-    compare_below(dir, &RelPath::root(), manifest, known, each)?;
+    compare_below((dir, &dir.mount()?), &RelPath::root(), manifest, known, each)?;
     while let Some(entry) = manifest.next()? {
         each(Difference::Gone(entry))?;
     }
@@ -185,10 +207,10 @@ pub(super) fn compare(
 }
 
 fn compare_below(
-    dir: &Dir,
+    (dir, mount): (&Dir, &Mount),
     path: &RelPath,
     manifest: &mut Reader,
-    known: fn(&Entry) -> &Signature,
+    known: Known,
     each: &mut dyn FnMut(Difference<'_>) -> Result<(), ArchiveError>,
 ) -> Result<(), ArchiveError> {
     for name in sorted(dir)? {
@@ -207,12 +229,16 @@ fn compare_below(
             _ => None,
         };
         match entry {
-            Some(entry) if is_same(known(&entry), &look.signature) => each(Difference::Same(entry))?,
+            Some(entry) if known.1(known.0(&entry), &look.signature) => each(Difference::Same(entry))?,
             Some(entry) => each(Difference::Changed(entry, dir, look))?,
             None => each(Difference::New(child.clone(), dir, look))?,
         }
         if kind_of(&look.signature) == Some(Kind::Dir) {
-            compare_below(&dir.open_dir(&name)?, &child, manifest, known, each)?;
+            let below = dir.open_dir(&name)?;
+            if below.mount()? != *mount {
+                return Err(ArchiveError::refused(&child, "has another file system mounted over it: unmount it"));
+            }
+            compare_below((&below, mount), &child, manifest, known, each)?;
         }
     }
     Ok(())
@@ -223,6 +249,11 @@ pub(super) fn is_same(known: &Signature, now: &Signature) -> bool {
     let same = (known.ino, known.mode, known.uid, known.gid) == (now.ino, now.mode, now.uid, now.gid);
     let dir = kind_of(now) == Some(Kind::Dir);
     same && (dir || (known.size, known.mtime_ns, known.ctime_ns) == (now.size, now.mtime_ns, now.ctime_ns))
+}
+
+/// As [`is_same`], and of a directory also that nobody touched its names or attributes.
+fn is_same_closely(known: &Signature, now: &Signature) -> bool {
+    is_same(known, now) && (known.mtime_ns, known.ctime_ns) == (now.mtime_ns, now.ctime_ns)
 }
 
 /// Did nobody write to a copy since it was made? Its change time tells less than of the source: another name for it moves that.
@@ -250,19 +281,31 @@ pub(super) fn first_change(
     Ok(first)
 }
 
-/// Removes a directory with all that is in it.
+/// Removes a directory with all that is in it, but nothing that is mounted in it.
+///
+/// # Errors
+/// The system's, or something is mounted there: what is on the way to it stays.
 pub(super) fn remove_tree(parent: &Dir, name: &[u8]) -> Result<(), FsError> {
+    remove_on(parent, name, &parent.mount()?)
+}
+
+fn remove_on(parent: &Dir, name: &[u8], mount: &Mount) -> Result<(), FsError> {
     let Some(look) = parent.look(name)? else { return Ok(()) };
     if kind_of(&look.signature) != Some(Kind::Dir) {
         return parent.unlink(name);
     }
     let dir = parent.open_dir(name)?;
+    if dir.mount()? != *mount {
+        let what = "another file system is mounted there, and what is on it is not removed: unmount it";
+        let source = std::io::Error::new(std::io::ErrorKind::CrossesDevices, what);
+        return Err(FsError { action: "remove", path: parent.locate(name), source });
+    }
     if look.signature.mode & 0o300 != 0o300 {
         let attrs = crate::entry::Attrs { mode: 0o700, ..look.signature.attrs() };
         dir.set_attrs_self(&attrs, crate::entry::AttrMask { perms: true, owner: false, times: false })?;
     }
     for child in dir.names()? {
-        remove_tree(&dir, &child)?;
+        remove_on(&dir, &child, mount)?;
     }
     parent.rmdir(name)
 }

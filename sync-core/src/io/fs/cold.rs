@@ -8,6 +8,7 @@ use super::{Dir, FsError, Replace, Root, failed, resolve};
 use crate::path::{RESERVED, RelPath, escape};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
@@ -125,10 +126,17 @@ pub enum Unavailable {
         /// The path.
         path: PathBuf,
     },
+    /// What is moved there would be synchronised.
+    #[error("{} is synchronised: what lies in it would go to other machines. Name a directory outside of it", shown(around))]
+    Synchronised {
+        /// The folder.
+        around: PathBuf,
+    },
     /// Something else stands where the link to it was.
     #[error(
         "{what} stands where the link to its archive was: nothing in the archive is taken for deleted, and nothing is put \
-         there. Move it away, and put the link back (ln -s '{}' '{}')",
+         there. A directory is merged with its archive by driftless archive run; move anything else away, and put the link \
+         back (ln -s '{}' '{}')",
         escape(link),
         shown(path)
     )]
@@ -157,11 +165,34 @@ fn shown(path: &Path) -> String {
     escape(path.as_os_str().as_bytes())
 }
 
+/// The folder that is synchronised and is, or holds, a directory: whatever lies in it would be synchronised as well. One whose private
+/// folder may not be looked into counts, since nobody can tell.
+///
+/// # Errors
+/// The directory is missing, or one above it cannot be looked at.
+pub fn synchronised_around(path: &Path) -> Result<Option<PathBuf>, FsError> {
+    let cannot = |source| FsError { action: "open the cold root", path: path.to_owned(), source };
+    let real = path.canonicalize().map_err(cannot)?;
+    for above in real.ancestors() {
+        let marker = [OsStr::from_bytes(RESERVED), OsStr::new("marker")].iter().collect::<PathBuf>();
+        match super::attrs::signature_at(CWD, above.join(marker).as_os_str().as_bytes()) {
+            Ok(_) | Err(Errno::ACCESS) => return Ok(Some(above.to_owned())),
+            Err(Errno::NOENT | Errno::NOTDIR) => {}
+            Err(error) => return Err(failed("look for a synchronised folder at", above)(error)),
+        }
+    }
+    Ok(None)
+}
+
 /// Makes an existing directory a cold root, and returns its id. One that is a cold root already stays what it is.
 ///
 /// # Errors
-/// The directory is missing or may not be written, or its marker cannot be read.
+/// The directory is missing or may not be written, it is or lies in a folder that is synchronised, or its marker cannot be read.
 pub fn init_cold(path: &Path) -> Result<ColdId, FsError> {
+    if let Some(around) = synchronised_around(path)? {
+        let what = Unavailable::Synchronised { around };
+        return Err(FsError { action: "make a cold root of", path: path.to_owned(), source: io::Error::other(what) });
+    }
     let private = Root::open(path)?.private(&[])?;
     if private.stat(MARKER)?.is_some() {
         return identify_cold(path);

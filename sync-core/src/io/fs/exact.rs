@@ -137,6 +137,29 @@ impl Dir {
         finish(&self.fd, &self.path, attrs, xattrs)
     }
 
+    /// Gives the directory these extended attributes, and takes all others.
+    ///
+    /// # Errors
+    /// The system's; the file system does not keep such attributes.
+    pub fn replace_xattrs(&self, wanted: &Xattrs) -> Result<(), FsError> {
+        let set = failed("set the extended attributes of", &self.path);
+        let replace = || {
+            for (key, value) in wanted {
+                rustix::fs::fsetxattr(&self.fd, &key[..], value, XattrFlags::empty())?;
+            }
+            Ok(())
+        };
+        for (key, _) in self.xattrs()? {
+            if wanted.iter().all(|(wanted, _)| *wanted != key) {
+                match rustix::fs::fremovexattr(&self.fd, &key[..]) {
+                    Ok(()) | Err(Errno::NODATA) => {}
+                    Err(error) => return Err(set(error)),
+                }
+            }
+        }
+        replace().map_err(set)
+    }
+
     /// The directory's real path, as the system knows it now.
     ///
     /// # Errors

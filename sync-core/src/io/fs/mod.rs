@@ -9,7 +9,7 @@ mod places;
 mod probe;
 
 pub use attrs::{file_signature, finish_file};
-pub use cold::{Cold, ColdId, Unavailable, identify_cold, init_cold};
+pub use cold::{Cold, ColdId, Unavailable, identify_cold, init_cold, synchronised_around};
 pub use content::{copy_hashed, hash_file};
 pub use exact::{
     Look, Xattrs, copy_sparse, copy_sparse_while, file_xattrs, finish_exactly, forget_cached, is_dir, open_named, read_small,
@@ -53,6 +53,13 @@ impl FsError {
     #[must_use]
     pub fn is_missing(&self) -> bool {
         self.source.kind() == io::ErrorKind::NotFound
+    }
+
+    /// Did the call fail because something else than a directory stands on the way?
+    #[must_use]
+    pub fn is_no_dir(&self) -> bool {
+        let code = self.source.raw_os_error().map(Errno::from_raw_os_error);
+        matches!(code, Some(Errno::NOTDIR | Errno::LOOP))
     }
 
     /// Was the call refused because the place may not be written, for this user or for anybody?

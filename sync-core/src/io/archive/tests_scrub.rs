@@ -1,0 +1,152 @@
+//! Damage, edits and repairs of archived days.
+
+use super::manifest::{Reader, Writer};
+use super::tests::{DAY, Lab, day, lab};
+use super::*;
+use crate::io::fs::FsError;
+use std::fs;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+
+fn archived() -> Lab {
+    let lab = lab(true);
+    lab.write("a", b"bytes of a");
+    lab.write("sub/b", b"bytes of b");
+    fs::hard_link(lab.day().join("a"), lab.day().join("sub/a-too")).unwrap();
+    fs::hard_link(lab.day().join("a"), lab.day().join("z-too")).unwrap();
+    lab.go().unwrap();
+    lab.archive().settle_displaced(i64::MAX).unwrap();
+    lab
+}
+
+/// Writes other bytes of the same length, and puts the modification time back.
+fn flip(lab: &Lab, name: &str) {
+    let path = lab.cold.path().join(DAY).join(name);
+    let time = fs::metadata(&path).unwrap().modified().unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.write_all_at(b"X", 2).unwrap();
+    file.set_modified(time).unwrap();
+}
+
+/// A disk that fails changes no time: the sealed record gets the change time that the write above has moved.
+fn damage(lab: &Lab, name: &str) {
+    flip(lab, name);
+    let ino = fs::metadata(lab.cold.path().join(DAY).join(name)).unwrap().ino();
+    let stamp = lab.root.places().get(&day()).unwrap().stamp.to_string();
+    let mut folders = fs::read_dir(lab.cold.path().join(".driftless")).unwrap().map(|entry| entry.unwrap().path());
+    let sealed = folders.find(|path| path.join("sealed").is_dir()).unwrap().join("sealed").join(stamp);
+    let mut reader = Reader::new(fs::File::open(&sealed).unwrap(), &sealed).unwrap();
+    let new = sealed.with_extension("test");
+    let mut writer = Writer::new(fs::File::create(&new).unwrap(), &new).unwrap();
+    while let Some(mut entry) = reader.next().unwrap() {
+        if entry.copy.ino == ino {
+            let now = fs::metadata(lab.cold.path().join(DAY).join(entry.path.to_string())).unwrap();
+            entry.copy.ctime_ns = now.ctime() * 1_000_000_000 + now.ctime_nsec();
+        }
+        writer.entry(&entry).unwrap();
+    }
+    writer.finish().unwrap();
+    fs::rename(&new, &sealed).unwrap();
+}
+
+fn good(bytes: &'static [u8]) -> impl Fn(&RelPath) -> Result<fs::File, FsError> {
+    move |_| {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(bytes, 0).unwrap();
+        Ok(file)
+    }
+}
+
+fn read(lab: &Lab, name: &str) -> String {
+    fs::read_to_string(lab.day().join(name)).unwrap()
+}
+
+#[test]
+fn an_edit_whose_time_was_put_back_is_no_damage_and_stays() {
+    let lab = archived();
+    let archive = lab.archive();
+    let first = archive.scrub(&day(), None).unwrap();
+    assert_eq!((first.damaged.len(), first.changed), (0, 0), "{first:?}");
+    for name in ["sub/b", "a"] {
+        flip(&lab, name);
+        let edited = read(&lab, name);
+        let scrub = archive.scrub(&day(), Some(&good(b"bytes of b"))).unwrap();
+        assert!(scrub.damaged.is_empty() && scrub.changed > 0, "{scrub:?}");
+        assert_eq!(read(&lab, name), edited);
+        // From now on that is what it holds.
+        let again = archive.scrub(&day(), None).unwrap();
+        assert_eq!((again.damaged.len(), again.changed), (0, 0), "{again:?}");
+    }
+}
+
+#[test]
+fn a_file_that_was_touched_is_no_news_and_its_damage_is_found() {
+    let lab = archived();
+    let archive = lab.archive();
+    let path = lab.cold.path().join(DAY).join("sub/b");
+    // Another name, for a moment: only the change time tells of it.
+    fs::hard_link(&path, path.with_file_name("c")).unwrap();
+    fs::remove_file(path.with_file_name("c")).unwrap();
+    let scrub = archive.scrub(&day(), None).unwrap();
+    assert_eq!((scrub.damaged.len(), scrub.changed), (0, 0), "{scrub:?}");
+    damage(&lab, "sub/b");
+    let scrub = archive.scrub(&day(), None).unwrap();
+    assert_eq!((scrub.damaged.len(), scrub.changed), (1, 0), "{scrub:?}");
+    assert!(!scrub.damaged[0].repaired);
+    let scrub = archive.scrub(&day(), Some(&good(b"bytes of x"))).unwrap();
+    assert!(scrub.damaged[0].why.as_ref().unwrap().contains("other bytes there, too"), "{scrub:?}");
+    assert!(archive.scrub(&day(), Some(&good(b"bytes of b"))).unwrap().damaged[0].repaired);
+    assert_eq!(read(&lab, "sub/b"), "bytes of b");
+    assert!(archive.scrub(&day(), None).unwrap().damaged.is_empty());
+}
+
+#[test]
+fn a_repair_keeps_the_names_of_a_file_together() {
+    let lab = archived();
+    fs::set_permissions(lab.day().join("a"), fs::Permissions::from_mode(0o640)).unwrap();
+    let archive = lab.archive();
+    archive.scrub(&day(), None).unwrap();
+    damage(&lab, "a");
+    assert_ne!(read(&lab, "z-too"), "bytes of a");
+    let scrub = archive.scrub(&day(), Some(&good(b"bytes of a"))).unwrap();
+    assert!(scrub.damaged.len() == 1 && scrub.damaged[0].repaired && scrub.changed == 0, "{scrub:?}");
+    let of = |name: &str| fs::metadata(lab.day().join(name)).unwrap();
+    for name in ["a", "sub/a-too", "z-too"] {
+        assert_eq!(read(&lab, name), "bytes of a");
+        assert_eq!((of(name).ino(), of(name).nlink(), of(name).mode() & 0o777), (of("a").ino(), 3, 0o640), "{name}");
+    }
+    assert!(archive.scrub(&day(), None).unwrap().damaged.is_empty());
+}
+
+#[test]
+fn a_repair_that_would_tear_names_apart_is_refused() {
+    let lab = archived();
+    fs::hard_link(lab.cold.path().join(DAY).join("a"), lab.cold.path().join("elsewhere")).unwrap();
+    let archive = lab.archive();
+    archive.scrub(&day(), None).unwrap();
+    damage(&lab, "a");
+    let scrub = archive.scrub(&day(), Some(&good(b"bytes of a"))).unwrap();
+    assert!(!scrub.damaged[0].repaired);
+    assert!(scrub.damaged[0].why.as_ref().unwrap().contains("outside of the day"), "{scrub:?}");
+    assert_eq!(fs::metadata(lab.day().join("a")).unwrap().nlink(), 4);
+}
+
+#[test]
+fn who_writes_to_a_damaged_file_while_it_is_repaired_keeps_what_he_wrote() {
+    let lab = archived();
+    damage(&lab, "a");
+    let path = lab.cold.path().join(DAY).join("sub/a-too");
+    crate::io::kill::hook::set(move |at| {
+        if at == "archive-repair-ready" {
+            fs::write(&path, "written meanwhile").unwrap();
+        }
+    });
+    let scrub = lab.archive().scrub(&day(), Some(&good(b"bytes of a"))).unwrap();
+    crate::io::kill::hook::clear();
+    assert!(!scrub.damaged[0].repaired, "{scrub:?}");
+    for name in ["a", "sub/a-too", "z-too"] {
+        assert_eq!(read(&lab, name), "written meanwhile");
+    }
+    let again = lab.archive().scrub(&day(), Some(&good(b"bytes of a"))).unwrap();
+    assert!(again.damaged.is_empty() && again.unreadable.is_empty(), "{again:?}");
+    assert_eq!(read(&lab, "a"), "written meanwhile");
+}
