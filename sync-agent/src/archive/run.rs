@@ -72,6 +72,10 @@ pub struct Report {
     pub failed: u64,
     /// Links that were written anew.
     pub relinked: u64,
+    /// Days that were made anew beside their archive, and are one again.
+    pub merged: u64,
+    /// What stands beside other bytes since, which the archive had under its name.
+    pub beside: Vec<RelPath>,
     /// Old directories that were removed.
     pub removed: u64,
     /// Paths to which late writes were brought.
@@ -292,7 +296,7 @@ pub fn run(
     if !accept_clock {
         check_clock(&time.moment, last(ground, time.trial)?.as_ref(), None)?;
     }
-    relink(ground, archive, order, (&mut *told, &mut report))?;
+    look_at_links(ground, archive, order, (&mut *told, &mut report))?;
     let days = look((ground, archive), order, Some(&cold), time)?;
     remember(ground, time)?;
     let options = MoveOptions {
@@ -324,7 +328,7 @@ pub fn run(
             }
         }
     }
-    settle(archive, time, (told, &mut report))?;
+    settle_by((ground, archive), time, accept_clock, (told, &mut report))?;
     Ok(report)
 }
 
@@ -353,14 +357,43 @@ pub fn recover(archive: &Archive<'_>, told: &mut dyn Told, report: &mut Report) 
     Ok(())
 }
 
-/// Late writes are brought over, and old directories go when their time has come.
+/// Late writes are brought over, and old directories go when their time has come: by a clock that can be believed, else none does.
 ///
 /// # Errors
 /// The journal cannot be read.
-pub fn settle(archive: &Archive<'_>, time: &Time, (told, report): (&mut dyn Told, &mut Report)) -> Result<(), RunError> {
+pub fn settle(
+    (ground, archive): (&dyn Ground, &Archive<'_>),
+    time: &Time,
+    (told, report): (&mut dyn Told, &mut Report),
+) -> Result<(), RunError> {
+    settle_by((ground, archive), time, false, (told, report))
+}
+
+fn settle_by(
+    (ground, archive): (&dyn Ground, &Archive<'_>),
+    time: &Time,
+    accept_clock: bool,
+    (told, report): (&mut dyn Told, &mut Report),
+) -> Result<(), RunError> {
     // What is kept is kept by the machine's clock; in a trial by whichever is later.
-    let real = Time::now(None).moment.now_ns;
-    let settled = archive.settle_displaced(if time.trial { real.max(time.moment.now_ns) } else { real })?;
+    let real = Time::now(None);
+    let now_ns = real.moment.now_ns;
+    let jump = match accept_clock {
+        true => Ok(()),
+        false => believed(ground, time).and_then(|()| if time.trial { believed(ground, &real) } else { Ok(()) }),
+    };
+    let now_ns = match jump {
+        Ok(()) if time.trial => now_ns.max(time.moment.now_ns),
+        Ok(()) => now_ns,
+        Err(RunError::Clock(jump)) => {
+            told.notice(&format!(
+                "{jump}: no old copy of a day is removed. If the clock is right now, run once with --accept-clock"
+            ));
+            i64::MIN
+        }
+        Err(error) => return Err(error),
+    };
+    let settled = archive.settle_displaced(now_ns)?;
     report.removed += settled.removed;
     for (path, error) in &settled.problems {
         told.problem(path, error);
@@ -370,14 +403,27 @@ pub fn settle(archive: &Archive<'_>, time: &Time, (told, report): (&mut dyn Told
     Ok(())
 }
 
-fn relink(
+fn believed(ground: &dyn Ground, time: &Time) -> Result<(), RunError> {
+    Ok(check_clock(&time.moment, last(ground, time.trial)?.as_ref(), None)?)
+}
+
+/// A day that was made anew is merged with its archive, and the link of each reads as the rule says.
+fn look_at_links(
     ground: &dyn Ground,
     archive: &Archive<'_>,
     order: &Order,
     (told, report): (&mut dyn Told, &mut Report),
 ) -> Result<(), RunError> {
     for path in ground.placed() {
-        match archive.relink(&path, &order.form) {
+        let link = archive.merge_anew(&path, order.keep).and_then(|merged| {
+            if let Some(merged) = merged {
+                told.notice(&format!("{path}: it was made anew beside its archive; the two are one again"));
+                report.merged += 1;
+                report.beside.extend(merged.beside);
+            }
+            archive.relink(&path, &order.form)
+        });
+        match link {
             Ok(changed) => report.relinked += u64::from(changed),
             Err(error) if error.ends_run() => return Err(error.into()),
             Err(error) => {

@@ -74,6 +74,8 @@ pub(super) struct Summary {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) relinked: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) merged: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) removed: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) archived: Option<u64>,
@@ -295,6 +297,9 @@ fn ended(output: &Output, report: &Report) -> Exit {
     for path in &report.late {
         output.talk_safely(&format!("note: {path} was written to after its day had moved: it was brought over"));
     }
+    for path in &report.beside {
+        output.talk_safely(&format!("note: {path} is kept beside the archived one of its name, which has other bytes"));
+    }
     let total = report.total;
     let skipped = report.held + report.changed;
     output.line(&format!(
@@ -317,6 +322,7 @@ fn ended(output: &Output, report: &Report) -> Exit {
         copied: total.copied,
         verify_ms: Some(u64::try_from(total.reread.as_millis()).unwrap_or(u64::MAX)),
         relinked: Some(report.relinked),
+        merged: Some(report.merged),
         removed: Some(report.removed),
         ..Summary::default()
     });
@@ -419,7 +425,7 @@ fn restore(args: &ArchiveRestoreArgs, listener: &Listener<'_>) -> Result<Exit> {
             }
         }
     }
-    run::settle(&archive, &Time::now(None), (&mut Teller { output }, &mut report))?;
+    run::settle((&replica, &archive), &Time::now(None), (&mut Teller { output }, &mut report))?;
     summary.failed += report.failed;
     summary.in_sync = summary.failed == 0;
     let failed = summary.failed;

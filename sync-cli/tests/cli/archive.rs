@@ -188,15 +188,111 @@ fn a_flipped_byte_is_found_and_repaired_from_another_copy() {
     server.rule("run", &[]).code(0);
     server.run(&["verify", &server.hot()]).code(0);
     let damaged = server.in_cold("2026/03/05/sub/b.txt");
-    let time = fs::metadata(&damaged).unwrap().modified().unwrap();
-    let file = fs::OpenOptions::new().write(true).open(&damaged).unwrap();
-    file.write_all_at(b"X", 0).unwrap();
-    file.set_modified(time).unwrap();
+    fixtures::damage::flip(server.cold.path(), &damaged, 0).unwrap();
     let told = stdout(&server.run(&["verify", &server.hot()]).code(2));
     assert!(told.contains("2026/03/05/sub/b.txt is damaged"), "{told}");
     server.run(&["verify", &server.hot(), "--repair-from", &copy.path().display().to_string()]).code(0);
     assert_eq!(fs::read_to_string(&damaged).unwrap(), "2026/03/05 sub/b.txt");
     server.run(&["verify", &server.hot()]).code(0);
+}
+
+#[test]
+fn an_edit_whose_time_was_put_back_is_no_damage() {
+    let server = Server::new(&["2026/03/05"]);
+    server.init();
+    let copy = tempfile::tempdir().unwrap();
+    let old = copy.path().join("2026/03/05/sub/b.txt");
+    fs::create_dir_all(old.parent().unwrap()).unwrap();
+    fs::copy(server.hot.path().join("2026/03/05/sub/b.txt"), &old).unwrap();
+    server.rule("run", &[]).code(0);
+    server.run(&["verify", &server.hot()]).code(0);
+    let edited = server.in_cold("2026/03/05/sub/b.txt");
+    let time = fs::metadata(&edited).unwrap().modified().unwrap();
+    let file = fs::OpenOptions::new().write(true).open(&edited).unwrap();
+    file.write_all_at(b"X", 0).unwrap();
+    file.set_modified(time).unwrap();
+    server.run(&["verify", &server.hot(), "--repair-from", &copy.path().display().to_string()]).code(0);
+    assert_eq!(fs::read_to_string(&edited).unwrap(), "X026/03/05 sub/b.txt");
+}
+
+/// The clock of the last run, so many seconds from now.
+fn remember_clock(server: &Server, seconds: i64) {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let now_ns = i64::try_from(now.as_nanos()).unwrap() + seconds * 1_000_000_000;
+    let replica = sync_core::io::sync::Replica::begin(server.hot.path(), None, &sync_core::report::Silent).unwrap();
+    replica.put_archive_note("clock", format!("{{\"now_ns\":{now_ns},\"up_ns\":0,\"boot\":\"\"}}").as_bytes()).unwrap();
+}
+
+#[test]
+fn a_clock_that_jumped_removes_nothing_of_what_a_restored_day_leaves() {
+    let server = Server::new(&["2026/03/05", "2026/03/06"]);
+    server.init();
+    server.rule("run", &["--keep-displaced", "0s"]).code(0);
+    remember_clock(&server, 10 * 24 * 3600);
+    let told = stderr(&server.run(&["restore", &server.hot(), "2026/03/05"]).code(0));
+    assert!(told.contains("behind the last archiving run") && told.contains("no old copy"), "{told}");
+    assert!(!server.is_link("2026/03/05"));
+    assert!(server.in_cold("2026/03/05/a.txt").exists(), "what it left stays");
+    remember_clock(&server, -3600);
+    server.run(&["restore", &server.hot(), "2026/03/06"]).code(0);
+    assert!(!server.in_cold("2026/03/05").exists() && !server.in_cold("2026/03/06").exists());
+}
+
+#[test]
+fn a_day_made_anew_is_merged_with_its_archive_and_nothing_of_it_travels_as_deleted() {
+    let server = Server::new(&["2026/03/05", "2026/03/06"]);
+    let other = tempfile::tempdir().unwrap();
+    let (hot, other) = (server.hot(), other.path().display().to_string());
+    let sync = |code| lines(&driftless().args(["sync", "--batch", "--json", &hot, &other]).assert().code(code)).pop().unwrap();
+    sync(0);
+    server.init();
+    server.rule("run", &["--keep-displaced", "0s"]).code(0);
+    let day = server.hot.path().join("2026/03/05");
+    fs::remove_file(&day).unwrap();
+    fs::create_dir(&day).unwrap();
+    fs::write(day.join("a.txt"), "made anew").unwrap();
+    fs::write(day.join("c.txt"), "new").unwrap();
+    // Until then the day is not there: nothing of either half is taken for the whole.
+    let summary = sync(2);
+    assert_eq!((&summary["deleted"], &summary["conflicts"]), (&0.into(), &0.into()), "{summary}");
+    let there = |name: &str| fs::read_to_string(Path::new(&other).join("2026/03/05").join(name)).ok();
+    assert_eq!((there("a.txt").as_deref(), there("c.txt")), (Some("2026/03/05 a.txt"), None));
+    let plan = lines(&server.rule("plan", &["--json"]).code(0));
+    assert_eq!(plan.last().unwrap()["moved"], 0, "it is no day that could move");
+    let told = stderr(&server.run(&["status", &hot]).code(2));
+    assert!(told.contains("merged with its archive by driftless archive run"), "{told}");
+    let run = server.rule("run", &["--keep-displaced", "0s", "--json"]).code(0);
+    assert_eq!(lines(&run).last().unwrap()["merged"], 1);
+    assert!(stderr(&run).contains("made anew beside its archive") && stderr(&run).contains("is kept beside"), "{}", stderr(&run));
+    assert!(server.is_link("2026/03/05"));
+    assert_eq!(fs::read_to_string(day.join("sub/b.txt")).unwrap(), "2026/03/05 sub/b.txt");
+    let summary = sync(0);
+    for (key, count) in [("created", 2), ("updated", 0), ("deleted", 0), ("moved", 0), ("conflicts", 0), ("failed", 0)] {
+        assert_eq!(summary[key], count, "{key}: {summary}");
+    }
+    assert_eq!((there("a.txt").as_deref(), there("c.txt").as_deref()), (Some("2026/03/05 a.txt"), Some("new")));
+    let names: Vec<_> = fs::read_dir(Path::new(&other).join("2026/03/05")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let copy = names.iter().find(|path| path.to_string_lossy().contains("a.conflict-late-")).expect("both versions travel");
+    assert_eq!(fs::read_to_string(copy).unwrap(), "made anew");
+}
+
+#[test]
+fn a_cold_root_within_another_synchronised_folder_is_refused() {
+    let server = Server::new(&["2026/03/05"]);
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    driftless().args(["sync", "--batch", &one.path().display().to_string(), &two.path().display().to_string()]).assert().code(0);
+    let inside = one.path().join("deep/cold");
+    fs::create_dir_all(&inside).unwrap();
+    let told = stderr(&server.run(&["init-cold", &inside.display().to_string()]).failure());
+    assert!(told.contains("is synchronised"), "{told}");
+    assert_eq!(fs::read_dir(&inside).unwrap().count(), 0);
+    // One that was made before the folder around it was synchronised.
+    server.init();
+    fs::create_dir(inside.join(".driftless")).unwrap();
+    fs::copy(server.cold.path().join(".driftless/cold"), inside.join(".driftless/cold")).unwrap();
+    let told = stderr(&server.run(&["run", "--hot", &server.hot(), "--cold", &inside.display().to_string()]).failure());
+    assert!(told.contains("which is synchronised"), "{told}");
+    assert!(!server.is_link("2026/03/05"));
 }
 
 #[test]
