@@ -125,6 +125,8 @@ fn work(name: &str, hot: &Path, cold: &Path) {
                 fs::write(path.join("sub/c"), "through the link").unwrap();
                 let through = PathBuf::from(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&old)));
                 fs::write(through.join("new"), "late and new").unwrap();
+                fs::create_dir(through.join("made")).unwrap();
+                fs::write(through.join("made/x"), "late and below").unwrap();
                 fs::remove_file(through.join("gone")).unwrap();
                 settle(archive);
             }
@@ -195,6 +197,7 @@ fn late() -> BTreeMap<String, String> {
     wanted.insert("b".into(), "first b, and late".into());
     wanted.insert("sub/link".into(), "first b, and late".into());
     wanted.insert("new".into(), "late and new".into());
+    wanted.insert("made/x".into(), "late and below".into());
     wanted.remove("gone");
     wanted.insert("sub/c".into(), "through the link".into());
     wanted

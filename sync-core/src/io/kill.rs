@@ -107,6 +107,7 @@ pub const ARCHIVE_POINTS: &[&str] = &[
     "archive-relink-recorded",
     "archive-relink-announced",
     "archive-relink-exchanged",
+    "archive-relink-cleared",
     "archive-relink-amended",
     "archive-anew-recorded",
     "archive-anew-brought",
