@@ -73,7 +73,7 @@ pub struct Report {
     /// Links that were written anew.
     pub relinked: u64,
     /// Days that were made anew beside their archive, and are one again.
-    pub merged: u64,
+    pub merged: Vec<RelPath>,
     /// What stands beside other bytes since, which the archive had under its name.
     pub beside: Vec<RelPath>,
     /// Old directories that were removed.
@@ -418,7 +418,7 @@ fn look_at_links(
         let link = archive.merge_anew(&path, order.keep).and_then(|merged| {
             if let Some(merged) = merged {
                 told.notice(&format!("{path}: it was made anew beside its archive; the two are one again"));
-                report.merged += 1;
+                report.merged.push(path.clone());
                 report.beside.extend(merged.beside);
             }
             archive.relink(&path, &order.form)

@@ -164,6 +164,7 @@ impl Archivist<'_> {
                 (last.files, last.bytes, last.copied) = (report.total.files, report.total.bytes, report.total.copied);
                 self.tell(&last, report.removed);
                 self.brought(&report.late);
+                self.look_at(&report.merged);
                 self.failed(&told.failed, report.failed);
                 true
             }
@@ -227,6 +228,14 @@ impl Archivist<'_> {
         }
         for path in paths.iter().take(LISTED) {
             self.shared.log(Level::Notice, &format!("{path} was written to after its day had moved: it was brought over"));
+        }
+        self.look_at(paths);
+    }
+
+    /// Something changed there.
+    fn look_at(&self, paths: &[RelPath]) {
+        if paths.is_empty() {
+            return;
         }
         let now = self.shared.now();
         let mut inbox = self.shared.inbox();
@@ -305,7 +314,8 @@ impl Archivist<'_> {
         }
         let (mut told, mut report) = (Teller::new(self.shared), run::Report::default());
         let time = self.shared.desk.clock.time();
-        match run::settle(archive, &time, (&mut told, &mut report)) {
+        let ground = self.shared.grounds(self.live);
+        match run::settle((&ground, archive), &time, (&mut told, &mut report)) {
             Ok(()) => self.brought(&report.late),
             Err(RunError::Archive(ArchiveError::Cancelled)) => return,
             Err(error) => self.shared.say(Source::Archive, Level::Warning, &error.to_string()),

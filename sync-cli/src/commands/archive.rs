@@ -322,7 +322,7 @@ fn ended(output: &Output, report: &Report) -> Exit {
         copied: total.copied,
         verify_ms: Some(u64::try_from(total.reread.as_millis()).unwrap_or(u64::MAX)),
         relinked: Some(report.relinked),
-        merged: Some(report.merged),
+        merged: Some(report.merged.len() as u64),
         removed: Some(report.removed),
         ..Summary::default()
     });

@@ -90,12 +90,19 @@ fn a_cold_root_is_neither_the_root_nor_in_it_nor_around_it() {
         sync_core::io::state::State::open(&lab.b().join(".driftless"), sync_core::entry::AttrMask::standard(false)).unwrap();
     let root = Root::open(&lab.b()).unwrap();
     assert!(use_cold(&root, &state, lab.folder()).is_err(), "it bears no marker");
+    // They became cold roots before anything was synchronised there.
+    let other = tempfile::tempdir().unwrap();
+    init_cold(other.path()).unwrap();
+    let mark = |path: &std::path::Path| {
+        fs::create_dir_all(path.join(".driftless")).unwrap();
+        fs::copy(other.path().join(".driftless/cold"), path.join(".driftless/cold")).unwrap();
+    };
     for cold in [lab.b(), inside, lab.folder().to_owned()] {
-        init_cold(&cold).unwrap();
+        mark(&cold);
         let refused = use_cold(&root, &state, &cold);
         assert!(matches!(refused, Err(PlaceError::Nested { .. })), "{refused:?}");
     }
-    init_cold(&lab.a()).unwrap();
+    mark(&lab.a());
     let refused = use_cold(&root, &state, &lab.a());
     assert!(matches!(refused, Err(PlaceError::IsRoot(_))), "{refused:?}");
 }

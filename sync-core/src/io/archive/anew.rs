@@ -168,6 +168,7 @@ impl Archive<'_> {
         kill_point("archive-anew-link-made");
         job.enter(&self.jobs, Phase::Swapping)?;
         kill_point("archive-anew-before-exchange");
+        let _turn = self.turn();
         folder.rename(SWAP, parent, name, Replace::Exchange)?;
         kill_point("archive-anew-exchanged");
         if !folder.look(SWAP)?.is_some_and(|out| is_dir(&out.signature) && out.signature.ino == job.old) {

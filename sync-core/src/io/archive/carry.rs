@@ -120,6 +120,7 @@ impl Bring<'_> {
             return Ok(());
         }
         let Archive { root, state, .. } = self.archive;
+        let _turn = self.archive.turn();
         let Some(placement) = root.places().get(&self.job.path).cloned() else { return Ok(()) };
         let mut placement = Placement::clone(&placement);
         let link = Rewritten { disk: brought.disk.clone(), target: brought.target.clone() };

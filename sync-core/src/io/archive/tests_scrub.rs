@@ -3,6 +3,7 @@
 use super::manifest::{Reader, Writer};
 use super::tests::{DAY, Lab, day, lab};
 use super::*;
+use crate::entry::Hash;
 use crate::io::fs::FsError;
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
@@ -48,8 +49,8 @@ fn damage(lab: &Lab, name: &str) {
     fs::rename(&new, &sealed).unwrap();
 }
 
-fn good(bytes: &'static [u8]) -> impl Fn(&RelPath) -> Result<fs::File, FsError> {
-    move |_| {
+fn good(bytes: &'static [u8]) -> impl Fn(&RelPath, Hash) -> Result<fs::File, FsError> {
+    move |_, _| {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(bytes, 0).unwrap();
         Ok(file)
