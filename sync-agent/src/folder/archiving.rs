@@ -230,7 +230,7 @@ impl Shared {
         if let Ok(archive) = live.archive(&monitor)
             && let Ok(cold) = archive.cold(&order.cold)
         {
-            self.choose(live, &archive, &order, Some(&cold));
+            self.place_old_days(live, &archive, &order, Some(&cold));
         }
     }
 

@@ -105,7 +105,7 @@ impl Shared {
     }
 
     /// From now on old days are placed in a cold root when they come; `None`: they come to the hot root, and are moved later.
-    pub(super) fn choose(&self, live: &Live, archive: &Archive<'_>, order: &Order, cold: Option<&Arc<Cold>>) {
+    pub(super) fn place_old_days(&self, live: &Live, archive: &Archive<'_>, order: &Order, cold: Option<&Arc<Cold>>) {
         let linking = cold.and_then(|cold| archive.linking(cold, order.form.clone()).ok());
         let chooser = linking.map(|linking| {
             let name = format!("archive.{}", self.name);
@@ -178,7 +178,7 @@ impl Archivist<'_> {
         match believed {
             true => self.choose(archive),
             // It says nothing of days that come either.
-            false => shared.choose(self.live, archive, &self.order, None),
+            false => shared.place_old_days(self.live, archive, &self.order, None),
         }
         (self.runs.last, self.runs.count) = (Some(last.clone()), self.runs.count + 1);
         if let Err(error) = shared.remember(self.live, &self.runs) {
@@ -248,7 +248,7 @@ impl Archivist<'_> {
     /// Days that come old are placed in the cold root, if that is there.
     fn choose(&self, archive: &Archive<'_>) {
         let cold = archive.cold(&self.order.cold).ok();
-        self.shared.choose(self.live, archive, &self.order, cold.as_ref());
+        self.shared.place_old_days(self.live, archive, &self.order, cold.as_ref());
     }
 
     /// Is the cold root there? What is hot is synchronised in any case.
@@ -265,7 +265,7 @@ impl Archivist<'_> {
                 let text =
                     format!("the cold root cannot be used: {why}; no day is archived until it can, and what is hot goes on");
                 self.shared.trouble(Source::Cold, &RelPath::root(), &text);
-                self.shared.choose(self.live, archive, &self.order, None);
+                self.shared.place_old_days(self.live, archive, &self.order, None);
             }
             None => {
                 self.shared.trouble_no_more(Source::Cold);
