@@ -59,7 +59,8 @@ impl<'a> Copy<'a> {
     fn dir(&mut self, source: &Dir, target: &Dir, path: &RelPath) -> Result<(), ArchiveError> {
         let before = source.stat_self()?;
         let xattrs = source.xattrs()?;
-        let copy = target.stat_self()?;
+        // As it will be when all that is in it is there.
+        let copy = Signature { mode: before.mode, uid: before.uid, gid: before.gid, ..target.stat_self()? };
         let digest = digest(&xattrs);
         self.manifest.entry(&Entry { xattrs: digest, ..plain(path.clone(), Kind::Dir, before, copy) })?;
         for name in sorted(source)? {
