@@ -70,8 +70,7 @@ pub fn load(root: &Root, state: &State) -> Result<(), StateError> {
 /// Takes a cold root, which exists, into use for a root; one that is in use already may have come to another path.
 ///
 /// # Errors
-/// It is no cold root, or stands in the place of one on which something lies, or one of the two lies in the other, or the private
-/// folder there cannot be made.
+/// It is no cold root, or one of the two lies in the other, or the private folder there cannot be made.
 pub fn use_cold(root: &Root, state: &State, path: &Path) -> Result<Arc<Cold>, PlaceError> {
     let failed = |source| FsError { action: "open the cold root", path: path.to_owned(), source };
     let path = path.canonicalize().map_err(failed)?;
@@ -79,13 +78,7 @@ pub fn use_cold(root: &Root, state: &State, path: &Path) -> Result<Arc<Cold>, Pl
     if is_nested(&path, root.path())? {
         return Err(PlaceError::Nested { cold: path, root: root.path().to_owned() });
     }
-    // In the place of a disk on which days lie stands another one: that is no other choice, but a disk that was not mounted.
-    let places = root.places();
-    let holds = |cold: &&Arc<Cold>| cold.path == path && cold.id != id && places.all().any(|place| place.cold.id == cold.id);
-    if let Some(missing) = places.colds().iter().find(holds) {
-        missing.dir()?;
-    }
-    let known = places.colds().iter().find(|cold| cold.id == id).cloned();
+    let known = root.places().colds().iter().find(|cold| cold.id == id).cloned();
     let drawn = || ColdId::random().map(|id| id.to_string()).map_err(failed);
     let key = known.as_ref().map_or_else(drawn, |known| Ok(known.key.clone()))?;
     let cold = Cold { id, path, key };
