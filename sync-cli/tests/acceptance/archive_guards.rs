@@ -105,10 +105,10 @@ fn a_full_cold_disk_takes_the_days_that_fit_and_the_others_later() {
         let ran = server.rule_to("run", &at, &[]);
         ran.code(2);
         let results = results(&ran);
-        let (moved, kept): (Vec<_>, Vec<_>) = DAYS.iter().partition(|day| results[**day].0 == "done");
+        let (moved, kept): (Vec<&str>, Vec<&str>) = DAYS.into_iter().partition(|day| results[*day].0 == "done");
         assert!(!moved.is_empty() && !kept.is_empty(), "{results:?}");
         for day in &kept {
-            let (result, reason) = &results[**day];
+            let (result, reason) = &results[*day];
             assert!(result == "failed" && reason.contains("does not fit into the cold root"), "{result}: {reason}");
             assert!(!server.is_link(day) && !at.join(day).exists());
         }
@@ -134,7 +134,8 @@ fn a_cold_disk_that_fills_while_a_day_is_copied_leaves_nothing_of_it() {
     }
     let ran = server.rule_to("run", &at, &["--keep-displaced", "0s"]);
     ran.code(2);
-    let (result, reason) = &results(&ran)[DAYS[1]];
+    let results = results(&ran);
+    let (result, reason) = &results[DAYS[1]];
     assert!(result == "failed" && reason.contains("No space left"), "{result}: {reason}");
     assert!(!server.is_link(DAYS[1]) && !at.join(DAYS[1]).exists());
     assert!(server.is_link(DAYS[0]) && server.is_link(DAYS[2]));

@@ -224,7 +224,9 @@ impl Beside {
                     _ => log.write_all(format!("{word}\n").as_bytes()),
                 };
                 match written {
-                    Ok(()) => drop(self.words.lock().unwrap().insert(word)),
+                    Ok(()) => {
+                        self.words.lock().unwrap().insert(word);
+                    }
                     Err(error) => self.fail(format!("{word}: {error}")),
                 }
                 std::thread::sleep(PACE);

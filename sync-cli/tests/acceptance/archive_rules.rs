@@ -35,7 +35,7 @@ fn links_get_another_form_when_the_rule_changes_and_readers_never_fail() {
     // As if applications saw the cold root elsewhere.
     let view = views.path().join("seen by applications");
     symlink(&cold, &view).unwrap();
-    let (done, failed, reads) = (AtomicBool::new(false), Mutex::new(None), AtomicU64::new(0));
+    let (done, failed, reads) = (AtomicBool::new(false), Mutex::new(None::<String>), AtomicU64::new(0));
     server.rule("run", &["--keep-displaced", FOR_YEARS]).code(0);
     std::thread::scope(|scope| {
         for _ in 0..2 {
@@ -45,7 +45,9 @@ fn links_get_another_form_when_the_rule_changes_and_readers_never_fail() {
                         let path = server.hot().join(day).join("sub/1");
                         match fs::read_to_string(&path) {
                             Ok(text) if text == format!("{day} 1") => {}
-                            answer => drop(failed.lock().unwrap().get_or_insert(format!("{}: {answer:?}", path.display()))),
+                            answer => {
+                                failed.lock().unwrap().get_or_insert(format!("{}: {answer:?}", path.display()));
+                            }
                         }
                     }
                     reads.fetch_add(1, Ordering::SeqCst);

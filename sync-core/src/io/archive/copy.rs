@@ -67,7 +67,8 @@ impl<'a> Copy<'a> {
     fn dir(&mut self, source: &Dir, target: &Dir, path: &RelPath) -> Result<(), ArchiveError> {
         let before = source.stat_self()?;
         let xattrs = source.xattrs()?;
-        let copy = target.stat_self()?;
+        // As it will be when all that is in it is there.
+        let copy = Signature { mode: before.mode, uid: before.uid, gid: before.gid, ..target.stat_self()? };
         let digest = digest(&xattrs);
         // Another change in this tick of the clock would bear the same time: it is looked at again.
         let seen = if self.is_racy(&before) { Signature { ctime_ns: i64::MIN, ..before } } else { before };

@@ -139,7 +139,10 @@ impl Archive<'_> {
             Task::Relink => Ok(None),
             Task::Restore => {
                 let cold = self.cold_of(job)?;
+                let placed = || self.root.dir(&job.path).is_ok_and(|dir| dir.is_placed());
                 match cold.below(&job.path) {
+                    // It is the day again, and nothing in it is late.
+                    Ok(dir) if dir.stat_self()?.ino == job.old && placed() => return Ok(None),
                     Ok(dir) if dir.stat_self()?.ino == job.old => return Ok(Some(dir)),
                     Err(error) if !is_gone(&error) => return Err(error.into()),
                     _ => {}

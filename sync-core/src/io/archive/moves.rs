@@ -76,6 +76,11 @@ impl Archive<'_> {
         if let Err(error) = done.and_then(|()| self.swap(&mut job, cold)) {
             return Err(self.given_up(&job, error));
         }
+        if job.how == How::Adopt
+            && let Err(error) = self.forget_those_before(path, cold)
+        {
+            self.monitor.notice(&format!("{path}: what tells of an earlier move is still there: {error}"));
+        }
         let Contents { files, bytes, .. } = preflight.contents;
         Ok(Moved { files, bytes, copied: if job.how == How::Copy { bytes } else { 0 }, reread })
     }

@@ -177,9 +177,7 @@ impl Archive<'_> {
             Err(error) => return Err(error.into()),
             Ok(_) => self.merge_jobs_of(path)?,
         }
-        let (jobs, _) = job::all(&self.jobs)?;
-        let back = |job: &Job| job.path == *path && job.task == Task::Restore && job.phase == Phase::Kept && job.cold == cold.id;
-        for job in jobs.into_iter().filter(back) {
+        for job in self.jobs_that_brought_back(path, cold)? {
             let live = self.root.hot(path)?;
             let there = match cold.below(path) {
                 Ok(old) if old.stat_self()?.ino == job.old => old,
@@ -189,13 +187,27 @@ impl Archive<'_> {
             };
             let equal = walk::first_change(&there, &mut job.manifest(&self.jobs)?, source_of)?.is_none()
                 && walk::first_change(&live, &mut job.manifest(&self.jobs)?, copy_of)?.is_none();
-            if equal {
-                walk::remove_tree(&job.folder(&self.jobs)?, b"late")?;
-                job.forget(&self.jobs)?;
-            } else {
+            // What is equal is known of until it has been taken: the day may change before, and this would be in its way.
+            if !equal {
                 self.set_aside(&job)?;
             }
         }
         Ok(())
+    }
+
+    /// What earlier moves left in the cold root has been taken for the copy of the day, and is not theirs any more.
+    pub(super) fn forget_those_before(&self, path: &RelPath, cold: &Cold) -> Result<(), ArchiveError> {
+        let own = cold.below(path)?.stat_self()?.ino;
+        for job in self.jobs_that_brought_back(path, cold)?.iter().filter(|job| job.old == own) {
+            walk::remove_tree(&job.folder(&self.jobs)?, b"late")?;
+            job.forget(&self.jobs)?;
+        }
+        Ok(())
+    }
+
+    fn jobs_that_brought_back(&self, path: &RelPath, cold: &Cold) -> Result<Vec<Job>, ArchiveError> {
+        let (mut jobs, _) = job::all(&self.jobs)?;
+        jobs.retain(|job| job.path == *path && job.task == Task::Restore && job.phase == Phase::Kept && job.cold == cold.id);
+        Ok(jobs)
     }
 }
