@@ -487,7 +487,7 @@ enum Copy<'a> {
     Near(Root),
     /// On another one.
     Far {
-        lender: Lender<'a>,
+        lender: Box<Lender<'a>>,
         /// It ends after the folder was closed.
         _bridge: Option<Bridge>,
     },
@@ -499,7 +499,9 @@ impl<'a> Copy<'a> {
         let tell = |text: &str| listener.output.talk_safely(text);
         match reach_one(from, route, &listener.interrupt, &tell)? {
             (Place::Local(path), _) => Ok(Copy::Near(Root::open(&path)?)),
-            (Place::Remote(remote), _bridge) => Ok(Copy::Far { lender: Lender::open(replica, remote, listener)?, _bridge }),
+            (Place::Remote(remote), _bridge) => {
+                Ok(Copy::Far { lender: Box::new(Lender::open(replica, remote, listener)?), _bridge })
+            }
         }
     }
 

@@ -160,24 +160,37 @@ fn what_changes_in_either_root_comes_to_the_other_until_a_signal() {
     pair.sync(&[]).code(0);
 }
 
+/// A process that does not outlive its test.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        // It has ended already unless the test failed.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn for_people_there_is_a_line_at_the_start_one_for_each_change_and_one_at_the_end() {
     let pair = Pair::synced(&["x"]);
     let mut command = Command::new(env!("CARGO_BIN_EXE_driftless"));
     command.args(["watch", "--quiet", "20ms"]).args([pair.root("a"), pair.root("b")]);
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = Killed(child);
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines().map_while(Result::ok);
     let start = lines.next().unwrap();
     let expected = format!("watching {} and {}, in sync", pair.root("a").display(), pair.root("b").display());
     assert_eq!(start, expected);
     pair.write("b", "y", "1");
     let change = lines.next().unwrap();
     assert!(change.starts_with("B → A") && change.contains("create    y "), "{change}");
-    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    kill_process(Pid::from_child(&child.0), Signal::TERM).unwrap();
     let last: Vec<String> = lines.collect();
     assert!(last.len() == 1 && last[0].contains("B → A: 1 created"), "{last:?}");
-    let output = child.wait_with_output().unwrap();
-    assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+    let mut err = String::new();
+    child.0.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+    assert_eq!((child.0.wait().unwrap().code(), err.as_str()), (Some(0), ""));
 }
 
 #[test]

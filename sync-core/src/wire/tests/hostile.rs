@@ -283,7 +283,7 @@ fn flags_of_a_row_fit_its_kind() {
 fn enumerations_have_no_other_values() {
     let cases: [(&[u8], u64); 13] = [
         (&[0], 0),
-        (&[44], 44),
+        (&[45], 45),
         (&[19, 0, 0, 3], 3),
         (&[255], 255),
         (&[3, 0, 0], 0),
@@ -307,7 +307,7 @@ fn shares_of_deletions_are_shares() {
     let message = |percent| {
         let mut bytes = vec![4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 2];
         bytes.extend(f64::to_le_bytes(percent));
-        bytes.extend([0, 0, 0]);
+        bytes.extend([0, 0, 0, 0]);
         bytes
     };
     for percent in [-0.5, 100.5, f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
@@ -398,7 +398,7 @@ fn rules_are_no_longer_than_what_compiles_in_no_time() {
         let mut bytes = vec![4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0];
         put_number(&mut bytes, rules as u64);
         bytes.extend(vec![b'x'; rules]);
-        bytes.extend([0, 0, 0, 0]);
+        bytes.extend([0, 0, 0, 0, 0]);
         Message::decode(&bytes)
     };
     assert!(open(MAX_RULES).is_ok());
