@@ -594,7 +594,8 @@ impl Shared {
                     {
                         joined.pulse = Pulse::default();
                     }
-                    inbox.called = false;
+                    // A pull may turn out to need no leave: what is kept for it is given back after it, if there is no other.
+                    inbox.called &= matches!(job, Job::Pull(_));
                     return Some(Some(job));
                 }
                 _ if std::mem::take(&mut inbox.called) => return Some(None),

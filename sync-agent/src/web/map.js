@@ -94,15 +94,15 @@ function places(machines, width) {
   // Where there is little room names stand above and below, else beside.
   const margin = radial ? longest : narrow ? 48 : Math.min(longest, width * 0.3);
   const [rx, ry] = [Math.min(Math.max(width / 2 - margin, 40), count === 2 ? 220 : width), Math.max(height / 2 - (radial ? margin : 34), 40)];
-  return {
-    radial, narrow, height,
-    at: machines.map((machine, index) => {
-      // Two stand side by side, one in the middle.
-      const turn = count === 1 ? null : count === 2 ? Math.PI * (index + 1) : (2 * Math.PI * index) / count - Math.PI / 2;
-      const [x, y] = turn === null ? [0, 0] : [Math.cos(turn) * rx, Math.sin(turn) * ry];
-      return { machine, turn, x: width / 2 + x, y: height / 2 + y };
-    }),
-  };
+  const at = machines.map((machine, index) => {
+    // Two stand side by side, one in the middle.
+    const turn = count === 1 ? null : count === 2 ? Math.PI * (index + 1) : (2 * Math.PI * index) / count - Math.PI / 2;
+    const [x, y] = turn === null ? [0, 0] : [Math.cos(turn) * rx, Math.sin(turn) * ry];
+    return { machine, turn, x: width / 2 + x, y: height / 2 + y };
+  });
+  // An odd number has nobody at the bottom: nothing is left empty there.
+  const lowest = Math.max(...at.map((place) => place.y));
+  return { radial, narrow, at, height: count < 3 ? height : Math.round(lowest + height / 2 - ry) };
 }
 
 function label(machine, { narrow, radial }) {
