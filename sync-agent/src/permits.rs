@@ -225,7 +225,7 @@ mod tests {
     fn who_is_busy_is_passed_over_once_and_who_is_gone_for_good() {
         let mut line = Line::new(1);
         assert!(line.take(0, 0) && !line.take(1, 1) && !line.take(2, 2) && !line.take(3, 3));
-        let mut free = |line: &mut Line<Who>, replies: [Reply; 4]| {
+        let free = |line: &mut Line<Who>, replies: [Reply; 4]| {
             line.taken -= 1;
             line.call(&mut |who| replies[*who]);
             (0..4).filter(|who| line.place(*who).is_some_and(|at| line.waiting[at].called)).collect::<Vec<_>>()
