@@ -561,7 +561,7 @@ impl Shared {
     /// The next job; `None` once the root is to be closed.
     fn next_job(&self) -> Option<Job<Id>> {
         loop {
-            let job = self.choose()?;
+            let job = self.next_or_called()?;
             match job {
                 Some(Job::Pull(_)) => {}
                 // Leave that is kept for this folder is for others first, or altogether.
@@ -577,7 +577,7 @@ impl Shared {
 
     /// The next job; none if there was leave for a pull, and there is nothing to pull. `None` once the root is to
     /// be closed.
-    fn choose(&self) -> Option<Option<Job<Id>>> {
+    fn next_or_called(&self) -> Option<Option<Job<Id>>> {
         let mut inbox = self.inbox();
         loop {
             if self.is_stopping() || inbox.reopen {
