@@ -283,7 +283,7 @@ pub(crate) fn place_with((opened, state): (&Root, &State), cold: &Path, day: &st
         fs::remove_dir_all(root.join(".driftless/aside")).unwrap();
     }
     if until == Until::Settled {
-        let changes = places::handover((opened, state, mask()), &rel(day), &|_| None).unwrap();
+        let changes = places::handover((opened, state, mask()), &rel(day), Some(&mut |_| None)).unwrap();
         places::settle(opened, state, &rel(day), changes).unwrap();
     }
 }
