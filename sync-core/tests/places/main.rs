@@ -12,6 +12,7 @@ mod changes;
 mod kills;
 mod lab;
 mod made;
+mod older;
 mod watched;
 
 use lab::{DAYS, Lab, Until, place, tree, write};

@@ -311,7 +311,7 @@ impl Cold {
     /// It is not there, or the cold root is not.
     pub fn below(&self, at: &RelPath) -> Result<Dir, FsError> {
         let dir = self.dir()?;
-        let path = self.path.join(std::ffi::OsStr::from_bytes(at.as_bytes()));
+        let path = self.path.join(OsStr::from_bytes(at.as_bytes()));
         let fd = resolve(dir.fd.as_fd(), at.as_bytes()).map_err(failed("open directory", &path))?;
         Ok(Dir { fd, path, within: None })
     }
@@ -324,11 +324,17 @@ impl Cold {
         self.dir()?.open_or_create(RESERVED)?.open_or_create(self.key.as_bytes())
     }
 
-    /// Is there a stamp for a path, whatever it says? `false` where the cold root cannot be looked at.
-    #[must_use]
-    pub fn has_stamp(&self, path: &RelPath) -> bool {
+    /// Is there a stamp for a path, whatever it says?
+    ///
+    /// # Errors
+    /// The cold root is not there, or cannot be looked at: nobody knows.
+    pub fn has_stamp(&self, path: &RelPath) -> Result<bool, Unavailable> {
         let folder = [RESERVED, self.key.as_bytes(), PLACED].join(&b'/');
-        self.enter().is_ok_and(|fd| read_text(&fd, &folder, &stamp_name(path)).is_ok())
+        match read_text(&self.enter()?, &folder, &stamp_name(path)) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(Unavailable::Unstamped { cold: self.path.clone(), source: error.into() }),
+        }
     }
 
     /// Does a stamp of another hot root say that what stands at a path is its own?
@@ -337,12 +343,7 @@ impl Cold {
     /// The cold root is not there, or cannot be listed.
     pub fn is_stamped_by_others(&self, path: &RelPath) -> Result<bool, FsError> {
         let private = self.dir()?.open_or_create(RESERVED)?;
-        for name in private.names()? {
-            if *name == *self.key.as_bytes()
-                || !private.stat(&name)?.is_some_and(|found| FileType::from_raw_mode(found.mode) == FileType::Directory)
-            {
-                continue;
-            }
+        for name in keys(&private)?.into_iter().filter(|name| **name != *self.key.as_bytes()) {
             let placed = match private.open_dir(&name)?.open_dir(PLACED) {
                 Err(error) if error.is_missing() => continue,
                 placed => placed?,
@@ -367,6 +368,52 @@ impl Cold {
             _ => Ok(()),
         }
     }
+}
+
+/// Where a link in the directory `parent` leads to a cold root, if it reads as all links do that take the place of the directory
+/// `path`: the way to a cold root, whichever way that is written, and then the path.
+#[must_use]
+pub fn way_to_cold(parent: &Path, text: &[u8], path: &RelPath) -> Option<PathBuf> {
+    let way = text.strip_suffix(path.as_bytes())?.strip_suffix(b"/")?;
+    let way = if way.is_empty() && text.starts_with(b"/") { &b"/"[..] } else { way };
+    (!path.is_root() && !way.is_empty()).then(|| parent.join(OsStr::from_bytes(way)))
+}
+
+/// Does a directory bear the marker of a cold root, in which some root has placed the directory `path`? What cannot be told is taken
+/// for so.
+#[must_use]
+pub fn is_stamped_in(cold: &Path, path: &RelPath) -> bool {
+    let Ok(fd) = open(cold) else { return false };
+    match marked(cold, &fd) {
+        Err(Unavailable::Unmarked { source, .. }) if source.kind() == io::ErrorKind::NotFound => return false,
+        // What stands there of a marker is no answer.
+        Ok(_) | Err(_) => {}
+    }
+    let stamped = || -> Result<bool, FsError> {
+        let private = Dir { fd, path: cold.to_owned(), within: None }.open_dir(RESERVED)?;
+        for key in keys(&private)? {
+            let placed = match private.open_dir(&key)?.open_dir(PLACED) {
+                Err(error) if error.is_missing() => continue,
+                placed => placed?,
+            };
+            if placed.stat(&stamp_name(path))?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    stamped().unwrap_or(true)
+}
+
+/// Names of the folders of hot roots in the private folder of a cold root.
+fn keys(private: &Dir) -> Result<Vec<Box<[u8]>>, FsError> {
+    let mut keys = Vec::new();
+    for name in private.names()? {
+        if private.stat(&name)?.is_some_and(|found| FileType::from_raw_mode(found.mode) == FileType::Directory) {
+            keys.push(name);
+        }
+    }
+    Ok(keys)
 }
 
 fn write_durably(dir: &Dir, (new, name): (&[u8], &[u8]), text: &str) -> Result<(), FsError> {

@@ -9,7 +9,7 @@ mod places;
 mod probe;
 
 pub use attrs::{file_signature, finish_file};
-pub use cold::{Cold, ColdId, Unavailable, identify_cold, init_cold, synchronised_around};
+pub use cold::{Cold, ColdId, Unavailable, identify_cold, init_cold, is_stamped_in, synchronised_around, way_to_cold};
 pub use content::{copy_hashed, hash_file};
 pub use exact::{
     Look, Xattrs, copy_sparse, copy_sparse_while, file_xattrs, finish_exactly, forget_cached, is_dir, open_named, read_small,
