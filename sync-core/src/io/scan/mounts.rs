@@ -27,6 +27,11 @@ pub(super) const ANOTHER: &str = "another file system is mounted here, or was un
 pub(super) const ARCHIVED: &str = "the link to its archive went with the directory above: nothing in it is taken for deleted. Put \
      directory and link back; to delete it, delete what is in it, through the link";
 
+/// What a user is told of a directory in a cold root that is not the one that was there, and holds less.
+pub(super) const REPLACED: &str = "another directory lies in the cold root than the one that was there, and of what was in it something \
+     is missing, or older or shorter: nothing of it is taken for deleted or edited. Bring back all of it; if it is to count as it is, \
+     run driftless archive claim HOT PATH";
+
 /// What a user is told of a link that may stand for a directory in a cold root of which the state does not know.
 pub(super) const UNKNOWN: &str = "a link stands here that may be one to an archive: a cold root holds a directory that was archived \
      from here, of which the state does not know (was it brought back from a backup?), or cannot be looked at: nothing is taken for \
