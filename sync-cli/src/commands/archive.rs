@@ -2,7 +2,9 @@
 
 use super::held;
 use crate::bridge::{Bridge, Route};
-use crate::cli::{ArchiveAction, ArchiveArgs, ArchiveRestoreArgs, ArchiveRootArgs, ArchiveRuleArgs, ArchiveVerifyArgs};
+use crate::cli::{
+    ArchiveAction, ArchiveArgs, ArchiveClaimArgs, ArchiveRestoreArgs, ArchiveRootArgs, ArchiveRuleArgs, ArchiveVerifyArgs,
+};
 use crate::exit::{Exit, Usage};
 use crate::json::PathFields;
 use crate::location::Location;
@@ -117,6 +119,7 @@ pub(super) fn run(args: &ArchiveArgs, output: &Output) -> Result<Exit> {
         ArchiveAction::Status(args) => with(output, |listener| status(args, listener)),
         ArchiveAction::Restore(args) => with(output, |listener| restore(args, listener)),
         ArchiveAction::Verify(args) => with(output, |listener| verify(args, listener)),
+        ArchiveAction::Claim(args) => with(output, |listener| claim(args, listener)),
     }
 }
 
@@ -436,6 +439,26 @@ fn restore(args: &ArchiveRestoreArgs, listener: &Listener<'_>) -> Result<Exit> {
 fn restored(path: &RelPath, result: &'static str, reason: Option<String>) -> Line {
     let path = PathFields::of(path);
     Line { path, kind: "dir", action: "restore", direction: "none", result, reason, period: None, files: None, bytes: None }
+}
+
+fn claim(args: &ArchiveClaimArgs, listener: &Listener<'_>) -> Result<Exit> {
+    let replica = open(&args.hot, listener)?;
+    let output = listener.output;
+    if let Some(path) = &args.path {
+        replica.archive(listener)?.accept(path)?;
+        output.line(&format!("{path} counts as it is now"));
+        output.event(&Line { action: "claim", ..restored(path, "done", None) });
+    } else {
+        let claimed = replica.claim()?;
+        for cold in &claimed {
+            output.line(&format!("what {} holds for {} belongs to it", render::root(cold), render::root(&args.hot)));
+        }
+        if claimed.is_empty() {
+            output.line("nothing was ever archived here");
+        }
+    }
+    output.event(&Summary { in_sync: true, ..Summary::default() });
+    Ok(Exit::InSync)
 }
 
 fn verify(args: &ArchiveVerifyArgs, listener: &Listener<'_>) -> Result<Exit> {

@@ -8,6 +8,7 @@
 
 mod away;
 mod changes;
+mod copied;
 #[cfg(feature = "kill-points")]
 mod kills;
 mod lab;

@@ -4,6 +4,7 @@
 //! root that uses it has a private folder there: for content on its way, for kept versions, and for a stamp of each
 //! directory that it has placed. What is in the cold root besides is the directories themselves.
 
+use super::claim::Claim;
 use super::{Dir, FsError, Replace, Root, failed, resolve};
 use crate::path::{RESERVED, RelPath, escape};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
@@ -62,6 +63,8 @@ pub struct Cold {
     pub path: PathBuf,
     /// Name of the hot root's private folder there.
     pub key: String,
+    /// Who the hot root is.
+    pub claim: Claim,
 }
 
 /// Why a cold root, or what was placed there, cannot be used.
@@ -92,6 +95,22 @@ pub enum Unavailable {
         found: ColdId,
         /// What it should say.
         wanted: ColdId,
+    },
+    /// What is there of this root belongs to another one.
+    #[error(
+        "what the cold root {} holds for this folder belongs to another one ({owner}): this one is a copy, or was brought back \
+         from a backup; nothing of it is touched, or taken for deleted. If this folder is to have it from now on, and the other one \
+         not any more, run driftless archive claim '{}'",
+        shown(cold),
+        shown(hot)
+    )]
+    Owned {
+        /// The cold root.
+        cold: PathBuf,
+        /// Where the other root was.
+        owner: String,
+        /// Where this one is.
+        hot: PathBuf,
     },
     /// The cold root knows nothing of the placement.
     #[error(
@@ -155,7 +174,10 @@ impl Unavailable {
     #[must_use]
     pub fn whole(&self) -> Option<&Path> {
         match self {
-            Unavailable::Closed { cold, .. } | Unavailable::Unmarked { cold, .. } | Unavailable::Other { cold, .. } => Some(cold),
+            Unavailable::Closed { cold, .. }
+            | Unavailable::Unmarked { cold, .. }
+            | Unavailable::Other { cold, .. }
+            | Unavailable::Owned { cold, .. } => Some(cold),
             _ => None,
         }
     }
@@ -275,8 +297,15 @@ fn stamp_name(path: &RelPath) -> Vec<u8> {
 }
 
 impl Cold {
-    /// The open directory, if it is this cold root.
+    /// The open directory, if it is this cold root, and what it holds for this root belongs to it.
     pub(super) fn enter(&self) -> Result<OwnedFd, Unavailable> {
+        let fd = self.enter_any()?;
+        self.check_owner(&fd)?;
+        Ok(fd)
+    }
+
+    /// The open directory, if it is this cold root, whoever uses it.
+    pub(super) fn enter_any(&self) -> Result<OwnedFd, Unavailable> {
         let fd = open(&self.path)?;
         let found = marked(&self.path, &fd)?;
         if found == self.id {
@@ -301,7 +330,7 @@ impl Cold {
     pub fn dir(&self) -> Result<Dir, FsError> {
         match self.enter() {
             Ok(fd) => Ok(Dir { fd, path: self.path.clone(), within: None }),
-            Err(why) => Err(FsError { action: "use", path: self.path.clone(), source: io::Error::other(why) }),
+            Err(why) => Err(self.unusable(why)),
         }
     }
 
@@ -416,7 +445,7 @@ fn keys(private: &Dir) -> Result<Vec<Box<[u8]>>, FsError> {
     Ok(keys)
 }
 
-fn write_durably(dir: &Dir, (new, name): (&[u8], &[u8]), text: &str) -> Result<(), FsError> {
+pub(super) fn write_durably(dir: &Dir, (new, name): (&[u8], &[u8]), text: &str) -> Result<(), FsError> {
     match dir.unlink(new) {
         Err(error) if !error.is_missing() => return Err(error),
         _ => {}
@@ -430,7 +459,7 @@ fn write_durably(dir: &Dir, (new, name): (&[u8], &[u8]), text: &str) -> Result<(
 }
 
 /// A small text in a folder below an open directory.
-fn read_text(base: &OwnedFd, folder: &[u8], name: &[u8]) -> Result<String, Errno> {
+pub(super) fn read_text(base: &OwnedFd, folder: &[u8], name: &[u8]) -> Result<String, Errno> {
     let folder = resolve(base.as_fd(), folder)?;
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = retry_on_intr(|| rustix::fs::openat(&folder, name, flags, Mode::empty()))?;
