@@ -67,6 +67,9 @@ pub enum PlaceError {
     /// Placements do not contain each other, nor the root.
     #[error("{0} cannot be placed: it is the root, or it holds or lies in a directory that is placed already")]
     Inside(RelPath),
+    /// It is there.
+    #[error("{0} is there, with its link and its cold root: driftless archive restore brings it back")]
+    There(RelPath),
     /// There is no such placement.
     #[error("{0} is not placed")]
     None(RelPath),
@@ -257,6 +260,38 @@ pub fn withdraw(root: &Root, state: &State, path: &RelPath, changes: Vec<Change>
     state.commit(Batch { changes, places, ..Batch::default() }, true)?;
     root.set_places(root.places().without(path));
     Ok(placement.remove_stamp()?)
+}
+
+/// A directory that is not where it was placed, and will not be again, is given up: the link goes first, durably, and then the
+/// placement with all rows, and what was known of them, so that whoever else has it brings it back.
+///
+/// # Errors
+/// It is there, the link cannot be removed, or the state cannot be written.
+pub fn forget(root: &Root, state: &State, path: &RelPath) -> Result<(), PlaceError> {
+    let placement = get(root, path)?;
+    if root.dir(path).is_ok_and(|dir| dir.is_placed()) {
+        return Err(PlaceError::There(path.clone()));
+    }
+    let (parent, name) = path.split().ok_or_else(|| PlaceError::None(path.clone()))?;
+    match root.hot(&parent) {
+        Ok(hot) => {
+            let is_link = hot.stat(name.as_bytes())?.is_some_and(|now| kind_of(&now) == Some(Kind::Symlink));
+            if is_link && placement.is_own(&hot.read_link(name.as_bytes())?) {
+                hot.unlink(name.as_bytes())?;
+                hot.sync()?;
+            }
+        }
+        Err(error) if error.is_missing() => {}
+        Err(error) => return Err(error.into()),
+    }
+    let (changes, places) = (vec![Change::Forget { path: path.clone() }], vec![PlaceChange::Drop(path.clone())]);
+    state.commit(Batch { changes, places, ..Batch::default() }, true)?;
+    load(root, state)?;
+    match placement.remove_stamp() {
+        // Its stamp is gone with it, or tells of nothing.
+        Err(error) if error.unavailable().is_some() => Ok(()),
+        answer => Ok(answer?),
+    }
 }
 
 fn get(root: &Root, path: &RelPath) -> Result<Arc<Placement>, PlaceError> {

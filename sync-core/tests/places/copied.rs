@@ -134,3 +134,27 @@ fn a_day_that_is_another_one_counts_as_it_is_once_that_is_said() {
     assert!(lab.synchronise()[0].deleted > 0);
     assert!(lab.a().join(DAYS[0]).join("new").exists() && !lab.a().join(DAYS[0]).join("a.txt").exists());
 }
+
+#[test]
+fn a_day_whose_cold_root_is_gone_for_good_comes_back_from_others_once_it_is_forgotten() {
+    let lab = Lab::new();
+    let before = tree(&lab.a());
+    lab.place(DAYS[0]);
+    assert_eq!(lab.synchronise(), NOTHING);
+    let day = RelPath::parse(DAYS[0].as_bytes()).unwrap();
+    let forget = || {
+        let replica = Replica::open(&lab.b(), None).unwrap();
+        let forgotten = replica.archive(&Silent).unwrap().forget(&day);
+        forgotten.map_err(|error| error.to_string())
+    };
+    assert!(forget().unwrap_err().contains("archive restore"), "it is there");
+    for name in [".driftless", "2026"] {
+        fs::rename(lab.cold().join(name), lab.cold().join(format!("{name}.away"))).unwrap();
+    }
+    lab.troubled();
+    assert_eq!(forget(), Ok(false));
+    assert!(lab.b().join(DAYS[0]).symlink_metadata().is_err() && lab.placed().is_empty());
+    lab.synchronise();
+    assert_eq!(tree(&lab.b()), before);
+    assert!(!lab.is_link(DAYS[0]));
+}
