@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
+use sync_core::io::archive::{ArchiveError, LinkForm, MoveOptions};
 use sync_core::io::sync::{Options, Replica, Report, Sync};
 use sync_core::path::RelPath;
 use sync_core::report::Silent;
@@ -157,4 +158,42 @@ fn a_day_whose_cold_root_is_gone_for_good_comes_back_from_others_once_it_is_forg
     lab.synchronise();
     assert_eq!(tree(&lab.b()), before);
     assert!(!lab.is_link(DAYS[0]));
+}
+
+#[test]
+fn a_root_that_lost_its_state_archives_again_what_it_had_archived() {
+    let lab = Lab::new();
+    lab.place(DAYS[0]);
+    assert_eq!(lab.synchronise(), NOTHING);
+    fs::remove_dir_all(lab.b().join(".driftless")).unwrap();
+    let join = || {
+        let options = Options { rejoin: true, max_delete: None, ..Options::standard() };
+        Sync::open(&lab.a(), &lab.b(), options, &Silent).unwrap().apply(&Silent).unwrap()
+    };
+    let before = tree(&lab.a());
+    let told = problems(&join());
+    assert!(told.iter().any(|problem| problem.contains("may be one to an archive")), "{told:?}");
+    assert_eq!(tree(&lab.a()), before);
+    // The day is put back, as it says.
+    fs::remove_file(lab.b().join(DAYS[0])).unwrap();
+    let copied = Command::new("cp").arg("-a").args([lab.cold().join(DAYS[0]), lab.b().join(DAYS[0])]).status().unwrap();
+    assert!(copied.success());
+    lab.synchronise();
+    let replica = Replica::open(&lab.b(), None).unwrap();
+    let archive = replica.archive(&Silent).unwrap();
+    let cold = archive.cold(&lab.cold()).unwrap();
+    let options = MoveOptions { form: LinkForm::Absolute, rewrite: false, keep: Duration::ZERO };
+    let day = RelPath::parse(DAYS[0].as_bytes()).unwrap();
+    let moved = loop {
+        match archive.move_day(&day, &cold, &options) {
+            // What was made a moment ago may still change unseen.
+            Err(ArchiveError::Changed(_)) => {}
+            answer => break answer,
+        }
+    };
+    assert_eq!(moved.unwrap().copied, 0);
+    drop(archive);
+    drop(replica);
+    assert_eq!(lab.synchronise(), NOTHING);
+    assert!(lab.is_link(DAYS[0]));
 }

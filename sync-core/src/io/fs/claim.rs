@@ -99,8 +99,17 @@ impl Cold {
     }
 
     fn owner(&self, fd: &OwnedFd) -> Result<Option<Owner>, Unavailable> {
+        self.owner_of(fd, self.key.as_bytes())
+    }
+
+    /// Is another folder in the open cold root this root's, too: from before its state began anew?
+    pub(super) fn has_owned(&self, fd: &OwnedFd, key: &[u8]) -> Result<bool, Unavailable> {
+        Ok(self.owner_of(fd, key)?.is_some_and(|owner| self.claim.holds(Some(&owner))))
+    }
+
+    fn owner_of(&self, fd: &OwnedFd, key: &[u8]) -> Result<Option<Owner>, Unavailable> {
         let wrong = |source| Unavailable::Unstamped { cold: self.path.clone(), source };
-        match read_text(fd, &[RESERVED, self.key.as_bytes()].join(&b'/'), OWNER) {
+        match read_text(fd, &[RESERVED, key].join(&b'/'), OWNER) {
             Ok(text) => Owner::parse(&text).map(Some).ok_or_else(|| wrong(std::io::Error::other("its file owner is damaged"))),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(wrong(error.into())),

@@ -366,13 +366,18 @@ impl Cold {
         }
     }
 
-    /// Does a stamp of another hot root say that what stands at a path is its own?
+    /// Does a stamp of another hot root say that what stands at a path is its own? One of this root's, from before its state began
+    /// anew, does not count.
     ///
     /// # Errors
     /// The cold root is not there, or cannot be listed.
     pub fn is_stamped_by_others(&self, path: &RelPath) -> Result<bool, FsError> {
+        let fd = self.enter().map_err(|why| self.unusable(why))?;
         let private = self.dir()?.open_or_create(RESERVED)?;
         for name in keys(&private)?.into_iter().filter(|name| **name != *self.key.as_bytes()) {
+            if self.has_owned(&fd, &name).map_err(|why| self.unusable(why))? {
+                continue;
+            }
             let placed = match private.open_dir(&name)?.open_dir(PLACED) {
                 Err(error) if error.is_missing() => continue,
                 placed => placed?,
