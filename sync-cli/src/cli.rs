@@ -501,6 +501,17 @@ pub(crate) enum ArchiveAction {
     /// Bring a day, or all days below a path, back from the cold root
     #[command(after_help = "Example:\n  driftless archive restore /srv/hot 2026/03/05")]
     Restore(ArchiveRestoreArgs),
+    /// Use what lies in cold roots although it belongs to another folder, or is not what was archived
+    ///
+    /// A folder that is a copy of another one, or was brought back from a backup, leaves alone what that one has archived: after this it
+    /// has it, and the other one not any more. With PATH: what lies in the cold root for that day counts as it is now, and what is
+    /// missing in it as deleted.
+    #[command(after_help = "Examples:\n  driftless archive claim /srv/hot\n  driftless archive claim /srv/hot 2026/03/05")]
+    Claim(ArchiveClaimArgs),
+    /// Give up archived days that are gone for good: their links go, and the next sync brings the days back from other replicas
+    #[command(after_help = "Examples:\n  driftless archive forget /srv/hot 2026/03/05\n  \
+                            driftless archive forget /srv/hot --cold /mnt/cold")]
+    Forget(ArchiveForgetArgs),
     /// Read archived days again and tell which bytes are not those that were written
     #[command(after_help = "Examples:\n  driftless archive verify /srv/hot\n  \
                             driftless archive verify /srv/hot --repair-from /mnt/backup/hot")]
@@ -516,6 +527,8 @@ impl ArchiveAction {
             ArchiveAction::Status(args) => args.json,
             ArchiveAction::Restore(args) => args.json,
             ArchiveAction::Verify(args) => args.json,
+            ArchiveAction::Claim(args) => args.json,
+            ArchiveAction::Forget(args) => args.json,
         }
     }
 }
@@ -586,6 +599,39 @@ pub(crate) struct ArchiveRootArgs {
     #[arg(value_name = "HOT", value_hint = ValueHint::DirPath,
           value_parser = OsStringValueParser::new().try_map(values::local_root))]
     pub(crate) hot: PathBuf,
+    /// Print JSON lines; the last one is the summary
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `archive claim`.
+#[derive(Debug, Args)]
+pub(crate) struct ArchiveClaimArgs {
+    /// The root
+    #[arg(value_name = "HOT", value_hint = ValueHint::DirPath,
+          value_parser = OsStringValueParser::new().try_map(values::local_root))]
+    pub(crate) hot: PathBuf,
+    /// A day that counts as it is now
+    #[arg(value_name = "PATH", value_parser = OsStringValueParser::new().try_map(values::below))]
+    pub(crate) path: Option<RelPath>,
+    /// Print JSON lines; the last one is the summary
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `archive forget`.
+#[derive(Debug, Args)]
+pub(crate) struct ArchiveForgetArgs {
+    /// The root
+    #[arg(value_name = "HOT", value_hint = ValueHint::DirPath,
+          value_parser = OsStringValueParser::new().try_map(values::local_root))]
+    pub(crate) hot: PathBuf,
+    /// A day, or a path with days below it
+    #[arg(value_name = "PATH", required_unless_present = "cold", value_parser = OsStringValueParser::new().try_map(values::below))]
+    pub(crate) path: Option<RelPath>,
+    /// Days in this cold root only; all of them if no PATH is given
+    #[arg(long, value_name = "COLD", value_hint = ValueHint::DirPath)]
+    pub(crate) cold: Option<PathBuf>,
     /// Print JSON lines; the last one is the summary
     #[arg(long)]
     pub(crate) json: bool,

@@ -2,7 +2,10 @@
 
 use super::held;
 use crate::bridge::{Bridge, Route};
-use crate::cli::{ArchiveAction, ArchiveArgs, ArchiveRestoreArgs, ArchiveRootArgs, ArchiveRuleArgs, ArchiveVerifyArgs};
+use crate::cli::{
+    ArchiveAction, ArchiveArgs, ArchiveClaimArgs, ArchiveForgetArgs, ArchiveRestoreArgs, ArchiveRootArgs, ArchiveRuleArgs,
+    ArchiveVerifyArgs,
+};
 use crate::exit::{Exit, Usage};
 use crate::json::PathFields;
 use crate::location::Location;
@@ -117,6 +120,8 @@ pub(super) fn run(args: &ArchiveArgs, output: &Output) -> Result<Exit> {
         ArchiveAction::Status(args) => with(output, |listener| status(args, listener)),
         ArchiveAction::Restore(args) => with(output, |listener| restore(args, listener)),
         ArchiveAction::Verify(args) => with(output, |listener| verify(args, listener)),
+        ArchiveAction::Claim(args) => with(output, |listener| claim(args, listener)),
+        ArchiveAction::Forget(args) => with(output, |listener| forget(args, listener)),
     }
 }
 
@@ -436,6 +441,59 @@ fn restore(args: &ArchiveRestoreArgs, listener: &Listener<'_>) -> Result<Exit> {
 fn restored(path: &RelPath, result: &'static str, reason: Option<String>) -> Line {
     let path = PathFields::of(path);
     Line { path, kind: "dir", action: "restore", direction: "none", result, reason, period: None, files: None, bytes: None }
+}
+
+fn claim(args: &ArchiveClaimArgs, listener: &Listener<'_>) -> Result<Exit> {
+    let replica = open(&args.hot, listener)?;
+    let output = listener.output;
+    if let Some(path) = &args.path {
+        replica.archive(listener)?.accept(path)?;
+        output.line(&format!("{path} counts as it is now"));
+        output.event(&Line { action: "claim", ..restored(path, "done", None) });
+    } else {
+        let claimed = replica.claim()?;
+        for cold in &claimed {
+            output.line(&format!("what {} holds for {} belongs to it", render::root(cold), render::root(&args.hot)));
+        }
+        if claimed.is_empty() {
+            output.line("nothing was ever archived here");
+        }
+    }
+    output.event(&Summary { in_sync: true, ..Summary::default() });
+    Ok(Exit::InSync)
+}
+
+fn forget(args: &ArchiveForgetArgs, listener: &Listener<'_>) -> Result<Exit> {
+    let replica = open(&args.hot, listener)?;
+    let archive = replica.archive(listener)?;
+    let output = listener.output;
+    let cold = args.cold.as_deref().map(absolute).transpose()?;
+    let top = RelPath::root();
+    let at = args.path.as_ref().unwrap_or(&top);
+    let placed = replica.placed();
+    let of_cold = |location: &Path| cold.as_ref().is_none_or(|cold| location.starts_with(cold));
+    let days: Vec<_> = placed.iter().filter(|(path, location)| at.contains(path) && of_cold(location)).collect();
+    anyhow::ensure!(!days.is_empty(), "nothing there is archived");
+    let mut summary = Summary { in_sync: true, ..Summary::default() };
+    for (path, _) in days {
+        match archive.forget(path) {
+            Ok(kept) => {
+                summary.moved += 1;
+                let more = if kept { ", and what was kept from before it moved is back in its place" } else { "" };
+                output.line(&format!("forgot {path}{more}"));
+                output.event(&Line { action: "forget", ..restored(path, "done", None) });
+            }
+            Err(error) if error.ends_run() => return Err(error.into()),
+            Err(error) => {
+                summary.failed += 1;
+                problem(output, path, &error.to_string());
+            }
+        }
+    }
+    summary.in_sync = summary.failed == 0;
+    let failed = summary.failed;
+    output.event(&summary);
+    Ok(Exit::of_run(true, failed))
 }
 
 fn verify(args: &ArchiveVerifyArgs, listener: &Listener<'_>) -> Result<Exit> {

@@ -6,7 +6,7 @@
 
 use crate::entry::{AttrMask, Hash, Kind, Signature};
 use crate::io::fs::{
-    Cold, ColdId, Dir, FsError, Placement, Root, identify_cold, is_nested, supports_exchange, synchronised_around,
+    Claim, Cold, ColdId, Dir, FsError, Placement, Root, identify_cold, is_nested, supports_exchange, synchronised_around,
 };
 use crate::io::source::kind_of;
 use crate::io::state::{Batch, Known, PlaceChange, State, StateError};
@@ -67,18 +67,94 @@ pub enum PlaceError {
     /// Placements do not contain each other, nor the root.
     #[error("{0} cannot be placed: it is the root, or it holds or lies in a directory that is placed already")]
     Inside(RelPath),
+    /// It is there.
+    #[error("{0} is there, with its link and its cold root: driftless archive restore brings it back")]
+    There(RelPath),
     /// There is no such placement.
     #[error("{0} is not placed")]
     None(RelPath),
 }
 
+/// Under this key a state remembers that it was copied, or brought back, with what lies elsewhere.
+const COPIED: &str = "cold.copied";
+
 /// Shows a root what its state says of directories that lie elsewhere. To be called when a root is opened.
 ///
 /// # Errors
-/// The state cannot be read.
-pub fn load(root: &Root, state: &State) -> Result<(), StateError> {
-    root.set_places(state.places()?);
+/// The state cannot be read, or the root not looked at.
+pub fn load(root: &Root, state: &State) -> Result<(), PlaceError> {
+    let places = state.places()?;
+    if places.is_empty() {
+        root.set_places(places);
+        return Ok(());
+    }
+    root.set_places(places.claimed(&claim_of(root, state)?));
     Ok(())
+}
+
+/// What a root claims of its folders in cold roots.
+fn claim_of(root: &Root, state: &State) -> Result<Claim, PlaceError> {
+    let copied = state.moved().is_some() || state.meta(COPIED)?.is_some_and(|flag| !flag.is_empty());
+    Ok(Claim::of(root, state.id().to_string(), copied)?)
+}
+
+/// The state is about to forget that it was made elsewhere: that what lies in cold roots may be another root's it remembers.
+///
+/// # Errors
+/// The state cannot be written.
+pub fn remember_copied(state: &State) -> Result<(), StateError> {
+    match state.moved().is_some() && !state.places()?.is_empty() {
+        true => state.put_meta(COPIED, b"1"),
+        false => Ok(()),
+    }
+}
+
+/// Tells the cold roots whose the folders of this root are, where that is beyond doubt and not written down: a folder from before
+/// that was written is this root's if one of its links and its stamp agree; one that is this root's by its directory or its identity
+/// has both from now on. To be called by whoever holds the root's lock. Returns what could not be written.
+///
+/// # Errors
+/// The state cannot be read or written.
+pub fn own(root: &Root, state: &State) -> Result<Vec<FsError>, StateError> {
+    let mut failed = Vec::new();
+    let places = root.places();
+    for cold in places.colds() {
+        // One that is not there, or another root's, is told where it is needed.
+        let Ok(false) = cold.is_owned() else { continue };
+        let mut of_cold = places.all().filter(|placement| placement.cold.id == cold.id).peekable();
+        let agree =
+            of_cold.peek().is_none() || of_cold.any(|placement| root.dir(&placement.path).is_ok_and(|dir| dir.is_placed()));
+        if agree {
+            failed.extend(cold.own().err());
+        }
+    }
+    let is_owned = |cold: &Arc<Cold>| matches!(cold.is_owned(), Ok(true));
+    if state.meta(COPIED)?.is_some_and(|flag| !flag.is_empty()) && places.colds().iter().all(is_owned) {
+        // They know it by its present name, which no other root has.
+        state.put_meta(COPIED, b"")?;
+    }
+    Ok(failed)
+}
+
+/// What lies in cold roots is this root's from now on, whosever it was: its folders there say so, and any other root that used them
+/// is shut out. Returns the cold roots.
+///
+/// # Errors
+/// A cold root is not there, or cannot be written: those that were not claimed before it stay as they are.
+pub fn claim(root: &Root, state: &State) -> Result<Vec<PathBuf>, PlaceError> {
+    if state.moved().is_some() {
+        // It bears the name of the root that it was copied from, which would go on to be taken for the owner.
+        state.renew_identity()?;
+    }
+    let claim = claim_of(root, state)?.undoubted();
+    let places = root.places().claimed(&claim);
+    for cold in places.colds() {
+        cold.own()?;
+    }
+    state.put_meta(COPIED, b"")?;
+    let claimed = places.colds().iter().map(|cold| cold.path.clone()).collect();
+    root.set_places(places);
+    Ok(claimed)
 }
 
 /// Takes a cold root, which exists, into use for a root; one that is in use already may have come to another path.
@@ -98,14 +174,25 @@ pub fn use_cold(root: &Root, state: &State, path: &Path) -> Result<Arc<Cold>, Pl
     let known = root.places().colds().iter().find(|cold| cold.id == id).cloned();
     let drawn = || ColdId::random().map(|id| id.to_string()).map_err(failed);
     let key = known.as_ref().map_or_else(drawn, |known| Ok(known.key.clone()))?;
-    let cold = Cold { id, path, key };
+    let claim = claim_of(root, state)?;
+    // A new folder is nobody else's, whatever becomes of those that the state remembers.
+    let cold = Cold { id, path, key, claim: if known.is_some() { claim } else { claim.undoubted() } };
+    let is_new = known.is_none();
     if known.is_none_or(|known| *known != cold) {
         if !supports_exchange(&Root::open(&cold.path)?)? {
             return Err(PlaceError::Renames(cold.path));
         }
         cold.private()?;
+        if is_new {
+            cold.own()?;
+        }
         state.put_cold(&cold)?;
         load(root, state)?;
+    }
+    let unowned = own(root, state)?.into_iter();
+    // One that may only be read is good for looking at.
+    if let Some(error) = unowned.filter(|error| !error.is_refusal()).find(|error| error.path.starts_with(&cold.path)) {
+        return Err(error.into());
     }
     let used = root.places().colds().iter().find(|used| used.id == id).cloned();
     used.ok_or_else(|| StateError::Content { what: "a cold root" }.into())
@@ -173,6 +260,38 @@ pub fn withdraw(root: &Root, state: &State, path: &RelPath, changes: Vec<Change>
     state.commit(Batch { changes, places, ..Batch::default() }, true)?;
     root.set_places(root.places().without(path));
     Ok(placement.remove_stamp()?)
+}
+
+/// A directory that is not where it was placed, and will not be again, is given up: the link goes first, durably, and then the
+/// placement with all rows, and what was known of them, so that whoever else has it brings it back.
+///
+/// # Errors
+/// It is there, the link cannot be removed, or the state cannot be written.
+pub fn forget(root: &Root, state: &State, path: &RelPath) -> Result<(), PlaceError> {
+    let placement = get(root, path)?;
+    if root.dir(path).is_ok_and(|dir| dir.is_placed()) {
+        return Err(PlaceError::There(path.clone()));
+    }
+    let (parent, name) = path.split().ok_or_else(|| PlaceError::None(path.clone()))?;
+    match root.hot(&parent) {
+        Ok(hot) => {
+            let is_link = hot.stat(name.as_bytes())?.is_some_and(|now| kind_of(&now) == Some(Kind::Symlink));
+            if is_link && placement.is_own(&hot.read_link(name.as_bytes())?) {
+                hot.unlink(name.as_bytes())?;
+                hot.sync()?;
+            }
+        }
+        Err(error) if error.is_missing() => {}
+        Err(error) => return Err(error.into()),
+    }
+    let (changes, places) = (vec![Change::Forget { path: path.clone() }], vec![PlaceChange::Drop(path.clone())]);
+    state.commit(Batch { changes, places, ..Batch::default() }, true)?;
+    load(root, state)?;
+    match placement.remove_stamp() {
+        // Its stamp is gone with it, or tells of nothing.
+        Err(error) if error.unavailable().is_some() => Ok(()),
+        answer => Ok(answer?),
+    }
 }
 
 fn get(root: &Root, path: &RelPath) -> Result<Arc<Placement>, PlaceError> {

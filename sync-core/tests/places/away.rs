@@ -52,7 +52,55 @@ fn stamps(lab: &Lab) -> PathBuf {
     keys.map(|key| key.join("placed")).find(|placed| placed.is_dir() || aside(placed).is_dir()).unwrap()
 }
 
-const TROUBLES: [Trouble; 9] = [
+/// Another directory lies where the day lay: a copy of it, with something done to it.
+fn replaced(lab: &Lab, change: fn(&Path)) {
+    let day = lab.cold().join(DAYS[0]);
+    away(&day);
+    assert!(Command::new("cp").arg("-a").args([&aside(&day), &day]).status().unwrap().success());
+    change(&day);
+}
+
+fn replaced_back(lab: &Lab) {
+    let day = lab.cold().join(DAYS[0]);
+    fs::remove_dir_all(&day).unwrap();
+    back(&day);
+}
+
+const ANOTHER: &str = "another directory lies in the cold root";
+
+const TROUBLES: [Trouble; 13] = [
+    Trouble {
+        what: "an empty directory in its place",
+        told: ANOTHER,
+        make: |lab| {
+            away(&lab.cold().join(DAYS[0]));
+            fs::create_dir(lab.cold().join(DAYS[0])).unwrap();
+        },
+        undo: replaced_back,
+    },
+    Trouble {
+        what: "a part of it",
+        told: ANOTHER,
+        make: |lab| replaced(lab, |day| fs::remove_file(day.join("sub/deep/d.txt")).unwrap()),
+        undo: replaced_back,
+    },
+    Trouble {
+        what: "an older copy",
+        told: ANOTHER,
+        make: |lab| {
+            replaced(lab, |day| {
+                let file = fs::File::options().write(true).open(day.join("b.txt")).unwrap();
+                file.set_modified(std::time::UNIX_EPOCH).unwrap();
+            });
+        },
+        undo: replaced_back,
+    },
+    Trouble {
+        what: "a file that is being brought back",
+        told: ANOTHER,
+        make: |lab| replaced(lab, |day| fs::write(day.join("b.txt"), "f").unwrap()),
+        undo: replaced_back,
+    },
     Trouble {
         what: "a bare mount point",
         told: "is its disk mounted",
@@ -147,6 +195,18 @@ fn what_is_away_is_unavailable_and_comes_back_as_it_was() {
         assert!(lab.is_link(DAYS[0]) && lab.cold().join("2026/03/05/new").exists(), "{what}");
         assert!(lab.knows().1 >= knows.1, "{what}");
     }
+}
+
+#[test]
+fn a_day_that_was_brought_back_whole_goes_on() {
+    let lab = Lab::new();
+    lab.place(DAYS[0]);
+    assert_eq!(lab.synchronise(), NOTHING);
+    replaced(&lab, |_| {});
+    assert_eq!(lab.synchronise(), NOTHING);
+    // From now on it is the one that is known.
+    fs::remove_file(lab.cold().join(DAYS[0]).join("b.txt")).unwrap();
+    assert_eq!(lab.synchronise()[0].deleted, 1);
 }
 
 #[test]

@@ -8,10 +8,12 @@
 
 mod away;
 mod changes;
+mod copied;
 #[cfg(feature = "kill-points")]
 mod kills;
 mod lab;
 mod made;
+mod older;
 mod watched;
 
 use lab::{DAYS, Lab, Until, place, tree, write};

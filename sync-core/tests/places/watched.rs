@@ -27,7 +27,7 @@ fn told(watch: &mut Watch, at: &RelPath) {
 
 fn opened(lab: &Lab) -> Root {
     let root = Root::open(&lab.b()).unwrap();
-    root.set_places(lab.places());
+    places::load(&root, &lab.state()).unwrap();
     root
 }
 

@@ -3,6 +3,7 @@
 use super::areas::{Area, REMEMBERED};
 use super::versions::{VersionError, now_ns, open_areas};
 use crate::io::fs::{FsError, Placement, Places, Root};
+use crate::io::places::{self, PlaceError};
 use crate::io::source::kind_of;
 use crate::io::state::{Batch, NewVersion, PlaceChange, State, StateError, UNKNOWN_PATH};
 use crate::path::{Name, RelPath};
@@ -46,7 +47,13 @@ pub fn adopt(root: &Root, state: &State, inherited: Inherited) -> Result<usize, 
         inherited.places.colds().iter().try_for_each(|cold| state.put_cold(cold))?;
         let places = inherited.places.all().map(|placement| PlaceChange::Put(Placement::clone(placement))).collect();
         state.commit(Batch { places, ..Batch::default() }, true)?;
-        root.set_places(state.places()?);
+        match places::load(root, state) {
+            Err(PlaceError::State(error)) => return Err(error.into()),
+            Err(PlaceError::Fs(error)) => return Err(error.into()),
+            answer => {
+                answer.map_err(|error| VersionError::Path { path: RelPath::root(), step: "place", reason: error.to_string() })?
+            }
+        }
     }
     let areas = open_areas(root, state)?;
     let recorded = state.versions(&RelPath::root())?;

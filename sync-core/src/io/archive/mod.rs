@@ -30,6 +30,7 @@ mod repair;
 mod restore;
 mod scrub;
 mod walk;
+mod ways;
 
 pub use anew::MergedDay;
 pub use error::ArchiveError;

@@ -27,7 +27,7 @@ impl Archive<'_> {
         self.check_placed(path)?;
         self.merge_jobs_of(path)?;
         let cold = placement.cold.clone();
-        let source = cold.below(&placement.at)?;
+        let source = placement.open()?;
         let contents = walk::contents(&source, path)?;
         let (bytes, inodes) = self.jobs.space()?;
         if contents.allocated > bytes.saturating_sub(SPARE_BYTES) || contents.objects > inodes.saturating_sub(SPARE_INODES) {
@@ -106,7 +106,8 @@ impl Archive<'_> {
             // A crash came right after the exchange: what came out was not looked at.
             self.check_out(job, (&parent, name.as_bytes()))?;
         } else {
-            let source = cold.below(&job.path)?;
+            let placement = self.root.places().get(&job.path).filter(|placement| placement.cold.id == cold.id).cloned();
+            let source = placement.ok_or_else(|| ArchiveError::refused(&job.path, "is not archived any more"))?.open()?;
             if let Some(path) = walk::first_change(&source, &mut job.manifest(&self.jobs)?, source_of)? {
                 return Err(ArchiveError::Changed(super::copy::shown(&job.path, &path)));
             }

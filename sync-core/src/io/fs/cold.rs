@@ -4,6 +4,7 @@
 //! root that uses it has a private folder there: for content on its way, for kept versions, and for a stamp of each
 //! directory that it has placed. What is in the cold root besides is the directories themselves.
 
+use super::claim::Claim;
 use super::{Dir, FsError, Replace, Root, failed, resolve};
 use crate::path::{RESERVED, RelPath, escape};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
@@ -62,6 +63,8 @@ pub struct Cold {
     pub path: PathBuf,
     /// Name of the hot root's private folder there.
     pub key: String,
+    /// Who the hot root is.
+    pub claim: Claim,
 }
 
 /// Why a cold root, or what was placed there, cannot be used.
@@ -92,6 +95,22 @@ pub enum Unavailable {
         found: ColdId,
         /// What it should say.
         wanted: ColdId,
+    },
+    /// What is there of this root belongs to another one.
+    #[error(
+        "what the cold root {} holds for this folder belongs to another one ({owner}): this one is a copy, or was brought back \
+         from a backup; nothing of it is touched, or taken for deleted. If this folder is to have it from now on, and the other one \
+         not any more, run driftless archive claim '{}'",
+        shown(cold),
+        shown(hot)
+    )]
+    Owned {
+        /// The cold root.
+        cold: PathBuf,
+        /// Where the other root was.
+        owner: String,
+        /// Where this one is.
+        hot: PathBuf,
     },
     /// The cold root knows nothing of the placement.
     #[error(
@@ -155,7 +174,10 @@ impl Unavailable {
     #[must_use]
     pub fn whole(&self) -> Option<&Path> {
         match self {
-            Unavailable::Closed { cold, .. } | Unavailable::Unmarked { cold, .. } | Unavailable::Other { cold, .. } => Some(cold),
+            Unavailable::Closed { cold, .. }
+            | Unavailable::Unmarked { cold, .. }
+            | Unavailable::Other { cold, .. }
+            | Unavailable::Owned { cold, .. } => Some(cold),
             _ => None,
         }
     }
@@ -275,8 +297,15 @@ fn stamp_name(path: &RelPath) -> Vec<u8> {
 }
 
 impl Cold {
-    /// The open directory, if it is this cold root.
+    /// The open directory, if it is this cold root, and what it holds for this root belongs to it.
     pub(super) fn enter(&self) -> Result<OwnedFd, Unavailable> {
+        let fd = self.enter_any()?;
+        self.check_owner(&fd)?;
+        Ok(fd)
+    }
+
+    /// The open directory, if it is this cold root, whoever uses it.
+    pub(super) fn enter_any(&self) -> Result<OwnedFd, Unavailable> {
         let fd = open(&self.path)?;
         let found = marked(&self.path, &fd)?;
         if found == self.id {
@@ -301,7 +330,7 @@ impl Cold {
     pub fn dir(&self) -> Result<Dir, FsError> {
         match self.enter() {
             Ok(fd) => Ok(Dir { fd, path: self.path.clone(), within: None }),
-            Err(why) => Err(FsError { action: "use", path: self.path.clone(), source: io::Error::other(why) }),
+            Err(why) => Err(self.unusable(why)),
         }
     }
 
@@ -311,7 +340,7 @@ impl Cold {
     /// It is not there, or the cold root is not.
     pub fn below(&self, at: &RelPath) -> Result<Dir, FsError> {
         let dir = self.dir()?;
-        let path = self.path.join(std::ffi::OsStr::from_bytes(at.as_bytes()));
+        let path = self.path.join(OsStr::from_bytes(at.as_bytes()));
         let fd = resolve(dir.fd.as_fd(), at.as_bytes()).map_err(failed("open directory", &path))?;
         Ok(Dir { fd, path, within: None })
     }
@@ -324,23 +353,29 @@ impl Cold {
         self.dir()?.open_or_create(RESERVED)?.open_or_create(self.key.as_bytes())
     }
 
-    /// Is there a stamp for a path, whatever it says? `false` where the cold root cannot be looked at.
-    #[must_use]
-    pub fn has_stamp(&self, path: &RelPath) -> bool {
+    /// Is there a stamp for a path, whatever it says?
+    ///
+    /// # Errors
+    /// The cold root is not there, or cannot be looked at: nobody knows.
+    pub fn has_stamp(&self, path: &RelPath) -> Result<bool, Unavailable> {
         let folder = [RESERVED, self.key.as_bytes(), PLACED].join(&b'/');
-        self.enter().is_ok_and(|fd| read_text(&fd, &folder, &stamp_name(path)).is_ok())
+        match read_text(&self.enter()?, &folder, &stamp_name(path)) {
+            Ok(_) => Ok(true),
+            Err(Errno::NOENT) => Ok(false),
+            Err(error) => Err(Unavailable::Unstamped { cold: self.path.clone(), source: error.into() }),
+        }
     }
 
-    /// Does a stamp of another hot root say that what stands at a path is its own?
+    /// Does a stamp of another hot root say that what stands at a path is its own? One of this root's, from before its state began
+    /// anew, does not count.
     ///
     /// # Errors
     /// The cold root is not there, or cannot be listed.
     pub fn is_stamped_by_others(&self, path: &RelPath) -> Result<bool, FsError> {
+        let fd = self.enter().map_err(|why| self.unusable(why))?;
         let private = self.dir()?.open_or_create(RESERVED)?;
-        for name in private.names()? {
-            if *name == *self.key.as_bytes()
-                || !private.stat(&name)?.is_some_and(|found| FileType::from_raw_mode(found.mode) == FileType::Directory)
-            {
+        for name in keys(&private)?.into_iter().filter(|name| **name != *self.key.as_bytes()) {
+            if self.has_owned(&fd, &name).map_err(|why| self.unusable(why))? {
                 continue;
             }
             let placed = match private.open_dir(&name)?.open_dir(PLACED) {
@@ -369,7 +404,53 @@ impl Cold {
     }
 }
 
-fn write_durably(dir: &Dir, (new, name): (&[u8], &[u8]), text: &str) -> Result<(), FsError> {
+/// Where a link in the directory `parent` leads to a cold root, if it reads as all links do that take the place of the directory
+/// `path`: the way to a cold root, whichever way that is written, and then the path.
+#[must_use]
+pub fn way_to_cold(parent: &Path, text: &[u8], path: &RelPath) -> Option<PathBuf> {
+    let way = text.strip_suffix(path.as_bytes())?.strip_suffix(b"/")?;
+    let way = if way.is_empty() && text.starts_with(b"/") { &b"/"[..] } else { way };
+    (!path.is_root() && !way.is_empty()).then(|| parent.join(OsStr::from_bytes(way)))
+}
+
+/// Does a directory bear the marker of a cold root, in which some root has placed the directory `path`? What cannot be told is taken
+/// for so.
+#[must_use]
+pub fn is_stamped_in(cold: &Path, path: &RelPath) -> bool {
+    let Ok(fd) = open(cold) else { return false };
+    match marked(cold, &fd) {
+        Err(Unavailable::Unmarked { source, .. }) if source.kind() == io::ErrorKind::NotFound => return false,
+        // What stands there of a marker is no answer.
+        Ok(_) | Err(_) => {}
+    }
+    let stamped = || -> Result<bool, FsError> {
+        let private = Dir { fd, path: cold.to_owned(), within: None }.open_dir(RESERVED)?;
+        for key in keys(&private)? {
+            let placed = match private.open_dir(&key)?.open_dir(PLACED) {
+                Err(error) if error.is_missing() => continue,
+                placed => placed?,
+            };
+            if placed.stat(&stamp_name(path))?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    };
+    stamped().unwrap_or(true)
+}
+
+/// Names of the folders of hot roots in the private folder of a cold root.
+fn keys(private: &Dir) -> Result<Vec<Box<[u8]>>, FsError> {
+    let mut keys = Vec::new();
+    for name in private.names()? {
+        if private.stat(&name)?.is_some_and(|found| FileType::from_raw_mode(found.mode) == FileType::Directory) {
+            keys.push(name);
+        }
+    }
+    Ok(keys)
+}
+
+pub(super) fn write_durably(dir: &Dir, (new, name): (&[u8], &[u8]), text: &str) -> Result<(), FsError> {
     match dir.unlink(new) {
         Err(error) if !error.is_missing() => return Err(error),
         _ => {}
@@ -383,7 +464,7 @@ fn write_durably(dir: &Dir, (new, name): (&[u8], &[u8]), text: &str) -> Result<(
 }
 
 /// A small text in a folder below an open directory.
-fn read_text(base: &OwnedFd, folder: &[u8], name: &[u8]) -> Result<String, Errno> {
+pub(super) fn read_text(base: &OwnedFd, folder: &[u8], name: &[u8]) -> Result<String, Errno> {
     let folder = resolve(base.as_fd(), folder)?;
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = retry_on_intr(|| rustix::fs::openat(&folder, name, flags, Mode::empty()))?;

@@ -2,6 +2,7 @@
 //! the root. Nothing else in the project passes a path below a root to the system.
 
 mod attrs;
+mod claim;
 mod cold;
 mod content;
 mod exact;
@@ -9,7 +10,8 @@ mod places;
 mod probe;
 
 pub use attrs::{file_signature, finish_file};
-pub use cold::{Cold, ColdId, Unavailable, identify_cold, init_cold, synchronised_around};
+pub use claim::Claim;
+pub use cold::{Cold, ColdId, Unavailable, identify_cold, init_cold, is_stamped_in, synchronised_around, way_to_cold};
 pub use content::{copy_hashed, hash_file};
 pub use exact::{
     Look, Xattrs, copy_sparse, copy_sparse_while, file_xattrs, finish_exactly, forget_cached, is_dir, open_named, read_small,

@@ -1,6 +1,7 @@
 //! Directories below a root that lie in a cold root, with a link at their path: resolved anew at each call, and only if the
 //! link, the marker of the cold root, the stamp there and the directory all agree with what was recorded.
 
+use super::claim::Claim;
 use super::cold::{Cold, ColdId, Stamped, Unavailable};
 use super::{Dir, FsError, Root, failed, resolve};
 use crate::path::{Name, RelPath};
@@ -184,6 +185,17 @@ impl Places {
     #[must_use]
     pub fn colds(&self) -> &[Arc<Cold>] {
         &self.colds
+    }
+
+    /// As it is for the root that claims it.
+    #[must_use]
+    pub fn claimed(&self, claim: &Claim) -> Places {
+        let colds: Vec<_> = self.colds.iter().map(|cold| Arc::new(Cold { claim: claim.clone(), ..Cold::clone(cold) })).collect();
+        let placements = self.all().map(|placement| {
+            let cold = colds.iter().find(|cold| cold.id == placement.cold.id).unwrap_or(&placement.cold).clone();
+            (placement.path.clone(), Arc::new(Placement { cold, ..Placement::clone(placement) }))
+        });
+        Places { placements: placements.collect(), colds }
     }
 
     /// As it is without a placement.

@@ -9,8 +9,8 @@ use super::record::{Finding, Old};
 use super::walk::{LOOK, Place, Walker};
 use crate::entry::{Content, Hash, Kind, Object, Signature};
 use crate::io::fs::coarse_now_ns;
-use crate::io::state::Known;
-use crate::path::Name;
+use crate::io::state::{Known, NodeId};
+use crate::path::{Name, RelPath};
 
 /// Step of a problem with a file's content or a link's target.
 const READ: &str = "read";
@@ -58,10 +58,25 @@ impl Walker<'_> {
         let Some(name) = self.name(place, name) else {
             return Ok(());
         };
-        if let Some((object, signature)) = self.object(place, &name, signature) {
-            self.push(Finding::put(place.path.join(&name), object, signature, None))?;
+        let Some((object, signature)) = self.object(place, &name, signature) else {
+            return Ok(());
+        };
+        let path = place.path.join(&name);
+        if self.is_forgotten(&path, &object.content, None)? {
+            return Ok(());
         }
-        Ok(())
+        self.push(Finding::put(path, object, signature, None))
+    }
+
+    /// A link that may stand for a directory in a cold root is told, and not recorded: nobody else is to get it for a directory.
+    fn is_forgotten(&self, path: &RelPath, content: &Content, tree: Option<NodeId>) -> Result<bool, ScanError> {
+        let Content::Symlink(text) = content else { return Ok(false) };
+        let forgotten = self.shared.mounts.is_forgotten(path, text, tree)?;
+        if forgotten {
+            self.problem(path, LOOK, mounts::UNKNOWN);
+            self.shared.mounts.miss(path);
+        }
+        Ok(forgotten)
     }
 
     fn other_kind(&mut self, place: &Place<'_>, row: &Known, signature: Signature) -> Result<(), ScanError> {
@@ -69,9 +84,7 @@ impl Walker<'_> {
             return Ok(());
         };
         let path = place.path.join(&row.name);
-        if matches!(object.content, Content::Symlink(_)) && row.node.is_some() && self.shared.mounts.is_forgotten(&path) {
-            self.problem(&path, LOOK, mounts::UNKNOWN);
-            self.shared.mounts.miss(&path);
+        if self.is_forgotten(&path, &object.content, row.node)? {
             return Ok(());
         }
         self.old(row)?;
@@ -127,6 +140,9 @@ impl Walker<'_> {
             && self.scan.mask.equal(Kind::Symlink, &row.signature.attrs(), &now.attrs())
         {
             return self.push(Finding::Refresh { path, signature: now, hash: None, mtime_ns: None });
+        }
+        if self.is_forgotten(&path, &content, None)? {
+            return Ok(());
         }
         self.edited(place, row, now, content)
     }

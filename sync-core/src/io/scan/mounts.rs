@@ -4,9 +4,9 @@
 //! to mount; so the state remembers the paths, each before anything below it is recorded.
 
 use super::ScanError;
-use crate::io::fs::{FsError, Root, Unavailable};
+use crate::io::fs::{Cold, FsError, Root, Unavailable, is_stamped_in, way_to_cold};
 use crate::io::mutex::{into_inner, lock};
-use crate::io::state::{State, StateError};
+use crate::io::state::{NodeId, State, StateError};
 use crate::path::RelPath;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -27,10 +27,15 @@ pub(super) const ANOTHER: &str = "another file system is mounted here, or was un
 pub(super) const ARCHIVED: &str = "the link to its archive went with the directory above: nothing in it is taken for deleted. Put \
      directory and link back; to delete it, delete what is in it, through the link";
 
-/// What a user is told of a link in the place of a directory that a cold root holds, and the state does not know of.
-pub(super) const UNKNOWN: &str = "a link stands where a directory was, and a cold root holds a directory that was archived from here, of \
-     which the state does not know (was it brought back from a backup?): nothing is taken for deleted. Put the directory back, or \
-     archive it again";
+/// What a user is told of a directory in a cold root that is not the one that was there, and holds less.
+pub(super) const REPLACED: &str = "another directory lies in the cold root than the one that was there, and of what was in it something \
+     is missing, or older or shorter: nothing of it is taken for deleted or edited. Bring back all of it; if it is to count as it is, \
+     run driftless archive claim HOT PATH";
+
+/// What a user is told of a link that may stand for a directory in a cold root of which the state does not know.
+pub(super) const UNKNOWN: &str = "a link stands here that may be one to an archive: a cold root holds a directory that was archived \
+     from here, of which the state does not know (was it brought back from a backup?), or cannot be looked at: nothing is taken for \
+     deleted, and the link goes nowhere. Mount the cold root, or put the directory back";
 
 /// The mount points of one scan, and what lies elsewhere and is not there.
 #[derive(Debug)]
@@ -89,10 +94,30 @@ impl<'a> Mounts<'a> {
         Ok(None)
     }
 
-    /// Does a cold root hold a directory that was placed from this path, although the state says nothing of it?
-    pub(super) fn is_forgotten(&self, path: &RelPath) -> bool {
+    /// May a link stand for a directory in a cold root, although the state says nothing of it? `tree`: the directory that has rows
+    /// at its path. Of any link it may where it reads as ours do and a stamp says so; one in the place of a directory may also for as
+    /// long as a cold root cannot be looked at, and one that reads as ours do for as long as it leads nowhere.
+    pub(super) fn is_forgotten(&self, path: &RelPath, text: &[u8], tree: Option<NodeId>) -> Result<bool, ScanError> {
         let places = self.root.places();
-        places.above(path).is_none() && places.colds().iter().any(|cold| cold.has_stamp(path))
+        if places.above(path).is_some() {
+            return Ok(false);
+        }
+        let parent = self.root.locate(&path.parent().unwrap_or_default());
+        let way = way_to_cold(&parent, text, path);
+        if tree.is_none() && way.is_none() {
+            return Ok(false);
+        }
+        // One that nothing lies in any more may be gone for good: it keeps no user from making links.
+        let is_used = |cold: &Cold| way.is_some() || places.all().any(|placement| placement.cold.id == cold.id);
+        if places.colds().iter().any(|cold| cold.has_stamp(path).unwrap_or_else(|_| is_used(cold))) {
+            return Ok(true);
+        }
+        let Some(way) = way else { return Ok(false) };
+        if is_stamped_in(&way, path) {
+            return Ok(true);
+        }
+        let Some(tree) = tree else { return Ok(false) };
+        Ok(!self.state.known(tree)?.is_empty() && leads_nowhere(self.root, path)?)
     }
 
     /// What is at the path and below it is unknown in this run, on whichever side it is met.
@@ -153,6 +178,16 @@ fn missing_places(root: &Root) -> Vec<RelPath> {
     let places = root.places();
     let gone: BTreeSet<_> = places.colds().iter().filter(|cold| cold.dir().is_err()).map(|cold| cold.id).collect();
     places.all().filter(|placement| gone.contains(&placement.cold.id)).map(|placement| placement.path.clone()).collect()
+}
+
+/// Does nothing stand where a link leads?
+fn leads_nowhere(root: &Root, path: &RelPath) -> Result<bool, FsError> {
+    let Some((parent, name)) = path.split() else { return Ok(false) };
+    match root.dir(&parent)?.leads_to(name.as_bytes()) {
+        Ok(_) => Ok(false),
+        // Whatever the reason is: nobody can see through it at present.
+        Err(_) => Ok(true),
+    }
 }
 
 /// Paths hold no zero byte.

@@ -83,6 +83,14 @@ impl<'a> Walker<'a> {
         if placed && self.scan.skip_placed && matches!(task.was, Was::Dir(..)) {
             return Ok(());
         }
+        if placed {
+            match self.was_replaced(&task, (&dir, &now)) {
+                Ok(false) => {}
+                Ok(true) => return self.missing(&task, mounts::REPLACED),
+                Err(ScanError::Fs(error)) => return self.not_listed(task, error),
+                Err(error) => return Err(error),
+            }
+        }
         let is_mount = !placed && task.around.is_some_and(|around| !mount.is_same(&around.mount));
         if !(is_mount || placed) && matches!(task.was, Was::Dir(..)) && self.shared.mounts.was(&task.path) {
             // Whatever stands here was hidden below the file system that is missing.
@@ -234,6 +242,37 @@ impl<'a> Walker<'a> {
             }
         }
         Ok(true)
+    }
+
+    /// Does another directory lie in the cold root than the one that was recorded, with less in it: a bare one, an older copy, a
+    /// part of one that is being brought back? One that holds all that was known may have come from a backup, or to another disk.
+    fn was_replaced(&self, task: &Task, (dir, now): (&Dir, &Signature)) -> Result<bool, ScanError> {
+        match &task.was {
+            Was::Dir(before, node) if (before.ino, before.btime_ns) != (now.ino, now.btime_ns) => self.holds_less(dir, *node),
+            _ => Ok(false),
+        }
+    }
+
+    /// Is anything missing of what is known of a directory, or older, or shorter?
+    fn holds_less(&self, dir: &Dir, node: NodeId) -> Result<bool, ScanError> {
+        if self.scan.monitor.cancelled() {
+            return Err(ScanError::Cancelled);
+        }
+        for row in self.scan.state.known(node)? {
+            let name = row.name.as_bytes();
+            let Some(now) = dir.stat(name)?.filter(|now| compare::kind_of(now.mode) == Some(row.kind)) else { return Ok(true) };
+            // Whatever brought it back may have cut fractions of seconds off.
+            let second = |time_ns: i64| time_ns.div_euclid(1_000_000_000);
+            let less = match (row.kind, row.node) {
+                (Kind::Dir, Some(node)) => self.holds_less(&dir.open_dir(name)?, node)?,
+                (Kind::File, _) => now.size < row.signature.size || second(now.mtime_ns) < second(row.signature.mtime_ns),
+                _ => false,
+            };
+            if less {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The directory's name was listed, but it cannot be opened.

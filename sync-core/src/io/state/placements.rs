@@ -3,7 +3,7 @@
 use super::State;
 use super::error::{Attempt, Result, StateError};
 use super::records::collect;
-use crate::io::fs::{Cold, ColdId, Placement, Places, Rewritten};
+use crate::io::fs::{Claim, Cold, ColdId, Placement, Places, Rewritten};
 use crate::path::RelPath;
 use rusqlite::{Connection, params};
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ pub enum PlaceChange {
 }
 
 impl State {
-    /// All that lies elsewhere.
+    /// All that lies elsewhere. Who it is that has it there [`Places::claimed`] says.
     ///
     /// # Errors
     /// What SQLite reports, or a record that cannot be read.
@@ -111,6 +111,7 @@ fn colds(conn: &Connection) -> Result<Vec<Arc<Cold>>> {
             id: ColdId(row.get(0).attempt("read a cold root")?),
             path: PathBuf::from(OsStr::from_bytes(&path)),
             key: row.get(2).attempt("read a cold root")?,
+            claim: Claim::default(),
         }))
     })
 }

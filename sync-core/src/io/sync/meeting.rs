@@ -2,6 +2,7 @@
 
 use super::opened::Opened;
 use super::{SyncError, marker};
+use crate::io::places;
 use crate::io::remote::identity;
 use crate::io::speaker;
 use crate::io::state::{Peer, State};
@@ -111,8 +112,10 @@ pub(super) fn same_identity(opened: &Opened, monitor: &dyn Monitor) -> Result<()
 }
 
 pub(super) fn renew(opened: &Opened, reason: &str, monitor: &dyn Monitor) -> Result<(), SyncError> {
+    places::remember_copied(&opened.state)?;
     opened.state.renew_identity()?;
     opened.state.record_place()?;
+    places::load(&opened.root, &opened.state)?;
     marker::advance(opened)?;
     monitor.notice(&format!("{}: takes a new identity, because {reason}", opened.root.path().display()));
     Ok(())

@@ -49,6 +49,7 @@ use crate::io::apply::{ApplyError, VersionError};
 use crate::io::channel::ChannelError;
 use crate::io::fs::FsError;
 use crate::io::link::{Connection, Traffic};
+use crate::io::places::PlaceError;
 use crate::io::scan::{self, ScanError, Scanned};
 use crate::io::source::SourceError;
 use crate::io::state::StateError;
@@ -157,6 +158,9 @@ pub enum SyncError {
     /// A call on a root failed where no single path is to blame.
     #[error(transparent)]
     Fs(#[from] FsError),
+    /// What lies in a cold root cannot be used.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
     /// A root could not be walked.
     #[error(transparent)]
     Scan(#[from] ScanError),

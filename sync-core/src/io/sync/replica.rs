@@ -95,7 +95,10 @@ impl Replica {
             return Err(roots::not_of_this_tree(&root, &strange));
         }
         places::load(&root, &state)?;
-        let notices = apply::recover(&root, &state, mask)?.notices();
+        let mut notices = apply::recover(&root, &state, mask)?.notices();
+        let unowned = places::own(&root, &state)?;
+        notices
+            .extend(unowned.iter().map(|error| format!("whose the folder in a cold root is cannot be written there: {error}")));
         Ok(Replica { root, state, notices })
     }
 
@@ -133,6 +136,14 @@ impl Replica {
     #[must_use]
     pub fn placed(&self) -> Vec<(RelPath, PathBuf)> {
         self.root.places().all().map(|placement| (placement.path.clone(), placement.location())).collect()
+    }
+
+    /// What lies in cold roots is this root's from now on, and no other one's that used it. Returns the cold roots.
+    ///
+    /// # Errors
+    /// A cold root is not there, or cannot be written.
+    pub fn claim(&self) -> Result<Vec<PathBuf>, SyncError> {
+        Ok(places::claim(&self.root, &self.state)?)
     }
 
     /// What archiving remembers under a name.

@@ -376,6 +376,14 @@ fn finish(found: Found, state: Standing, options: &Options, monitor: &dyn Monito
     } else {
         marker::advance(&opened)?;
     }
+    if !opened.looking {
+        for error in places::own(&opened.root, &opened.state)? {
+            monitor.notice(&format!(
+                "{}: whose the folder in a cold root is cannot be written there: {error}",
+                opened.root.path().display()
+            ));
+        }
+    }
     recover(&opened, options, monitor)?;
     Ok(opened)
 }
