@@ -194,6 +194,8 @@ impl Archivist<'_> {
         self.settle_after(Some(Duration::ZERO));
         if whole {
             self.look_at_cold();
+            // What came to the cold root now is read there for the first time.
+            self.when.scrub = shared.now();
         }
     }
 
