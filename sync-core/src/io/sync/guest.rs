@@ -1,17 +1,15 @@
-//! A root on another machine as one end of a run: a [`LocalEnd`](super::end::LocalEnd) there is asked by messages, and what it asks
-//! meanwhile of the root here is answered.
+//! A root on another machine as one end of a run: a [`LocalEnd`](super::end::LocalEnd) there is asked by messages.
 
+use super::asking::{ALIVE, Alive, SILENCE, hear_hello, receive_within, say_hello, wait};
 use super::drive::Half;
 use super::end::{End, Pulled, RulesNow, ScanTerms, Surveyed};
-use super::news::News;
-use super::opened::Opened;
 use super::pulls::Terms;
 use super::{MaxDelete, Options, Policy, Side, SyncError};
 use crate::ignore::Rules;
 use crate::io::channel::{Channel, ChannelError};
-use crate::io::link::{CloseCode, Connection, LinkError, Reader, Stream, WAIT, Writer};
+use crate::io::link::{CloseCode, Connection, WAIT};
 use crate::io::mutex::lock;
-use crate::io::remote::{Gate, Here, PATIENCE, Parked, RemoteThere, Told, respond};
+use crate::io::remote::RemoteThere;
 use crate::io::scan::Scanned;
 use crate::io::speaker::Speaker;
 use crate::io::there::{Facts, There};
@@ -20,23 +18,13 @@ use crate::peer::{Mode, Name};
 use crate::plan::Item;
 use crate::report::Monitor;
 use crate::store::{Filter, Listing};
-use crate::wire::{
-    self, Apply, Hello, Introduce, Introduction, Message, Nothing, Notice, Open, Progress, Ready, Refusal, Survey, Versions,
-};
-use std::io::{Read as _, Write as _};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, TryLockError};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use crate::wire::{self, Apply, Introduce, Introduction, Message, Nothing, Notice, Open, Progress, Ready, Survey};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
-/// How often the user's wish to stop is looked for while the other side works.
-const GLANCE: Duration = Duration::from_millis(200);
-/// A side that works says so every few seconds.
-pub(super) const SILENCE: Duration = Duration::from_secs(60);
 /// How long the other side may take to stop once the user wants to.
 const STOPPING: Duration = Duration::from_secs(60);
-/// How often the other side hears that this one works, while it is asked for nothing.
-const ALIVE: Duration = Duration::from_secs(60);
 /// How long the other side may take to hear the last word.
 const FAREWELL: Duration = Duration::from_secs(2);
 
@@ -80,18 +68,6 @@ struct Numbers {
     phase: Option<wire::Phase>,
     files: u64,
     bytes: u64,
-}
-
-/// Answers the other side's questions, until the connection ends.
-pub(super) struct Answering {
-    connection: Arc<Connection>,
-    thread: Option<JoinHandle<()>>,
-}
-
-/// Tells the other side, as long as this one works and asks nothing of it, that the run goes on: else it would give the run up.
-struct Alive {
-    over: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
 }
 
 /// A machine that was greeted, and has opened nothing yet.
@@ -338,54 +314,6 @@ impl Remote {
     }
 }
 
-/// Asks, and receives the answer: all of it within that time, however slowly it comes.
-pub(super) fn answer_within(control: &mut Channel, question: &Message, time: Duration) -> Result<Message, ChannelError> {
-    control.send(question).and_then(|()| receive_within(control, time))
-}
-
-/// What comes next: all of it within that time.
-fn receive_within(control: &mut Channel, time: Duration) -> Result<Message, ChannelError> {
-    control.set_deadline(Some(Instant::now() + time));
-    let received = control.receive();
-    control.set_deadline(None);
-    received
-}
-
-pub(super) fn hello(control: &mut Channel) -> Result<(), ChannelError> {
-    say_hello(control)?;
-    hear_hello(control)
-}
-
-fn say_hello(control: &mut Channel) -> Result<(), ChannelError> {
-    let hello = Hello {
-        versions: Versions::OURS,
-        program: concat!("driftless ", env!("CARGO_PKG_VERSION")).into(),
-        capabilities: 0,
-        nonce: super::random_bytes()?,
-        token: Vec::new(),
-    };
-    control.send(&Message::Hello(hello))
-}
-
-/// What is said besides in the meantime does not matter to who cannot be spoken with.
-fn hear_hello(control: &mut Channel) -> Result<(), ChannelError> {
-    match receive_within(control, WAIT)? {
-        Message::HelloAnswer(answer) if offered(answer.version) => {
-            control.trust();
-            Ok(())
-        }
-        Message::HelloAnswer(_) => {
-            let text = "it speaks a version of the protocol that was not offered: bring both sides to the same release".into();
-            Err(ChannelError::Refused(wire::Refused { code: Refusal::Version, text }))
-        }
-        other => Err(ChannelError::unexpected(other, "the answer to the greeting")),
-    }
-}
-
-fn offered(version: u32) -> bool {
-    (Versions::OURS.oldest..=Versions::OURS.newest).contains(&version)
-}
-
 fn open_message(
     remote: &Remote,
     side: Side,
@@ -436,41 +364,6 @@ fn open_message(
         transfer: options.transfer,
         watched: options.watched.map(|quiet| u64::try_from(quiet.as_millis()).unwrap_or(wire::MAX_SIZE).min(wire::MAX_SIZE)),
     })
-}
-
-/// Waits for the answer of a side that works, and tells it when the user wants to stop. `each` sees what comes on the way. `None`: it
-/// went on for longer than `stopping` after it had been told.
-fn wait(
-    control: &mut Channel,
-    monitor: &dyn Monitor,
-    stopping: Duration,
-    each: &mut dyn FnMut(Message),
-) -> Result<Option<Message>, ChannelError> {
-    control.set_read_wait(GLANCE);
-    let (mut heard, mut told) = (Instant::now(), None);
-    loop {
-        match told {
-            None if monitor.cancelled() => {
-                control.send(&Message::Cancel(Nothing))?;
-                told = Some(Instant::now());
-            }
-            // A side that says that it works could do so for ever.
-            Some(told) if told.elapsed() > stopping => return Ok(None),
-            _ => {}
-        }
-        match control.poll()? {
-            Some(message @ (Message::Progress(_) | Message::Notice(_) | Message::Item(_))) => {
-                heard = Instant::now();
-                each(message);
-            }
-            Some(answer) => return Ok(Some(answer)),
-            None if heard.elapsed() > SILENCE => {
-                let text = format!("it said nothing for {} seconds", SILENCE.as_secs());
-                return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, text).into());
-            }
-            None => {}
-        }
-    }
 }
 
 impl Numbers {
@@ -613,280 +506,5 @@ impl Drop for Guest {
             let _ = self.remote.connection.wait_closed(FAREWELL);
         }
         self.remote.connection.close(CloseCode::Done);
-    }
-}
-
-impl Alive {
-    fn begin(control: Arc<Mutex<Channel>>, working: Arc<AtomicBool>, every: Duration) -> Alive {
-        let over = Arc::new(AtomicBool::new(false));
-        let ending = over.clone();
-        let thread = thread::spawn(move || {
-            let mut last = Instant::now();
-            while !ending.load(Ordering::Acquire) {
-                thread::park_timeout(every.saturating_sub(last.elapsed()));
-                if last.elapsed() < every {
-                    continue;
-                }
-                last = Instant::now();
-                if !working.load(Ordering::Acquire) {
-                    continue;
-                }
-                let free = match control.try_lock() {
-                    // Whoever holds the channel is heard of by what it says.
-                    Err(TryLockError::WouldBlock) => None,
-                    // As everywhere else: a panic of whoever held it before closes no lock.
-                    Err(TryLockError::Poisoned(panicked)) => Some(panicked.into_inner()),
-                    Ok(control) => Some(control),
-                };
-                if let Some(mut control) = free {
-                    let phase = wire::Phase::Apply;
-                    let progress = Progress { phase, files: 0, files_total: None, bytes: 0, bytes_total: None };
-                    // Whoever asks next finds out that it cannot be said.
-                    let _ = control.send(&Message::Progress(progress)).and_then(|()| control.flush());
-                }
-            }
-        });
-        Alive { over, thread: Some(thread) }
-    }
-}
-
-impl Drop for Alive {
-    fn drop(&mut self) {
-        self.over.store(true, Ordering::Release);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            // A panic there is a defect that changes nothing of what was done.
-            let _ = thread.join();
-        }
-    }
-}
-
-impl Answering {
-    /// About the root here. `news` rings when the other side tells of a change, and when the connection ends.
-    pub(super) fn begin(connection: Arc<Connection>, opened: Arc<Opened>, asker: Speaker, news: Option<Arc<News>>) -> Answering {
-        let link = connection.clone();
-        let thread = std::thread::spawn(move || {
-            answer_all(&link, &opened, &asker, None, news.as_deref());
-            news.iter().for_each(|news| news.ring());
-        });
-        Answering { connection, thread: Some(thread) }
-    }
-
-    /// By passing them on to the machine that can answer.
-    pub(super) fn relay(connection: Arc<Connection>, to: Arc<Connection>, news: Option<Arc<News>>) -> Answering {
-        let link = connection.clone();
-        let thread = std::thread::spawn(move || {
-            accept_all(&link, &|stream| pass_on(stream, &to, news.as_deref()));
-            news.iter().for_each(|news| news.ring());
-        });
-        Answering { connection, thread: Some(thread) }
-    }
-}
-
-impl Drop for Answering {
-    fn drop(&mut self) {
-        self.connection.close(CloseCode::Done);
-        if let Some(thread) = self.thread.take() {
-            // What became of the questions the side that asked them knows.
-            let _ = thread.join();
-        }
-    }
-}
-
-/// Answers the questions of every stream that the other side opens.
-pub(super) fn answer_all(
-    connection: &Connection,
-    opened: &Opened,
-    asker: &Speaker,
-    gate: Option<&Gate<'_>>,
-    news: Option<&News>,
-) {
-    let parked = Parked::default();
-    // What it is now the other side says elsewhere.
-    let heard = |told: Told| {
-        if let (Told::Changed, Some(news)) = (told, news) {
-            news.ring();
-        }
-    };
-    let heard = news.is_some().then_some(&heard as &(dyn Fn(Told) + Sync));
-    accept_all(connection, &|stream| {
-        // What goes wrong is told to the side that asks, and ends its run.
-        let _ = respond(stream, &Here { heard, ..opened.here(asker.clone(), gate) }, &parked);
-    });
-}
-
-/// Takes every stream, each in a thread of its own; there are no more than the link allows.
-pub(super) fn accept_all(connection: &Connection, each: &(dyn Fn(Stream) + Sync)) {
-    std::thread::scope(|scope| {
-        loop {
-            match connection.accept(SILENCE) {
-                Ok(stream) => {
-                    scope.spawn(move || each(stream));
-                }
-                Err(LinkError::TooLong(_)) => {}
-                Err(_) => return,
-            }
-        }
-    });
-}
-
-/// Carries a stream's bytes to another machine, and the answers back, until both ways have ended. That something changed is told to
-/// this machine, and to no other.
-fn pass_on(mut from: Stream, to: &Connection, news: Option<&News>) {
-    let mut first = Vec::new();
-    if let Some(news) = news {
-        from.reader.set_wait(PATIENCE);
-        let mut changed = Vec::new();
-        // It has no fields: it cannot be too long for a frame.
-        let Ok(()) = wire::put_frame(&Message::Changed(Nothing), &mut changed) else { return };
-        loop {
-            first = vec![0; changed.len()];
-            // Every message is as long at the least.
-            if from.reader.read_exact(&mut first).is_err() {
-                return;
-            }
-            if first != changed {
-                break;
-            }
-            news.ring();
-        }
-    }
-    // Whoever asked finds out that its stream was given up.
-    let Ok(mut to) = to.open(WAIT) else { return };
-    if to.writer.write_all(&first).is_err() {
-        return;
-    }
-    std::thread::scope(|scope| {
-        scope.spawn(|| copy(from.reader, to.writer));
-        copy(to.reader, from.writer);
-    });
-}
-
-/// The end that was made is made here too; a stream that was given up is given up.
-fn copy(mut from: Reader, mut to: Writer) {
-    from.set_wait(PATIENCE);
-    to.set_wait(PATIENCE);
-    if std::io::copy(&mut from, &mut to).is_ok() {
-        let _ = to.finish();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::io::link::local_pair;
-    use crate::peer::PublicKey;
-
-    /// The asking side's channel, and the other one, which has read its first message.
-    fn ends() -> ([Arc<Connection>; 2], [Channel; 2]) {
-        let [near, far] = local_pair([1, 2].map(|key| PublicKey::from_bytes([key; 32])), [3; 32]);
-        let mut asking = Channel::new(near.open(WAIT).unwrap());
-        asking.send(&Message::Scan(Nothing)).and_then(|()| asking.flush()).unwrap();
-        let mut asked = Channel::new(far.accept(WAIT).unwrap());
-        assert!(matches!(asked.receive().unwrap(), Message::Scan(_)));
-        ([near, far].map(Arc::new), [asking, asked])
-    }
-
-    fn progress() -> Message {
-        let phase = wire::Phase::Scan;
-        Message::Progress(Progress { phase, files: 0, files_total: None, bytes: 0, bytes_total: None })
-    }
-
-    /// A user who wants to stop.
-    struct Stopped;
-
-    impl Monitor for Stopped {
-        fn cancelled(&self) -> bool {
-            true
-        }
-    }
-
-    #[test]
-    fn a_side_that_works_on_although_it_was_told_to_stop_is_left_alone() {
-        let ([near, _far], [mut asking, mut asked]) = ends();
-        thread::scope(|scope| {
-            scope.spawn(move || {
-                assert!(matches!(asked.receive().unwrap(), Message::Cancel(_)));
-                // It works for ever.
-                while asked.send(&progress()).and_then(|()| asked.flush()).is_ok() {
-                    thread::yield_now();
-                }
-            });
-            let waited = wait(&mut asking, &Stopped, Duration::from_millis(50), &mut |_| {});
-            assert!(matches!(waited, Ok(None)), "{waited:?}");
-            near.close(CloseCode::Done);
-        });
-    }
-
-    #[test]
-    fn an_answer_that_comes_after_the_wish_to_stop_counts() {
-        let (_ends, [mut asking, mut asked]) = ends();
-        thread::scope(|scope| {
-            scope.spawn(move || {
-                assert!(matches!(asked.receive().unwrap(), Message::Cancel(_)));
-                for message in [progress(), Message::Bye(Nothing)] {
-                    asked.send(&message).and_then(|()| asked.flush()).unwrap();
-                }
-                // The stream stays until the other side has read.
-                let _ = asked.next_or_end();
-            });
-            let waited = wait(&mut asking, &Stopped, STOPPING, &mut |_| {});
-            assert!(matches!(waited, Ok(Some(Message::Bye(_)))), "{waited:?}");
-            asking.finish().unwrap();
-        });
-    }
-
-    #[test]
-    fn an_answer_that_trickles_in_is_waited_for_no_longer_than_one_that_does_not_come() {
-        let (connection, _) = ends();
-        let mut asking = Channel::new(connection[0].open(WAIT).unwrap());
-        let over = AtomicBool::new(false);
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                let mut answering = connection[1].accept(WAIT).unwrap();
-                answering.writer.write_all(&(wire::MAX_FRAME as u32).to_le_bytes()).unwrap();
-                while !over.load(Ordering::Acquire) {
-                    answering.writer.write_all(&[1]).unwrap();
-                    // What is tried here is its slowness.
-                    thread::sleep(Duration::from_millis(2));
-                }
-            });
-            let answer = answer_within(&mut asking, &Message::Bye(Nothing), Duration::from_millis(100));
-            over.store(true, Ordering::Release);
-            let timed_out = |error: &std::io::Error| error.kind() == std::io::ErrorKind::TimedOut;
-            assert!(matches!(&answer, Err(ChannelError::Io(error)) if timed_out(error)), "{answer:?}");
-        });
-    }
-
-    #[test]
-    fn as_long_as_this_side_works_the_other_one_hears_of_it() {
-        let (_ends, [asking, mut asked]) = ends();
-        let (control, working) = (Arc::new(Mutex::new(asking)), Arc::new(AtomicBool::new(true)));
-        let alive = Alive::begin(control.clone(), working, Duration::from_millis(1));
-        for _ in 0..3 {
-            assert!(matches!(asked.receive().unwrap(), Message::Progress(_)));
-        }
-        drop(alive);
-        lock(&control).send(&Message::Bye(Nothing)).unwrap();
-        lock(&control).flush().unwrap();
-        let mut next = asked.receive().unwrap();
-        while matches!(next, Message::Progress(_)) {
-            next = asked.receive().unwrap();
-        }
-        assert!(matches!(next, Message::Bye(_)));
-    }
-
-    #[test]
-    fn a_panic_under_the_lock_of_a_channel_does_not_silence_it() {
-        let (_ends, [asking, mut asked]) = ends();
-        let control = Arc::new(Mutex::new(asking));
-        let held = control.clone();
-        let panicked = thread::spawn(move || {
-            let _held = lock(&held);
-            panic!("a defect of this test's making");
-        });
-        assert!(panicked.join().is_err() && control.is_poisoned());
-        let _alive = Alive::begin(control, Arc::new(AtomicBool::new(true)), Duration::from_millis(1));
-        assert!(matches!(asked.receive().unwrap(), Message::Progress(_)));
     }
 }

@@ -1,10 +1,10 @@
 //! Serves roots of this machine to others: a run that another machine asks for, in which this side is an end.
 
+use super::answering::answer_all;
 use super::carried::Carried;
 use super::end::LocalEnd;
 use super::going::{Going, opened_anew};
 use super::grant::{Grant, Grants, WhileGranted};
-use super::guest::answer_all;
 use super::live::Live;
 use super::marker;
 use super::meeting;

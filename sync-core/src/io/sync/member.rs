@@ -2,7 +2,9 @@
 //! and answer each other's questions, over one connection of their own.
 
 use super::SyncError;
-use super::guest::{self, accept_all};
+use super::answering::accept_all;
+use super::asking::{SILENCE, answer_within, hello};
+use super::guest;
 use super::host;
 use super::live::{Live, nobody};
 use crate::ignore::Rules;
@@ -125,7 +127,7 @@ impl Member {
         let failed = |error: ChannelError| SyncError::of_remote(&peer.to_string(), error);
         let location = located(peer, &live.name);
         let mut control = Channel::for_hello(connection.open(WAIT).map_err(|error| failed(error.into()))?);
-        guest::hello(&mut control).map_err(failed)?;
+        hello(&mut control).map_err(failed)?;
         let own = own_rules(live)?;
         let join = Join {
             folder: live.name.as_str().into(),
@@ -134,7 +136,7 @@ impl Member {
             sets_owner: live.options.mask.owner,
             mode,
         };
-        let answer = guest::answer_within(&mut control, &Message::Join(join), guest::SILENCE).map_err(failed)?;
+        let answer = answer_within(&mut control, &Message::Join(join), SILENCE).map_err(failed)?;
         let opened = match answer {
             Message::Opened(opened) => opened,
             other => return Err(failed(ChannelError::unexpected(other, "the folder"))),

@@ -1,5 +1,7 @@
 //! One two-way synchronisation of two roots: open, look, plan, apply, report. The face of the library.
 
+mod answering;
+mod asking;
 mod carried;
 mod checkup;
 mod conflicts;
@@ -59,9 +61,10 @@ use crate::plan::Item;
 use crate::reconcile::{self, End};
 use crate::report::{Monitor, Phase, Problem};
 use crate::wire::{Refusal, Refused};
+use answering::Answering;
 use drive::{Achieved, Half, Tell};
 use end::{LocalEnd, ScanTerms};
-use guest::{Answering, Greeted};
+use guest::Greeted;
 use news::News;
 use opened::Opened;
 use roots::Candidate;
