@@ -177,6 +177,8 @@ pub fn use_cold(root: &Root, state: &State, path: &Path) -> Result<Arc<Cold>, Pl
     let claim = claim_of(root, state)?;
     // A new folder is nobody else's, whatever becomes of those that the state remembers.
     let cold = Cold { id, path, key, claim: if known.is_some() { claim } else { claim.undoubted() } };
+    // Another root's is not used, also where nothing is to be made in it.
+    cold.dir()?;
     let is_new = known.is_none();
     if known.is_none_or(|known| *known != cold) {
         if !supports_exchange(&Root::open(&cold.path)?)? {
