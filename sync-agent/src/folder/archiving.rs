@@ -13,7 +13,7 @@ use crate::log::Level;
 use crate::scheduler::Moment;
 use crate::status::{self, ArchiveDoing, ArchiveRun, ArchiveStatus, PathText, ScrubStatus};
 use serde::{Deserialize, Serialize};
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -93,6 +93,8 @@ pub(super) struct Archivist<'a> {
     pub(super) runs: Runs,
     /// Days in the cold root that are to be looked at.
     pub(super) looks: VecDeque<RelPath>,
+    /// Days that could not be read again lately.
+    pub(super) unread: BTreeSet<RelPath>,
     pub(super) when: When,
     /// Is the cold root there, as far as was seen?
     pub(super) is_there: bool,
@@ -259,8 +261,19 @@ impl Shared {
             Ok((archive, order, runs)) => {
                 self.place_at_once(live, over);
                 let (looks, when) = (VecDeque::new(), When::default());
-                let mut archivist =
-                    Archivist { shared: self, live, over, rule, order, runs, looks, when, is_there: false, recovered: false };
+                let mut archivist = Archivist {
+                    shared: self,
+                    live,
+                    over,
+                    rule,
+                    order,
+                    runs,
+                    looks,
+                    unread: BTreeSet::new(),
+                    when,
+                    is_there: false,
+                    recovered: false,
+                };
                 archivist.work(&archive);
             }
             Err(why) => {

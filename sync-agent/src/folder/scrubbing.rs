@@ -120,12 +120,15 @@ impl Archivist<'_> {
         };
         let at = |day: &RelPath| known.get(day).copied().unwrap_or(i64::MIN);
         let days = self.live.root().places();
-        let oldest = days.all().map(|placement| (at(&placement.path), placement.path.clone())).min();
-        let Some((last, day)) = oldest else { return };
-        let due = last.saturating_add(i64::try_from(EVERY.as_nanos()).unwrap_or(i64::MAX));
-        if now_ns < due && last <= now_ns || archive.check_placed(&day).is_err() {
-            return;
-        }
+        let every = i64::try_from(EVERY.as_nanos()).unwrap_or(i64::MAX);
+        let is_due = |last: i64| now_ns >= last.saturating_add(every) || last > now_ns;
+        let all = days.all().map(|placement| (at(&placement.path), placement.path.clone()));
+        let mut waiting: Vec<(i64, RelPath)> = all.filter(|(last, day)| is_due(*last) && !self.unread.contains(day)).collect();
+        waiting.sort();
+        // One that cannot be read keeps no other one from it, and has its turn again after them.
+        let Some((_, day)) = waiting.into_iter().find(|(_, day)| archive.check_placed(day).is_ok()) else {
+            return self.unread.clear();
+        };
         self.doing(ArchiveDoing::Scrubbing);
         let scrubbed = {
             let monitor = self.steadily(RATE);
@@ -144,6 +147,8 @@ impl Archivist<'_> {
             Err(ArchiveError::Cancelled) => self.when.scrub = self.shared.now(),
             Err(error) => {
                 self.shared.say(Source::Scrub, Level::Warning, &format!("{day} cannot be read again: {error}"));
+                self.unread.insert(day);
+                self.when.scrub = self.shared.now();
             }
         }
         self.show_scrub();
