@@ -15,6 +15,7 @@ pub const KILL_POINTS: &[&str] = &[
     "stage-done",
     "batch-staged",
     "batch-prepared",
+    "batch-area-synced",
     "batch-synced",
     "batch-previous-committed",
     "batch-swapped",

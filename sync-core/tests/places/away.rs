@@ -1,7 +1,7 @@
 //! Cold roots that are missing, and links that are: unavailable, never deleted.
 
 use super::NOTHING;
-use super::lab::{DAYS, Lab, tree, write};
+use super::lab::{DAYS, Lab, Until, place, rejoin, tree, write};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -277,13 +277,10 @@ fn a_state_that_does_not_know_of_a_placement_any_more_takes_its_link_for_no_dele
 
 #[test]
 fn a_root_that_joins_again_knows_what_lies_elsewhere() {
-    use sync_core::io::sync::{Options, Sync};
-    use sync_core::report::Silent;
     let lab = Lab::new();
     lab.place(DAYS[0]);
     fs::remove_file(lab.b().join(".driftless/marker")).unwrap();
-    let options = Options { rejoin: true, max_delete: None, ..Options::standard() };
-    let report = Sync::open(&lab.a(), &lab.b(), options, &Silent).unwrap().apply(&Silent).unwrap();
+    let report = rejoin(lab.folder());
     assert!(report.in_sync, "{:?}", report.problems);
     assert_eq!(lab.placed(), [DAYS[0]]);
     assert!(lab.is_link(DAYS[0]));

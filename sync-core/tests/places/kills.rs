@@ -1,7 +1,7 @@
 //! A run is killed at every named place while it changes placed days.
 
 use super::NOTHING;
-use super::lab::{DAYS, FirstDay, Lab, live_sync, live_sync_at, sync, tree, write};
+use super::lab::{DAYS, FirstDay, Lab, live_sync, live_sync_at, rejoin, sync, tree, write};
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -10,8 +10,13 @@ use sync_core::io::kill::{KILL_POINTS, arm};
 
 const CHILD: &str = "DRIFTLESS_TEST_PLACES_CHILD";
 
-fn killed(folder: &Path, place: &str, nth: u32) -> bool {
+pub(super) fn killed(folder: &Path, place: &str, nth: u32) -> bool {
     killed_at(&format!("{}\n", folder.display()), place, nth)
+}
+
+/// A run that begins anew where something was lost.
+pub(super) fn killed_joining(folder: &Path, place: &str, nth: u32) -> bool {
+    killed_at(&format!("{}\n--rejoin", folder.display()), place, nth)
 }
 
 /// A run into a root whose old days are made in the cold root.
@@ -38,6 +43,7 @@ fn child() {
     arm(place, nth.parse().unwrap());
     match cold {
         "" => drop(sync(Path::new(folder))),
+        "--rejoin" => drop(rejoin(Path::new(folder))),
         cold => live_sync_at((Path::new(folder), Path::new(cold)), FirstDay::In2026),
     }
 }

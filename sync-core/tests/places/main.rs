@@ -10,6 +10,8 @@ mod away;
 mod changes;
 mod copied;
 #[cfg(feature = "kill-points")]
+mod held;
+#[cfg(feature = "kill-points")]
 mod kills;
 mod lab;
 mod made;

@@ -149,6 +149,7 @@ impl<'a> Swapper<'a> {
             self.context.root.sync_all()?;
             for area in self.areas.all().filter(|area| area.takes_sync()) {
                 area.kept.sync_all()?;
+                kill_point("batch-area-synced");
             }
             self.pending.on_disk = false;
         }
@@ -483,14 +484,22 @@ impl<'a> Swapper<'a> {
         if let Some((last, dir)) = &self.last_dir
             && last == path
         {
-            return Ok(dir.clone());
+            let dir = dir.clone();
+            self.uses(&dir);
+            return Ok(dir);
         }
         let dir = Rc::new(self.context.root.dir(path)?);
+        self.uses(&dir);
+        self.last_dir = Some((path.clone(), dir.clone()));
+        Ok(dir)
+    }
+
+    /// A directory is about to be changed, as far as anybody knows. Said each time, since each sync begins anew: one that was opened
+    /// before a sync may be changed after it.
+    pub(super) fn uses(&self, dir: &Dir) {
         if let Some(placement) = dir.placement() {
             self.areas.use_cold(placement.cold.id);
         }
-        self.last_dir = Some((path.clone(), dir.clone()));
-        Ok(dir)
     }
 
     /// Directories changed their places: open ones may be others than their paths say.

@@ -1,0 +1,62 @@
+//! A run is killed, and what it must have kept until then is there.
+
+use super::kills::{killed, killed_joining};
+use super::lab::{DAYS, Lab, rejoin, rel, tree, write};
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+/// Brings about a change of a placed day for the next run.
+type Change = fn(&Lab);
+
+fn both_edit(lab: &Lab) {
+    write(&lab.b(), "2026/03/05/a.txt", "here, and longer");
+    write(&lab.a(), "2026/03/05/a.txt", "there");
+}
+
+fn rename(lab: &Lab) {
+    fs::rename(lab.a().join("2026/03/05/a.txt"), lab.a().join("2026/03/05/moved.txt")).unwrap();
+}
+
+fn rename_tree(lab: &Lab) {
+    fs::rename(lab.a().join("2026/03/05/sub"), lab.a().join("2026/03/05/below")).unwrap();
+}
+
+fn chmod(lab: &Lab) {
+    fs::set_permissions(lab.a().join(DAYS[0]), fs::Permissions::from_mode(0o750)).unwrap();
+}
+
+fn mode(path: &Path) -> u32 {
+    path.metadata().unwrap().permissions().mode() & 0o7777
+}
+
+#[test]
+fn what_changed_in_a_cold_root_is_durable_before_it_is_recorded() {
+    // The cold root is synced before the change where it was looked at, and again after it.
+    let cases: [(Change, u32, &str); 4] =
+        [(both_edit, 2, "keep both"), (rename, 2, "a move"), (rename_tree, 2, "a move of a directory"), (chmod, 1, "attributes")];
+    for (change, nth, what) in cases {
+        let lab = Lab::new();
+        lab.place(DAYS[0]);
+        change(&lab);
+        assert!(killed(lab.folder(), "batch-area-synced", nth), "{what}: it is not synced after the change");
+        let day = lab.cold().join(DAYS[0]);
+        let state = lab.state();
+        let known = |path: &str| state.entry(&rel(path)).unwrap().is_some();
+        match what {
+            "keep both" => {
+                let names: Vec<_> = fs::read_dir(&day).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+                let copy = names.iter().filter_map(|name| name.to_str()).find(|name| name.contains("conflict")).unwrap();
+                assert!(!known(&format!("{}/{copy}", DAYS[0])), "recorded too early");
+            }
+            "a move" => assert!(day.join("moved.txt").exists() && !known("2026/03/05/moved.txt")),
+            "a move of a directory" => assert!(day.join("below/e.txt").exists() && !known("2026/03/05/below")),
+            _ => {
+                let row = state.entry(&rel(DAYS[0])).unwrap().unwrap();
+                assert!(mode(&day) == 0o750 && row.row.object.attrs.mode != 0o750);
+            }
+        }
+        drop(state);
+        lab.synchronise();
+    }
+}
