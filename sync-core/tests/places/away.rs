@@ -287,3 +287,37 @@ fn a_root_that_joins_again_knows_what_lies_elsewhere() {
     assert_eq!(tree(&lab.a()), tree(&lab.b()));
     assert_eq!(lab.synchronise(), NOTHING);
 }
+
+/// As an archive run leaves it that is killed right after directory and link have changed places.
+fn with_a_day_half_moved() -> Lab {
+    let lab = Lab::new();
+    place(&lab.b(), &lab.cold(), DAYS[0], Until::Exchanged);
+    lab
+}
+
+#[test]
+fn a_link_that_goes_before_its_placement_was_settled_deletes_nothing() {
+    for gone in [DAYS[0], "2026/03", "2026"] {
+        let lab = with_a_day_half_moved();
+        let before = tree(&lab.a());
+        away(&lab.cold().join(".driftless"));
+        fs::rename(lab.b().join(gone), lab.folder().join("gone")).unwrap();
+        for _ in 0..2 {
+            let problems = lab.troubled();
+            assert!(problems.iter().any(|problem| problem.contains("the link to its archive")), "{gone}: {problems:?}");
+            assert_eq!(tree(&lab.a()), before, "{gone}");
+        }
+        back(&lab.cold().join(".driftless"));
+        fs::rename(lab.folder().join("gone"), lab.b().join(gone)).unwrap();
+        assert_eq!(lab.synchronise(), NOTHING, "{gone}");
+    }
+}
+
+#[test]
+fn a_placement_is_settled_by_the_next_run_where_link_and_stamp_agree_with_it() {
+    let lab = with_a_day_half_moved();
+    place(&lab.b(), &lab.cold(), DAYS[1], Until::Announced);
+    assert_eq!(lab.synchronise(), NOTHING);
+    let settled: Vec<_> = lab.places().all().map(|placement| (placement.path.to_string(), placement.settled)).collect();
+    assert_eq!(settled, [(DAYS[0].to_owned(), true), (DAYS[1].to_owned(), false)]);
+}

@@ -27,6 +27,10 @@ pub(super) const ANOTHER: &str = "another file system is mounted here, or was un
 pub(super) const ARCHIVED: &str = "the link to its archive went with the directory above: nothing in it is taken for deleted. Put \
      directory and link back; to delete it, delete what is in it, through the link";
 
+/// What a user is told of a directory whose link went before its placement was recorded as done.
+pub(super) const UNLINKED: &str = "the link to its archive is gone, and was not yet recorded as standing there: nothing in it is \
+     taken for deleted. Put the link back; to delete it, delete what is in it, through the link";
+
 /// What a user is told of a directory in a cold root that is not the one that was there, and holds less.
 pub(super) const REPLACED: &str = "another directory lies in the cold root than the one that was there, and of what was in it something \
      is missing, or older or shorter: nothing of it is taken for deleted or edited. Bring back all of it; if it is to count as it is, \
@@ -81,8 +85,12 @@ impl<'a> Mounts<'a> {
     /// a user is told.
     pub(super) fn lost_with(&self, path: &RelPath) -> Result<Option<(RelPath, &'static str)>, ScanError> {
         let places = self.root.places();
-        if let Some(placement) = places.below(path).find(|placement| placement.settled) {
-            return Ok(Some((placement.path.clone(), ARCHIVED)));
+        for placement in places.below(path) {
+            // One that is not settled may be of a directory that was never made, and has no row; else only the link to it is gone.
+            if placement.settled || self.state.entry(&placement.path)?.is_some() {
+                let what = if placement.path == *path { UNLINKED } else { ARCHIVED };
+                return Ok(Some((placement.path.clone(), what)));
+            }
         }
         for mount in self.before.range(path.clone()..).take_while(|mount| path.contains(mount)) {
             if let Some(node) = self.state.node(mount)?

@@ -419,6 +419,7 @@ fn tell_unread(root: &Root, error: &StateError, monitor: &dyn Monitor) {
 
 fn recover(opened: &Opened, options: &Options, monitor: &dyn Monitor) -> Result<(), SyncError> {
     let recovered = apply::recover(&opened.root, &opened.state, options.mask)?;
+    places::settle_linked(&opened.root, &opened.state)?;
     let mut notices = recovered.notices();
     if !options.dry_run {
         apply::check_renames(&opened.root)?;
