@@ -60,3 +60,51 @@ fn what_changed_in_a_cold_root_is_durable_before_it_is_recorded() {
         lab.synchronise();
     }
 }
+
+/// A run is killed after it removed a day, and before it was recorded durably that it did.
+fn killed_after_a_removal(at: &str) -> Lab {
+    let lab = Lab::new();
+    lab.place(DAYS[0]);
+    lab.place(DAYS[1]);
+    fs::remove_dir_all(lab.a().join(DAYS[1])).unwrap();
+    assert!(killed(lab.folder(), at, 1));
+    lab
+}
+
+#[test]
+fn the_stamp_of_a_removed_day_goes_when_its_removal_is_durable() {
+    for at in ["unplace-unlinked", "batch-swapped", "finish-committed", "finish-raised"] {
+        let lab = killed_after_a_removal(at);
+        assert_eq!(lab.stamped(), [DAYS[0], DAYS[1]], "{at}: it may be asked for again");
+        lab.synchronise();
+        assert_eq!(lab.stamped(), [DAYS[0]], "{at}: nothing is left of it");
+    }
+}
+
+#[test]
+fn a_removal_that_happened_is_recorded_although_its_stamp_is_gone() {
+    for (at, kept) in [("unplace-renamed", true), ("unplace-unlinked", true), ("unplace-unlinked", false)] {
+        let lab = killed_after_a_removal(at);
+        let stamps = lab.private("placed");
+        let stamp = stamps.iter().find(|stamp| fs::read_to_string(stamp).unwrap().contains(DAYS[1])).unwrap();
+        fs::remove_file(stamp).unwrap();
+        if !kept {
+            lab.kept_cold().iter().for_each(|kept| fs::remove_dir_all(kept).unwrap());
+        }
+        lab.synchronise();
+        assert_eq!((lab.placed(), lab.stamped()), (vec![DAYS[0].to_owned()], vec![DAYS[0].to_owned()]), "{at}");
+        assert!(lab.b().join(DAYS[1]).symlink_metadata().is_err(), "{at}");
+    }
+}
+
+#[test]
+fn a_path_that_was_archived_once_is_free_for_a_link_of_a_user() {
+    let lab = killed_after_a_removal("batch-swapped");
+    lab.synchronise();
+    write(&lab.a(), "2026/03/06/again", "again");
+    lab.synchronise();
+    fs::remove_dir_all(lab.b().join(DAYS[1])).unwrap();
+    std::os::unix::fs::symlink("../../beside", lab.b().join(DAYS[1])).unwrap();
+    lab.synchronise();
+    assert!(lab.a().join(DAYS[1]).is_symlink());
+}

@@ -69,6 +69,7 @@ fn assert_ends_well(lab: &Lab, what: &str) {
     assert_eq!(fs::read_to_string(lab.b().join("2026/03/05/a.txt")).unwrap(), "second", "{what}");
     assert!(!lab.a().join(DAYS[1]).exists() && lab.b().join(DAYS[1]).symlink_metadata().is_err(), "{what}");
     assert_eq!(lab.staged(), Vec::<std::path::PathBuf>::new(), "{what}");
+    assert_eq!(lab.stamped(), [DAYS[0]], "{what}");
     // What was moved may have gone before it came anew.
     assert!(lab.kept_cold().len() >= 4, "{what}: {:?}", lab.kept_cold());
     lab.knows();
@@ -124,6 +125,7 @@ fn a_run_killed_anywhere_while_days_are_made_in_the_cold_root_is_finished_by_the
             let what = format!("{place} {nth}");
             assert_eq!(tree(&lab.a()), tree(&lab.b()), "{what}");
             assert_eq!(lab.placed(), DAYS, "{what}");
+            assert_eq!(lab.stamped(), DAYS, "{what}");
             assert!(DAYS.iter().all(|day| lab.is_link(day)), "{what}");
             assert_eq!(lab.staged(), Vec::<std::path::PathBuf>::new(), "{what}");
             assert_eq!(lab.synchronise(), NOTHING, "{what}");

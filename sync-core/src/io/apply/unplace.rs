@@ -12,11 +12,15 @@ use crate::entry::Signature;
 use crate::io::fs::{Dir, FsError, Placement, Replace, Root, Unavailable};
 use crate::io::kill::kill_point;
 use crate::io::stage::Failure;
-use crate::io::state::{NewVersion, PlaceChange};
+use crate::io::state::{NewVersion, PlaceChange, State, StateError};
 use crate::path::{Name, RelPath};
+use crate::report::Problem;
 use rustix::io::Errno;
 use std::io::ErrorKind;
 use std::sync::Arc;
+
+/// Where the state remembers stamps that are to go: id of the cold root and path, each followed by a NUL.
+const STAMPS: &str = "apply.stamps";
 
 impl Swapper<'_> {
     /// The placement at a path, if its link stands there.
@@ -136,15 +140,54 @@ impl Swapper<'_> {
         stage.rename(&taken, &hot, name.as_bytes(), Replace::Never)?;
         Err(Failure::new("remove", "something else was put in its place").into())
     }
+}
 
-    /// Stamps of what does not lie elsewhere any more; one that stays tells of nothing.
-    pub(super) fn drop_stamps(&mut self, unplaced: &[Arc<Placement>]) {
-        for placement in unplaced {
-            if let Err(error) = placement.remove_stamp() {
-                self.ledger.problem(&placement.path, "remove the stamp of", error.to_string());
+/// Remembers that stamps are to go, in front of what records that their directories do not lie elsewhere any more: they go only
+/// when that is durable, and a crash may come in between.
+pub(super) fn remember_stamps(state: &State, unplaced: &[Arc<Placement>]) -> Result<(), StateError> {
+    if unplaced.is_empty() {
+        return Ok(());
+    }
+    let mut list = state.meta(STAMPS)?.unwrap_or_default();
+    for placement in unplaced {
+        list.extend([placement.cold.id.to_string().as_bytes(), b"\0", placement.path.as_bytes(), b"\0"].concat());
+    }
+    state.put_meta(STAMPS, &list)
+}
+
+/// Removes the stamps that are to go. To be called when it is durable that nothing asks for them. Where a directory lies at the
+/// path again, or still, the stamp is that one's. A cold root that is not there keeps them until it is.
+pub(super) fn drop_stamps(root: &Root, state: &State) -> Result<Vec<Problem>, StateError> {
+    let list = state.meta(STAMPS)?.unwrap_or_default();
+    let (places, mut left, mut problems) = (root.places(), Vec::new(), Vec::new());
+    let parts: Vec<&[u8]> = list.split(|byte| *byte == 0).collect();
+    for part in parts.chunks_exact(2) {
+        let path = RelPath::parse(part[1]).map_err(|_| StateError::Content { what: "the path of a stamp" })?;
+        let cold = places.colds().iter().find(|cold| cold.id.to_string().as_bytes() == part[0]);
+        let Some(cold) = cold else { continue };
+        if places.get(&path).is_some_and(|now| now.cold.id == cold.id) {
+            continue;
+        }
+        if let Err(error) = cold.drop_stamp(&path) {
+            left.extend([part[0], b"\0", part[1], b"\0"].concat());
+            if error.unavailable().is_none() {
+                problems.push(Problem { path, step: "remove the stamp of", error: error.to_string() });
             }
         }
     }
+    if left != list {
+        state.put_meta(STAMPS, &left)?;
+    }
+    Ok(problems)
+}
+
+/// As [`drop_stamps`], of what a run that was interrupted left.
+pub(super) fn drop_stamps_left(root: &Root, state: &State) -> Result<Vec<Problem>, StateError> {
+    if state.meta(STAMPS)?.is_none_or(|list| list.is_empty()) {
+        return Ok(Vec::new());
+    }
+    state.settle()?;
+    drop_stamps(root, state)
 }
 
 /// Did the removal of a placed directory happen, as far as the cold root shows? The directory went first.
@@ -159,6 +202,13 @@ pub(super) fn happened(root: &Root, placement: &Placement, expect: Option<&Signa
         Ok(dir) => Ok(expect.is_none_or(|expect| dir.stat_self().is_ok_and(|now| now.ino != expect.ino))),
         Err(error) => match error.unavailable() {
             Some(Unavailable::Gone { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(true),
+            // The stamp goes last of all. Where the directory is there, somebody else took the stamp away.
+            Some(Unavailable::Unstamped { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                match placement.cold.below(&placement.at) {
+                    Err(gone) if gone.is_missing() => Ok(true),
+                    _ => Err(error),
+                }
+            }
             _ => Err(error),
         },
     }
