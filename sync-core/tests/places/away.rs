@@ -321,3 +321,32 @@ fn a_placement_is_settled_by_the_next_run_where_link_and_stamp_agree_with_it() {
     let settled: Vec<_> = lab.places().all().map(|placement| (placement.path.to_string(), placement.settled)).collect();
     assert_eq!(settled, [(DAYS[0].to_owned(), true), (DAYS[1].to_owned(), false)]);
 }
+
+#[test]
+fn a_day_whose_cold_root_is_away_keeps_its_place_when_its_root_joins_again() {
+    for gone in [DAYS[0], "2026/03", "2026"] {
+        let lab = Lab::new();
+        lab.place(DAYS[0]);
+        write(&lab.a(), "2026/03/05/a.txt", "newer, and longer");
+        away(&lab.cold().join(".driftless"));
+        // Links that lead nowhere are tidied away, and so is what held nothing else.
+        fs::rename(lab.b().join(gone), lab.folder().join("gone")).unwrap();
+        fs::remove_file(lab.b().join(".driftless/marker")).unwrap();
+        let report = rejoin(lab.folder());
+        assert!(!report.in_sync, "{gone}");
+        assert!(lab.b().join(DAYS[0]).symlink_metadata().is_err(), "{gone}: something was put in the place of the day");
+        let before = tree(&lab.a());
+        lab.troubled();
+        assert_eq!(tree(&lab.a()), before, "{gone}");
+        // Disk and link are back.
+        back(&lab.cold().join(".driftless"));
+        fs::create_dir_all(lab.b().join("2026/03")).unwrap();
+        symlink(lab.cold().join(DAYS[0]), lab.b().join(DAYS[0])).unwrap();
+        lab.sync();
+        lab.synchronise();
+        // Neither side's version is lost.
+        let texts: Vec<_> = tree(&lab.a()).into_iter().map(|(_, text)| text).collect();
+        assert!(texts.iter().any(|text| text == "newer, and longer"), "{gone}: {texts:?}");
+        assert!(lab.is_link(DAYS[0]), "{gone}");
+    }
+}

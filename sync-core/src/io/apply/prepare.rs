@@ -98,6 +98,7 @@ impl Swapper<'_> {
     }
 
     fn draft_place(&mut self, tree: &mut Tree) -> Result<Option<Draft>, Stop> {
+        self.keeps_free(&tree.top.path)?;
         let area = match self.announce(tree)? {
             Some(area) => area,
             None => self.areas.of(&tree.top.path)?,
@@ -239,6 +240,7 @@ impl Swapper<'_> {
         let path = tree.top.path.clone();
         let current = self.rows.current(&path)?;
         let expect = check::expected(current.as_ref(), None, "move")?;
+        self.keeps_free(&path)?;
         let origin = match self.find_origin(offer, whole) {
             Ok(Some(origin)) => origin,
             Ok(None) | Err(Stop::Path(_) | Stop::Left(_) | Stop::Across(_)) => return Ok(None),

@@ -17,6 +17,7 @@ use crate::path::{Name, RelPath};
 use crate::report::Problem;
 use rustix::io::Errno;
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 /// Where the state remembers stamps that are to go: id of the cold root and path, each followed by a NUL.
@@ -43,6 +44,20 @@ impl Swapper<'_> {
             }
         }
         Ok(false)
+    }
+
+    /// Refuses to put something where an archived directory belongs of which the link is missing: it would be hidden, or its old
+    /// content would be taken for a newer version when it is back.
+    pub(super) fn keeps_free(&self, path: &RelPath) -> Result<(), Stop> {
+        for placement in self.context.root.places().below(path).filter(|placement| placement.settled) {
+            if self.rows.current(&placement.path)?.is_none() {
+                let (what, at) = (&placement.path, placement.location());
+                let at = crate::path::escape(at.as_os_str().as_bytes());
+                let why = format!("{what} is archived in {at}, and the link to it is missing: put it back");
+                return Err(Failure::new("create", why).into());
+            }
+        }
+        Ok(())
     }
 
     /// Before a directory goes whole, each goes that lies elsewhere and has its link in it: the links must not come among the

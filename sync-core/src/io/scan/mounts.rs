@@ -49,6 +49,8 @@ pub(super) struct Mounts<'a> {
     before: BTreeSet<RelPath>,
     now: Mutex<BTreeSet<RelPath>>,
     unavailable: Mutex<BTreeSet<RelPath>>,
+    /// What lies elsewhere and was looked into.
+    entered: Mutex<BTreeSet<RelPath>>,
     /// Cold roots that are missing as a whole, and were told.
     told: Mutex<BTreeSet<PathBuf>>,
 }
@@ -60,7 +62,7 @@ impl<'a> Mounts<'a> {
         let wrong = |_| StateError::Content { what: "a mount point" };
         let before = paths.map(|path| RelPath::parse(path).map_err(wrong)).collect::<Result<BTreeSet<_>, _>>()?;
         let now = Mutex::new(before.clone());
-        Ok(Mounts { root, state, now, before, unavailable: Mutex::default(), told: Mutex::default() })
+        Ok(Mounts { root, state, now, before, unavailable: Mutex::default(), entered: Mutex::default(), told: Mutex::default() })
     }
 
     /// Was another file system mounted at the path when it was seen last?
@@ -126,6 +128,19 @@ impl<'a> Mounts<'a> {
         }
         let Some(tree) = tree else { return Ok(false) };
         Ok(!self.state.known(tree)?.is_empty() && leads_nowhere(self.root, path)?)
+    }
+
+    /// What lies elsewhere is there.
+    pub(super) fn entered(&self, path: &RelPath) {
+        lock(&self.entered).insert(path.clone());
+    }
+
+    /// What lies elsewhere and was neither looked into nor missed: of what has no row nobody asks.
+    pub(super) fn not_entered(&self) -> Vec<RelPath> {
+        let (entered, missed) = (lock(&self.entered), lock(&self.unavailable));
+        let places = self.root.places();
+        let unseen = |path: &&RelPath| !entered.contains(path) && !path.ancestors().any(|above| missed.contains(&above));
+        places.all().filter(|placement| placement.settled).map(|placement| &placement.path).filter(unseen).cloned().collect()
     }
 
     /// What is at the path and below it is unknown in this run, on whichever side it is met.
