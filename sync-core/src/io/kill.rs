@@ -79,6 +79,9 @@ pub const KILL_POINTS: &[&str] = &[
     "prune-removed",
     "late-before",
     "late-after",
+    "rejoin-begun",
+    "rejoin-aside",
+    "rejoin-replaced",
 ];
 
 /// Every place of moving days between hot and cold at which a test can end the process.

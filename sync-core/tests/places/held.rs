@@ -108,3 +108,27 @@ fn a_path_that_was_archived_once_is_free_for_a_link_of_a_user() {
     lab.synchronise();
     assert!(lab.a().join(DAYS[1]).is_symlink());
 }
+
+#[test]
+fn a_root_that_is_killed_while_it_joins_again_still_knows_what_lies_elsewhere() {
+    for at in ["rejoin-begun", "rejoin-aside", "rejoin-replaced", "recover-swept"] {
+        let lab = Lab::new();
+        DAYS.iter().for_each(|day| lab.place(day));
+        fs::remove_file(lab.a().join("2026/03/05/a.txt")).unwrap();
+        lab.synchronise();
+        let before = tree(&lab.a());
+        fs::remove_file(lab.b().join(".driftless/marker")).unwrap();
+        // A state of the other root is opened before this one's is begun.
+        let nth = if at == "recover-swept" { 2 } else { 1 };
+        assert!(killed_joining(lab.folder(), at, nth), "{at}");
+        assert_eq!(lab.placed(), DAYS, "{at}");
+        let report = rejoin(lab.folder());
+        assert!(report.in_sync, "{at}: {:?}", report.problems);
+        assert_eq!(lab.placed(), DAYS, "{at}");
+        assert!(DAYS.iter().all(|day| lab.is_link(day)), "{at}");
+        assert_eq!((tree(&lab.a()), tree(&lab.b())), (before.clone(), before), "{at}");
+        assert!(!lab.b().join(".driftless/state.new").exists(), "{at}");
+        let versions = sync_core::io::sync::Replica::open(&lab.b(), None).unwrap().versions(&rel("2026")).unwrap();
+        assert!(versions.iter().any(|version| version.path == rel("2026/03/05/a.txt")), "{at}");
+    }
+}
