@@ -193,3 +193,62 @@ fn links_that_lead_out_of_a_day_lead_there_from_the_cold_root_too_and_are_told_a
     assert!(lab.sync().in_sync);
     assert_eq!(fs::read_link(lab.a().join("2026/03/05/out")).unwrap().to_str(), Some("../elsewhere"));
 }
+
+#[test]
+fn versions_that_were_kept_before_a_day_was_archived_are_restored_to_it() {
+    for lab in [Lab::new(), Lab::on_one()] {
+        let text = |path: &str| fs::read_to_string(lab.a().join(path)).unwrap();
+        write(&lab.a(), "2026/03/05/a.txt", "second, and longer");
+        fs::remove_file(lab.a().join("2026/03/05/b.txt")).unwrap();
+        fs::remove_dir_all(lab.a().join("2026/03/05/sub")).unwrap();
+        lab.synchronise();
+        lab.place(DAYS[0]);
+        lab.synchronise();
+        let paths = ["2026/03/05/a.txt", "2026/03/05/b.txt", "2026/03/05/sub"];
+        let mut replica = Replica::open(&lab.b(), None).unwrap();
+        for path in paths {
+            replica.restore(&rel(path), None).unwrap();
+        }
+        drop(replica);
+        lab.synchronise();
+        assert_eq!(text("2026/03/05/a.txt"), "first 2026/03/05 a.txt");
+        assert_eq!(text("2026/03/05/b.txt"), "first 2026/03/05 b.txt");
+        assert_eq!(text("2026/03/05/sub/deep/d.txt"), "first 2026/03/05 sub/deep/d.txt");
+        assert!(lab.is_link(DAYS[0]) && lab.cold().join("2026/03/05/sub/e.txt").exists());
+        assert_eq!(lab.staged(), Vec::<PathBuf>::new());
+        // What they replaced is kept in turn, and so is restored again.
+        let mut replica = Replica::open(&lab.b(), None).unwrap();
+        replica.restore(&rel("2026/03/05/a.txt"), None).unwrap();
+        drop(replica);
+        lab.synchronise();
+        assert_eq!(text("2026/03/05/a.txt"), "second, and longer");
+    }
+}
+
+#[test]
+fn what_is_written_late_to_a_version_on_another_file_system_than_its_path_comes_back() {
+    use std::io::Write as _;
+    for kept_cold in [false, true] {
+        let lab = Lab::new();
+        if kept_cold {
+            lab.place(DAYS[0]);
+        }
+        let mut late = fs::OpenOptions::new().append(true).open(lab.b().join("2026/03/05/a.txt")).unwrap();
+        fs::remove_file(lab.a().join("2026/03/05/a.txt")).unwrap();
+        lab.synchronise();
+        if kept_cold {
+            fs::remove_dir_all(lab.a().join(DAYS[0])).unwrap();
+            lab.synchronise();
+        } else {
+            lab.place(DAYS[0]);
+        }
+        late.write_all(b", and late").unwrap();
+        drop(late);
+        lab.synchronise();
+        let texts: Vec<String> = tree(&lab.a()).into_iter().map(|(_, text)| text).collect();
+        let wanted = "first 2026/03/05 a.txt, and late";
+        assert_eq!(texts.iter().filter(|text| *text == wanted).count(), 1, "{kept_cold}: {texts:?}");
+        assert_eq!(lab.staged(), Vec::<PathBuf>::new());
+        assert_eq!(lab.synchronise(), NOTHING);
+    }
+}
