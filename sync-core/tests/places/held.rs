@@ -132,3 +132,25 @@ fn a_root_that_is_killed_while_it_joins_again_still_knows_what_lies_elsewhere() 
         assert!(versions.iter().any(|version| version.path == rel("2026/03/05/a.txt")), "{at}");
     }
 }
+
+#[test]
+fn a_link_that_cannot_be_taken_away_with_its_day_is_never_one_of_a_user() {
+    use fixtures::namespaces::{in_namespaces, run};
+    in_namespaces("held::a_link_that_cannot_be_taken_away_with_its_day_is_never_one_of_a_user", |_folder| {
+        let lab = Lab::new();
+        lab.place(DAYS[0]);
+        fs::remove_dir_all(lab.a().join(DAYS[0])).unwrap();
+        // No rename leads from there to the private folder of the root.
+        let above = lab.b().join("2026/03");
+        run("mount", &["--bind", above.to_str().unwrap(), above.to_str().unwrap()]);
+        lab.troubled();
+        assert!(lab.is_link(DAYS[0]) && !lab.cold().join(DAYS[0]).exists());
+        assert_eq!(lab.placed(), [DAYS[0]], "the placement stays with its link");
+        lab.synchronise();
+        assert!(lab.a().join(DAYS[0]).symlink_metadata().is_err(), "the link went to the other side");
+        assert!(lab.b().join(DAYS[0]).symlink_metadata().is_err());
+        assert_eq!((lab.placed(), lab.stamped()), (vec![], vec![]));
+        assert!(lab.kept_cold()[0].join("sub/deep/d.txt").exists());
+        run("umount", &[above.to_str().unwrap()]);
+    });
+}

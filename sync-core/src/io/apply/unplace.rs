@@ -84,11 +84,13 @@ impl Swapper<'_> {
         Ok(all)
     }
 
-    /// Brings a placed directory to the kept versions of its cold root. It was compared with its rows before.
+    /// Brings a placed directory to the kept versions of its cold root. It was compared with its rows before. `id` is the
+    /// intent's.
     pub(super) fn unplace_tree(
         &mut self,
         (path, expected, below): (&RelPath, &Signature, &Dir),
         (kept, version): (&Dir, &NewVersion),
+        id: i64,
     ) -> Result<(), Stop> {
         let Some(placement) = below.placement().cloned() else { return Err(changed("remove")) };
         let (cold, name) = cold_parent(&placement)?;
@@ -107,11 +109,11 @@ impl Swapper<'_> {
             cold_back((kept, kept_name), (&cold, &name))?;
             return Err(stop);
         }
-        self.unlink_placed(&placement, kept)
+        self.unlink_placed(&placement, kept, id)
     }
 
-    /// Removes a placed directory that is empty.
-    pub(super) fn unplace_empty(&mut self, placement: &Arc<Placement>) -> Result<(), Stop> {
+    /// Removes a placed directory that is empty. `id` is the intent's.
+    pub(super) fn unplace_empty(&mut self, placement: &Arc<Placement>, id: i64) -> Result<(), Stop> {
         let (cold, name) = cold_parent(placement)?;
         kill_point("unplace-empty-before");
         match cold.rmdir(name.as_bytes()) {
@@ -120,21 +122,27 @@ impl Swapper<'_> {
             Err(error) => return Err(check::refused(error, &cold)),
         }
         kill_point("unplace-emptied");
-        self.unlink_placed(placement, &cold)
+        self.unlink_placed(placement, &cold, id)
     }
 
-    /// The directory is gone from its cold root, where `there` lies: once that is durable, the link goes.
-    fn unlink_placed(&mut self, placement: &Arc<Placement>, there: &Dir) -> Result<(), Stop> {
+    /// The directory is gone from its cold root, where `there` lies: once that is durable, the link goes. Where it does not, the
+    /// placement stays, and nothing is recorded: without it the link would be one of a user. The intent tells the next recovery.
+    fn unlink_placed(&mut self, placement: &Arc<Placement>, there: &Dir, id: i64) -> Result<(), Stop> {
         there.sync_all()?;
         kill_point("unplace-synced");
-        let taken = self.take_link(placement);
+        if let Err(stop) = self.take_link(placement) {
+            self.unsettle(id);
+            let what = format!("the link to it cannot be removed: {}", stop.reason());
+            // Said here: the pull tries again path by path, and tells what it finds then.
+            self.context.monitor.notice(&format!(
+                "{}: its directory is gone from the cold root, and {what}; the next run that opens the folder tries again",
+                placement.path
+            ));
+            return Err(Failure::new("remove", what).into());
+        }
         // Whatever stands there now, it stands for nothing any more.
         self.did_unplace(placement.clone());
         kill_point("unplace-unlinked");
-        if let Err(stop) = taken {
-            let what = format!("its directory in the cold root is gone, and the link to it stays: {}", stop.reason());
-            self.ledger.problem(&placement.path, "remove", what);
-        }
         Ok(())
     }
 
