@@ -17,7 +17,7 @@ use crate::io::places;
 use crate::io::state::{Batch, NodeId, State, StateError};
 use crate::io::there::There;
 use crate::knowledge::{ReplicaId, Vector};
-use crate::path::{RelPath, escape};
+use crate::path::{RESERVED, RelPath, escape};
 use crate::report::Monitor;
 use crate::store::Change;
 use crate::wire::Introduction;
@@ -207,10 +207,25 @@ pub(super) fn find(path: &Path, chosen: Option<&Path>) -> Result<Found, SyncErro
         return Err(wrong("is not a directory"));
     }
     let root = Root::open(&real)?;
+    if is_cold(&root)? {
+        return Err(wrong(
+            "is a cold root (it has .driftless/cold): what is archived there belongs to other folders, and is synchronised through \
+             them. Synchronise the folder that uses it; if nothing was ever archived here, remove .driftless/cold",
+        ));
+    }
     let state_dir = state_dir(&root, chosen);
     let marker = Marker::read(&root)?;
     let has_state = State::exists(&state_dir);
     Ok(Found { root, state_dir, marker, has_state })
+}
+
+/// Does the marker of a cold root stand in it?
+fn is_cold(root: &Root) -> Result<bool, FsError> {
+    match root.dir(&RelPath::root())?.open_dir(RESERVED) {
+        Ok(private) => Ok(private.stat(b"cold")?.is_some()),
+        // Whoever needs it says what is wrong with it.
+        Err(_) => Ok(false),
+    }
 }
 
 /// `.driftless` in the root, or a folder of the root's own below the one that the user named.
