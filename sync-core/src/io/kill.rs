@@ -15,6 +15,7 @@ pub const KILL_POINTS: &[&str] = &[
     "stage-done",
     "batch-staged",
     "batch-prepared",
+    "batch-area-synced",
     "batch-synced",
     "batch-previous-committed",
     "batch-swapped",
@@ -78,6 +79,14 @@ pub const KILL_POINTS: &[&str] = &[
     "prune-removed",
     "late-before",
     "late-after",
+    "late-copied",
+    "late-copy-beside",
+    "across-recorded",
+    "across-kept",
+    "across-forgotten",
+    "rejoin-begun",
+    "rejoin-aside",
+    "rejoin-replaced",
 ];
 
 /// Every place of moving days between hot and cold at which a test can end the process.

@@ -242,6 +242,28 @@ pub fn settle(root: &Root, state: &State, path: &RelPath, changes: Vec<Change>) 
     amend(root, state, Placement { settled: true, ..Placement::clone(&placement) }, changes)
 }
 
+/// Settles what a crash left unsettled although its link stands, and all that must agree with it does: from now on a link that
+/// goes is missed. To be called when a root is opened, after recovery. What cannot be looked at stays as it is, and is met again by
+/// whoever looks into it.
+///
+/// # Errors
+/// The state cannot be written.
+pub fn settle_linked(root: &Root, state: &State) -> Result<(), StateError> {
+    let before = root.places();
+    let (mut after, mut places) = (before.as_ref().clone(), Vec::new());
+    for placement in before.all().filter(|placement| !placement.settled) {
+        if root.dir(&placement.path).is_ok_and(|dir| dir.is_placed()) {
+            after = after.with(Placement { settled: true, ..Placement::clone(placement) });
+            places.push(PlaceChange::Settle(placement.path.clone()));
+        }
+    }
+    if !places.is_empty() {
+        state.commit(Batch { places, ..Batch::default() }, true)?;
+        root.set_places(after);
+    }
+    Ok(())
+}
+
 /// The link is about to be taken away: whatever stands at the path counts again.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
 //! Cold roots that are missing, and links that are: unavailable, never deleted.
 
 use super::NOTHING;
-use super::lab::{DAYS, Lab, tree, write};
+use super::lab::{DAYS, Lab, Until, place, rejoin, tree, write};
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -277,16 +277,76 @@ fn a_state_that_does_not_know_of_a_placement_any_more_takes_its_link_for_no_dele
 
 #[test]
 fn a_root_that_joins_again_knows_what_lies_elsewhere() {
-    use sync_core::io::sync::{Options, Sync};
-    use sync_core::report::Silent;
     let lab = Lab::new();
     lab.place(DAYS[0]);
     fs::remove_file(lab.b().join(".driftless/marker")).unwrap();
-    let options = Options { rejoin: true, max_delete: None, ..Options::standard() };
-    let report = Sync::open(&lab.a(), &lab.b(), options, &Silent).unwrap().apply(&Silent).unwrap();
+    let report = rejoin(lab.folder());
     assert!(report.in_sync, "{:?}", report.problems);
     assert_eq!(lab.placed(), [DAYS[0]]);
     assert!(lab.is_link(DAYS[0]));
     assert_eq!(tree(&lab.a()), tree(&lab.b()));
     assert_eq!(lab.synchronise(), NOTHING);
+}
+
+/// As an archive run leaves it that is killed right after directory and link have changed places.
+fn with_a_day_half_moved() -> Lab {
+    let lab = Lab::new();
+    place(&lab.b(), &lab.cold(), DAYS[0], Until::Exchanged);
+    lab
+}
+
+#[test]
+fn a_link_that_goes_before_its_placement_was_settled_deletes_nothing() {
+    for gone in [DAYS[0], "2026/03", "2026"] {
+        let lab = with_a_day_half_moved();
+        let before = tree(&lab.a());
+        away(&lab.cold().join(".driftless"));
+        fs::rename(lab.b().join(gone), lab.folder().join("gone")).unwrap();
+        for _ in 0..2 {
+            let problems = lab.troubled();
+            assert!(problems.iter().any(|problem| problem.contains("the link to its archive")), "{gone}: {problems:?}");
+            assert_eq!(tree(&lab.a()), before, "{gone}");
+        }
+        back(&lab.cold().join(".driftless"));
+        fs::rename(lab.folder().join("gone"), lab.b().join(gone)).unwrap();
+        assert_eq!(lab.synchronise(), NOTHING, "{gone}");
+    }
+}
+
+#[test]
+fn a_placement_is_settled_by_the_next_run_where_link_and_stamp_agree_with_it() {
+    let lab = with_a_day_half_moved();
+    place(&lab.b(), &lab.cold(), DAYS[1], Until::Announced);
+    assert_eq!(lab.synchronise(), NOTHING);
+    let settled: Vec<_> = lab.places().all().map(|placement| (placement.path.to_string(), placement.settled)).collect();
+    assert_eq!(settled, [(DAYS[0].to_owned(), true), (DAYS[1].to_owned(), false)]);
+}
+
+#[test]
+fn a_day_whose_cold_root_is_away_keeps_its_place_when_its_root_joins_again() {
+    for gone in [DAYS[0], "2026/03", "2026"] {
+        let lab = Lab::new();
+        lab.place(DAYS[0]);
+        write(&lab.a(), "2026/03/05/a.txt", "newer, and longer");
+        away(&lab.cold().join(".driftless"));
+        // Links that lead nowhere are tidied away, and so is what held nothing else.
+        fs::rename(lab.b().join(gone), lab.folder().join("gone")).unwrap();
+        fs::remove_file(lab.b().join(".driftless/marker")).unwrap();
+        let report = rejoin(lab.folder());
+        assert!(!report.in_sync, "{gone}");
+        assert!(lab.b().join(DAYS[0]).symlink_metadata().is_err(), "{gone}: something was put in the place of the day");
+        let before = tree(&lab.a());
+        lab.troubled();
+        assert_eq!(tree(&lab.a()), before, "{gone}");
+        // Disk and link are back.
+        back(&lab.cold().join(".driftless"));
+        fs::create_dir_all(lab.b().join("2026/03")).unwrap();
+        symlink(lab.cold().join(DAYS[0]), lab.b().join(DAYS[0])).unwrap();
+        lab.sync();
+        lab.synchronise();
+        // Neither side's version is lost.
+        let texts: Vec<_> = tree(&lab.a()).into_iter().map(|(_, text)| text).collect();
+        assert!(texts.iter().any(|text| text == "newer, and longer"), "{gone}: {texts:?}");
+        assert!(lab.is_link(DAYS[0]), "{gone}");
+    }
 }

@@ -193,3 +193,119 @@ fn links_that_lead_out_of_a_day_lead_there_from_the_cold_root_too_and_are_told_a
     assert!(lab.sync().in_sync);
     assert_eq!(fs::read_link(lab.a().join("2026/03/05/out")).unwrap().to_str(), Some("../elsewhere"));
 }
+
+/// A link in a placed day that leads out of it, in a directory of which the path is told; and where it leads.
+const INNER: &str = "2026/03/05/sub/out";
+const OUTSIDE: &str = "../../../../beside";
+
+fn with_a_rewritten_link() -> Lab {
+    let lab = Lab::new();
+    lab.place(DAYS[0]);
+    std::os::unix::fs::symlink(OUTSIDE, lab.a().join(INNER)).unwrap();
+    assert!(lab.sync().in_sync);
+    assert_ne!(fs::read_link(lab.b().join(INNER)).unwrap().to_str(), Some(OUTSIDE));
+    lab
+}
+
+#[test]
+fn a_rewritten_link_that_is_renamed_with_its_directory_is_told_as_it_was() {
+    let beside = |lab: &Lab| lab.b().canonicalize().unwrap().join("beside");
+    // Here or there, on one level or on another.
+    for (to, there, target) in [
+        ("2026/03/05/below", true, OUTSIDE),
+        ("2026/03/05/below", false, OUTSIDE),
+        ("2026/03/05/new/below", false, "../../../../../beside"),
+        ("2026/03/05/sub/deep/.moved", false, "../../../../../beside"),
+    ] {
+        let lab = with_a_rewritten_link();
+        let root = if there { lab.a() } else { lab.b() };
+        let (from, link) = match to.ends_with(".moved") {
+            true => (INNER, to.to_owned()),
+            false => ("2026/03/05/sub", format!("{to}/out")),
+        };
+        fs::create_dir_all(root.join(to).parent().unwrap()).unwrap();
+        fs::rename(root.join(from), root.join(to)).unwrap();
+        assert!(lab.sync().in_sync);
+        for _ in 0..2 {
+            assert_eq!(fs::read_link(lab.a().join(&link)).unwrap().to_str(), Some(target), "{to} {there}");
+            assert_eq!(lab.b().join(&link).canonicalize().unwrap(), beside(&lab), "{to} {there}");
+            assert_eq!(lab.sync().totals, NOTHING, "{to} {there}");
+        }
+    }
+}
+
+#[test]
+fn a_rewritten_link_that_leaves_its_day_with_its_directory_reads_as_everywhere() {
+    for lab in [Lab::new(), Lab::on_one()] {
+        lab.place(DAYS[0]);
+        std::os::unix::fs::symlink(OUTSIDE, lab.a().join(INNER)).unwrap();
+        assert!(lab.sync().in_sync);
+        for (from, to) in [("2026/03/05/sub", "2026/04/01/out"), (DAYS[2], "2026/03/07")] {
+            fs::rename(lab.a().join(from), lab.a().join(to)).unwrap();
+            assert!(lab.sync().in_sync);
+        }
+        for root in [lab.a(), lab.b()] {
+            assert_eq!(fs::read_link(root.join("2026/03/07/out/out")).unwrap().to_str(), Some(OUTSIDE));
+        }
+        assert_eq!(lab.sync().totals, NOTHING);
+    }
+}
+
+#[test]
+fn versions_that_were_kept_before_a_day_was_archived_are_restored_to_it() {
+    for lab in [Lab::new(), Lab::on_one()] {
+        let text = |path: &str| fs::read_to_string(lab.a().join(path)).unwrap();
+        write(&lab.a(), "2026/03/05/a.txt", "second, and longer");
+        fs::remove_file(lab.a().join("2026/03/05/b.txt")).unwrap();
+        fs::remove_dir_all(lab.a().join("2026/03/05/sub")).unwrap();
+        lab.synchronise();
+        lab.place(DAYS[0]);
+        lab.synchronise();
+        let paths = ["2026/03/05/a.txt", "2026/03/05/b.txt", "2026/03/05/sub"];
+        let mut replica = Replica::open(&lab.b(), None).unwrap();
+        for path in paths {
+            replica.restore(&rel(path), None).unwrap();
+        }
+        drop(replica);
+        lab.synchronise();
+        assert_eq!(text("2026/03/05/a.txt"), "first 2026/03/05 a.txt");
+        assert_eq!(text("2026/03/05/b.txt"), "first 2026/03/05 b.txt");
+        assert_eq!(text("2026/03/05/sub/deep/d.txt"), "first 2026/03/05 sub/deep/d.txt");
+        assert!(lab.is_link(DAYS[0]) && lab.cold().join("2026/03/05/sub/e.txt").exists());
+        assert_eq!(lab.staged(), Vec::<PathBuf>::new());
+        // What they replaced is kept in turn, and so is restored again.
+        let mut replica = Replica::open(&lab.b(), None).unwrap();
+        replica.restore(&rel("2026/03/05/a.txt"), None).unwrap();
+        drop(replica);
+        lab.synchronise();
+        assert_eq!(text("2026/03/05/a.txt"), "second, and longer");
+    }
+}
+
+#[test]
+fn what_is_written_late_to_a_version_on_another_file_system_than_its_path_comes_back() {
+    use std::io::Write as _;
+    for kept_cold in [false, true] {
+        let lab = Lab::new();
+        if kept_cold {
+            lab.place(DAYS[0]);
+        }
+        let mut late = fs::OpenOptions::new().append(true).open(lab.b().join("2026/03/05/a.txt")).unwrap();
+        fs::remove_file(lab.a().join("2026/03/05/a.txt")).unwrap();
+        lab.synchronise();
+        if kept_cold {
+            fs::remove_dir_all(lab.a().join(DAYS[0])).unwrap();
+            lab.synchronise();
+        } else {
+            lab.place(DAYS[0]);
+        }
+        late.write_all(b", and late").unwrap();
+        drop(late);
+        lab.synchronise();
+        let texts: Vec<String> = tree(&lab.a()).into_iter().map(|(_, text)| text).collect();
+        let wanted = "first 2026/03/05 a.txt, and late";
+        assert_eq!(texts.iter().filter(|text| *text == wanted).count(), 1, "{kept_cold}: {texts:?}");
+        assert_eq!(lab.staged(), Vec::<PathBuf>::new());
+        assert_eq!(lab.synchronise(), NOTHING);
+    }
+}

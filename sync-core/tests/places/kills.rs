@@ -1,7 +1,7 @@
 //! A run is killed at every named place while it changes placed days.
 
 use super::NOTHING;
-use super::lab::{DAYS, FirstDay, Lab, live_sync, live_sync_at, sync, tree, write};
+use super::lab::{DAYS, FirstDay, Lab, live_sync, live_sync_at, rejoin, sync, tree, write};
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
@@ -10,8 +10,13 @@ use sync_core::io::kill::{KILL_POINTS, arm};
 
 const CHILD: &str = "DRIFTLESS_TEST_PLACES_CHILD";
 
-fn killed(folder: &Path, place: &str, nth: u32) -> bool {
+pub(super) fn killed(folder: &Path, place: &str, nth: u32) -> bool {
     killed_at(&format!("{}\n", folder.display()), place, nth)
+}
+
+/// A run that begins anew where something was lost.
+pub(super) fn killed_joining(folder: &Path, place: &str, nth: u32) -> bool {
+    killed_at(&format!("{}\n--rejoin", folder.display()), place, nth)
 }
 
 /// A run into a root whose old days are made in the cold root.
@@ -38,6 +43,7 @@ fn child() {
     arm(place, nth.parse().unwrap());
     match cold {
         "" => drop(sync(Path::new(folder))),
+        "--rejoin" => drop(rejoin(Path::new(folder))),
         cold => live_sync_at((Path::new(folder), Path::new(cold)), FirstDay::In2026),
     }
 }
@@ -63,6 +69,7 @@ fn assert_ends_well(lab: &Lab, what: &str) {
     assert_eq!(fs::read_to_string(lab.b().join("2026/03/05/a.txt")).unwrap(), "second", "{what}");
     assert!(!lab.a().join(DAYS[1]).exists() && lab.b().join(DAYS[1]).symlink_metadata().is_err(), "{what}");
     assert_eq!(lab.staged(), Vec::<std::path::PathBuf>::new(), "{what}");
+    assert_eq!(lab.stamped(), [DAYS[0]], "{what}");
     // What was moved may have gone before it came anew.
     assert!(lab.kept_cold().len() >= 4, "{what}: {:?}", lab.kept_cold());
     lab.knows();
@@ -118,6 +125,7 @@ fn a_run_killed_anywhere_while_days_are_made_in_the_cold_root_is_finished_by_the
             let what = format!("{place} {nth}");
             assert_eq!(tree(&lab.a()), tree(&lab.b()), "{what}");
             assert_eq!(lab.placed(), DAYS, "{what}");
+            assert_eq!(lab.stamped(), DAYS, "{what}");
             assert!(DAYS.iter().all(|day| lab.is_link(day)), "{what}");
             assert_eq!(lab.staged(), Vec::<std::path::PathBuf>::new(), "{what}");
             assert_eq!(lab.synchronise(), NOTHING, "{what}");

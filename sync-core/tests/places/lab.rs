@@ -142,9 +142,18 @@ impl Lab {
         self.private("stage").into_iter().chain(hot).collect()
     }
 
-    fn private(&self, folder: &str) -> Vec<PathBuf> {
+    pub(crate) fn private(&self, folder: &str) -> Vec<PathBuf> {
         let keys = entries(&self.cold().join(".driftless"));
         keys.iter().flat_map(|key| entries(&key.join(folder))).collect()
+    }
+
+    /// Of which paths the cold root bears stamps.
+    pub(crate) fn stamped(&self) -> Vec<String> {
+        let texts = self.private("placed").into_iter().map(|stamp| fs::read_to_string(stamp).unwrap());
+        let path = |text: String| text.lines().find_map(|line| line.strip_prefix("path ").map(str::to_owned)).unwrap();
+        let mut paths: Vec<_> = texts.map(path).collect();
+        paths.sort();
+        paths
     }
 
     pub(crate) fn is_link(&self, day: &str) -> bool {
@@ -174,6 +183,12 @@ impl Lab {
 pub(crate) fn sync(folder: &Path) -> Report {
     let mut sync = Sync::open(&folder.join("a"), &folder.join("b"), options(), &Silent).unwrap();
     sync.apply(&Silent).unwrap()
+}
+
+/// A run that begins anew where something was lost.
+pub(crate) fn rejoin(folder: &Path) -> Report {
+    let options = Options { rejoin: true, ..options() };
+    Sync::open(&folder.join("a"), &folder.join("b"), options, &Silent).unwrap().apply(&Silent).unwrap()
 }
 
 fn options() -> Options {

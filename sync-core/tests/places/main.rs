@@ -10,6 +10,8 @@ mod away;
 mod changes;
 mod copied;
 #[cfg(feature = "kill-points")]
+mod held;
+#[cfg(feature = "kill-points")]
 mod kills;
 mod lab;
 mod made;
@@ -107,4 +109,19 @@ fn a_cold_root_is_neither_the_root_nor_in_it_nor_around_it() {
     mark(&lab.a());
     let refused = use_cold(&root, &state, &lab.a());
     assert!(matches!(refused, Err(PlaceError::IsRoot(_))), "{refused:?}");
+}
+
+#[test]
+fn a_cold_root_is_not_synchronised_itself() {
+    use sync_core::io::sync::{Options, Replica, Sync};
+    use sync_core::report::Silent;
+    let lab = Lab::new();
+    DAYS.iter().for_each(|day| lab.place(day));
+    let other = tempfile::tempdir().unwrap();
+    let refused = [(lab.cold(), other.path().to_owned()), (other.path().to_owned(), lab.cold())]
+        .map(|(a, b)| Sync::open(&a, &b, Options::standard(), &Silent).err().unwrap().to_string());
+    assert!(refused.iter().all(|refused| refused.contains("is a cold root")), "{refused:?}");
+    assert!(Replica::open(&lab.cold(), None).err().unwrap().to_string().contains("is a cold root"));
+    assert_eq!(fs::read_dir(other.path()).unwrap().count(), 0, "nothing was begun");
+    assert!(!lab.cold().join(".driftless/state.db").exists() && !lab.cold().join(".driftless/marker").exists());
 }

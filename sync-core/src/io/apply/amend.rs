@@ -22,6 +22,10 @@ impl Swapper<'_> {
         let Some(recorded) = plan.intent.expect else {
             return Err(changed("set attributes"));
         };
+        if let Some(placement) = self.placed_at(&change.path)? {
+            // What changes lies elsewhere, although the directory above does not.
+            self.areas.use_cold(placement.cold.id);
+        }
         let live = self.rows.current(&change.path)?;
         check::on_disk(&dir, name.as_bytes(), &recorded, live.as_ref(), "set attributes")?;
         kill_point("attributes-before");

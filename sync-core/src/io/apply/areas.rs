@@ -72,6 +72,11 @@ impl Area {
         self.top.is_none() && self.cold.is_none()
     }
 
+    /// Can objects be renamed from one to the other?
+    pub(super) fn is_beside(&self, other: &Area) -> bool {
+        self.mount == other.mount
+    }
+
     /// Is a tree staged in it? It was in the root's own, or in a cold root.
     pub(super) fn holds(&self, tree: &Tree) -> bool {
         self.top.is_none() && self.cold == tree.cold

@@ -1,14 +1,14 @@
 //! Late writes: a program that had a file open while it was displaced writes on to the kept version. Such a version
 //! is brought back as a conflict copy beside its old path.
 
-use super::areas::Areas;
+use super::areas::{Areas, STAGE};
 use super::versions::{VersionError, forget_by_name, open_areas, problem_of};
-use super::{PROBLEMS, Stop, names};
+use super::{PROBLEMS, Stop, across, names};
 use crate::entry::{Hash, Kind, Signature};
-use crate::io::fs::{COARSE_CLOCK_NS, Dir, FsError, Replace, Root, coarse_now_ns, hash_file};
+use crate::io::fs::{COARSE_CLOCK_NS, Dir, FsError, Mount, Replace, Root, coarse_now_ns, hash_file};
 use crate::io::kill::kill_point;
 use crate::io::source::{kind_of, same_object, with_buffer};
-use crate::io::stage::Failure;
+use crate::io::stage::{Failure, fresh_name, remove_all};
 use crate::io::state::{NewVersion, State};
 use crate::path::RelPath;
 use crate::report::Problem;
@@ -142,17 +142,35 @@ fn is_late(now: &Signature, kept_at_ns: i64, tick_ns: i64) -> bool {
     now.ctime_ns > kept_at_ns || now.ctime_ns.min(now.mtime_ns) > perhaps_ns
 }
 
-/// Renames a user's object beside the path it belongs to, or to the nearest directory above that is left.
+/// Renames a user's object beside the path it belongs to, or to the nearest directory above that is left and that a rename can
+/// reach. Where there is none, as for what was kept in a cold root, it is copied into the root.
 pub(super) fn keep_beside(root: &Root, from: &Dir, from_name: &[u8], path: &RelPath) -> Result<RelPath, Stop> {
+    if let Some(to) = renamed_beside(root, (from, from_name), path)? {
+        return Ok(to);
+    }
+    let stage = root.private(&[STAGE])?;
+    let (staged, _) = across::copy(from, from_name, &stage, &fresh_name()?)?;
+    stage.sync_all()?;
+    kill_point("late-copied");
+    let nowhere = || Failure::new("keep a late write", "no directory of the root is on the file system of its staging folder");
+    let to = renamed_beside(root, (&stage, &staged), path)?.ok_or_else(nowhere)?;
+    stage.sync_all()?;
+    kill_point("late-copy-beside");
+    remove_all(from, from_name)?;
+    Ok(to)
+}
+
+/// `None` if no directory above the path is on the mount of the object.
+fn renamed_beside(root: &Root, (from, from_name): (&Dir, &[u8]), path: &RelPath) -> Result<Option<RelPath>, Stop> {
+    let Some(wish) = nearest(root, path, &from.mount()?)? else { return Ok(None) };
     let hash = content_hash(from, from_name)?;
-    let wish = nearest(root, path)?;
     for number in 1..=names::TRIES {
         let late = names::late(&wish, coarse_now_ns(), hash.as_ref())?;
         let to = names::numbered(&late, number)?;
         let Some((parent, name)) = to.split() else { break };
         let dir = root.dir(&parent)?;
         match from.rename(from_name, &dir, name.as_bytes(), Replace::Never) {
-            Ok(()) => return Ok(to),
+            Ok(()) => return Ok(Some(to)),
             Err(error) if error.source.kind() == ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error.into()),
         }
@@ -160,19 +178,19 @@ pub(super) fn keep_beside(root: &Root, from: &Dir, from_name: &[u8], path: &RelP
     Err(Failure::new("keep a late write", "no free name for it").into())
 }
 
-/// The path, moved up while its directory does not exist.
-fn nearest(root: &Root, path: &RelPath) -> Result<RelPath, Stop> {
+/// The path, moved up while its directory does not exist, or is on another mount.
+fn nearest(root: &Root, path: &RelPath, mount: &Mount) -> Result<Option<RelPath>, Stop> {
     let no_name = || Failure::new("keep a late write", "the root has no name");
     let name = path.name().ok_or_else(no_name)?;
-    let above = path.ancestors().skip(1);
-    for dir in above {
+    for dir in path.ancestors().skip(1) {
         match root.dir(&dir) {
-            Ok(_) => return Ok(dir.join(&name)),
+            Ok(open) if open.mount()? == *mount => return Ok(Some(dir.join(&name))),
+            Ok(_) => {}
             Err(error) if error.is_missing() || error.source.kind() == ErrorKind::NotADirectory => {}
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(RelPath::root().join(&name))
+    Ok(None)
 }
 
 /// The hash of a file, for its name.

@@ -6,6 +6,7 @@
 //! never reach the disk before the renames that they describe, and every rename that did without its rows is
 //! explained by an intent. While one batch is swapped and recorded, the next is staged.
 
+mod across;
 mod adopt;
 mod alike;
 mod amend;

@@ -93,8 +93,40 @@ fn day_of(root: &Root, tree: &Tree) -> Option<RelPath> {
 impl Swapper<'_> {
     /// Before a rewritten link comes to its path it is recorded what it stands for: else it would look like an edit.
     pub(super) fn record_rewritten(&self, tree: &Tree) -> Result<(), Stop> {
+        self.record_links(tree, day_of(self.context.root, tree))
+    }
+
+    /// The same of a tree that is moved: do the links in it, which stand below `from`, read on the disk as they must at its new path?
+    /// If not, it is brought instead.
+    pub(super) fn links_fit(&self, tree: &mut Tree, from: &Dir) -> Result<bool, Stop> {
+        let root = self.context.root;
+        if root.places().is_empty() {
+            return Ok(true);
+        }
+        let top = tree.top.path.clone();
+        let day = root.places().above(&top).map(|placement| placement.path.clone());
+        let mut links = Vec::new();
+        tree.each_mut(&mut |incoming| {
+            let Content::Symlink(target) = &incoming.object.content else { return };
+            let disk = day.as_ref().and_then(|day| root.disk_text(day, &incoming.path, target));
+            links.extend(
+                incoming.path.rebase(&top, &RelPath::root()).map(|below| (below, disk.as_ref().unwrap_or(target).clone())),
+            );
+            incoming.disk = disk;
+        });
+        for (below, text) in links {
+            let Some((parent, name)) = below.split() else { return Ok(false) };
+            if from.below(&parent)?.link_text(name.as_bytes())? != text {
+                return Ok(false);
+            }
+        }
+        self.record_links(tree, day)?;
+        Ok(true)
+    }
+
+    fn record_links(&self, tree: &Tree, day: Option<RelPath>) -> Result<(), Stop> {
         let (root, state) = (self.context.root, self.context.state);
-        let Some(placement) = day_of(root, tree).and_then(|day| root.places().get(&day).cloned()) else { return Ok(()) };
+        let Some(placement) = day.and_then(|day| root.places().get(&day).cloned()) else { return Ok(()) };
         let mut rewritten = placement.rewritten.clone();
         tree.each(&mut |incoming| {
             let below = incoming.path.rebase(&placement.path, &RelPath::root());

@@ -98,6 +98,7 @@ impl Swapper<'_> {
     }
 
     fn draft_place(&mut self, tree: &mut Tree) -> Result<Option<Draft>, Stop> {
+        self.keeps_free(&tree.top.path)?;
         let area = match self.announce(tree)? {
             Some(area) => area,
             None => self.areas.of(&tree.top.path)?,
@@ -239,12 +240,13 @@ impl Swapper<'_> {
         let path = tree.top.path.clone();
         let current = self.rows.current(&path)?;
         let expect = check::expected(current.as_ref(), None, "move")?;
+        self.keeps_free(&path)?;
         let origin = match self.find_origin(offer, whole) {
             Ok(Some(origin)) => origin,
             Ok(None) | Err(Stop::Path(_) | Stop::Left(_) | Stop::Across(_)) => return Ok(None),
             Err(stop) => return Err(stop),
         };
-        if whole && !adopt(tree, &origin.contents, self.context.mask) {
+        if whole && !(adopt(tree, &origin.contents, self.context.mask) && self.moves_links(tree, offer)?) {
             return Ok(None);
         }
         tree.top.outcome = Some(Ok(origin.signature));
@@ -262,6 +264,18 @@ impl Swapper<'_> {
         let staged_signature = Some(origin.signature);
         let intent = Intent { path, staged, staged_signature, expect, changes, version };
         Ok(Some(Draft { intent, copy: None, area: self.areas.main()?.clone() }))
+    }
+
+    /// May the links in a directory be moved with it?
+    fn moves_links(&self, tree: &mut Tree, offer: &Offer) -> Result<bool, Stop> {
+        let from = match self.moves.origin(&offer.path) {
+            Some(Origin::Kept(Kept { name, .. })) => match self.areas.find(name) {
+                Some((area, leaf)) => area.kept.open_dir(leaf)?,
+                None => return Ok(false),
+            },
+            _ => self.context.root.dir(&offer.path)?,
+        };
+        self.links_fit(tree, &from)
     }
 
     /// The object that a move takes, after a look at the disk.

@@ -12,7 +12,7 @@ use crate::io::fs::{Dir, FsError, Replace, Root, ctime_granularity};
 use crate::io::kill::kill_point;
 use crate::io::source::{kind_of, same_object};
 use crate::io::stage::{Owned, owner_of, remove_all};
-use crate::io::state::{Batch, Intent, NewVersion, State};
+use crate::io::state::{Batch, Intent, NewVersion, PlaceChange, State};
 use crate::path::{Name, RelPath};
 use crate::report::Problem;
 use crate::store::Change;
@@ -83,6 +83,7 @@ pub fn recover(root: &Root, state: &State, mask: AttrMask) -> Result<Recovered, 
     let areas = Areas::remembered(root, state, mask)?;
     let mut recovery = Recovery { root, mask, areas, held: BTreeSet::new(), recovered: Recovered::default() };
     let intents = state.intents()?;
+    let places = root.places();
     if !intents.is_empty() {
         // Half of a swap may stand there: a folder that was there and refuses now keeps the root closed.
         root.private(&[STAGE])?;
@@ -131,13 +132,17 @@ pub fn recover(root: &Root, state: &State, mask: AttrMask) -> Result<Recovered, 
         }
         kill_point("recover-synced");
     }
+    let dropped = |change: &PlaceChange| if let PlaceChange::Drop(path) = change { places.get(path).cloned() } else { None };
+    let unplaced: Vec<_> = batches.iter().flat_map(|batch| &batch.places).filter_map(dropped).collect();
     if !batches.is_empty() {
+        unplace::remember_stamps(state, &unplaced)?;
         recovery.recovered.unexplained = record(state, batches)?;
         kill_point("recover-committed");
     }
     if recovery.recovered.problems.is_empty() && recovery.recovered.denied.is_empty() {
         recovery.sweep(state)?;
     }
+    recovery.recovered.problems.extend(unplace::drop_stamps_left(root, state)?);
     kill_point("recover-swept");
     Ok(recovery.recovered)
 }
@@ -193,6 +198,10 @@ impl Recovery<'_> {
     /// Did the rename that an intent announces happen?
     fn happened(&self, intent: &Intent) -> Result<bool, FsError> {
         if let (None, Some(placement)) = (&intent.staged_signature, self.root.places().get(&intent.path)) {
+            // What is kept already went, whatever the cold root says of it now.
+            if self.kept(intent)?.is_some_and(|(kept, version)| is_expected(&kept, &version.signature)) {
+                return Ok(true);
+            }
             return unplace::happened(self.root, placement, intent.expect.as_ref());
         }
         let now = self.at(&intent.path)?;

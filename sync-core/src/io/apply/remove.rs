@@ -26,17 +26,17 @@ impl Swapper<'_> {
         let Some(plan) = plan else {
             return Err(Failure::new("remove", "no intent was written for it").into());
         };
-        let area = plan.area;
-        let Intent { path, expect, changes, version, .. } = plan.intent;
+        let Prepared { id, intent, area, .. } = plan;
+        let Intent { path, expect, changes, version, .. } = intent;
         let Some(expected) = expect else { return Err(changed("remove")) };
         let contents = match &version {
-            Some(version) if removal.whole => self.remove_tree(&path, &expected, &area.kept, version)?,
+            Some(version) if removal.whole => self.remove_tree(&path, &expected, (&area.kept, version), id)?,
             Some(version) => {
                 self.remove_leaf(&path, &expected, &area.kept, version)?;
                 Some(Contents::new())
             }
             None => {
-                self.remove_empty(&path, &expected)?;
+                self.remove_empty(&path, &expected, id)?;
                 Some(Contents::new())
             }
         };
@@ -77,8 +77,8 @@ impl Swapper<'_> {
         &mut self,
         path: &RelPath,
         expected: &Signature,
-        kept: &Dir,
-        version: &NewVersion,
+        (kept, version): (&Dir, &NewVersion),
+        id: i64,
     ) -> Result<Option<Contents>, Stop> {
         let (dir, name) = self.parent(path)?;
         self.forget_dirs();
@@ -90,7 +90,7 @@ impl Swapper<'_> {
         let limit = if self.moves.origin(path).is_some() { MOVE_STEPS } else { 0 };
         let contents = check::tree(&self.rows, &below, path, ("remove", limit))?;
         if below.is_placed() {
-            return self.unplace_tree((path, expected, &below), (kept, version)).map(|()| contents);
+            return self.unplace_tree((path, expected, &below), (kept, version), id).map(|()| contents);
         }
         kill_point("remove-tree-before");
         let gone = dir.rename(name.as_bytes(), kept, leaf(&version.name), Replace::Never);
@@ -109,7 +109,7 @@ impl Swapper<'_> {
         }
     }
 
-    fn remove_empty(&mut self, path: &RelPath, expected: &Signature) -> Result<(), Stop> {
+    fn remove_empty(&mut self, path: &RelPath, expected: &Signature, id: i64) -> Result<(), Stop> {
         let (dir, name) = self.parent(path)?;
         self.forget_dirs();
         check::on_disk(&dir, name.as_bytes(), expected, None, "remove")?;
@@ -117,7 +117,7 @@ impl Swapper<'_> {
             return Err(Failure::new("remove", "something in it could not be removed").into());
         }
         if let Some(placement) = self.placed_at(path)? {
-            return self.unplace_empty(&placement);
+            return self.unplace_empty(&placement, id);
         }
         match dir.rmdir(name.as_bytes()) {
             Ok(()) => {

@@ -8,7 +8,7 @@ use super::moves::Moves;
 use super::prepare::{Prepared, Ready};
 use super::rows::Rows;
 use super::versions::{self, VersionError};
-use super::{Applied, ApplyError, Context, Stop, check, late, place};
+use super::{Applied, ApplyError, Context, Stop, check, late, place, unplace};
 use crate::entry::{AttrMask, Kind, Signature};
 use crate::io::fs::{COARSE_CLOCK_NS, Dir, FsError, Placement, Replace, coarse_now_ns};
 use crate::io::kill::kill_point;
@@ -58,6 +58,9 @@ pub(super) struct Swapper<'a> {
     pending: Pending,
     /// Rubbish whose intents are settled, though perhaps not durably: after a power cut they could be there again.
     rubbish: Vec<Rubbish>,
+    /// Are there stamps of what does not lie elsewhere any more, though perhaps not durably? After a power cut they could be asked
+    /// for again.
+    stamps_left: bool,
     pub(super) ledger: Ledger<'a>,
     /// The event of what this batch makes fresh.
     event: Option<Event>,
@@ -76,6 +79,7 @@ impl<'a> Swapper<'a> {
             moves,
             pending: Pending::default(),
             rubbish: Vec::new(),
+            stamps_left: false,
             ledger: Ledger::new(context),
             event: None,
             last_dir: None,
@@ -149,6 +153,7 @@ impl<'a> Swapper<'a> {
             self.context.root.sync_all()?;
             for area in self.areas.all().filter(|area| area.takes_sync()) {
                 area.kept.sync_all()?;
+                kill_point("batch-area-synced");
             }
             self.pending.on_disk = false;
         }
@@ -170,10 +175,11 @@ impl<'a> Swapper<'a> {
         // One transaction later than the rows they cover: in front of the next batch's.
         pending.changes = std::mem::take(&mut pending.raises);
         if !(changes.is_empty() && settled.is_empty() && versions.is_empty() && places.is_empty()) {
+            unplace::remember_stamps(self.context.state, &unplaced)?;
             let batch = Batch { changes, settled, versions, places };
             self.context.state.commit(batch, self.context.state_elsewhere)?;
         }
-        self.drop_stamps(&unplaced);
+        self.stamps_left |= !unplaced.is_empty();
         place::settled(self.context.root, &placed);
         self.rubbish.append(&mut self.pending.rubbish);
         self.rows.recorded();
@@ -186,6 +192,11 @@ impl<'a> Swapper<'a> {
             // What an exchange brought out and could not be given back is not ours: recovery keeps it.
             if stage.stat(&name)?.is_some_and(|now| now.ino == ino) {
                 remove_all(stage, &name)?;
+            }
+        }
+        if std::mem::take(&mut self.stamps_left) {
+            for Problem { path, step, error } in unplace::drop_stamps(self.context.root, self.context.state)? {
+                self.ledger.problem(&path, step, error);
             }
         }
         kill_point("batch-rubbish-removed");
@@ -483,14 +494,22 @@ impl<'a> Swapper<'a> {
         if let Some((last, dir)) = &self.last_dir
             && last == path
         {
-            return Ok(dir.clone());
+            let dir = dir.clone();
+            self.uses(&dir);
+            return Ok(dir);
         }
         let dir = Rc::new(self.context.root.dir(path)?);
+        self.uses(&dir);
+        self.last_dir = Some((path.clone(), dir.clone()));
+        Ok(dir)
+    }
+
+    /// A directory is about to be changed, as far as anybody knows. Said each time, since each sync begins anew: one that was opened
+    /// before a sync may be changed after it.
+    pub(super) fn uses(&self, dir: &Dir) {
         if let Some(placement) = dir.placement() {
             self.areas.use_cold(placement.cold.id);
         }
-        self.last_dir = Some((path.clone(), dir.clone()));
-        Ok(dir)
     }
 
     /// Directories changed their places: open ones may be others than their paths say.

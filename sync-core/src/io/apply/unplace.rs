@@ -12,11 +12,16 @@ use crate::entry::Signature;
 use crate::io::fs::{Dir, FsError, Placement, Replace, Root, Unavailable};
 use crate::io::kill::kill_point;
 use crate::io::stage::Failure;
-use crate::io::state::{NewVersion, PlaceChange};
+use crate::io::state::{NewVersion, PlaceChange, State, StateError};
 use crate::path::{Name, RelPath};
+use crate::report::Problem;
 use rustix::io::Errno;
 use std::io::ErrorKind;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
+
+/// Where the state remembers stamps that are to go: id of the cold root and path, each followed by a NUL.
+const STAMPS: &str = "apply.stamps";
 
 impl Swapper<'_> {
     /// The placement at a path, if its link stands there.
@@ -39,6 +44,20 @@ impl Swapper<'_> {
             }
         }
         Ok(false)
+    }
+
+    /// Refuses to put something where an archived directory belongs of which the link is missing: it would be hidden, or its old
+    /// content would be taken for a newer version when it is back.
+    pub(super) fn keeps_free(&self, path: &RelPath) -> Result<(), Stop> {
+        for placement in self.context.root.places().below(path).filter(|placement| placement.settled) {
+            if self.rows.current(&placement.path)?.is_none() {
+                let (what, at) = (&placement.path, placement.location());
+                let at = crate::path::escape(at.as_os_str().as_bytes());
+                let why = format!("{what} is archived in {at}, and the link to it is missing: put it back");
+                return Err(Failure::new("create", why).into());
+            }
+        }
+        Ok(())
     }
 
     /// Before a directory goes whole, each goes that lies elsewhere and has its link in it: the links must not come among the
@@ -65,11 +84,13 @@ impl Swapper<'_> {
         Ok(all)
     }
 
-    /// Brings a placed directory to the kept versions of its cold root. It was compared with its rows before.
+    /// Brings a placed directory to the kept versions of its cold root. It was compared with its rows before. `id` is the
+    /// intent's.
     pub(super) fn unplace_tree(
         &mut self,
         (path, expected, below): (&RelPath, &Signature, &Dir),
         (kept, version): (&Dir, &NewVersion),
+        id: i64,
     ) -> Result<(), Stop> {
         let Some(placement) = below.placement().cloned() else { return Err(changed("remove")) };
         let (cold, name) = cold_parent(&placement)?;
@@ -88,11 +109,11 @@ impl Swapper<'_> {
             cold_back((kept, kept_name), (&cold, &name))?;
             return Err(stop);
         }
-        self.unlink_placed(&placement, kept)
+        self.unlink_placed(&placement, kept, id)
     }
 
-    /// Removes a placed directory that is empty.
-    pub(super) fn unplace_empty(&mut self, placement: &Arc<Placement>) -> Result<(), Stop> {
+    /// Removes a placed directory that is empty. `id` is the intent's.
+    pub(super) fn unplace_empty(&mut self, placement: &Arc<Placement>, id: i64) -> Result<(), Stop> {
         let (cold, name) = cold_parent(placement)?;
         kill_point("unplace-empty-before");
         match cold.rmdir(name.as_bytes()) {
@@ -101,21 +122,27 @@ impl Swapper<'_> {
             Err(error) => return Err(check::refused(error, &cold)),
         }
         kill_point("unplace-emptied");
-        self.unlink_placed(placement, &cold)
+        self.unlink_placed(placement, &cold, id)
     }
 
-    /// The directory is gone from its cold root, where `there` lies: once that is durable, the link goes.
-    fn unlink_placed(&mut self, placement: &Arc<Placement>, there: &Dir) -> Result<(), Stop> {
+    /// The directory is gone from its cold root, where `there` lies: once that is durable, the link goes. Where it does not, the
+    /// placement stays, and nothing is recorded: without it the link would be one of a user. The intent tells the next recovery.
+    fn unlink_placed(&mut self, placement: &Arc<Placement>, there: &Dir, id: i64) -> Result<(), Stop> {
         there.sync_all()?;
         kill_point("unplace-synced");
-        let taken = self.take_link(placement);
+        if let Err(stop) = self.take_link(placement) {
+            self.unsettle(id);
+            let what = format!("the link to it cannot be removed: {}", stop.reason());
+            // Said here: the pull tries again path by path, and tells what it finds then.
+            self.context.monitor.notice(&format!(
+                "{}: its directory is gone from the cold root, and {what}; the next run that opens the folder tries again",
+                placement.path
+            ));
+            return Err(Failure::new("remove", what).into());
+        }
         // Whatever stands there now, it stands for nothing any more.
         self.did_unplace(placement.clone());
         kill_point("unplace-unlinked");
-        if let Err(stop) = taken {
-            let what = format!("its directory in the cold root is gone, and the link to it stays: {}", stop.reason());
-            self.ledger.problem(&placement.path, "remove", what);
-        }
         Ok(())
     }
 
@@ -136,15 +163,54 @@ impl Swapper<'_> {
         stage.rename(&taken, &hot, name.as_bytes(), Replace::Never)?;
         Err(Failure::new("remove", "something else was put in its place").into())
     }
+}
 
-    /// Stamps of what does not lie elsewhere any more; one that stays tells of nothing.
-    pub(super) fn drop_stamps(&mut self, unplaced: &[Arc<Placement>]) {
-        for placement in unplaced {
-            if let Err(error) = placement.remove_stamp() {
-                self.ledger.problem(&placement.path, "remove the stamp of", error.to_string());
+/// Remembers that stamps are to go, in front of what records that their directories do not lie elsewhere any more: they go only
+/// when that is durable, and a crash may come in between.
+pub(super) fn remember_stamps(state: &State, unplaced: &[Arc<Placement>]) -> Result<(), StateError> {
+    if unplaced.is_empty() {
+        return Ok(());
+    }
+    let mut list = state.meta(STAMPS)?.unwrap_or_default();
+    for placement in unplaced {
+        list.extend([placement.cold.id.to_string().as_bytes(), b"\0", placement.path.as_bytes(), b"\0"].concat());
+    }
+    state.put_meta(STAMPS, &list)
+}
+
+/// Removes the stamps that are to go. To be called when it is durable that nothing asks for them. Where a directory lies at the
+/// path again, or still, the stamp is that one's. A cold root that is not there keeps them until it is.
+pub(super) fn drop_stamps(root: &Root, state: &State) -> Result<Vec<Problem>, StateError> {
+    let list = state.meta(STAMPS)?.unwrap_or_default();
+    let (places, mut left, mut problems) = (root.places(), Vec::new(), Vec::new());
+    let parts: Vec<&[u8]> = list.split(|byte| *byte == 0).collect();
+    for part in parts.chunks_exact(2) {
+        let path = RelPath::parse(part[1]).map_err(|_| StateError::Content { what: "the path of a stamp" })?;
+        let cold = places.colds().iter().find(|cold| cold.id.to_string().as_bytes() == part[0]);
+        let Some(cold) = cold else { continue };
+        if places.get(&path).is_some_and(|now| now.cold.id == cold.id) {
+            continue;
+        }
+        if let Err(error) = cold.drop_stamp(&path) {
+            left.extend([part[0], b"\0", part[1], b"\0"].concat());
+            if error.unavailable().is_none() {
+                problems.push(Problem { path, step: "remove the stamp of", error: error.to_string() });
             }
         }
     }
+    if left != list {
+        state.put_meta(STAMPS, &left)?;
+    }
+    Ok(problems)
+}
+
+/// As [`drop_stamps`], of what a run that was interrupted left.
+pub(super) fn drop_stamps_left(root: &Root, state: &State) -> Result<Vec<Problem>, StateError> {
+    if state.meta(STAMPS)?.is_none_or(|list| list.is_empty()) {
+        return Ok(Vec::new());
+    }
+    state.settle()?;
+    drop_stamps(root, state)
 }
 
 /// Did the removal of a placed directory happen, as far as the cold root shows? The directory went first.
@@ -159,6 +225,13 @@ pub(super) fn happened(root: &Root, placement: &Placement, expect: Option<&Signa
         Ok(dir) => Ok(expect.is_none_or(|expect| dir.stat_self().is_ok_and(|now| now.ino != expect.ino))),
         Err(error) => match error.unavailable() {
             Some(Unavailable::Gone { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(true),
+            // The stamp goes last of all. Where the directory is there, somebody else took the stamp away.
+            Some(Unavailable::Unstamped { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                match placement.cold.below(&placement.at) {
+                    Err(gone) if gone.is_missing() => Ok(true),
+                    _ => Err(error),
+                }
+            }
             _ => Err(error),
         },
     }

@@ -1,10 +1,8 @@
 //! Kept versions: what was replaced or deleted, for as long as the retention says.
 
 use super::areas::{Area, Areas};
-use super::late;
-use super::names;
 use super::rows::Live;
-use super::{Context, PROBLEMS, Stop};
+use super::{Context, PROBLEMS, Stop, across, late, names};
 use crate::entry::{AttrMask, Attrs, Kind};
 use crate::io::fs::{Dir, FsError, Replace, Root, ctime_granularity};
 use crate::io::kill::kill_point;
@@ -137,12 +135,18 @@ pub fn restore(root: &Root, state: &State, path: &RelPath, id: Option<i64>) -> R
     let version = versions
         .find(|version| version.kept.path == *path && id.is_none_or(|id| id == version.id))
         .ok_or_else(|| VersionError::None(path.clone()))?;
-    let areas = open_areas(root, state)?;
+    let mut areas = open_areas(root, state)?;
     let Some((parent, name)) = path.split() else {
         return Err(VersionError::None(path.clone()));
     };
     let dir = make_parents(root, &parent)?;
     let gone = || VersionError::Gone(path.clone());
+    areas.discover(state, path).map_err(Stop::Run)?;
+    let target = areas.of(path)?;
+    let (kept_in, kept_name) = areas.find(&version.kept.name).ok_or_else(gone)?;
+    // Where the path lies on another file system by now, as in a day that was archived, no rename leads there.
+    let version =
+        if kept_in.is_beside(&target) { version } else { across::carry_over(state, &version, &kept_in, kept_name, &target)? };
     let (area, old_name) = areas.find(&version.kept.name).ok_or_else(gone)?;
     let kept = &area.kept;
     match dir.stat(name.as_bytes())? {

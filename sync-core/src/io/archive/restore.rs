@@ -50,9 +50,8 @@ impl Archive<'_> {
         };
         job.record(&self.jobs)?;
         kill_point("archive-restore-recorded");
-        let done = self
-            .copy_back(&mut job, &source, &placement.rewritten)
-            .and_then(|reread| self.swap_back(&mut job, &cold).map(|()| reread));
+        let done =
+            self.copy_back(&mut job, &source, &placement).and_then(|reread| self.swap_back(&mut job, &cold).map(|()| reread));
         match done {
             Ok(reread) => Ok(Moved { files: contents.files, bytes: contents.bytes, copied: contents.bytes, reread }),
             Err(error) if job.phase >= Phase::Kept => Err(error),
@@ -69,15 +68,12 @@ impl Archive<'_> {
         &self,
         job: &mut Job,
         source: &crate::io::fs::Dir,
-        rewritten: &std::collections::BTreeMap<RelPath, crate::io::fs::Rewritten>,
+        placement: &crate::io::fs::Placement,
     ) -> Result<Duration, ArchiveError> {
         let folder = job.folder(&self.jobs)?;
         let top = folder.create_dir(SWAP)?;
         // A link that was written anew for the cold root, as was recorded, reads again as everybody else has it.
-        let text = |text: &[u8], path: &RelPath| {
-            let found = rewritten.get(path).filter(|link| &*link.disk == text);
-            Ok(found.map_or_else(|| text.into(), |link| link.target.clone()))
-        };
+        let text = |text: &[u8], path: &RelPath| Ok(placement.meant(path, text).unwrap_or_else(|| text.into()));
         let manifest = job.new_manifest(&self.jobs)?;
         Copy::new(&job.path, (&top, manifest), &text, (self.monitor, self.granularity_ns)).run(source)?;
         job.take_manifest(&self.jobs)?;

@@ -397,7 +397,15 @@ impl Cold {
 
     /// Removes a stamp, if it is there.
     pub(super) fn remove_stamp(&self, stamped: &Stamped<'_>) -> Result<(), FsError> {
-        match self.private()?.open_or_create(PLACED)?.unlink(&stamped.name()) {
+        self.drop_stamp(stamped.path)
+    }
+
+    /// Removes the stamp for a path, whatever it says, if it is there.
+    ///
+    /// # Errors
+    /// The cold root is not there, or may not be written.
+    pub fn drop_stamp(&self, path: &RelPath) -> Result<(), FsError> {
+        match self.private()?.open_or_create(PLACED)?.unlink(&stamp_name(path)) {
             Err(error) if !error.is_missing() => Err(error),
             _ => Ok(()),
         }

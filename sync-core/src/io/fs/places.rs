@@ -225,6 +225,25 @@ impl Placement {
         text == &self.link[..] || self.other_link.as_deref() == Some(text)
     }
 
+    /// What the link `path` in it reads for everybody else, if it reads `text` on the disk; `None` if it was not given that text here.
+    /// A link that was renamed, alone or with what it is in, still leads where it led, and everybody else is told a text that leads
+    /// there from its new path.
+    #[must_use]
+    pub fn meant(&self, path: &RelPath, text: &[u8]) -> Option<Box<[u8]>> {
+        if let Some(link) = self.rewritten.get(path).filter(|link| *link.disk == *text) {
+            return Some(link.target.clone());
+        }
+        let (before, link) = self.rewritten.iter().find(|(_, link)| *link.disk == *text)?;
+        let whole = |below: &RelPath| below.rebase(&RelPath::root(), &self.path);
+        let (old, new) = (whole(before)?, whole(path)?);
+        if old.depth() == new.depth() {
+            return Some(link.target.clone());
+        }
+        let mut target = b"../".repeat(new.depth().checked_sub(1)?);
+        target.extend(leads_out(&self.path, &old, &link.target)?);
+        Some(target.strip_suffix(b"/").unwrap_or(&target).into())
+    }
+
     fn stamped(&self) -> Stamped<'_> {
         Stamped { stamp: self.stamp, job: &self.job, path: &self.path, at: &self.at }
     }
@@ -464,7 +483,7 @@ impl Dir {
                 return None;
             }
             let below = path.join(&Name::parse(name).ok()?).rebase(&placement.path, &RelPath::root())?;
-            placement.rewritten.get(&below).filter(|link| link.disk == text).map(|link| link.target.clone())
+            placement.meant(&below, &text)
         };
         target().unwrap_or(text)
     }

@@ -168,6 +168,7 @@ pub fn scan_while(scan: &Scan<'_>, stands: &dyn Fn() -> Result<(), ScanError>) -
     check_root(scan.root)?;
     stands()?;
     let mut scanned = recorder.finish()?;
+    shared.look_for_the_rest(scan);
     scanned.unavailable = shared.mounts.finish()?;
     // Only a whole scan renews the device of all directories' rows.
     if scan.only.is_empty() && shared.root_dev_before != Some(device) {
@@ -236,6 +237,24 @@ impl Shared<'_> {
             self.problems.add(path.clone(), step, error);
         }
     }
+
+    /// What lies elsewhere and was not come upon, having neither row nor link: it is unknown if it is not there, since what a pull
+    /// would put in its place would hide it.
+    fn look_for_the_rest(&self, scan: &Scan<'_>) {
+        for path in self.mounts.not_entered().into_iter().filter(|path| in_scope(scan, path)) {
+            if let Err(error) = scan.root.dir(&path) {
+                self.mounts.miss(&path);
+                self.unknown(&path, "look into", error);
+            }
+        }
+    }
+}
+
+/// Was a path to be looked at?
+fn in_scope(scan: &Scan<'_>, path: &RelPath) -> bool {
+    let asked = scan.only.is_empty() || scan.only.iter().any(|only| only.contains(path) || path.contains(only));
+    let ignored = |above: &RelPath| !above.is_root() && scan.ignore.is_some_and(|ignore| ignore(above, true));
+    asked && !path.ancestors().any(|above| ignored(&above))
 }
 
 fn walk_all(scan: &Scan<'_>, shared: &Shared<'_>, recorder: &mut Recorder<'_>) -> Result<(), ScanError> {

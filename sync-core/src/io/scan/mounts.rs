@@ -27,6 +27,10 @@ pub(super) const ANOTHER: &str = "another file system is mounted here, or was un
 pub(super) const ARCHIVED: &str = "the link to its archive went with the directory above: nothing in it is taken for deleted. Put \
      directory and link back; to delete it, delete what is in it, through the link";
 
+/// What a user is told of a directory whose link went before its placement was recorded as done.
+pub(super) const UNLINKED: &str = "the link to its archive is gone, and was not yet recorded as standing there: nothing in it is \
+     taken for deleted. Put the link back; to delete it, delete what is in it, through the link";
+
 /// What a user is told of a directory in a cold root that is not the one that was there, and holds less.
 pub(super) const REPLACED: &str = "another directory lies in the cold root than the one that was there, and of what was in it something \
      is missing, or older or shorter: nothing of it is taken for deleted or edited. Bring back all of it; if it is to count as it is, \
@@ -45,6 +49,8 @@ pub(super) struct Mounts<'a> {
     before: BTreeSet<RelPath>,
     now: Mutex<BTreeSet<RelPath>>,
     unavailable: Mutex<BTreeSet<RelPath>>,
+    /// What lies elsewhere and was looked into.
+    entered: Mutex<BTreeSet<RelPath>>,
     /// Cold roots that are missing as a whole, and were told.
     told: Mutex<BTreeSet<PathBuf>>,
 }
@@ -56,7 +62,7 @@ impl<'a> Mounts<'a> {
         let wrong = |_| StateError::Content { what: "a mount point" };
         let before = paths.map(|path| RelPath::parse(path).map_err(wrong)).collect::<Result<BTreeSet<_>, _>>()?;
         let now = Mutex::new(before.clone());
-        Ok(Mounts { root, state, now, before, unavailable: Mutex::default(), told: Mutex::default() })
+        Ok(Mounts { root, state, now, before, unavailable: Mutex::default(), entered: Mutex::default(), told: Mutex::default() })
     }
 
     /// Was another file system mounted at the path when it was seen last?
@@ -81,8 +87,12 @@ impl<'a> Mounts<'a> {
     /// a user is told.
     pub(super) fn lost_with(&self, path: &RelPath) -> Result<Option<(RelPath, &'static str)>, ScanError> {
         let places = self.root.places();
-        if let Some(placement) = places.below(path).find(|placement| placement.settled) {
-            return Ok(Some((placement.path.clone(), ARCHIVED)));
+        for placement in places.below(path) {
+            // One that is not settled may be of a directory that was never made, and has no row; else only the link to it is gone.
+            if placement.settled || self.state.entry(&placement.path)?.is_some() {
+                let what = if placement.path == *path { UNLINKED } else { ARCHIVED };
+                return Ok(Some((placement.path.clone(), what)));
+            }
         }
         for mount in self.before.range(path.clone()..).take_while(|mount| path.contains(mount)) {
             if let Some(node) = self.state.node(mount)?
@@ -118,6 +128,19 @@ impl<'a> Mounts<'a> {
         }
         let Some(tree) = tree else { return Ok(false) };
         Ok(!self.state.known(tree)?.is_empty() && leads_nowhere(self.root, path)?)
+    }
+
+    /// What lies elsewhere is there.
+    pub(super) fn entered(&self, path: &RelPath) {
+        lock(&self.entered).insert(path.clone());
+    }
+
+    /// What lies elsewhere and was neither looked into nor missed: of what has no row nobody asks.
+    pub(super) fn not_entered(&self) -> Vec<RelPath> {
+        let (entered, missed) = (lock(&self.entered), lock(&self.unavailable));
+        let places = self.root.places();
+        let unseen = |path: &&RelPath| !entered.contains(path) && !path.ancestors().any(|above| missed.contains(&above));
+        places.all().filter(|placement| placement.settled).map(|placement| &placement.path).filter(unseen).cloned().collect()
     }
 
     /// What is at the path and below it is unknown in this run, on whichever side it is met.

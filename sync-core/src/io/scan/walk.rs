@@ -80,6 +80,9 @@ impl<'a> Walker<'a> {
         };
         // What lies elsewhere is known by more than its mount.
         let placed = dir.is_placed();
+        if placed {
+            self.shared.mounts.entered(&task.path);
+        }
         if placed && self.scan.skip_placed && matches!(task.was, Was::Dir(..)) {
             return Ok(());
         }

@@ -176,6 +176,12 @@ pub(crate) enum Owned {
     Foreign,
 }
 
+/// A name in any staging folder for an object of ours.
+pub(crate) fn fresh_name() -> Result<Vec<u8>, Failure> {
+    let random = || getrandom::u64().map_err(|error| Failure::new("draw a random name", error.to_string()));
+    Ok(format!("new-{:x}-{:x}", random()?, random()?).into_bytes())
+}
+
 /// Whose is what stands under this name of the staging folder?
 pub(crate) fn owner_of(name: &[u8]) -> Owned {
     if is_part(name) {

@@ -12,21 +12,26 @@ use crate::entry::AttrMask;
 use crate::ignore::{self, Rules};
 use crate::io::apply::{self, Inherited, LATE_AGE};
 use crate::io::fs::{Dir, FsError, Root, coarse_now_ns, ctime_granularity};
+use crate::io::kill::kill_point;
 use crate::io::places;
 use crate::io::state::{Batch, NodeId, State, StateError};
 use crate::io::there::There;
 use crate::knowledge::{ReplicaId, Vector};
-use crate::path::{RelPath, escape};
+use crate::path::{RESERVED, RelPath, escape};
 use crate::report::Monitor;
 use crate::store::Change;
 use crate::wire::Introduction;
 use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
 /// Under this key a state remembers the ignore rules that its rows obey.
 const RULES: &str = "sync.rules";
+
+/// Below the folder of a state: where one is begun that is to take its place.
+const BEGUN: &str = "state.new";
 
 /// A root before its state is opened.
 pub(super) struct Found {
@@ -202,10 +207,25 @@ pub(super) fn find(path: &Path, chosen: Option<&Path>) -> Result<Found, SyncErro
         return Err(wrong("is not a directory"));
     }
     let root = Root::open(&real)?;
+    if is_cold(&root)? {
+        return Err(wrong(
+            "is a cold root (it has .driftless/cold): what is archived there belongs to other folders, and is synchronised through \
+             them. Synchronise the folder that uses it; if nothing was ever archived here, remove .driftless/cold",
+        ));
+    }
     let state_dir = state_dir(&root, chosen);
     let marker = Marker::read(&root)?;
     let has_state = State::exists(&state_dir);
     Ok(Found { root, state_dir, marker, has_state })
+}
+
+/// Does the marker of a cold root stand in it?
+fn is_cold(root: &Root) -> Result<bool, FsError> {
+    match root.dir(&RelPath::root())?.open_dir(RESERVED) {
+        Ok(private) => Ok(private.stat(b"cold")?.is_some()),
+        // Whoever needs it says what is wrong with it.
+        Err(_) => Ok(false),
+    }
 }
 
 /// `.driftless` in the root, or a folder of the root's own below the one that the user named.
@@ -394,14 +414,25 @@ struct Begun {
     unrecorded: usize,
 }
 
-/// Begins a new state in the place of an old one, if there is one.
+/// Begins a new state in the place of an old one, if there is one. That one is complete before it takes the place: whatever a crash
+/// leaves, one of the two tells what lies elsewhere and what is kept.
 fn begin(root: &Root, (dir, has_state): (&Path, bool), options: &Options, versions: Inherited) -> Result<Begun, SyncError> {
     make_state_dir(root, dir, options)?;
-    if has_state {
-        set_aside(dir)?;
+    if !has_state {
+        let state = State::open(dir, options.mask)?;
+        return Ok(Begun { unrecorded: apply::adopt(root, &state, versions)?, state });
     }
-    let state = State::open(dir, options.mask)?;
-    Ok(Begun { unrecorded: apply::adopt(root, &state, versions)?, state })
+    let begun = dir.join(BEGUN);
+    clear(&begun)?;
+    let made = std::fs::DirBuilder::new().mode(0o700).create(&begun);
+    made.map_err(|source| FsError { action: "create", path: begun.clone(), source })?;
+    let state = State::open(&begun, options.mask)?;
+    let unrecorded = apply::adopt(root, &state, versions)?;
+    state.close()?;
+    kill_point("rejoin-begun");
+    replace(dir, &begun)?;
+    clear(&begun)?;
+    Ok(Begun { unrecorded, state: State::open(dir, options.mask)? })
 }
 
 /// What an old state knows of kept versions. It is closed when the call returns.
@@ -419,6 +450,7 @@ fn tell_unread(root: &Root, error: &StateError, monitor: &dyn Monitor) {
 
 fn recover(opened: &Opened, options: &Options, monitor: &dyn Monitor) -> Result<(), SyncError> {
     let recovered = apply::recover(&opened.root, &opened.state, options.mask)?;
+    places::settle_linked(&opened.root, &opened.state)?;
     let mut notices = recovered.notices();
     if !options.dry_run {
         apply::check_renames(&opened.root)?;
@@ -448,19 +480,47 @@ fn make_state_dir(root: &Root, dir: &Path, options: &Options) -> Result<(), Sync
     Ok(())
 }
 
-/// A state that is not to be used any more stays beside the new one.
-fn set_aside(dir: &Path) -> Result<(), SyncError> {
+/// Puts a state that was begun in a folder in the place of the old one, which stays beside it under another name.
+fn replace(dir: &Path, begun: &Path) -> Result<(), SyncError> {
     let stamp = coarse_now_ns() / 1_000_000_000;
-    for suffix in ["", "-wal", "-shm"] {
+    let failed = |action, path: &Path| {
+        let path = path.to_owned();
+        move |source| FsError { action, path, source }
+    };
+    // What is not in the file itself goes first: beside another file it would be taken for that one's. An old state that could be read
+    // has none of it.
+    for suffix in ["-wal", "-shm"] {
         let from = dir.join(format!("state.db{suffix}"));
-        let to = dir.join(format!("state.db.replaced-{stamp}{suffix}"));
-        match std::fs::rename(&from, &to) {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(source) => return Err(FsError { action: "move aside", path: from, source }.into()),
+        match std::fs::rename(&from, dir.join(format!("state.db.replaced-{stamp}{suffix}"))) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed("move aside", &from)(error).into()),
+            _ => {}
         }
     }
+    let (old, aside) = (dir.join("state.db"), dir.join(format!("state.db.replaced-{stamp}")));
+    // A second name, so that there is never none. One of this second's is of a state that was replaced already.
+    match std::fs::hard_link(&old, &aside) {
+        Err(error) if !matches!(error.kind(), std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::NotFound) => {
+            return Err(failed("keep the old state under another name:", &old)(error).into());
+        }
+        _ => {}
+    }
+    kill_point("rejoin-aside");
+    let new = begun.join("state.db");
+    std::fs::rename(&new, &old).map_err(failed("put in place", &new))?;
+    let synced = std::fs::File::open(dir).and_then(|dir| dir.sync_all());
+    synced.map_err(failed("flush", dir))?;
+    kill_point("rejoin-replaced");
     Ok(())
+}
+
+/// Removes the folder of a state that was begun: what is in it is of a run that was interrupted, or not used any more.
+fn clear(begun: &Path) -> Result<(), SyncError> {
+    match std::fs::remove_dir_all(begun) {
+        Err(source) if source.kind() != std::io::ErrorKind::NotFound => {
+            Err(FsError { action: "remove", path: begun.to_owned(), source }.into())
+        }
+        _ => Ok(()),
+    }
 }
 
 fn random_id() -> Result<ReplicaId, SyncError> {
