@@ -3,7 +3,7 @@
 //! Local changes come first, since they are small, new, and what others wait for. Then pulls: whoever has the best path first; where
 //! local changes never end, the two take turns. A
 //! peer whose path is clearly worse than another's is not asked at once for what the better one will have in a moment. Whatever
-//! failed is tried again later and later, and never given up.
+//! failed is tried again later and later, and never given up; where only single paths failed, what is new does not wait for them.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -107,6 +107,10 @@ struct Peer {
     news: Option<Moment>,
     /// News came while they were pulled.
     more: bool,
+    /// Since when there have been news that no pull has asked for yet.
+    fresh: Option<Moment>,
+    /// Of the last pull only single paths failed, at that moment: they wait, and news do not.
+    in_part: Option<Moment>,
     again: Again,
     /// What its path costs; `None`: nothing is known of it yet.
     cost: Option<f64>,
@@ -193,7 +197,7 @@ impl<P: Copy + Ord> Scheduler<P> {
     /// A peer is connected. What it has that is not here, nobody knows yet.
     pub(crate) fn joined(&mut self, peer: P, now: Moment) {
         let again = Again { at: now, failures: 0 };
-        self.peers.insert(peer, Peer { news: Some(now), more: false, again, cost: None, slices: 0, waits: false });
+        self.peers.insert(peer, Peer { news: Some(now), more: false, fresh: None, in_part: None, again, cost: None, slices: 0, waits: false });
     }
 
     /// A peer is connected no more.
@@ -212,6 +216,7 @@ impl<P: Copy + Ord> Scheduler<P> {
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.more = true;
             peer.news.get_or_insert(now);
+            peer.fresh.get_or_insert(now);
         }
     }
 
@@ -281,7 +286,9 @@ impl<P: Copy + Ord> Scheduler<P> {
     /// When a peer is to be pulled from. Nothing is pulled before the folder was looked at once.
     fn due(&self, peer: P, state: &Peer) -> Option<Moment> {
         let news = state.news.filter(|_| self.looked && !state.waits)?;
-        Some((news + self.hold(peer, state)).max(state.again.at))
+        let due = (news + self.hold(peer, state)).max(state.again.at);
+        let fresh = state.fresh.zip(state.in_part).map(|(fresh, failed)| (fresh + self.hold(peer, state)).max(failed + RETRY));
+        Some(fresh.map_or(due, |fresh| fresh.min(due)))
     }
 
     /// Whose turn it is first: who has waited for long before everybody else, and the longest first; of the others the one with
@@ -351,6 +358,7 @@ impl<P: Copy + Ord> Scheduler<P> {
             Job::Pull(peer) => {
                 if let Some(peer) = self.peers.get_mut(&peer) {
                     peer.more = false;
+                    peer.fresh = None;
                 }
             }
             Job::Look | Job::Tidy => {}
@@ -386,6 +394,7 @@ impl<P: Copy + Ord> Scheduler<P> {
                 self.just_looked = false;
                 let Some(peer) = self.peers.get_mut(&peer) else { return };
                 peer.again = again(peer.again, now);
+                peer.in_part = (how == Ended::InPart).then_some(now);
                 peer.slices = match how {
                     Ended::Stopped { further: true } => peer.slices.saturating_add(1).min(SLICES_FURTHER),
                     Ended::Stopped { further: false } => peer.slices.saturating_add(1),
@@ -502,6 +511,35 @@ mod tests {
         }
         assert_eq!(wait_after(12, 0.0), RETRY_MOST);
         assert_eq!(wait_after(1, 1.0), RETRY / 2);
+    }
+
+    #[test]
+    fn news_do_not_wait_for_paths_that_failed_and_these_are_left_alone_for_longer_and_longer() {
+        let mut scheduler = looked_at();
+        scheduler.joined(1, at(0.0));
+        let mut now = at(0.0);
+        for _ in 0..10 {
+            let Next::Now(job @ Job::Pull(1)) = scheduler.next(now) else { panic!("{:?}", scheduler.next(now)) };
+            scheduler.begin(job);
+            scheduler.ended(job, Ended::InPart, now, 0.0);
+            let again = scheduler.peers[&1].again;
+            assert_eq!(again.at, now + wait_after(again.failures, 0.0));
+            now = again.at;
+        }
+        scheduler.begin(Job::Pull(1));
+        // They came while it was pulled, or later.
+        scheduler.heard(1, now);
+        scheduler.ended(Job::Pull(1), Ended::InPart, now, 0.0);
+        assert!(matches!(scheduler.due(1, &scheduler.peers[&1]), Some(due) if due == now + RETRY));
+        scheduler.begin(Job::Pull(1));
+        scheduler.ended(Job::Pull(1), Ended::InPart, now, 0.0);
+        scheduler.heard(1, now + at(5.0));
+        assert_eq!(scheduler.due(1, &scheduler.peers[&1]), Some(now + at(5.0)));
+        // Of a peer that fails as a whole, news wait with everything else.
+        scheduler.begin(Job::Pull(1));
+        scheduler.ended(Job::Pull(1), Ended::Badly, now, 0.0);
+        scheduler.heard(1, now + at(5.0));
+        assert_eq!(scheduler.due(1, &scheduler.peers[&1]), Some(now + RETRY_MOST));
     }
 
     #[test]
@@ -654,6 +692,42 @@ mod tests {
     }
 
     proptest! {
+        /// However often single paths have failed: what a peer tells of is pulled within a second, and not more often than twice in one.
+        #[test]
+        fn news_of_a_peer_of_which_some_paths_always_fail_are_pulled_within_a_second(
+            waits in prop::collection::vec((0u64..90_000, 0.0f64..1.0), 1..60)
+        ) {
+            let mut scheduler = looked_at();
+            scheduler.joined(1, Duration::ZERO);
+            let mut now = Duration::ZERO;
+            let mut pulls: Vec<Moment> = Vec::new();
+            for (wait, jitter) in waits {
+                let heard = now + Duration::from_millis(wait);
+                // Up to the news, and for a second from then on: whatever is due is done, and some of it fails.
+                for until in [heard, heard + Duration::from_secs(1)] {
+                    loop {
+                        match scheduler.next(now) {
+                            Next::Now(job) => {
+                                scheduler.begin(job);
+                                if matches!(job, Job::Pull(_)) {
+                                    pulls.push(now);
+                                }
+                                scheduler.ended(job, if matches!(job, Job::Pull(_)) { Ended::InPart } else { Ended::Well }, now, jitter);
+                            }
+                            Next::At(at) if at <= until => now = at,
+                            _ => break,
+                        }
+                    }
+                    now = until;
+                    if until == heard {
+                        scheduler.heard(1, now);
+                    }
+                }
+                prop_assert!(pulls.last().is_some_and(|last| *last >= heard), "news of {heard:?} wait: {pulls:?}");
+            }
+            prop_assert!(pulls.windows(2).all(|two| two[1] - two[0] >= RETRY / 2), "{pulls:?}");
+        }
+
         /// Whatever happens: once things are quiet and jobs end well, everything that was heard of is done in bounded time.
         #[test]
         fn all_news_are_pulled_in_the_end(events in events()) {

@@ -83,6 +83,13 @@ impl Shared {
                 inbox.facts.live = standing.ok().map(|standing| standing.live);
                 inbox.facts.conflicts = conflicts;
                 inbox.facts.said.remove(&Source::Look);
+                // A conflict may be none any more by what was changed here.
+                let in_conflict = inbox.facts.conflicts.as_ref().is_some_and(|(count, _)| *count > 0);
+                if in_conflict && (paths.is_empty() || scanned.changed + scanned.vanished > 0) {
+                    let now = self.now();
+                    let peers: Vec<Id> = inbox.members.keys().copied().collect();
+                    peers.into_iter().for_each(|peer| inbox.scheduler.heard(peer, now));
+                }
                 if mounts_changed {
                     // What was left alone for want of a file system is asked for again.
                     let now = self.now();
