@@ -132,8 +132,8 @@ pub(crate) struct Setting {
 }
 
 impl Folder {
-    /// Starts its threads.
-    pub(crate) fn start(name: Name, config: config::Folder, setting: Setting) -> Folder {
+    /// Starts its threads. They wait for those of `before`, which have the same root or name, and were asked to end.
+    pub(crate) fn start(name: Name, config: config::Folder, setting: Setting, before: Vec<Folder>) -> Folder {
         let Setting { own, begun, log, permits, watches, archive: (rule, clock), paused, known } = setting;
         let mut scheduler = Scheduler::new(begun.elapsed(), config.schedule);
         scheduler.pause(paused);
@@ -167,7 +167,11 @@ impl Folder {
             desk: Desk::new(rule, clock),
         });
         let worker = Arc::clone(&shared);
-        let threads = vec![thread::spawn(move || worker.work())];
+        let threads = vec![thread::spawn(move || {
+            // Two that have one root at a time would be refused it; whoever waits for these threads waits for those too.
+            before.into_iter().for_each(Folder::join);
+            worker.work();
+        })];
         Folder { shared, threads }
     }
 
@@ -181,6 +185,14 @@ impl Folder {
         // Whoever looked at it a moment before waits by now, and hears of it.
         drop(self.shared.inbox());
         self.shared.wake.notify_all();
+    }
+
+    /// Waits until it has ended.
+    fn join(self) {
+        for thread in self.threads {
+            // A panic there is a defect that was told.
+            let _ = thread.join();
+        }
     }
 
     /// Has it ended?

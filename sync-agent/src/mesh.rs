@@ -443,12 +443,12 @@ impl Calling {
             let directory = self.mesh.directory();
             let found = directory.folders.get(&self.folder).zip(directory.peers.get(&self.peer));
             let Some((shared, peer)) = found else { return };
-            let Some(live) = shared.live().filter(|_| !shared.is_paused()) else {
+            if shared.live().is_none() || shared.is_paused() {
                 (failures, made, fleeting) = (0, None, false);
                 *lock(&self.last) = LastCall::default();
                 self.mesh.rest(LOOK, &self.end);
                 continue;
-            };
+            }
             let young = made.is_some_and(|made| self.mesh.now().saturating_sub(made) < LASTING);
             let there = shared.has(peer.id);
             if there && !young {
@@ -472,6 +472,9 @@ impl Calling {
             }
             let Some(mode) = shared.mode(&self.peer) else { return };
             let called = self.call(shared, peer, |connection, number, ear| {
+                // Not before: a root that somebody keeps while a call takes its time could not be opened anew.
+                let closed = || SyncError::Root(format!("the folder {} was closed here meanwhile", self.folder));
+                let live = shared.live().ok_or_else(closed)?;
                 Member::join(&live, connection, mode, ear, &Visitor { mesh: &self.mesh, shown: self.peer.as_str() })
                     .map(|member| (member, number))
             });

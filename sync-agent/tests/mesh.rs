@@ -282,6 +282,25 @@ fn a_paused_folder_that_a_reload_moves_stays_paused() -> Result<()> {
 }
 
 #[test]
+fn a_folder_whose_options_a_reload_changes_is_opened_anew_without_being_refused_its_own_root() -> Result<()> {
+    let lab = Lab::new()?;
+    let (mut a, mut b) = (lab.machine("a")?, lab.machine("b")?);
+    a.start(&[(&b, None)])?;
+    let address = a.address()?;
+    b.start(&[(&a, Some(address))])?;
+    for (number, policy) in ["newer", "older", "keep-both", "newer"].into_iter().enumerate() {
+        a.folder = format!("conflicts = \"{policy}\"\n");
+        let config = a.config("127.0.0.1:0", &[(&b, None)])?;
+        assert_eq!(a.agent.as_ref().context("no agent")?.reload(config)?.reopened.len(), 1);
+        write(&a.at(&format!("{number}")), "x")?;
+        wait_until("it has come", || Ok(b.at(&format!("{number}")).exists()))?;
+    }
+    let refused: Vec<_> = a.lines().into_iter().filter(|line| line.contains("is held by")).collect();
+    assert!(refused.is_empty(), "{refused:?}");
+    Ok(())
+}
+
+#[test]
 fn how_many_watches_there_may_be_counts_for_open_folders_from_a_reload_on() -> Result<()> {
     let lab = Lab::new()?;
     let (mut a, mut b) = (lab.machine("a")?, lab.machine("b")?);
@@ -417,6 +436,10 @@ fn what_both_changed_is_listed_and_a_limit_of_the_rate_ends_no_link() -> Result<
             Ok(folder.conflicts == Some(1) && paths == [b"both".to_vec()])
         })?;
     }
+    wait_until("nothing else is open", || {
+        let peer = a.status()?.folders[0].peers[0].clone();
+        Ok(peer.last_sync.is_some() && peer.lacking_here.is_some_and(|lacking| lacking.files == 0))
+    })?;
     let link = |one: &Machine| -> Result<_> { Ok(one.status()?.folders[0].peers[0].link.clone()) };
     let before = link(&a)?;
     a.folder += "[limits]\nbandwidth = \"64K\"\n";
