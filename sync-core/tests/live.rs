@@ -251,6 +251,27 @@ fn a_pull_that_leaves_only_conflicts_open_is_whole_and_one_with_a_path_that_fail
 }
 
 #[test]
+fn who_may_not_join_is_told_where_the_agent_there_has_to_name_it() -> Result<()> {
+    let lab = Lab::new(&["a", "b"])?;
+    let (a, b) = (lab.open("a")?, lab.open("b")?);
+    let export = Export { name: b.name().clone(), path: b.root().path().into(), live: Some(kept(&b)) };
+    let host = Host::new(vec![export], HostOptions { state_dir: None, keep_versions: None });
+    // Granted for nothing, or for runs alone.
+    for granted in [None, Some(Mode::TwoWay)] {
+        let [near, far] = pair([1, 2]);
+        let refused = thread::scope(|scope| {
+            let served = scope.spawn(|| host.serve_or_join(far, &|_| granted, &|_| None, &Silent));
+            let joined = Member::join(&a, near, Mode::TwoWay, ear().0, &Silent);
+            assert!(served.join().expect("the host does not panic").is_err());
+            joined.err()
+        });
+        let text = refused.context("it was let in")?.to_string();
+        assert!(text.contains("is not granted") && text.contains("folders.folder.peers") && !text.contains("--grant"), "{text}");
+    }
+    Ok(())
+}
+
+#[test]
 fn who_cannot_tell_what_it_is_any_more_ends_the_connection_and_says_why() -> Result<()> {
     let lab = Lab::new(&["a", "b"])?;
     let (a, b) = (lab.open("a")?, lab.open("b")?);
