@@ -7,6 +7,7 @@ mod jobs;
 mod listeners;
 mod scrubbing;
 mod shown;
+mod unseen;
 mod watching;
 
 use crate::archive::run::Clock;
@@ -19,7 +20,7 @@ use crate::scheduler::{Job, Moment, Next, Scheduler};
 use crate::status::{self, Behind};
 use crate::works::{Watchful, now_ns, random_share};
 use archiving::Desk;
-use shown::{Facts, Source, words};
+use shown::{Facts, Source, from_peer};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -201,6 +202,13 @@ impl Folder {
     }
 }
 
+impl Inbox {
+    /// What a peer is called here; its id if it is called nothing any more.
+    fn name_of(&self, peer: Id) -> String {
+        self.allowed.get(&peer).map_or_else(|| peer.to_string(), |(name, _)| name.to_string())
+    }
+}
+
 impl Shared {
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
         // Every change of it is whole before anything can panic.
@@ -327,7 +335,8 @@ impl Shared {
                 }
                 Heard::Ended(why) => {
                     if let Some(why) = why {
-                        shared.say(Source::Pull(peer), Level::Warning, &format!("{peer} cannot be told what is here: {why}"));
+                        let name = shared.inbox().name_of(peer);
+                        shared.say(Source::Pull(peer), Level::Warning, &format!("{name} cannot be told what is here: {why}"));
                     }
                     shared.left(peer, number);
                 }
@@ -395,6 +404,7 @@ impl Shared {
         if same {
             inbox.scheduler.left(peer);
             inbox.facts.problems.remove(&Source::Pull(peer));
+            inbox.facts.stopped.remove(&peer);
         }
         drop(inbox);
         if same {
@@ -478,13 +488,14 @@ impl Shared {
         let mut inbox = self.inbox();
         let inbox = &mut *inbox;
         let Some(job @ Job::Pull(peer)) = inbox.running else { return };
+        let name = inbox.name_of(peer);
         let Some(joined) = inbox.members.get_mut(&peer) else { return };
         let path = joined.member.quality();
         if joined.pulse.is_silent(path.sent, path.received, now) && inbox.scheduler.others_wait(job, now) {
             joined.pulse = Pulse::default();
             self.log(
                 Level::Notice,
-                &format!("{peer} was not heard for some seconds while it was pulled from: it is called anew"),
+                &format!("{name} was not heard for some seconds while it was pulled from: it is called anew"),
             );
             joined.member.leave();
         }
@@ -555,6 +566,10 @@ impl Shared {
             let mut inbox = self.inbox();
             inbox.noticed.clear();
             inbox.scheduler.ready_at(None);
+            // With a root that is opened anew, all of that is found out anew.
+            inbox.facts.problems.retain(|source, _| !matches!(source, Source::Pull(_)));
+            inbox.facts.said.retain(|source, _| !matches!(source, Source::Pull(_)));
+            inbox.facts.stopped.clear();
             (std::mem::take(&mut inbox.members), inbox.live.take())
         };
         for peer in members.keys() {
@@ -624,7 +639,14 @@ impl Shared {
             self.inbox().reopen = true;
         }
         let level = if error.is_elsewhere() { Level::Warning } else { Level::Error };
-        self.say(source, level, &words(error, &self.name));
+        let text = match source {
+            Source::Pull(peer) => {
+                let name = self.inbox().name_of(peer);
+                from_peer(error, &self.name, &name)
+            }
+            _ => error.to_string(),
+        };
+        self.say(source, level, &text);
     }
 
     /// One line, unless it was the last one of this source too.

@@ -197,7 +197,10 @@ impl<P: Copy + Ord> Scheduler<P> {
     /// A peer is connected. What it has that is not here, nobody knows yet.
     pub(crate) fn joined(&mut self, peer: P, now: Moment) {
         let again = Again { at: now, failures: 0 };
-        self.peers.insert(peer, Peer { news: Some(now), more: false, fresh: None, in_part: None, again, cost: None, slices: 0, waits: false });
+        self.peers.insert(
+            peer,
+            Peer { news: Some(now), more: false, fresh: None, in_part: None, again, cost: None, slices: 0, waits: false },
+        );
     }
 
     /// A peer is connected no more.

@@ -518,12 +518,16 @@ fn deletions_that_the_guard_stops_come_with_leave_and_the_problem_says_how() -> 
         fs::remove_file(a.at(&format!("f{number}")))?;
     }
     wait_until("it is said what to do", || {
-        let problems = b.status()?.folders[0].problems.clone();
-        Ok(problems.listed.iter().any(|problem| problem.error.contains("driftless agent sync hot --allow-delete")))
+        let folder = b.status()?.folders[0].clone();
+        let FolderState::Stopped { why } = folder.state else { return Ok(false) };
+        assert!(why.contains("the pull from a needs a decision") && folder.problems.total == 0, "{why} {:?}", folder.problems);
+        Ok(why.contains("driftless agent sync hot --allow-delete") && why.contains("bring back on a what is missing"))
     })?;
+    assert!(b.lines().iter().any(|line| line.starts_with("hot: the pull from a needs a decision")), "{:?}", b.lines());
     assert!((0..9).any(|number| b.at(&format!("f{number}")).exists()));
     let agent = b.agent.as_ref().context("no agent")?;
     assert!(agent.allow_delete(&"none".parse()?).is_err());
     agent.allow_delete(&"hot".parse()?)?;
-    wait_until("all is gone", || Ok((0..9).all(|number| !b.at(&format!("f{number}")).exists())))
+    wait_until("all is gone", || Ok((0..9).all(|number| !b.at(&format!("f{number}")).exists())))?;
+    wait_until("it waits for changes again", || Ok(b.status()?.folders[0].state == FolderState::Watching))
 }

@@ -1,6 +1,6 @@
 //! What is done with a folder: it is looked at, and pulled into.
 
-use super::shown::{shown, words};
+use super::shown::{from_peer, shown};
 use super::{Shared, Source};
 use crate::permits::{Permit, Reply};
 use crate::scheduler::{Ended, Job};
@@ -65,10 +65,7 @@ impl Shared {
         standing.iter().for_each(|standing| inbox.facts.passed.is_at(standing.seq, now_ns()));
         match scanned {
             Ok(scanned) => {
-                let listed = scanned.problems.iter().take(LISTED).map(shown).collect();
-                if paths.is_empty() || scanned.failed > 0 {
-                    inbox.facts.problems.insert(Source::Look, (scanned.failed, listed));
-                }
+                inbox.facts.unseen.looked(paths, &scanned.problems, scanned.failed);
                 if !paths.is_empty() && scanned.failed > 0 {
                     // Nobody may tell of them again before everything is looked at.
                     inbox
@@ -179,6 +176,7 @@ impl Shared {
         let conflicts = live.in_conflict(LISTED).ok();
         let standing = live.standing().ok();
         let mut inbox = self.inbox();
+        let name = inbox.name_of(peer);
         inbox.facts.conflicts = conflicts;
         standing.iter().for_each(|standing| inbox.facts.passed.is_at(standing.seq, now_ns()));
         inbox.facts.live = standing.map(|standing| standing.live).or(inbox.facts.live);
@@ -187,6 +185,9 @@ impl Shared {
                 let Brought { totals, problems, whole, cancelled, news } = brought;
                 if *news {
                     inbox.facts.last_change = Some(now_ns());
+                }
+                if !cancelled {
+                    inbox.facts.stopped.remove(&peer);
                 }
                 let listed = problems.iter().take(LISTED).map(shown).collect();
                 inbox.facts.problems.insert(Source::Pull(peer), (totals.failed.max(problems.len() as u64), listed));
@@ -199,12 +200,15 @@ impl Shared {
             }
             Err(SyncError::Cancelled) => Ended::Stopped { further: monitor.got_further() },
             Err(error) => {
-                // A guard, or a root that cannot be changed, waits for somebody who looks.
-                let here = !error.is_elsewhere();
-                let listed =
-                    vec![PathProblem { place: PathText::new(b""), step: "pull".into(), error: words(error, &self.name) }];
-                if here {
-                    inbox.facts.problems.insert(Source::Pull(peer), (1, listed));
+                // A guard, or a root that cannot be changed, waits for somebody who looks. What fails elsewhere says nothing of either.
+                let text = from_peer(error, &self.name, &name);
+                if matches!(error, SyncError::Guard(_)) {
+                    inbox.facts.problems.remove(&Source::Pull(peer));
+                    inbox.facts.stopped.insert(peer, text);
+                } else if !error.is_elsewhere() {
+                    inbox.facts.stopped.remove(&peer);
+                    let problem = PathProblem { place: PathText::new(b""), step: "pull".into(), error: text };
+                    inbox.facts.problems.insert(Source::Pull(peer), (1, vec![problem]));
                 }
                 Ended::Badly
             }

@@ -419,12 +419,7 @@ impl Host {
     }
 
     /// `advice` says what the user of this machine can do.
-    fn granted(
-        &self,
-        folder: &str,
-        grants: &Grants<'_>,
-        advice: &dyn Fn(&Name) -> String,
-    ) -> Result<(&Export, Mode), SyncError> {
+    fn granted(&self, folder: &str, grants: &Grants<'_>, advice: &dyn Fn(&Name) -> String) -> Result<(&Export, Mode), SyncError> {
         let refused = |code, text: String| SyncError::Refuse { code, text };
         let name: Name = folder.parse().map_err(|error: crate::peer::PeerError| refused(Refusal::Folder, error.to_string()))?;
         let mode = grants(&name).ok_or_else(|| not_granted(&name, &advice(&name)))?;
