@@ -5,6 +5,7 @@ mod archiving;
 mod days;
 mod jobs;
 mod listeners;
+mod noticed;
 mod scrubbing;
 mod shown;
 mod unseen;
@@ -20,8 +21,9 @@ use crate::scheduler::{Job, Moment, Next, Scheduler};
 use crate::status::{self, Behind};
 use crate::works::{Watchful, now_ns, random_share};
 use archiving::Desk;
+use noticed::Noticed;
 use shown::{Facts, Source, from_peer};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,7 +31,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use sync_core::io::sync::{Account, Caller, Ear, Heard, Live, Member, Options, Reaches, SyncError, Tie, Way, is_root_lost};
-use sync_core::path::RelPath;
 use sync_core::peer::{Id, Mode, Name};
 
 /// How long a root that cannot be used is left alone before it is tried again.
@@ -72,7 +73,7 @@ struct Inbox {
     live: Option<Arc<Live>>,
     scheduler: Scheduler<Id>,
     /// Paths that were noticed, and are quiet.
-    noticed: BTreeSet<RelPath>,
+    noticed: Noticed,
     members: BTreeMap<Id, Joined>,
     /// What the peers are called here, and as what they may take part.
     allowed: BTreeMap<Id, (Name, Mode)>,
@@ -141,7 +142,7 @@ impl Folder {
         let inbox = Inbox {
             live: None,
             scheduler,
-            noticed: BTreeSet::new(),
+            noticed: Noticed::default(),
             members: BTreeMap::new(),
             allowed: BTreeMap::new(),
             reopen: false,
@@ -203,6 +204,12 @@ impl Folder {
 }
 
 impl Inbox {
+    /// Something more, or less, waits to be looked at.
+    fn looks(&mut self, now: Moment) {
+        let at = self.noticed.ready(now);
+        self.scheduler.ready_at(at);
+    }
+
     /// What a peer is called here; its id if it is called nothing any more.
     fn name_of(&self, peer: Id) -> String {
         self.allowed.get(&peer).map_or_else(|| peer.to_string(), |(name, _)| name.to_string())

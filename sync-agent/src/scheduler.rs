@@ -24,6 +24,8 @@ pub(crate) const RETRY: Duration = Duration::from_millis(500);
 pub(crate) const RETRY_MOST: Duration = Duration::from_secs(60);
 /// How often what is of no use any more goes.
 pub(crate) const TIDY: Duration = Duration::from_secs(60);
+/// Looking at everything, and tidying up, come before all else once they have waited for so long.
+pub(crate) const OVERDUE: Duration = Duration::from_secs(180);
 /// How long a job may hold others up. Large transfers go on where they were stopped.
 pub(crate) const SLICE: Duration = Duration::from_secs(2);
 /// Whoever is stopped again and again gets more time, up to this: one file whose hash takes long must come to its end.
@@ -318,7 +320,10 @@ impl<P: Copy + Ord> Scheduler<P> {
         });
         let first = pulls.min_by(|a, b| Self::before(now, (a.0, a.1), (b.0, b.1)));
         let pull = first.map(|(at, _, peer)| (at, Job::Pull(peer)));
+        let overdue = |at: Moment| now.saturating_sub(at) >= OVERDUE;
         let candidates = [
+            Some((self.tidy, Job::Tidy)).filter(|(at, _)| overdue(*at)),
+            Some((self.all.at, Job::LookAtAll)).filter(|(at, _)| overdue(*at)),
             pull.filter(|_| self.just_looked),
             self.ready.map(|at| (at, Job::Look)),
             Some((self.all.at, Job::LookAtAll)),
@@ -493,6 +498,25 @@ mod tests {
             scheduler.begin(job);
             scheduler.ended(job, Ended::Well, now, 0.0);
         }
+    }
+
+    #[test]
+    fn where_something_is_always_due_everything_is_looked_at_and_tidied_up_all_the_same() {
+        let mut scheduler = looked_at();
+        scheduler.set_every(Duration::from_secs(600), at(0.0));
+        scheduler.joined(1, at(0.0));
+        let (mut looks, mut tidied) = (0, 0);
+        for second in 0..3600 {
+            let now = at(f64::from(second));
+            scheduler.ready_at(Some(now));
+            scheduler.heard(1, now);
+            let Next::Now(job) = scheduler.next(now) else { panic!("something is due") };
+            looks += u32::from(job == Job::LookAtAll);
+            tidied += u32::from(job == Job::Tidy);
+            scheduler.begin(job);
+            scheduler.ended(job, Ended::Well, now, 0.0);
+        }
+        assert_eq!((looks, tidied), (4, 15));
     }
 
     #[test]

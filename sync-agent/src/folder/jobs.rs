@@ -22,10 +22,12 @@ impl Shared {
         let monitor = Watchful::of_job(self, job);
         match job {
             Job::Look => {
-                let paths: Vec<RelPath> = {
+                let now = self.now();
+                let paths = {
                     let mut inbox = self.inbox();
-                    inbox.scheduler.ready_at(None);
-                    std::mem::take(&mut inbox.noticed).into_iter().collect()
+                    let paths = inbox.noticed.take(now);
+                    inbox.looks(now);
+                    paths
                 };
                 self.look(live, &paths, &monitor)
             }
@@ -68,11 +70,10 @@ impl Shared {
                 inbox.facts.unseen.looked(paths, &scanned.problems, scanned.failed);
                 if !paths.is_empty() && scanned.failed > 0 {
                     // Nobody may tell of them again before everything is looked at.
-                    inbox
-                        .noticed
-                        .extend(scanned.problems.iter().map(|problem| problem.path.clone()).filter(|path| !path.is_root()));
-                    let at = self.now() + AGAIN;
-                    inbox.scheduler.ready_at(Some(at));
+                    let failed = scanned.problems.iter().map(|problem| problem.path.clone()).filter(|path| !path.is_root());
+                    let now = self.now();
+                    inbox.noticed.again(failed, now + AGAIN);
+                    inbox.looks(now);
                 }
                 if scanned.changed + scanned.vanished > 0 {
                     inbox.facts.last_change = Some(now_ns());
@@ -99,10 +100,8 @@ impl Shared {
             }
             Err(SyncError::Cancelled) => {
                 inbox.noticed.extend(paths.iter().cloned());
-                if !paths.is_empty() {
-                    let now = self.now();
-                    inbox.scheduler.ready_at(Some(now));
-                }
+                let now = self.now();
+                inbox.looks(now);
                 Ended::Stopped { further: false }
             }
             Err(error) => {
