@@ -27,6 +27,8 @@ const CALL: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_secs(1);
 /// Runs and joinings at a time; who comes then is told that all are taken.
 const VISITORS: usize = 64;
+/// Refusals that are remembered, so that each is said once.
+const REFUSED: usize = 256;
 
 /// A peer as the mesh must know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +77,8 @@ pub(crate) struct Mesh {
     wakes: Mutex<u64>,
     stop: AtomicBool,
     visitors: Mutex<usize>,
+    /// What was said last of whom who asked for which folder.
+    refused: Mutex<Refused>,
     reached: Reached,
     prober: Mutex<Option<JoinHandle<()>>>,
     begun: Instant,
@@ -141,6 +145,7 @@ impl Mesh {
             wakes: Mutex::default(),
             stop: AtomicBool::new(false),
             visitors: Mutex::new(0),
+            refused: Mutex::default(),
             reached: Reached::default(),
             prober: Mutex::default(),
             begun,
@@ -292,8 +297,10 @@ impl Mesh {
         let (book, _) = self.known.now();
         let named = directory.peers.iter().find(|(_, peer)| peer.id == id).map(|(name, _)| name.clone());
         let shown = named.clone().or_else(|| book.named(&id).cloned()).map_or_else(|| id.to_string(), |name| name.to_string());
+        let asked: Mutex<Option<Name>> = Mutex::new(None);
         // As it is at each moment: what is taken back ends what is under way.
         let grants = |folder: &Name| -> Option<Mode> {
+            *lock(&asked) = Some(folder.clone());
             let directory = self.directory();
             let shared = directory.folders.get(folder)?;
             let here = directory.peers.iter().find(|(_, peer)| peer.id == id).and_then(|(name, _)| shared.mode(name));
@@ -308,7 +315,12 @@ impl Mesh {
             Some(ear)
         };
         let monitor = Visitor { mesh: self, shown: &shown };
-        match directory.host.serve_or_join(connection, &grants, &ear, &monitor) {
+        let served = directory.host.serve_or_join(connection, &grants, &ear, &monitor);
+        let asked = lock(&asked).take();
+        if served.is_ok() {
+            lock(&self.refused).remove(&(id, asked.clone()));
+        }
+        match served {
             Ok(Served::Joined(member)) => {
                 if let Some((shared, number)) = lock(&met).take()
                     && shared.joined(*member, Called::ByThem, number)
@@ -319,7 +331,17 @@ impl Mesh {
             // Somebody looked whether this machine can be called.
             Ok(Served::Probed) => {}
             Ok(Served::Run) => (self.log)(Level::Info, &format!("{shown}: a run has ended")),
-            Err(error) => (self.log)(Level::Warning, &format!("{shown}: {error}")),
+            Err(error) => {
+                let here = asked.as_ref().and_then(|folder| self.directory().folders.get(folder).cloned());
+                // Of its own folders, this agent has said before why it cannot use them.
+                let (level, text) = match here.filter(|shared| shared.live().is_none()) {
+                    Some(shared) => (Level::Info, format!("{shown} was refused {}: it cannot be used at present", shared.name)),
+                    None => (Level::Warning, format!("{shown}: {error}")),
+                };
+                if lock(&self.refused).is_new((id, asked), &text) {
+                    (self.log)(level, &text);
+                }
+            }
         }
     }
 
@@ -391,6 +413,25 @@ impl Mesh {
     pub(crate) fn is_over(&self) -> bool {
         let callers = lock(&self.callers).values().all(|caller| caller.thread.is_finished());
         callers && lock(&self.prober).as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
+/// Why callers were let down, by who they are and what they asked for: who calls again and again is told of once, until that changes.
+#[derive(Default)]
+struct Refused(BTreeMap<(Id, Option<Name>), String>);
+
+impl Refused {
+    /// Was it another thing that was said of it last?
+    fn is_new(&mut self, of: (Id, Option<Name>), text: &str) -> bool {
+        // Known peers may ask for names without end.
+        if self.0.len() >= REFUSED && !self.0.contains_key(&of) {
+            self.0.pop_first();
+        }
+        self.0.insert(of, text.to_owned()).as_deref() != Some(text)
+    }
+
+    fn remove(&mut self, of: &(Id, Option<Name>)) {
+        self.0.remove(of);
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use sync_agent::agent::Agent;
 use sync_agent::config::{self, Config};
 use sync_agent::log::{Level, Log};
-use sync_agent::status::{Direction, FolderState, Reach, SeenLink, Status};
+use sync_agent::status::{Direction, FolderState, Link, Reach, SeenLink, Status};
 use sync_core::io::home::Home;
 use sync_core::io::link::Identity;
 use sync_core::peer::Book;
@@ -39,6 +39,8 @@ struct Machine {
     folder: String,
     /// What it logged.
     lines: Arc<Mutex<Vec<String>>>,
+    /// And what only goes on.
+    info: Arc<Mutex<Vec<String>>>,
 }
 
 impl Lab {
@@ -50,7 +52,7 @@ impl Lab {
         let root = self.dir.path().join(name);
         fs::create_dir(&root)?;
         let home = Home::open(&self.dir.path().join(format!("{name}.home")))?;
-        Ok(Machine { name, home, root, agent: None, folder: String::new(), lines: Arc::default() })
+        Ok(Machine { name, home, root, agent: None, folder: String::new(), lines: Arc::default(), info: Arc::default() })
     }
 }
 
@@ -66,11 +68,13 @@ impl Machine {
 
     fn start_at(&mut self, listen: &str, peers: &[(&Machine, Option<String>)]) -> Result<()> {
         let config = self.config(listen, peers)?;
-        let (name, lines) = (self.name, Arc::clone(&self.lines));
+        let (name, lines, info) = (self.name, Arc::clone(&self.lines), Arc::clone(&self.info));
         let log: Log = Arc::new(move |level, line| {
             if level <= Level::Notice {
                 eprintln!("{name}: {line}");
                 lines.lock().unwrap_or_else(PoisonError::into_inner).push(line.to_owned());
+            } else {
+                info.lock().unwrap_or_else(PoisonError::into_inner).push(line.to_owned());
             }
         });
         self.agent = Some(Agent::start(config, &self.home, log)?);
@@ -261,6 +265,36 @@ fn a_paused_folder_stands_still_and_an_unmounted_one_is_not_deleted() -> Result<
     fs::remove_dir(&c.root)?;
     fs::rename(&away, &c.root)?;
     wait_until("all are equal", || Ok(c.at("two").exists() && equal(&[&a, &b, &c])?))
+}
+
+#[test]
+fn who_calls_for_a_folder_that_cannot_be_used_is_told_of_once_and_not_as_a_warning() -> Result<()> {
+    let lab = Lab::new()?;
+    let (mut a, mut b) = (lab.machine("a")?, lab.machine("b")?);
+    b.start(&[(&a, None)])?;
+    let address = b.address()?;
+    fs::rename(&b.root, lab.dir.path().join("away"))?;
+    wait_until("b cannot use it", || Ok(matches!(b.status()?.folders[0].state, FolderState::Unavailable { .. })))?;
+    a.start(&[(&b, Some(address))])?;
+    let said = |told: &Mutex<Vec<String>>| {
+        let told = told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.iter().filter(|line| line.starts_with("a was refused") || line.starts_with("a: ")).cloned().collect::<Vec<_>>()
+    };
+    wait_until("a was refused", || Ok(!said(&b.info).is_empty()))?;
+    // However often it calls.
+    let tries = |a: &Machine| -> Result<_> {
+        match a.status()?.folders[0].peers[0].link.clone() {
+            Link::Apart { next_try, .. } => Ok(next_try),
+            Link::Connected { .. } => bail!("it was let in"),
+        }
+    };
+    for _ in 0..2 {
+        let before = tries(&a)?;
+        wait_until("it has called again", || Ok(tries(&a)? != before))?;
+    }
+    assert_eq!(said(&b.info), ["a was refused hot: it cannot be used at present"]);
+    assert_eq!(said(&b.lines), Vec::<String>::new());
+    Ok(())
 }
 
 #[test]
