@@ -25,6 +25,7 @@ use noticed::Noticed;
 use shown::{Facts, Source, from_peer};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -511,14 +512,11 @@ impl Shared {
     /// Until the folder is to end: opens the root, works on it, and opens it again when it has become another.
     fn work(self: Arc<Self>) {
         while !self.is_stopping() {
-            match self.open() {
-                Ok(live) => self.work_on(&Arc::new(live)),
-                Err(error) => {
-                    let why = error.to_string();
-                    self.say(Source::Root, Level::Error, &why);
-                    self.inbox().facts.unavailable = Some(why);
-                    self.rest(REOPEN);
-                }
+            let opened = unbroken(|| self.open().map(Arc::new).map_err(|error| error.to_string()));
+            if let Err(why) = opened.and_then(|live| self.work_on(&live)) {
+                self.say(Source::Root, Level::Error, &why);
+                self.inbox().facts.unavailable = Some(why);
+                self.rest(REOPEN);
             }
         }
     }
@@ -546,7 +544,8 @@ impl Shared {
         Ok(live)
     }
 
-    fn work_on(self: &Arc<Self>, live: &Arc<Live>) {
+    /// Until the root is to be closed. `Err`: its work broke off.
+    fn work_on(self: &Arc<Self>, live: &Arc<Live>) -> Result<(), String> {
         {
             let mut inbox = self.inbox();
             inbox.live = Some(Arc::clone(live));
@@ -559,18 +558,22 @@ impl Shared {
         }
         let watching = self.watch(live);
         let archiving = self.archive(live);
-        while let Some(job) = self.next_job() {
-            let how = self.carry_out(live, job);
-            let (now, jitter) = (self.now(), random_share());
-            let mut inbox = self.inbox();
-            inbox.running = None;
-            inbox.scheduler.ended(job, how, now, jitter);
-        }
+        let worked = unbroken(|| {
+            while let Some(job) = self.next_job() {
+                let how = self.carry_out(live, job);
+                let (now, jitter) = (self.now(), random_share());
+                let mut inbox = self.inbox();
+                inbox.running = None;
+                inbox.scheduler.ended(job, how, now, jitter);
+            }
+            Ok(())
+        });
         self.permits.leave(self.who());
         self.watch_no_more(watching);
         self.archive_no_more(archiving);
         let (members, live) = {
             let mut inbox = self.inbox();
+            inbox.running = None;
             inbox.noticed.clear();
             inbox.scheduler.ready_at(None);
             // With a root that is opened anew, all of that is found out anew.
@@ -585,6 +588,7 @@ impl Shared {
         }
         members.values().for_each(|joined| joined.member.leave());
         drop((members, live));
+        worked
     }
 
     /// By what it is told from other folders that wait for leave.
@@ -673,4 +677,58 @@ impl Shared {
 fn way(quality: status::Quality) -> Way {
     let rtt_us = (quality.rtt_ms * 1000.0).clamp(0.0, f64::from(u32::MAX)) as u32;
     Way { rtt_us, lost: (quality.loss.clamp(0.0, 1.0) * 1_000_000.0) as u64, goodput: quality.goodput }
+}
+
+/// Does this, and tells a panic as what went wrong: a defect that one file brings to light must not end the folder for good. The root
+/// and its state are then as after a crash, and recovered when it is opened anew.
+fn unbroken<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref::<String>().cloned());
+        let text = text.unwrap_or_else(|| "it does not say why".to_owned());
+        Err(format!("a defect of driftless ended its work: {text}; it is opened anew every {} seconds", REOPEN.as_secs()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "the clock from which all else is counted")]
+    fn a_panic_is_told_and_the_folder_is_opened_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = format!("name = \"a\"\n[folders.hot]\npath = \"{}\"\n", dir.path().display());
+        let config = config::parse(&text, &sync_core::peer::Book::default()).unwrap();
+        let (tell, told) = channel();
+        let tell = Mutex::new(tell);
+        let opened = AtomicBool::new(false);
+        let setting = Setting {
+            own: sync_core::peer::PublicKey::from_bytes([1; 32]).id(),
+            begun: Instant::now(),
+            log: Arc::new(move |_, line| {
+                // A test that has heard enough has gone.
+                let _ = tell.lock().unwrap_or_else(PoisonError::into_inner).send(line.to_owned());
+            }),
+            permits: Arc::new(Permits::new(1)),
+            watches: None,
+            archive: (None, Clock::default()),
+            paused: false,
+            known: Box::new(move |_| {
+                assert!(opened.swap(true, Ordering::Relaxed), "the first time");
+                false
+            }),
+        };
+        let (name, config) = config.folders.into_iter().next().unwrap();
+        let folder = Folder::start(name, config, setting, Vec::new());
+        let line = told.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert!(line.contains("ended its work: the first time"), "{line}");
+        let until = Instant::now() + Duration::from_secs(60);
+        while folder.shared().state() != status::FolderState::Watching {
+            assert!(Instant::now() < until && !folder.is_over(), "{:?}", folder.shared().state());
+            thread::sleep(Duration::from_millis(10));
+        }
+        folder.stop();
+        folder.join();
+    }
 }
