@@ -2,6 +2,7 @@
 //! over them is the engine's, what is done with them the folder's.
 
 mod probing;
+mod visits;
 
 use crate::folder::{Called, LASTING, Shared};
 use crate::log::{Level, Log};
@@ -20,13 +21,12 @@ use sync_core::io::link::{CloseCode, Connection, LinkError, Listener, Network};
 use sync_core::io::sync::{Account, Export, Host, HostOptions, Kept, MAX_TOLD_LINKS, Member, Reaches, Served, SyncError, Tie};
 use sync_core::peer::{ADDRESSES, Address, Id, Mode, Name};
 use sync_core::report::Monitor;
+use visits::{Standing, Visits};
 
 /// How long a peer may take to answer a call.
 const CALL: Duration = Duration::from_secs(10);
 /// How often it is looked whether a connection is needed, beside being told so.
 const LOOK: Duration = Duration::from_secs(1);
-/// Runs and joinings at a time; who comes then is told that all are taken.
-const VISITORS: usize = 64;
 /// Refusals that are remembered, so that each is said once.
 const REFUSED: usize = 256;
 
@@ -76,7 +76,7 @@ pub(crate) struct Mesh {
     wake: Condvar,
     wakes: Mutex<u64>,
     stop: AtomicBool,
-    visitors: Mutex<usize>,
+    visitors: Mutex<Visits>,
     /// What was said last of whom who asked for which folder.
     refused: Mutex<Refused>,
     reached: Reached,
@@ -144,7 +144,7 @@ impl Mesh {
             wake: Condvar::new(),
             wakes: Mutex::default(),
             stop: AtomicBool::new(false),
-            visitors: Mutex::new(0),
+            visitors: Mutex::default(),
             refused: Mutex::default(),
             reached: Reached::default(),
             prober: Mutex::default(),
@@ -264,20 +264,32 @@ impl Mesh {
         self.directory().peers.values().any(|peer| peer.id == *id) || book.named(id).is_some()
     }
 
+    /// What may a machine do here that is known?
+    fn standing(&self, id: Id) -> Standing {
+        let (directory, (book, _)) = (self.directory(), self.known.now());
+        let name = directory.peers.iter().find(|(_, peer)| peer.id == id).map(|(name, _)| name);
+        let shared = name.map_or(0, |name| directory.folders.values().filter(|shared| shared.mode(name).is_some()).count());
+        let mut granted = book.peers().values().filter(|peer| peer.id == id).flat_map(|peer| peer.grants.keys());
+        match shared {
+            0 if granted.any(|folder| directory.folders.contains_key(folder)) => Standing::Guest,
+            0 => Standing::Stranger,
+            folders => Standing::Member(folders),
+        }
+    }
+
     fn accept(self: &Arc<Self>, listener: &Listener) {
         while !self.is_stopping() {
             match listener.accept(LOOK) {
                 Ok(connection) => {
-                    let mut visitors = lock(&self.visitors);
-                    if *visitors >= VISITORS {
+                    let id = connection.peer_id();
+                    let standing = self.standing(id);
+                    if !lock(&self.visitors).enter(id, standing) {
                         connection.close(CloseCode::Busy);
                         continue;
                     }
-                    *visitors += 1;
-                    drop(visitors);
                     let mesh = Arc::clone(self);
                     drop(thread::spawn(move || {
-                        let _visit = Visit(&mesh);
+                        let _visit = Visit(&mesh, id);
                         mesh.receive(connection);
                     }));
                 }
@@ -399,7 +411,7 @@ impl Mesh {
 
     /// Has everybody left whose run, or joining, was under way?
     pub(crate) fn has_no_visitors(&self) -> bool {
-        *lock(&self.visitors) == 0
+        lock(&self.visitors).is_empty()
     }
 
     /// Asks all callers to end: [`Mesh::is_over`] tells when they have. Connections end with their folders.
@@ -436,11 +448,11 @@ impl Refused {
 }
 
 /// Somebody who was let in and has not left yet.
-struct Visit<'a>(&'a Mesh);
+struct Visit<'a>(&'a Mesh, Id);
 
 impl Drop for Visit<'_> {
     fn drop(&mut self) {
-        *lock(&self.0.visitors) -= 1;
+        lock(&self.0.visitors).leave(self.1);
     }
 }
 
