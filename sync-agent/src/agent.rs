@@ -73,6 +73,8 @@ struct Held {
     learnt: Learnt,
     introducers: Introducers,
     folders: BTreeMap<Name, Folder>,
+    /// Folders that were asked to end, and may still have their roots.
+    ending: Vec<Folder>,
     permits: Arc<Permits>,
     listeners: BTreeMap<SocketAddr, (Arc<Listening>, JoinHandle<()>)>,
 }
@@ -112,6 +114,7 @@ impl Agent {
         let held = Held {
             permits: Arc::new(Permits::new(config.limits.exchanges)),
             folders: BTreeMap::new(),
+            ending: Vec::new(),
             listeners: BTreeMap::new(),
             whole: config.clone(),
             config,
@@ -271,7 +274,7 @@ impl Agent {
                     if folder.shared().is_paused() {
                         paused.insert(name.clone());
                     }
-                    folder.stop();
+                    held.end(folder);
                 }
             }
             if changes.limits {
@@ -303,14 +306,16 @@ impl Agent {
         }
         let (folders, listeners) = {
             let mut held = self.inner.held();
-            (std::mem::take(&mut held.folders), std::mem::take(&mut held.listeners))
+            let mut folders = std::mem::take(&mut held.ending);
+            folders.extend(std::mem::take(&mut held.folders).into_values());
+            (folders, std::mem::take(&mut held.listeners))
         };
         listeners.values().for_each(|(listener, _)| listener.stop());
-        folders.values().for_each(Folder::stop);
+        folders.iter().for_each(Folder::stop);
         self.inner.mesh.stop();
         // Threads of others have no deadline to be joined with.
         let mesh = &self.inner.mesh;
-        while !(folders.values().all(Folder::is_over) && mesh.is_over() && mesh.has_no_visitors()) {
+        while !(folders.iter().all(Folder::is_over) && mesh.is_over() && mesh.has_no_visitors()) {
             if Instant::now() >= deadline {
                 return false;
             }
@@ -348,9 +353,10 @@ impl Inner {
         let gone: Vec<Name> = held.folders.keys().filter(|name| !held.config.folders.contains_key(*name)).cloned().collect();
         for name in gone {
             if let Some(folder) = held.folders.remove(&name) {
-                folder.stop();
+                held.end(folder);
             }
         }
+        held.ending.retain(|folder| !folder.is_over());
         for (name, config) in &held.whole.folders {
             match held.folders.get(name) {
                 Some(folder) => {
@@ -360,7 +366,9 @@ impl Inner {
                 }
                 None => {
                     let setting = self.setting((name, config), held, paused.contains(name));
-                    let folder = Folder::start(name.clone(), config.clone(), setting);
+                    let same = |before: &mut Folder| before.shared().name == *name || before.shared().path() == config.path;
+                    let before = held.ending.extract_if(.., same).collect();
+                    let folder = Folder::start(name.clone(), config.clone(), setting, before);
                     held.folders.insert(name.clone(), folder);
                 }
             }
@@ -494,6 +502,12 @@ fn tick(inner: &Arc<Inner>) -> JoinHandle<()> {
 }
 
 impl Held {
+    /// Asks a folder to end; whoever has its root next waits for it.
+    fn end(&mut self, folder: Folder) {
+        folder.stop();
+        self.ending.push(folder);
+    }
+
     /// Of the watches of all folders, the share of one.
     fn watches_each(&self) -> Option<u64> {
         let folders = self.config.folders.len().max(1) as u64;

@@ -5,8 +5,10 @@ mod archiving;
 mod days;
 mod jobs;
 mod listeners;
+mod noticed;
 mod scrubbing;
 mod shown;
+mod unseen;
 mod watching;
 
 use crate::archive::run::Clock;
@@ -19,16 +21,17 @@ use crate::scheduler::{Job, Moment, Next, Scheduler};
 use crate::status::{self, Behind};
 use crate::works::{Watchful, now_ns, random_share};
 use archiving::Desk;
-use shown::{Facts, Source, words};
-use std::collections::{BTreeMap, BTreeSet};
+use noticed::Noticed;
+use shown::{Facts, Source, from_peer};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use sync_core::io::sync::{Account, Caller, Ear, Heard, Live, Member, Options, Reaches, SyncError, Tie, Way, is_root_lost};
-use sync_core::path::RelPath;
 use sync_core::peer::{Id, Mode, Name};
 
 /// How long a root that cannot be used is left alone before it is tried again.
@@ -71,7 +74,7 @@ struct Inbox {
     live: Option<Arc<Live>>,
     scheduler: Scheduler<Id>,
     /// Paths that were noticed, and are quiet.
-    noticed: BTreeSet<RelPath>,
+    noticed: Noticed,
     members: BTreeMap<Id, Joined>,
     /// What the peers are called here, and as what they may take part.
     allowed: BTreeMap<Id, (Name, Mode)>,
@@ -132,15 +135,15 @@ pub(crate) struct Setting {
 }
 
 impl Folder {
-    /// Starts its threads.
-    pub(crate) fn start(name: Name, config: config::Folder, setting: Setting) -> Folder {
+    /// Starts its threads. They wait for those of `before`, which have the same root or name, and were asked to end.
+    pub(crate) fn start(name: Name, config: config::Folder, setting: Setting, before: Vec<Folder>) -> Folder {
         let Setting { own, begun, log, permits, watches, archive: (rule, clock), paused, known } = setting;
         let mut scheduler = Scheduler::new(begun.elapsed(), config.schedule);
         scheduler.pause(paused);
         let inbox = Inbox {
             live: None,
             scheduler,
-            noticed: BTreeSet::new(),
+            noticed: Noticed::default(),
             members: BTreeMap::new(),
             allowed: BTreeMap::new(),
             reopen: false,
@@ -167,7 +170,11 @@ impl Folder {
             desk: Desk::new(rule, clock),
         });
         let worker = Arc::clone(&shared);
-        let threads = vec![thread::spawn(move || worker.work())];
+        let threads = vec![thread::spawn(move || {
+            // Two that have one root at a time would be refused it; whoever waits for these threads waits for those too.
+            before.into_iter().for_each(Folder::join);
+            worker.work();
+        })];
         Folder { shared, threads }
     }
 
@@ -183,9 +190,30 @@ impl Folder {
         self.shared.wake.notify_all();
     }
 
+    /// Waits until it has ended.
+    fn join(self) {
+        for thread in self.threads {
+            // A panic there is a defect that was told.
+            let _ = thread.join();
+        }
+    }
+
     /// Has it ended?
     pub(crate) fn is_over(&self) -> bool {
         self.threads.iter().all(JoinHandle::is_finished)
+    }
+}
+
+impl Inbox {
+    /// Something more, or less, waits to be looked at.
+    fn looks(&mut self, now: Moment) {
+        let at = self.noticed.ready(now);
+        self.scheduler.ready_at(at);
+    }
+
+    /// What a peer is called here; its id if it is called nothing any more.
+    fn name_of(&self, peer: Id) -> String {
+        self.allowed.get(&peer).map_or_else(|| peer.to_string(), |(name, _)| name.to_string())
     }
 }
 
@@ -315,7 +343,8 @@ impl Shared {
                 }
                 Heard::Ended(why) => {
                     if let Some(why) = why {
-                        shared.say(Source::Pull(peer), Level::Warning, &format!("{peer} cannot be told what is here: {why}"));
+                        let name = shared.inbox().name_of(peer);
+                        shared.say(Source::Pull(peer), Level::Warning, &format!("{name} cannot be told what is here: {why}"));
                     }
                     shared.left(peer, number);
                 }
@@ -383,6 +412,7 @@ impl Shared {
         if same {
             inbox.scheduler.left(peer);
             inbox.facts.problems.remove(&Source::Pull(peer));
+            inbox.facts.stopped.remove(&peer);
         }
         drop(inbox);
         if same {
@@ -466,13 +496,14 @@ impl Shared {
         let mut inbox = self.inbox();
         let inbox = &mut *inbox;
         let Some(job @ Job::Pull(peer)) = inbox.running else { return };
+        let name = inbox.name_of(peer);
         let Some(joined) = inbox.members.get_mut(&peer) else { return };
         let path = joined.member.quality();
         if joined.pulse.is_silent(path.sent, path.received, now) && inbox.scheduler.others_wait(job, now) {
             joined.pulse = Pulse::default();
             self.log(
                 Level::Notice,
-                &format!("{peer} was not heard for some seconds while it was pulled from: it is called anew"),
+                &format!("{name} was not heard for some seconds while it was pulled from: it is called anew"),
             );
             joined.member.leave();
         }
@@ -481,14 +512,11 @@ impl Shared {
     /// Until the folder is to end: opens the root, works on it, and opens it again when it has become another.
     fn work(self: Arc<Self>) {
         while !self.is_stopping() {
-            match self.open() {
-                Ok(live) => self.work_on(&Arc::new(live)),
-                Err(error) => {
-                    let why = error.to_string();
-                    self.say(Source::Root, Level::Error, &why);
-                    self.inbox().facts.unavailable = Some(why);
-                    self.rest(REOPEN);
-                }
+            let opened = unbroken(|| self.open().map(Arc::new).map_err(|error| error.to_string()));
+            if let Err(why) = opened.and_then(|live| self.work_on(&live)) {
+                self.say(Source::Root, Level::Error, &why);
+                self.inbox().facts.unavailable = Some(why);
+                self.rest(REOPEN);
             }
         }
     }
@@ -516,7 +544,8 @@ impl Shared {
         Ok(live)
     }
 
-    fn work_on(self: &Arc<Self>, live: &Arc<Live>) {
+    /// Until the root is to be closed. `Err`: its work broke off.
+    fn work_on(self: &Arc<Self>, live: &Arc<Live>) -> Result<(), String> {
         {
             let mut inbox = self.inbox();
             inbox.live = Some(Arc::clone(live));
@@ -529,20 +558,28 @@ impl Shared {
         }
         let watching = self.watch(live);
         let archiving = self.archive(live);
-        while let Some(job) = self.next_job() {
-            let how = self.carry_out(live, job);
-            let (now, jitter) = (self.now(), random_share());
-            let mut inbox = self.inbox();
-            inbox.running = None;
-            inbox.scheduler.ended(job, how, now, jitter);
-        }
+        let worked = unbroken(|| {
+            while let Some(job) = self.next_job() {
+                let how = self.carry_out(live, job);
+                let (now, jitter) = (self.now(), random_share());
+                let mut inbox = self.inbox();
+                inbox.running = None;
+                inbox.scheduler.ended(job, how, now, jitter);
+            }
+            Ok(())
+        });
         self.permits.leave(self.who());
         self.watch_no_more(watching);
         self.archive_no_more(archiving);
         let (members, live) = {
             let mut inbox = self.inbox();
+            inbox.running = None;
             inbox.noticed.clear();
             inbox.scheduler.ready_at(None);
+            // With a root that is opened anew, all of that is found out anew.
+            inbox.facts.problems.retain(|source, _| !matches!(source, Source::Pull(_)));
+            inbox.facts.said.retain(|source, _| !matches!(source, Source::Pull(_)));
+            inbox.facts.stopped.clear();
             (std::mem::take(&mut inbox.members), inbox.live.take())
         };
         for peer in members.keys() {
@@ -551,6 +588,7 @@ impl Shared {
         }
         members.values().for_each(|joined| joined.member.leave());
         drop((members, live));
+        worked
     }
 
     /// By what it is told from other folders that wait for leave.
@@ -612,7 +650,14 @@ impl Shared {
             self.inbox().reopen = true;
         }
         let level = if error.is_elsewhere() { Level::Warning } else { Level::Error };
-        self.say(source, level, &words(error, &self.name));
+        let text = match source {
+            Source::Pull(peer) => {
+                let name = self.inbox().name_of(peer);
+                from_peer(error, &self.name, &name)
+            }
+            _ => error.to_string(),
+        };
+        self.say(source, level, &text);
     }
 
     /// One line, unless it was the last one of this source too.
@@ -632,4 +677,58 @@ impl Shared {
 fn way(quality: status::Quality) -> Way {
     let rtt_us = (quality.rtt_ms * 1000.0).clamp(0.0, f64::from(u32::MAX)) as u32;
     Way { rtt_us, lost: (quality.loss.clamp(0.0, 1.0) * 1_000_000.0) as u64, goodput: quality.goodput }
+}
+
+/// Does this, and tells a panic as what went wrong: a defect that one file brings to light must not end the folder for good. The root
+/// and its state are then as after a crash, and recovered when it is opened anew.
+fn unbroken<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<&str>().map(ToString::to_string).or_else(|| panic.downcast_ref::<String>().cloned());
+        let text = text.unwrap_or_else(|| "it does not say why".to_owned());
+        Err(format!("a defect of driftless ended its work: {text}; it is opened anew every {} seconds", REOPEN.as_secs()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc::channel;
+
+    #[test]
+    #[allow(clippy::disallowed_methods, reason = "the clock from which all else is counted")]
+    fn a_panic_is_told_and_the_folder_is_opened_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = format!("name = \"a\"\n[folders.hot]\npath = \"{}\"\n", dir.path().display());
+        let config = config::parse(&text, &sync_core::peer::Book::default()).unwrap();
+        let (tell, told) = channel();
+        let tell = Mutex::new(tell);
+        let opened = AtomicBool::new(false);
+        let setting = Setting {
+            own: sync_core::peer::PublicKey::from_bytes([1; 32]).id(),
+            begun: Instant::now(),
+            log: Arc::new(move |_, line| {
+                // A test that has heard enough has gone.
+                let _ = tell.lock().unwrap_or_else(PoisonError::into_inner).send(line.to_owned());
+            }),
+            permits: Arc::new(Permits::new(1)),
+            watches: None,
+            archive: (None, Clock::default()),
+            paused: false,
+            known: Box::new(move |_| {
+                assert!(opened.swap(true, Ordering::Relaxed), "the first time");
+                false
+            }),
+        };
+        let (name, config) = config.folders.into_iter().next().unwrap();
+        let folder = Folder::start(name, config, setting, Vec::new());
+        let line = told.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert!(line.contains("ended its work: the first time"), "{line}");
+        let until = Instant::now() + Duration::from_secs(60);
+        while folder.shared().state() != status::FolderState::Watching {
+            assert!(Instant::now() < until && !folder.is_over(), "{:?}", folder.shared().state());
+            thread::sleep(Duration::from_millis(10));
+        }
+        folder.stop();
+        folder.join();
+    }
 }

@@ -2,6 +2,7 @@
 //! over them is the engine's, what is done with them the folder's.
 
 mod probing;
+mod visits;
 
 use crate::folder::{Called, LASTING, Shared};
 use crate::log::{Level, Log};
@@ -20,13 +21,14 @@ use sync_core::io::link::{CloseCode, Connection, LinkError, Listener, Network};
 use sync_core::io::sync::{Account, Export, Host, HostOptions, Kept, MAX_TOLD_LINKS, Member, Reaches, Served, SyncError, Tie};
 use sync_core::peer::{ADDRESSES, Address, Id, Mode, Name};
 use sync_core::report::Monitor;
+use visits::{Standing, Visits};
 
 /// How long a peer may take to answer a call.
 const CALL: Duration = Duration::from_secs(10);
 /// How often it is looked whether a connection is needed, beside being told so.
 const LOOK: Duration = Duration::from_secs(1);
-/// Runs and joinings at a time; who comes then is told that all are taken.
-const VISITORS: usize = 64;
+/// Refusals that are remembered, so that each is said once.
+const REFUSED: usize = 256;
 
 /// A peer as the mesh must know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +76,9 @@ pub(crate) struct Mesh {
     wake: Condvar,
     wakes: Mutex<u64>,
     stop: AtomicBool,
-    visitors: Mutex<usize>,
+    visitors: Mutex<Visits>,
+    /// What was said last of whom who asked for which folder.
+    refused: Mutex<Refused>,
     reached: Reached,
     prober: Mutex<Option<JoinHandle<()>>>,
     begun: Instant,
@@ -140,7 +144,8 @@ impl Mesh {
             wake: Condvar::new(),
             wakes: Mutex::default(),
             stop: AtomicBool::new(false),
-            visitors: Mutex::new(0),
+            visitors: Mutex::default(),
+            refused: Mutex::default(),
             reached: Reached::default(),
             prober: Mutex::default(),
             begun,
@@ -259,20 +264,32 @@ impl Mesh {
         self.directory().peers.values().any(|peer| peer.id == *id) || book.named(id).is_some()
     }
 
+    /// What may a machine do here that is known?
+    fn standing(&self, id: Id) -> Standing {
+        let (directory, (book, _)) = (self.directory(), self.known.now());
+        let name = directory.peers.iter().find(|(_, peer)| peer.id == id).map(|(name, _)| name);
+        let shared = name.map_or(0, |name| directory.folders.values().filter(|shared| shared.mode(name).is_some()).count());
+        let mut granted = book.peers().values().filter(|peer| peer.id == id).flat_map(|peer| peer.grants.keys());
+        match shared {
+            0 if granted.any(|folder| directory.folders.contains_key(folder)) => Standing::Guest,
+            0 => Standing::Stranger,
+            folders => Standing::Member(folders),
+        }
+    }
+
     fn accept(self: &Arc<Self>, listener: &Listener) {
         while !self.is_stopping() {
             match listener.accept(LOOK) {
                 Ok(connection) => {
-                    let mut visitors = lock(&self.visitors);
-                    if *visitors >= VISITORS {
+                    let id = connection.peer_id();
+                    let standing = self.standing(id);
+                    if !lock(&self.visitors).enter(id, standing) {
                         connection.close(CloseCode::Busy);
                         continue;
                     }
-                    *visitors += 1;
-                    drop(visitors);
                     let mesh = Arc::clone(self);
                     drop(thread::spawn(move || {
-                        let _visit = Visit(&mesh);
+                        let _visit = Visit(&mesh, id);
                         mesh.receive(connection);
                     }));
                 }
@@ -292,8 +309,10 @@ impl Mesh {
         let (book, _) = self.known.now();
         let named = directory.peers.iter().find(|(_, peer)| peer.id == id).map(|(name, _)| name.clone());
         let shown = named.clone().or_else(|| book.named(&id).cloned()).map_or_else(|| id.to_string(), |name| name.to_string());
+        let asked: Mutex<Option<Name>> = Mutex::new(None);
         // As it is at each moment: what is taken back ends what is under way.
         let grants = |folder: &Name| -> Option<Mode> {
+            *lock(&asked) = Some(folder.clone());
             let directory = self.directory();
             let shared = directory.folders.get(folder)?;
             let here = directory.peers.iter().find(|(_, peer)| peer.id == id).and_then(|(name, _)| shared.mode(name));
@@ -308,7 +327,12 @@ impl Mesh {
             Some(ear)
         };
         let monitor = Visitor { mesh: self, shown: &shown };
-        match directory.host.serve_or_join(connection, &grants, &ear, &monitor) {
+        let served = directory.host.serve_or_join(connection, &grants, &ear, &monitor);
+        let asked = lock(&asked).take();
+        if served.is_ok() {
+            lock(&self.refused).remove(&(id, asked.clone()));
+        }
+        match served {
             Ok(Served::Joined(member)) => {
                 if let Some((shared, number)) = lock(&met).take()
                     && shared.joined(*member, Called::ByThem, number)
@@ -319,7 +343,17 @@ impl Mesh {
             // Somebody looked whether this machine can be called.
             Ok(Served::Probed) => {}
             Ok(Served::Run) => (self.log)(Level::Info, &format!("{shown}: a run has ended")),
-            Err(error) => (self.log)(Level::Warning, &format!("{shown}: {error}")),
+            Err(error) => {
+                let here = asked.as_ref().and_then(|folder| self.directory().folders.get(folder).cloned());
+                // Of its own folders, this agent has said before why it cannot use them.
+                let (level, text) = match here.filter(|shared| shared.live().is_none()) {
+                    Some(shared) => (Level::Info, format!("{shown} was refused {}: it cannot be used at present", shared.name)),
+                    None => (Level::Warning, format!("{shown}: {error}")),
+                };
+                if lock(&self.refused).is_new((id, asked), &text) {
+                    (self.log)(level, &text);
+                }
+            }
         }
     }
 
@@ -377,7 +411,7 @@ impl Mesh {
 
     /// Has everybody left whose run, or joining, was under way?
     pub(crate) fn has_no_visitors(&self) -> bool {
-        *lock(&self.visitors) == 0
+        lock(&self.visitors).is_empty()
     }
 
     /// Asks all callers to end: [`Mesh::is_over`] tells when they have. Connections end with their folders.
@@ -394,12 +428,31 @@ impl Mesh {
     }
 }
 
+/// Why callers were let down, by who they are and what they asked for: who calls again and again is told of once, until that changes.
+#[derive(Default)]
+struct Refused(BTreeMap<(Id, Option<Name>), String>);
+
+impl Refused {
+    /// Was it another thing that was said of it last?
+    fn is_new(&mut self, of: (Id, Option<Name>), text: &str) -> bool {
+        // Known peers may ask for names without end.
+        if self.0.len() >= REFUSED && !self.0.contains_key(&of) {
+            self.0.pop_first();
+        }
+        self.0.insert(of, text.to_owned()).as_deref() != Some(text)
+    }
+
+    fn remove(&mut self, of: &(Id, Option<Name>)) {
+        self.0.remove(of);
+    }
+}
+
 /// Somebody who was let in and has not left yet.
-struct Visit<'a>(&'a Mesh);
+struct Visit<'a>(&'a Mesh, Id);
 
 impl Drop for Visit<'_> {
     fn drop(&mut self) {
-        *lock(&self.0.visitors) -= 1;
+        lock(&self.0.visitors).leave(self.1);
     }
 }
 
@@ -443,12 +496,12 @@ impl Calling {
             let directory = self.mesh.directory();
             let found = directory.folders.get(&self.folder).zip(directory.peers.get(&self.peer));
             let Some((shared, peer)) = found else { return };
-            let Some(live) = shared.live().filter(|_| !shared.is_paused()) else {
+            if shared.live().is_none() || shared.is_paused() {
                 (failures, made, fleeting) = (0, None, false);
                 *lock(&self.last) = LastCall::default();
                 self.mesh.rest(LOOK, &self.end);
                 continue;
-            };
+            }
             let young = made.is_some_and(|made| self.mesh.now().saturating_sub(made) < LASTING);
             let there = shared.has(peer.id);
             if there && !young {
@@ -472,6 +525,9 @@ impl Calling {
             }
             let Some(mode) = shared.mode(&self.peer) else { return };
             let called = self.call(shared, peer, |connection, number, ear| {
+                // Not before: a root that somebody keeps while a call takes its time could not be opened anew.
+                let closed = || SyncError::Root(format!("the folder {} was closed here meanwhile", self.folder));
+                let live = shared.live().ok_or_else(closed)?;
                 Member::join(&live, connection, mode, ear, &Visitor { mesh: &self.mesh, shown: self.peer.as_str() })
                     .map(|member| (member, number))
             });

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use sync_core::peer::Id;
 
 /// All that a folder can be doing.
-const STATES: [&str; 6] = ["starting", "scanning", "watching", "syncing", "paused", "unavailable"];
+const STATES: [&str; 7] = ["starting", "scanning", "watching", "syncing", "paused", "stopped", "unavailable"];
 
 /// The metrics of this status.
 #[must_use]

@@ -3,7 +3,7 @@
 //! Local changes come first, since they are small, new, and what others wait for. Then pulls: whoever has the best path first; where
 //! local changes never end, the two take turns. A
 //! peer whose path is clearly worse than another's is not asked at once for what the better one will have in a moment. Whatever
-//! failed is tried again later and later, and never given up.
+//! failed is tried again later and later, and never given up; where only single paths failed, what is new does not wait for them.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -24,6 +24,8 @@ pub(crate) const RETRY: Duration = Duration::from_millis(500);
 pub(crate) const RETRY_MOST: Duration = Duration::from_secs(60);
 /// How often what is of no use any more goes.
 pub(crate) const TIDY: Duration = Duration::from_secs(60);
+/// Looking at everything, and tidying up, come before all else once they have waited for so long.
+pub(crate) const OVERDUE: Duration = Duration::from_secs(180);
 /// How long a job may hold others up. Large transfers go on where they were stopped.
 pub(crate) const SLICE: Duration = Duration::from_secs(2);
 /// Whoever is stopped again and again gets more time, up to this: one file whose hash takes long must come to its end.
@@ -107,6 +109,10 @@ struct Peer {
     news: Option<Moment>,
     /// News came while they were pulled.
     more: bool,
+    /// Since when there have been news that no pull has asked for yet.
+    fresh: Option<Moment>,
+    /// Of the last pull only single paths failed, at that moment: they wait, and news do not.
+    in_part: Option<Moment>,
     again: Again,
     /// What its path costs; `None`: nothing is known of it yet.
     cost: Option<f64>,
@@ -193,7 +199,10 @@ impl<P: Copy + Ord> Scheduler<P> {
     /// A peer is connected. What it has that is not here, nobody knows yet.
     pub(crate) fn joined(&mut self, peer: P, now: Moment) {
         let again = Again { at: now, failures: 0 };
-        self.peers.insert(peer, Peer { news: Some(now), more: false, again, cost: None, slices: 0, waits: false });
+        self.peers.insert(
+            peer,
+            Peer { news: Some(now), more: false, fresh: None, in_part: None, again, cost: None, slices: 0, waits: false },
+        );
     }
 
     /// A peer is connected no more.
@@ -212,6 +221,7 @@ impl<P: Copy + Ord> Scheduler<P> {
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.more = true;
             peer.news.get_or_insert(now);
+            peer.fresh.get_or_insert(now);
         }
     }
 
@@ -281,7 +291,9 @@ impl<P: Copy + Ord> Scheduler<P> {
     /// When a peer is to be pulled from. Nothing is pulled before the folder was looked at once.
     fn due(&self, peer: P, state: &Peer) -> Option<Moment> {
         let news = state.news.filter(|_| self.looked && !state.waits)?;
-        Some((news + self.hold(peer, state)).max(state.again.at))
+        let due = (news + self.hold(peer, state)).max(state.again.at);
+        let fresh = state.fresh.zip(state.in_part).map(|(fresh, failed)| (fresh + self.hold(peer, state)).max(failed + RETRY));
+        Some(fresh.map_or(due, |fresh| fresh.min(due)))
     }
 
     /// Whose turn it is first: who has waited for long before everybody else, and the longest first; of the others the one with
@@ -308,7 +320,10 @@ impl<P: Copy + Ord> Scheduler<P> {
         });
         let first = pulls.min_by(|a, b| Self::before(now, (a.0, a.1), (b.0, b.1)));
         let pull = first.map(|(at, _, peer)| (at, Job::Pull(peer)));
+        let overdue = |at: Moment| now.saturating_sub(at) >= OVERDUE;
         let candidates = [
+            Some((self.tidy, Job::Tidy)).filter(|(at, _)| overdue(*at)),
+            Some((self.all.at, Job::LookAtAll)).filter(|(at, _)| overdue(*at)),
             pull.filter(|_| self.just_looked),
             self.ready.map(|at| (at, Job::Look)),
             Some((self.all.at, Job::LookAtAll)),
@@ -351,6 +366,7 @@ impl<P: Copy + Ord> Scheduler<P> {
             Job::Pull(peer) => {
                 if let Some(peer) = self.peers.get_mut(&peer) {
                     peer.more = false;
+                    peer.fresh = None;
                 }
             }
             Job::Look | Job::Tidy => {}
@@ -386,6 +402,7 @@ impl<P: Copy + Ord> Scheduler<P> {
                 self.just_looked = false;
                 let Some(peer) = self.peers.get_mut(&peer) else { return };
                 peer.again = again(peer.again, now);
+                peer.in_part = (how == Ended::InPart).then_some(now);
                 peer.slices = match how {
                     Ended::Stopped { further: true } => peer.slices.saturating_add(1).min(SLICES_FURTHER),
                     Ended::Stopped { further: false } => peer.slices.saturating_add(1),
@@ -484,6 +501,25 @@ mod tests {
     }
 
     #[test]
+    fn where_something_is_always_due_everything_is_looked_at_and_tidied_up_all_the_same() {
+        let mut scheduler = looked_at();
+        scheduler.set_every(Duration::from_secs(600), at(0.0));
+        scheduler.joined(1, at(0.0));
+        let (mut looks, mut tidied) = (0, 0);
+        for second in 0..3600 {
+            let now = at(f64::from(second));
+            scheduler.ready_at(Some(now));
+            scheduler.heard(1, now);
+            let Next::Now(job) = scheduler.next(now) else { panic!("something is due") };
+            looks += u32::from(job == Job::LookAtAll);
+            tidied += u32::from(job == Job::Tidy);
+            scheduler.begin(job);
+            scheduler.ended(job, Ended::Well, now, 0.0);
+        }
+        assert_eq!((looks, tidied), (4, 15));
+    }
+
+    #[test]
     fn who_fails_is_asked_later_and_later_and_others_meanwhile() {
         let mut scheduler = looked_at();
         scheduler.joined(1, at(0.0));
@@ -502,6 +538,35 @@ mod tests {
         }
         assert_eq!(wait_after(12, 0.0), RETRY_MOST);
         assert_eq!(wait_after(1, 1.0), RETRY / 2);
+    }
+
+    #[test]
+    fn news_do_not_wait_for_paths_that_failed_and_these_are_left_alone_for_longer_and_longer() {
+        let mut scheduler = looked_at();
+        scheduler.joined(1, at(0.0));
+        let mut now = at(0.0);
+        for _ in 0..10 {
+            let Next::Now(job @ Job::Pull(1)) = scheduler.next(now) else { panic!("{:?}", scheduler.next(now)) };
+            scheduler.begin(job);
+            scheduler.ended(job, Ended::InPart, now, 0.0);
+            let again = scheduler.peers[&1].again;
+            assert_eq!(again.at, now + wait_after(again.failures, 0.0));
+            now = again.at;
+        }
+        scheduler.begin(Job::Pull(1));
+        // They came while it was pulled, or later.
+        scheduler.heard(1, now);
+        scheduler.ended(Job::Pull(1), Ended::InPart, now, 0.0);
+        assert!(matches!(scheduler.due(1, &scheduler.peers[&1]), Some(due) if due == now + RETRY));
+        scheduler.begin(Job::Pull(1));
+        scheduler.ended(Job::Pull(1), Ended::InPart, now, 0.0);
+        scheduler.heard(1, now + at(5.0));
+        assert_eq!(scheduler.due(1, &scheduler.peers[&1]), Some(now + at(5.0)));
+        // Of a peer that fails as a whole, news wait with everything else.
+        scheduler.begin(Job::Pull(1));
+        scheduler.ended(Job::Pull(1), Ended::Badly, now, 0.0);
+        scheduler.heard(1, now + at(5.0));
+        assert_eq!(scheduler.due(1, &scheduler.peers[&1]), Some(now + RETRY_MOST));
     }
 
     #[test]
@@ -654,6 +719,43 @@ mod tests {
     }
 
     proptest! {
+        /// However often single paths have failed: what a peer tells of is pulled within a second, and not more often than twice in one.
+        #[test]
+        fn news_of_a_peer_of_which_some_paths_always_fail_are_pulled_within_a_second(
+            waits in prop::collection::vec((0u64..90_000, 0.0f64..1.0), 1..60)
+        ) {
+            let mut scheduler = looked_at();
+            scheduler.joined(1, Duration::ZERO);
+            let mut now = Duration::ZERO;
+            let mut pulls: Vec<Moment> = Vec::new();
+            for (wait, jitter) in waits {
+                let (heard, mut before) = (now + Duration::from_millis(wait), 0);
+                // Up to the news, and for a second from then on: whatever is due is done, and some of it fails.
+                for until in [heard, heard + Duration::from_secs(1)] {
+                    loop {
+                        match scheduler.next(now) {
+                            Next::Now(job) => {
+                                scheduler.begin(job);
+                                if matches!(job, Job::Pull(_)) {
+                                    pulls.push(now);
+                                }
+                                scheduler.ended(job, if matches!(job, Job::Pull(_)) { Ended::InPart } else { Ended::Well }, now, jitter);
+                            }
+                            Next::At(at) if at <= until => now = at,
+                            _ => break,
+                        }
+                    }
+                    now = until;
+                    if until == heard {
+                        before = pulls.len();
+                        scheduler.heard(1, now);
+                    }
+                }
+                prop_assert!(pulls.len() > before, "news of {heard:?} wait: {pulls:?}");
+            }
+            prop_assert!(pulls.windows(2).all(|two| two[1] - two[0] >= RETRY / 2), "{pulls:?}");
+        }
+
         /// Whatever happens: once things are quiet and jobs end well, everything that was heard of is done in bounded time.
         #[test]
         fn all_news_are_pulled_in_the_end(events in events()) {

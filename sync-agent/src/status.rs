@@ -200,6 +200,11 @@ pub enum FolderState {
     Syncing,
     /// Somebody paused it.
     Paused,
+    /// It waits for changes, and nothing is pulled from a peer before somebody has decided.
+    Stopped {
+        /// From whom, why, and both ways out.
+        why: String,
+    },
     /// Its root cannot be used: nothing in it counts as deleted.
     Unavailable {
         /// Why, and what to do.
@@ -217,6 +222,7 @@ impl FolderState {
             FolderState::Watching => "watching",
             FolderState::Syncing => "syncing",
             FolderState::Paused => "paused",
+            FolderState::Stopped { .. } => "stopped",
             FolderState::Unavailable { .. } => "unavailable",
         }
     }
@@ -409,6 +415,9 @@ pub struct Summary {
     pub folders: u64,
     /// Folders whose root cannot be used.
     pub unavailable: u64,
+    /// Folders that need a decision.
+    #[serde(default)]
+    pub stopped: u64,
     /// Peers.
     pub peers: u64,
     /// Those of them that are connected.
@@ -461,11 +470,12 @@ impl Status {
         let settled = |folder: &FolderStatus| {
             folder.state == FolderState::Watching && folder.conflicts == Some(0) && folder.problems.total == 0
         };
+        let are = |state: fn(&FolderState) -> bool| self.folders.iter().filter(|folder| state(&folder.state)).count() as u64;
         Summary {
             in_sync: self.folders.iter().all(settled) && peers().all(PeerStatus::in_sync),
             folders: self.folders.len() as u64,
-            unavailable: self.folders.iter().filter(|folder| matches!(folder.state, FolderState::Unavailable { .. })).count()
-                as u64,
+            unavailable: are(|state| matches!(state, FolderState::Unavailable { .. })),
+            stopped: are(|state| matches!(state, FolderState::Stopped { .. })),
             peers: names(false),
             connected: names(true),
             behind_files: behind().map(|behind| behind.files).fold(0, u64::saturating_add),
@@ -575,6 +585,8 @@ mod tests {
         status.folders[0].conflicts = Some(3);
         let left = Summary { in_sync: false, behind_files: 2, behind_bytes: 9, conflicts: 3, ..all };
         assert_eq!(status.summary(), left);
+        status.folders[0].state = FolderState::Stopped { why: "the pull from b needs a decision".into() };
+        assert_eq!(status.summary(), Summary { stopped: 1, ..left });
     }
 
     #[test]

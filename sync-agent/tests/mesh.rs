@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use sync_agent::agent::Agent;
 use sync_agent::config::{self, Config};
 use sync_agent::log::{Level, Log};
-use sync_agent::status::{Direction, FolderState, Reach, SeenLink, Status};
+use sync_agent::status::{Direction, FolderState, Link, Reach, SeenLink, Status};
 use sync_core::io::home::Home;
 use sync_core::io::link::Identity;
 use sync_core::peer::Book;
@@ -39,6 +39,8 @@ struct Machine {
     folder: String,
     /// What it logged.
     lines: Arc<Mutex<Vec<String>>>,
+    /// And what only goes on.
+    info: Arc<Mutex<Vec<String>>>,
 }
 
 impl Lab {
@@ -50,7 +52,7 @@ impl Lab {
         let root = self.dir.path().join(name);
         fs::create_dir(&root)?;
         let home = Home::open(&self.dir.path().join(format!("{name}.home")))?;
-        Ok(Machine { name, home, root, agent: None, folder: String::new(), lines: Arc::default() })
+        Ok(Machine { name, home, root, agent: None, folder: String::new(), lines: Arc::default(), info: Arc::default() })
     }
 }
 
@@ -66,11 +68,13 @@ impl Machine {
 
     fn start_at(&mut self, listen: &str, peers: &[(&Machine, Option<String>)]) -> Result<()> {
         let config = self.config(listen, peers)?;
-        let (name, lines) = (self.name, Arc::clone(&self.lines));
+        let (name, lines, info) = (self.name, Arc::clone(&self.lines), Arc::clone(&self.info));
         let log: Log = Arc::new(move |level, line| {
             if level <= Level::Notice {
                 eprintln!("{name}: {line}");
                 lines.lock().unwrap_or_else(PoisonError::into_inner).push(line.to_owned());
+            } else {
+                info.lock().unwrap_or_else(PoisonError::into_inner).push(line.to_owned());
             }
         });
         self.agent = Some(Agent::start(config, &self.home, log)?);
@@ -264,6 +268,36 @@ fn a_paused_folder_stands_still_and_an_unmounted_one_is_not_deleted() -> Result<
 }
 
 #[test]
+fn who_calls_for_a_folder_that_cannot_be_used_is_told_of_once_and_not_as_a_warning() -> Result<()> {
+    let lab = Lab::new()?;
+    let (mut a, mut b) = (lab.machine("a")?, lab.machine("b")?);
+    b.start(&[(&a, None)])?;
+    let address = b.address()?;
+    fs::rename(&b.root, lab.dir.path().join("away"))?;
+    wait_until("b cannot use it", || Ok(matches!(b.status()?.folders[0].state, FolderState::Unavailable { .. })))?;
+    a.start(&[(&b, Some(address))])?;
+    let said = |told: &Mutex<Vec<String>>| {
+        let told = told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.iter().filter(|line| line.starts_with("a was refused") || line.starts_with("a: ")).cloned().collect::<Vec<_>>()
+    };
+    wait_until("a was refused", || Ok(!said(&b.info).is_empty()))?;
+    // However often it calls.
+    let tries = |a: &Machine| -> Result<_> {
+        match a.status()?.folders[0].peers[0].link.clone() {
+            Link::Apart { next_try, .. } => Ok(next_try),
+            Link::Connected { .. } => bail!("it was let in"),
+        }
+    };
+    for _ in 0..2 {
+        let before = tries(&a)?;
+        wait_until("it has called again", || Ok(tries(&a)? != before))?;
+    }
+    assert_eq!(said(&b.info), ["a was refused hot: it cannot be used at present"]);
+    assert_eq!(said(&b.lines), Vec::<String>::new());
+    Ok(())
+}
+
+#[test]
 fn a_paused_folder_that_a_reload_moves_stays_paused() -> Result<()> {
     let lab = Lab::new()?;
     let mut a = lab.machine("a")?;
@@ -279,6 +313,25 @@ fn a_paused_folder_that_a_reload_moves_stays_paused() -> Result<()> {
         let folder = status.folders.first().context("no folder")?;
         Ok(folder.state == FolderState::Paused)
     })
+}
+
+#[test]
+fn a_folder_whose_options_a_reload_changes_is_opened_anew_without_being_refused_its_own_root() -> Result<()> {
+    let lab = Lab::new()?;
+    let (mut a, mut b) = (lab.machine("a")?, lab.machine("b")?);
+    a.start(&[(&b, None)])?;
+    let address = a.address()?;
+    b.start(&[(&a, Some(address))])?;
+    for (number, policy) in ["newer", "older", "keep-both", "newer"].into_iter().enumerate() {
+        a.folder = format!("conflicts = \"{policy}\"\n");
+        let config = a.config("127.0.0.1:0", &[(&b, None)])?;
+        assert_eq!(a.agent.as_ref().context("no agent")?.reload(config)?.reopened.len(), 1);
+        write(&a.at(&format!("{number}")), "x")?;
+        wait_until("it has come", || Ok(b.at(&format!("{number}")).exists()))?;
+    }
+    let refused: Vec<_> = a.lines().into_iter().filter(|line| line.contains("is held by")).collect();
+    assert!(refused.is_empty(), "{refused:?}");
+    Ok(())
 }
 
 #[test]
@@ -417,6 +470,10 @@ fn what_both_changed_is_listed_and_a_limit_of_the_rate_ends_no_link() -> Result<
             Ok(folder.conflicts == Some(1) && paths == [b"both".to_vec()])
         })?;
     }
+    wait_until("nothing else is open", || {
+        let peer = a.status()?.folders[0].peers[0].clone();
+        Ok(peer.last_sync.is_some() && peer.lacking_here.is_some_and(|lacking| lacking.files == 0))
+    })?;
     let link = |one: &Machine| -> Result<_> { Ok(one.status()?.folders[0].peers[0].link.clone()) };
     let before = link(&a)?;
     a.folder += "[limits]\nbandwidth = \"64K\"\n";
@@ -495,12 +552,16 @@ fn deletions_that_the_guard_stops_come_with_leave_and_the_problem_says_how() -> 
         fs::remove_file(a.at(&format!("f{number}")))?;
     }
     wait_until("it is said what to do", || {
-        let problems = b.status()?.folders[0].problems.clone();
-        Ok(problems.listed.iter().any(|problem| problem.error.contains("driftless agent sync hot --allow-delete")))
+        let folder = b.status()?.folders[0].clone();
+        let FolderState::Stopped { why } = folder.state else { return Ok(false) };
+        assert!(why.contains("the pull from a needs a decision") && folder.problems.total == 0, "{why} {:?}", folder.problems);
+        Ok(why.contains("driftless agent sync hot --allow-delete") && why.contains("bring back on a what is missing"))
     })?;
+    assert!(b.lines().iter().any(|line| line.starts_with("hot: the pull from a needs a decision")), "{:?}", b.lines());
     assert!((0..9).any(|number| b.at(&format!("f{number}")).exists()));
     let agent = b.agent.as_ref().context("no agent")?;
     assert!(agent.allow_delete(&"none".parse()?).is_err());
     agent.allow_delete(&"hot".parse()?)?;
-    wait_until("all is gone", || Ok((0..9).all(|number| !b.at(&format!("f{number}")).exists())))
+    wait_until("all is gone", || Ok((0..9).all(|number| !b.at(&format!("f{number}")).exists())))?;
+    wait_until("it waits for changes again", || Ok(b.status()?.folders[0].state == FolderState::Watching))
 }

@@ -37,6 +37,7 @@ fn verdict(numbers: &Summary) -> String {
     let apart = numbers.peers - numbers.connected;
     let parts = [
         (numbers.unavailable > 0, format!("{} unavailable", counted(numbers.unavailable, "folder", "folders"))),
+        (numbers.stopped > 0, format!("{} stopped", counted(numbers.stopped, "folder", "folders"))),
         (numbers.problems > 0, format!("{} failed", counted(numbers.problems, "path", "paths"))),
         (numbers.conflicts > 0, counted(numbers.conflicts, "conflict", "conflicts")),
         (apart > 0, format!("{apart} of {} away", counted(numbers.peers, "peer", "peers"))),
@@ -53,7 +54,7 @@ fn verdict(numbers: &Summary) -> String {
 fn folder_lines(folder: &FolderStatus) -> Vec<String> {
     let place = folder.place.bytes();
     let mut lines = vec![format!("{}  {}  {}", folder.name, folder.state.word(), short(&escape(&place)))];
-    if let FolderState::Unavailable { why } = &folder.state {
+    if let FolderState::Unavailable { why } | FolderState::Stopped { why } = &folder.state {
         lines.push(format!("  ! {}", safe(why)));
     }
     lines.extend(joined(&[
@@ -351,6 +352,7 @@ mod tests {
         assert_eq!(with(|_| {}), "not in sync yet");
         assert_eq!(with(|numbers| numbers.folders = 0), "no folders: name some in the configuration");
         assert_eq!(with(|numbers| numbers.unavailable = 1), "1 folder unavailable");
+        assert_eq!(with(|numbers| numbers.stopped = 1), "1 folder stopped");
         assert_eq!(with(|numbers| numbers.connected = 0), "1 of 1 peer away");
     }
 }

@@ -219,6 +219,59 @@ fn conflicts_that_both_decide_at_once_become_one() -> Result<()> {
 }
 
 #[test]
+fn a_pull_that_leaves_only_conflicts_open_is_whole_and_one_with_a_path_that_failed_is_not() -> Result<()> {
+    let lab = Lab::new(&["a", "b"])?;
+    let open = |name: &str| -> Result<Arc<Live>> {
+        let live = Live::open("folder".parse()?, &lab.root(name), Options::standard(), false, &Silent)?;
+        live.scan(&[], &Silent)?;
+        Ok(Arc::new(live))
+    };
+    let (a, b) = (open("a")?, open("b")?);
+    let [_ab, ba] = meet(&a, &b, [Mode::TwoWay; 2], [1, 2])?;
+    lab.write("a/same", "here")?;
+    lab.write("b/same", "there, otherwise")?;
+    lab.write("a/other", "1")?;
+    let scan = || -> Result<()> {
+        a.scan(&[], &Silent)?;
+        b.scan(&[], &Silent)?;
+        ba.hears_of(&a)
+    };
+    scan()?;
+    let brought = b.pull(&ba.member, &Silent)?;
+    assert!(brought.whole && brought.problems.is_empty() && brought.totals.created == 1, "{brought:?}");
+    assert_eq!(b.in_conflict(9)?.0, 1);
+    // The same conflict again, and a file whose place is taken by something that nobody synchronises.
+    lab.write("a/taken", "2")?;
+    a.scan(&[], &Silent)?;
+    ba.hears_of(&a)?;
+    let _socket = std::os::unix::net::UnixListener::bind(lab.root("b").join("taken"))?;
+    let brought = b.pull(&ba.member, &Silent)?;
+    assert!(!brought.whole && brought.problems.len() == 1, "{brought:?}");
+    Ok(())
+}
+
+#[test]
+fn who_may_not_join_is_told_where_the_agent_there_has_to_name_it() -> Result<()> {
+    let lab = Lab::new(&["a", "b"])?;
+    let (a, b) = (lab.open("a")?, lab.open("b")?);
+    let export = Export { name: b.name().clone(), path: b.root().path().into(), live: Some(kept(&b)) };
+    let host = Host::new(vec![export], HostOptions { state_dir: None, keep_versions: None });
+    // Granted for nothing, or for runs alone.
+    for granted in [None, Some(Mode::TwoWay)] {
+        let [near, far] = pair([1, 2]);
+        let refused = thread::scope(|scope| {
+            let served = scope.spawn(|| host.serve_or_join(far, &|_| granted, &|_| None, &Silent));
+            let joined = Member::join(&a, near, Mode::TwoWay, ear().0, &Silent);
+            assert!(served.join().expect("the host does not panic").is_err());
+            joined.err()
+        });
+        let text = refused.context("it was let in")?.to_string();
+        assert!(text.contains("is not granted") && text.contains("folders.folder.peers") && !text.contains("--grant"), "{text}");
+    }
+    Ok(())
+}
+
+#[test]
 fn who_cannot_tell_what_it_is_any_more_ends_the_connection_and_says_why() -> Result<()> {
     let lab = Lab::new(&["a", "b"])?;
     let (a, b) = (lab.open("a")?, lab.open("b")?);

@@ -237,6 +237,7 @@ fn agent(subject: &str, folder: &FolderStatus) -> Vec<Finding> {
     let name = &folder.name;
     match &folder.state {
         FolderState::Unavailable { why } => found.push(Finding::broken_as_told("folder", subject, why)),
+        FolderState::Stopped { why } => found.push(Finding::broken_as_told("folder", subject, why)),
         FolderState::Paused => {
             let advice = format!("driftless agent resume {name} takes it up again");
             found.push(Finding::warning("folder", subject, "it is paused", advice));
@@ -266,7 +267,7 @@ fn verb(state: &FolderState) -> &'static str {
         FolderState::Starting => "starting with",
         FolderState::Scanning => "scanning",
         FolderState::Syncing => "exchanging",
-        FolderState::Watching | FolderState::Paused | FolderState::Unavailable { .. } => "watching",
+        FolderState::Watching | FolderState::Paused | FolderState::Stopped { .. } | FolderState::Unavailable { .. } => "watching",
     }
 }
 

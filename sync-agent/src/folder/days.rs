@@ -242,7 +242,7 @@ impl Archivist<'_> {
         let now = self.shared.now();
         let mut inbox = self.shared.inbox();
         inbox.noticed.extend(paths.iter().cloned());
-        inbox.scheduler.ready_at(Some(now));
+        inbox.looks(now);
         drop(inbox);
         self.shared.wake.notify_all();
     }

@@ -1,6 +1,6 @@
 //! What is done with a folder: it is looked at, and pulled into.
 
-use super::shown::{shown, words};
+use super::shown::{from_peer, shown};
 use super::{Shared, Source};
 use crate::permits::{Permit, Reply};
 use crate::scheduler::{Ended, Job};
@@ -22,10 +22,12 @@ impl Shared {
         let monitor = Watchful::of_job(self, job);
         match job {
             Job::Look => {
-                let paths: Vec<RelPath> = {
+                let now = self.now();
+                let paths = {
                     let mut inbox = self.inbox();
-                    inbox.scheduler.ready_at(None);
-                    std::mem::take(&mut inbox.noticed).into_iter().collect()
+                    let paths = inbox.noticed.take(now);
+                    inbox.looks(now);
+                    paths
                 };
                 self.look(live, &paths, &monitor)
             }
@@ -65,17 +67,13 @@ impl Shared {
         standing.iter().for_each(|standing| inbox.facts.passed.is_at(standing.seq, now_ns()));
         match scanned {
             Ok(scanned) => {
-                let listed = scanned.problems.iter().take(LISTED).map(shown).collect();
-                if paths.is_empty() || scanned.failed > 0 {
-                    inbox.facts.problems.insert(Source::Look, (scanned.failed, listed));
-                }
+                inbox.facts.unseen.looked(paths, &scanned.problems, scanned.failed);
                 if !paths.is_empty() && scanned.failed > 0 {
                     // Nobody may tell of them again before everything is looked at.
-                    inbox
-                        .noticed
-                        .extend(scanned.problems.iter().map(|problem| problem.path.clone()).filter(|path| !path.is_root()));
-                    let at = self.now() + AGAIN;
-                    inbox.scheduler.ready_at(Some(at));
+                    let failed = scanned.problems.iter().map(|problem| problem.path.clone()).filter(|path| !path.is_root());
+                    let now = self.now();
+                    inbox.noticed.again(failed, now + AGAIN);
+                    inbox.looks(now);
                 }
                 if scanned.changed + scanned.vanished > 0 {
                     inbox.facts.last_change = Some(now_ns());
@@ -83,6 +81,13 @@ impl Shared {
                 inbox.facts.live = standing.ok().map(|standing| standing.live);
                 inbox.facts.conflicts = conflicts;
                 inbox.facts.said.remove(&Source::Look);
+                // A conflict may be none any more by what was changed here.
+                let in_conflict = inbox.facts.conflicts.as_ref().is_some_and(|(count, _)| *count > 0);
+                if in_conflict && (paths.is_empty() || scanned.changed + scanned.vanished > 0) {
+                    let now = self.now();
+                    let peers: Vec<Id> = inbox.members.keys().copied().collect();
+                    peers.into_iter().for_each(|peer| inbox.scheduler.heard(peer, now));
+                }
                 if mounts_changed {
                     // What was left alone for want of a file system is asked for again.
                     let now = self.now();
@@ -95,10 +100,8 @@ impl Shared {
             }
             Err(SyncError::Cancelled) => {
                 inbox.noticed.extend(paths.iter().cloned());
-                if !paths.is_empty() {
-                    let now = self.now();
-                    inbox.scheduler.ready_at(Some(now));
-                }
+                let now = self.now();
+                inbox.looks(now);
                 Ended::Stopped { further: false }
             }
             Err(error) => {
@@ -172,6 +175,7 @@ impl Shared {
         let conflicts = live.in_conflict(LISTED).ok();
         let standing = live.standing().ok();
         let mut inbox = self.inbox();
+        let name = inbox.name_of(peer);
         inbox.facts.conflicts = conflicts;
         standing.iter().for_each(|standing| inbox.facts.passed.is_at(standing.seq, now_ns()));
         inbox.facts.live = standing.map(|standing| standing.live).or(inbox.facts.live);
@@ -180,6 +184,9 @@ impl Shared {
                 let Brought { totals, problems, whole, cancelled, news } = brought;
                 if *news {
                     inbox.facts.last_change = Some(now_ns());
+                }
+                if !cancelled {
+                    inbox.facts.stopped.remove(&peer);
                 }
                 let listed = problems.iter().take(LISTED).map(shown).collect();
                 inbox.facts.problems.insert(Source::Pull(peer), (totals.failed.max(problems.len() as u64), listed));
@@ -192,12 +199,15 @@ impl Shared {
             }
             Err(SyncError::Cancelled) => Ended::Stopped { further: monitor.got_further() },
             Err(error) => {
-                // A guard, or a root that cannot be changed, waits for somebody who looks.
-                let here = !error.is_elsewhere();
-                let listed =
-                    vec![PathProblem { place: PathText::new(b""), step: "pull".into(), error: words(error, &self.name) }];
-                if here {
-                    inbox.facts.problems.insert(Source::Pull(peer), (1, listed));
+                // A guard, or a root that cannot be changed, waits for somebody who looks. What fails elsewhere says nothing of either.
+                let text = from_peer(error, &self.name, &name);
+                if matches!(error, SyncError::Guard(_)) {
+                    inbox.facts.problems.remove(&Source::Pull(peer));
+                    inbox.facts.stopped.insert(peer, text);
+                } else if !error.is_elsewhere() {
+                    inbox.facts.stopped.remove(&peer);
+                    let problem = PathProblem { place: PathText::new(b""), step: "pull".into(), error: text };
+                    inbox.facts.problems.insert(Source::Pull(peer), (1, vec![problem]));
                 }
                 Ended::Badly
             }

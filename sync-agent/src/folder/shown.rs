@@ -1,5 +1,6 @@
 //! What is shown of a folder and of its peers.
 
+use super::unseen::Unseen;
 use super::{Joined, Shared};
 use crate::passed::Passed;
 use crate::scheduler::{Job, Moment};
@@ -29,6 +30,10 @@ pub(super) struct Facts {
     pub(super) watches: Watches,
     /// When the folder's own sequence of changes passed which number.
     pub(super) passed: Passed,
+    /// What could not be looked at.
+    pub(super) unseen: Unseen,
+    /// Peers from which nothing is pulled before somebody has decided, and what is to be decided.
+    pub(super) stopped: BTreeMap<Id, String>,
     /// By what they failed at: each job replaces its own.
     pub(super) problems: BTreeMap<Source, (u64, Vec<PathProblem>)>,
     pub(super) last_change: Option<status::Moment>,
@@ -162,7 +167,10 @@ impl Shared {
             _ if inbox.live.is_none() || !inbox.scheduler.is_looked_at(now) && inbox.facts.live.is_none() => {
                 FolderState::Starting
             }
-            _ => FolderState::Watching,
+            _ => match inbox.facts.stopped.values().next() {
+                Some(why) => FolderState::Stopped { why: why.clone() },
+                None => FolderState::Watching,
+            },
         }
     }
 
@@ -176,8 +184,9 @@ impl Shared {
         status.in_conflict = in_conflict.map(|path| PathText::new(path.as_bytes())).collect();
         (status.kept, status.brought) = (facts.kept, facts.brought);
         status.recent = facts.recent.iter().rev().cloned().collect();
-        let listed = facts.problems.values().flat_map(|(_, listed)| listed).take(LISTED).cloned().collect();
-        let total = facts.problems.values().map(|(total, _)| total).sum();
+        let listed = facts.unseen.listed().chain(facts.problems.values().flat_map(|(_, listed)| listed));
+        let listed = listed.take(LISTED).cloned().collect();
+        let total = facts.problems.values().fold(facts.unseen.total(), |sum, (total, _)| sum.saturating_add(*total));
         (status.problems, status.last_change) = (Problems { total, listed }, facts.last_change);
         drop(inbox);
         status.archive = self.desk.shown();
@@ -255,14 +264,18 @@ fn lacking_there(report: LinkReport, seq: Option<u64>, since: Option<status::Mom
     lacks.then_some(Behind { files: report.files, bytes: report.bytes, since, oldest: None })
 }
 
-/// What an agent's user can do about it is not what the command's user can.
-pub(super) fn words(error: &SyncError, folder: &Name) -> String {
+/// Why a pull from a peer failed. What an agent's user can do about it is not what the command's user can.
+pub(super) fn from_peer(error: &SyncError, folder: &Name, peer: &str) -> String {
     match error {
         SyncError::Guard(text) => {
             let (what, _) = text.split_once(" If the deletions are meant").unwrap_or((text, ""));
-            format!("{what} If the deletions are meant: driftless agent sync {folder} --allow-delete")
+            format!(
+                "the pull from {peer} needs a decision: {what} If the deletions are meant: driftless agent sync {folder} \
+                 --allow-delete. If they are not, bring back on {peer} what is missing there (driftless versions, driftless restore): \
+                 it goes on by itself"
+            )
         }
-        other => other.to_string(),
+        other => format!("the pull from {peer} failed: {other}"),
     }
 }
 

@@ -173,7 +173,7 @@ impl Shared {
         let mut inbox = self.inbox();
         for change in changes {
             match change {
-                Change::Touched(path) | Change::Tree(path) if !path.is_root() => drop(inbox.noticed.insert(path)),
+                Change::Touched(path) | Change::Tree(path) if !path.is_root() => inbox.noticed.extend([path]),
                 Change::Touched(_) | Change::Tree(_) => inbox.scheduler.look_at_all(now),
                 Change::Everything { .. } => inbox.scheduler.look_at_all(now),
                 Change::RootLost => inbox.reopen = true,
@@ -183,8 +183,7 @@ impl Shared {
             inbox.noticed.clear();
             inbox.scheduler.look_at_all(now);
         }
-        let any = !inbox.noticed.is_empty();
-        inbox.scheduler.ready_at(any.then_some(now));
+        inbox.looks(now);
         drop(inbox);
         self.wake.notify_all();
     }

@@ -22,6 +22,7 @@ function verdict(status, summary) {
   const paused = status.folders.filter((folder) => folder.state === "paused").length;
   const parts = [
     [summary.unavailable, "bad", `${counted(summary.unavailable, "folder", "folders")} unavailable`],
+    [summary.stopped, "bad", `${counted(summary.stopped, "folder", "folders")} stopped`],
     [summary.problems, "bad", `${counted(summary.problems, "path", "paths")} failed`],
     [summary.conflicts, "bad", counted(summary.conflicts, "conflict", "conflicts")],
     [apart, "warn", `${number(apart)} of ${counted(summary.peers, "peer", "peers")} away`],
@@ -120,7 +121,7 @@ function row(cells) {
 
 // ---- folders ----
 
-const TONES = { watching: "ok", syncing: "busy", scanning: "busy", starting: "busy", paused: "warn", unavailable: "bad" };
+const TONES = { watching: "ok", syncing: "busy", scanning: "busy", starting: "busy", paused: "warn", stopped: "bad", unavailable: "bad" };
 const ACTIONS = { create: "created", update: "changed", delete: "deleted", move: "moved", meta: "attributes changed", conflict: "conflict" };
 
 const STAYING = { young: "too young", "not-quiet": "changed lately", open: "with conflicts", peers: "at too few peers", obstacle: "with an obstacle", excluded: "excluded", later: "later" };

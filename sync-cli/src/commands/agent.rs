@@ -179,7 +179,7 @@ fn status(status: &Status, output: &Output) -> Exit {
     machines.iter().for_each(|machine| output.event(&Line::Machine(machine)));
     links.iter().for_each(|link| output.event(&Line::Link(link)));
     output.event(&Line::Summary(&numbers));
-    Exit::of_run(numbers.in_sync, numbers.problems + numbers.unavailable)
+    Exit::of_run(numbers.in_sync, numbers.problems + numbers.unavailable + numbers.stopped)
 }
 
 fn reloaded(changes: &Changes, output: &Output) {

@@ -165,10 +165,28 @@ fn differing(mask: AttrMask, kind: Kind, now: &Signature, attrs: &Attrs) -> Attr
     let only = |perms, owner, times| AttrMask { perms, owner, times };
     let has = now.attrs();
     let owner = mask.owner && !only(false, true, false).equal(kind, &has, attrs);
+    // A change of owner clears setuid and setgid: the mode is set again after it.
+    let perms = mask.perms && (owner || !only(true, false, false).equal(kind, &has, attrs));
     AttrMask {
-        // A change of owner clears setuid and setgid: the mode is set again after it.
-        perms: mask.perms && (owner || !only(true, false, false).equal(kind, &has, attrs)),
-        owner,
+        perms,
+        // And they are set only together with it.
+        owner: owner || (mask.owner && perms),
         times: mask.times && !only(false, false, true).equal(kind, &has, attrs),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mode_that_differs_is_set_with_the_owner_where_that_is_synchronised() {
+        let now = Signature { mode: 0o10_0755, ..Signature::default() };
+        let attrs = Attrs { mode: 0o4755, ..Attrs::default() };
+        for may in [true, false] {
+            let mask = differing(AttrMask::standard(may), Kind::File, &now, &attrs);
+            assert_eq!(mask, AttrMask { perms: true, owner: may, times: false });
+            assert_eq!(differing(mask, Kind::File, &now, &now.attrs()), AttrMask { perms: false, owner: false, times: false });
+        }
     }
 }

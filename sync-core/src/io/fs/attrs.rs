@@ -27,12 +27,19 @@ fn finish(file: &File, attrs: &Attrs, mask: AttrMask) -> Result<Signature, Errno
     let times = AttrMask { perms: false, owner: false, ..mask };
     set_fd(file, attrs, times)?;
     let now = signature_of(file)?;
+    // By what is to be set, not by what differs: a file that has the right owner already keeps its setuid and setgid.
+    let mode = settable_mode(attrs, mask);
     let owner = mask.owner && (now.uid, now.gid) != (attrs.uid, attrs.gid);
-    let perms = mask.perms && (owner || now.mode & 0o7777 != settable_mode(attrs, mask));
+    let perms = mask.perms && (owner || now.mode & 0o7777 != mode);
     if !(owner || perms) {
         return Ok(now);
     }
-    set_fd(file, attrs, AttrMask { perms, owner, times: false })?;
+    if owner {
+        set_owner(file, attrs)?;
+    }
+    if perms {
+        set_mode(file, mode)?;
+    }
     signature_of(file)
 }
 
@@ -87,17 +94,25 @@ pub(super) fn set_at(dir: &OwnedFd, name: &[u8], attrs: &Attrs, mask: AttrMask) 
 pub(super) fn set_fd(fd: impl AsFd, attrs: &Attrs, mask: AttrMask) -> Result<(), Errno> {
     let fd = fd.as_fd();
     if mask.owner {
-        let (uid, gid) = owner(attrs)?;
-        rustix::fs::fchown(fd, Some(uid), Some(gid))?;
+        set_owner(fd, attrs)?;
     }
     if mask.perms {
         // After the owner: a change of owner clears setuid and setgid.
-        rustix::fs::fchmod(fd, Mode::from_raw_mode(settable_mode(attrs, mask)))?;
+        set_mode(fd, settable_mode(attrs, mask))?;
     }
     if mask.times {
         retry_on_intr(|| rustix::fs::futimens(fd, &times(attrs)))?;
     }
     Ok(())
+}
+
+fn set_owner(fd: impl AsFd, attrs: &Attrs) -> Result<(), Errno> {
+    let (uid, gid) = owner(attrs)?;
+    rustix::fs::fchown(fd, Some(uid), Some(gid))
+}
+
+fn set_mode(fd: impl AsFd, mode: u32) -> Result<(), Errno> {
+    rustix::fs::fchmod(fd, Mode::from_raw_mode(mode))
 }
 
 fn set_link(dir: &OwnedFd, name: &[u8], attrs: &Attrs, mask: AttrMask) -> Result<(), Errno> {
@@ -121,6 +136,7 @@ fn open_for_attrs(dir: &OwnedFd, name: &[u8]) -> Result<OwnedFd, Errno> {
     }
 }
 
+/// `mask`: what is to be set; not what of it still differs.
 fn settable_mode(attrs: &Attrs, mask: AttrMask) -> u32 {
     let mode = attrs.mode & 0o7777;
     if mask.owner { mode } else { mode & !SET_ID }

@@ -134,6 +134,21 @@ fn attributes_of_directories_and_open_files_are_set_by_descriptor() {
 }
 
 #[test]
+fn a_finished_file_that_has_the_right_owner_already_gets_its_set_id_bits() {
+    let (_temp, _root, top) = root();
+    for (number, mode) in [0o4755, 0o2755, 0o6755, 0o755].into_iter().enumerate() {
+        let name = format!("f{number}");
+        let file = top.create_file(name.as_bytes()).unwrap();
+        let own = file_signature(&file, Path::new("f")).unwrap();
+        let attrs = Attrs { mode, uid: own.uid, gid: own.gid, mtime_ns: 42 };
+        let told = finish_file(&file, Path::new("f"), &attrs, ALL).unwrap();
+        assert_eq!((told.attrs(), told), (attrs, top.stat(name.as_bytes()).unwrap().unwrap()));
+        let told = finish_file(&file, Path::new("f"), &attrs, AttrMask { owner: false, ..ALL }).unwrap();
+        assert_eq!(told.mode & 0o7777, 0o755, "without the owner");
+    }
+}
+
+#[test]
 fn renames_keep_their_promise() {
     let (_temp, _root, top) = root();
     top.create_file(b"a").unwrap().write_all(b"a").unwrap();

@@ -5,7 +5,7 @@
 use super::guard::Guard;
 use super::marker;
 use super::opened::Opened;
-use super::pulls::{OnePull, Terms, only_ignored};
+use super::pulls::{OnePull, Terms, only_conflicts, only_ignored};
 use super::survey::{self, OneSurvey};
 use super::{Options, Side, SyncError, Totals};
 use super::{keeping, roots};
@@ -46,6 +46,8 @@ pub(super) struct Pulled {
     pub(super) problems: Vec<Problem>,
     /// Nothing is left that the other side has and this one does not.
     pub(super) whole: bool,
+    /// Nothing is left but conflicts that somebody is to decide: to try again is of no use.
+    pub(super) decided: bool,
     pub(super) cancelled: bool,
     /// Once all open paths are settled, a pull that looks at everything raises what is known.
     pub(super) again: bool,
@@ -265,6 +267,7 @@ impl End for LocalEnd {
         let stopped = self.guard(asked.options)?.done(&opened, planned, created, live)?;
         let whole_walk = outcome.complete || !pull.terms.may_raise || !pull.terms.scope.is_empty();
         let whole = (applied.complete && whole_walk) || only_ignored(&applied);
+        let decided = whole || only_conflicts(&applied);
         let again = pull.settling && applied.incomplete.is_empty();
         let news = opened.state.counter() > counter;
         let (mut totals, mut problems) = (applied.totals, applied.problems);
@@ -274,7 +277,7 @@ impl End for LocalEnd {
             problems.clear();
         }
         self.pulls += 1;
-        Ok(Pulled { totals, problems, whole, cancelled: applied.cancelled, again, news, stopped })
+        Ok(Pulled { totals, problems, whole, decided, cancelled: applied.cancelled, again, news, stopped })
     }
 
     fn tidy(&mut self, options: &Options, monitor: &dyn Monitor) -> Result<(), SyncError> {

@@ -446,7 +446,7 @@ impl End for Guest {
     fn pull(&mut self, there: &dyn There, asked: &Terms<'_>, number: u32, monitor: &dyn Monitor) -> Result<Pulled, SyncError> {
         if self.opened.mode == Mode::SendOnly {
             // The survey was refused if there was anything to bring.
-            return Ok(Pulled { whole: true, ..Pulled::default() });
+            return Ok(Pulled { whole: true, decided: true, ..Pulled::default() });
         }
         self.tell(there, asked.unavailable)?;
         let question = Message::Apply(Apply { number, items: monitor.wants_items() });
@@ -471,6 +471,8 @@ impl End for Guest {
             totals: applied.totals.into(),
             problems,
             whole: applied.whole,
+            // Nobody asks that of the far end of a run.
+            decided: applied.whole,
             cancelled: applied.cancelled,
             again: applied.again,
             news: applied.news,

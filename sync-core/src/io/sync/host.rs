@@ -132,6 +132,21 @@ struct Begun<'a> {
     live: Option<Arc<Live>>,
 }
 
+fn not_granted(name: &Name, advice: &str) -> SyncError {
+    let text = format!("the folder {name} is not granted to this machine: {advice}");
+    SyncError::Refuse { code: Refusal::NotGranted, text }
+}
+
+/// What lets a machine run with a folder.
+fn granting(name: &Name) -> String {
+    format!("grant it with `driftless peer add … --grant {name}=MODE`")
+}
+
+/// What lets a machine join a folder.
+fn named(name: &Name) -> String {
+    format!("name it in folders.{name}.peers of the agent's configuration there, and `driftless agent reload`")
+}
+
 /// Did the other side end it, having found out that somebody answers?
 fn was_probe(connection: &Connection) -> bool {
     matches!(connection.wait_closed(Duration::ZERO), Ok(Some(CloseCode::Probe)))
@@ -217,7 +232,7 @@ impl Host {
                 Some(other) => return Err(SyncError::of_remote(&peer, ChannelError::unexpected(other, "a folder"))),
             }
         };
-        let (export, mode) = self.granted(&open.folder, grants)?;
+        let (export, mode) = self.granted(&open.folder, grants, &granting)?;
         let (path, seen) = resolve(export, &open.sub)?;
         let place = (export, open.sub.clone());
         // A part of a folder is a root of its own.
@@ -313,13 +328,14 @@ impl Host {
         (grants, ear): (&Grants<'_>, &Ears<'_>),
         monitor: &dyn Monitor,
     ) -> Result<Served, SyncError> {
-        let (export, mode) = self.granted(&join.folder, grants)?;
+        let (export, mode) = self.granted(&join.folder, grants, &named)?;
         let closed = || {
             let text = format!("the folder {} does not stay open here: an agent can be joined, and a server cannot", export.name);
             SyncError::Refuse { code: Refusal::Folder, text }
         };
         let live = export.kept()?.ok_or_else(closed)?;
-        let ear = ear(&export.name).ok_or_else(closed)?;
+        // What the known peers are granted is for runs alone.
+        let ear = ear(&export.name).ok_or_else(|| not_granted(&export.name, &named(&export.name)))?;
         Member::accept(&live, (connection.clone(), control), join, mode, ear, monitor)
             .map(|member| Served::Joined(Box::new(member)))
     }
@@ -382,7 +398,7 @@ impl Host {
 
     /// Who a folder's replica is. Nothing stays open or locked.
     fn introduced(&self, asked: wire::Introduce, peer: &str, grants: &Grants<'_>) -> Result<wire::Introduced, SyncError> {
-        let (export, mode) = self.granted(&asked.folder, grants)?;
+        let (export, mode) = self.granted(&asked.folder, grants, &granting)?;
         may_rejoin(asked.rejoin, mode)?;
         let (path, seen) = resolve(export, &asked.sub)?;
         let options = Options { rejoin: asked.rejoin, state_dir: self.options.state_dir.clone(), ..Options::standard() };
@@ -402,15 +418,11 @@ impl Host {
         Candidate::of(found, options)
     }
 
-    fn granted(&self, folder: &str, grants: &Grants<'_>) -> Result<(&Export, Mode), SyncError> {
+    /// `advice` says what the user of this machine can do.
+    fn granted(&self, folder: &str, grants: &Grants<'_>, advice: &dyn Fn(&Name) -> String) -> Result<(&Export, Mode), SyncError> {
         let refused = |code, text: String| SyncError::Refuse { code, text };
         let name: Name = folder.parse().map_err(|error: crate::peer::PeerError| refused(Refusal::Folder, error.to_string()))?;
-        let mode = grants(&name).ok_or_else(|| {
-            let what = format!(
-                "the folder {name} is not granted to this machine: grant it with `driftless peer add … --grant {name}=MODE`"
-            );
-            refused(Refusal::NotGranted, what)
-        })?;
+        let mode = grants(&name).ok_or_else(|| not_granted(&name, &advice(&name)))?;
         let export = self.exports.iter().find(|export| export.name == name);
         let export = export.ok_or_else(|| refused(Refusal::Folder, format!("no folder {name} is served here")))?;
         Ok((export, mode))

@@ -457,7 +457,7 @@ fn pull_all(
         let pulled = end.pull(there, terms, u32::try_from(number).unwrap_or(u32::MAX), monitor)?;
         brought.totals.add(&pulled.totals);
         brought.problems.extend(pulled.problems);
-        (brought.whole, brought.cancelled) = (pulled.whole, pulled.cancelled);
+        (brought.whole, brought.cancelled) = (pulled.decided, pulled.cancelled);
         if let Some(stopped) = pulled.stopped {
             return Err(stopped);
         }

@@ -463,3 +463,9 @@ pub(super) fn only_ignored(applied: &Applied) -> bool {
     let ignored = applied.incomplete.iter().all(|open| open.why == Some(Open::Ignored));
     ignored && !applied.incomplete.is_empty() && !applied.truncated && !applied.cancelled
 }
+
+/// Was nothing left but conflicts that somebody is to decide, and what an ignore rule covers? Nothing comes of trying those again.
+pub(super) fn only_conflicts(applied: &Applied) -> bool {
+    let waits = applied.incomplete.iter().all(|open| matches!(open.why, Some(Open::Conflict | Open::Ignored)));
+    waits && !applied.incomplete.is_empty() && !applied.truncated && !applied.cancelled
+}
