@@ -36,6 +36,8 @@ use sync_core::peer::{Id, Mode, Name};
 
 /// How long a root that cannot be used is left alone before it is tried again.
 const REOPEN: Duration = Duration::from_secs(5);
+/// How often it is looked whether nobody has a root any more.
+const GLANCE: Duration = Duration::from_millis(5);
 /// A connection that was there for so long was no mistake: whoever calls again after that has lost it.
 pub(crate) const LASTING: Duration = Duration::from_secs(10);
 /// Longest wait for anything: the wish to end comes by a signal of its own.
@@ -513,11 +515,28 @@ impl Shared {
     fn work(self: Arc<Self>) {
         while !self.is_stopping() {
             let opened = unbroken(|| self.open().map(Arc::new).map_err(|error| error.to_string()));
-            if let Err(why) = opened.and_then(|live| self.work_on(&live)) {
+            let worked = opened.and_then(|live| {
+                let worked = self.work_on(&live);
+                self.let_go(live);
+                worked
+            });
+            if let Err(why) = worked {
                 self.say(Source::Root, Level::Error, &why);
                 self.inbox().facts.unavailable = Some(why);
                 self.rest(REOPEN);
             }
+        }
+    }
+
+    /// Waits until nobody has the root any more, who looks at something in it or is about to end: opened anew before, it would be
+    /// held by this process itself. Whoever has it for long is told of by that.
+    fn let_go(&self, live: Arc<Live>) {
+        let left = Arc::downgrade(&live);
+        drop(live);
+        let until = self.now() + REOPEN;
+        while left.strong_count() > 0 && self.now() < until {
+            let inbox = self.inbox();
+            drop(self.wake.wait_timeout(inbox, GLANCE));
         }
     }
 

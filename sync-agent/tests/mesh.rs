@@ -321,15 +321,27 @@ fn a_folder_whose_options_a_reload_changes_is_opened_anew_without_being_refused_
     let (mut a, mut b) = (lab.machine("a")?, lab.machine("b")?);
     a.start(&[(&b, None)])?;
     let address = a.address()?;
-    b.start(&[(&a, Some(address))])?;
-    for (number, policy) in ["newer", "older", "keep-both", "newer"].into_iter().enumerate() {
-        a.folder = format!("conflicts = \"{policy}\"\n");
-        let config = a.config("127.0.0.1:0", &[(&b, None)])?;
-        assert_eq!(a.agent.as_ref().context("no agent")?.reload(config)?.reopened.len(), 1);
+    b.start(&[(&a, Some(address.clone()))])?;
+    for (number, policy) in ["newer", "keep-both", "skip", "newer"].into_iter().enumerate() {
+        // Both who calls and who is called.
+        (a.folder, b.folder) = (format!("conflicts = \"{policy}\"\n"), format!("conflicts = \"{policy}\"\n"));
+        for (machine, peer, address) in [(&a, &b, None), (&b, &a, Some(address.clone()))] {
+            let config = machine.config("127.0.0.1:0", &[(peer, address)])?;
+            assert_eq!(machine.agent.as_ref().context("no agent")?.reload(config)?.lines(), ["folder hot changed"]);
+        }
         write(&a.at(&format!("{number}")), "x")?;
         wait_until("it has come", || Ok(b.at(&format!("{number}")).exists()))?;
     }
-    let refused: Vec<_> = a.lines().into_iter().filter(|line| line.contains("is held by")).collect();
+    // It goes, and comes back before it has ended.
+    for number in 4..8 {
+        let config = b.config("127.0.0.1:0", &[(&a, Some(address.clone()))])?;
+        let agent = b.agent.as_ref().context("no agent")?;
+        agent.reload(Config { folders: std::collections::BTreeMap::new(), ..config.clone() })?;
+        agent.reload(config)?;
+        write(&a.at(&format!("{number}")), "x")?;
+        wait_until("it has come", || Ok(b.at(&format!("{number}")).exists()))?;
+    }
+    let refused: Vec<_> = a.lines().into_iter().chain(b.lines()).filter(|line| line.contains("is held by")).collect();
     assert!(refused.is_empty(), "{refused:?}");
     Ok(())
 }
