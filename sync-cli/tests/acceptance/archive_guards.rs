@@ -206,6 +206,7 @@ fn a_cold_disk_that_is_not_mounted_or_another_one_stops_the_run_and_nothing_is_m
     other.away();
     let _disk = Disk::image(&image, at.clone()).unwrap();
     server.lab.sync(&[]).code(0);
+    run(server.command("run", &at, &["--max-days", "0", "--keep-displaced", "0s"]).env("DRIFTLESS_NOW", NOW)).code(0);
     assert_all_archived(&server, &at);
 }
 
@@ -231,8 +232,14 @@ fn a_cold_root_that_is_the_root_in_it_around_it_or_an_alias_of_one_is_refused() 
         refused(&link.path().join(format!("alias-{word}")), &[word]);
         alias.away();
     }
-    // With a marker it is no better.
-    init(&inside);
+    // None is made there, and with a marker it is no better.
+    let made = run(driftless().args(["archive", "init-cold"]).arg(&inside));
+    made.code(3);
+    assert!(made.stderr().contains("is synchronised") && fs::read_dir(&inside).unwrap().next().is_none(), "{}", made.stderr());
+    let marked = link.path().join("marked");
+    fs::create_dir(&marked).unwrap();
+    init(&marked);
+    fs::rename(&marked, &inside).unwrap();
     refused(&inside, &["lies in"]);
     // The root by an alias, with a cold root in it.
     let alias = Disk::bind(&server.hot(), link.path().join("hot")).unwrap();

@@ -120,11 +120,7 @@ fn damage_is_told_once_and_remembered() {
     a.stop();
     // A byte flips, and nothing else tells of it.
     let file = a.cold.as_ref().unwrap().path().join(day(0)).join("part-1/00001.txt");
-    let time = fs::metadata(&file).unwrap().modified().unwrap();
-    let mut bytes = fs::read(&file).unwrap();
-    bytes[3] ^= 1;
-    fs::write(&file, bytes).unwrap();
-    fs::File::options().write(true).open(&file).unwrap().set_modified(time).unwrap();
+    fixtures::damage::flip(a.cold.as_ref().unwrap().path(), &file, 3).unwrap();
     // Days are read again once a month: this one is due when nothing is known of it.
     forget_reading(&a);
     a.start();

@@ -13,12 +13,12 @@ use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use sync_core::entry::{AttrMask, Attrs, Content, Digest, Object};
 use sync_core::io::channel::{Channel, ChannelError};
 use sync_core::io::home::Home;
 use sync_core::io::link::{CloseCode, Connection, Identity as Key, Network};
-use sync_core::io::state::State;
+use sync_core::io::state::{State, StateError};
 use sync_core::knowledge::{Creation, Event, ReplicaId, Row, Tree, Vector};
 use sync_core::path::{Name, RelPath};
 use sync_core::peer::Mode;
@@ -342,7 +342,14 @@ fn synced() -> (Machine, Machine, Identity) {
 }
 
 fn state(root: &Path) -> State {
-    State::open(&root.join(".driftless"), AttrMask::standard(rustix::process::geteuid().is_root())).unwrap()
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        match State::open(&root.join(".driftless"), AttrMask::standard(rustix::process::geteuid().is_root())) {
+            // The server closes the root after its peer has ended.
+            Err(StateError::Locked { .. }) if Instant::now() < until => thread::sleep(Duration::from_millis(10)),
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 /// Who a root is.

@@ -183,6 +183,7 @@ impl<'a> Bring<'a> {
         {
             self.dirs.touch(&entry.path, &dir)?;
             let kept = self.free_name()?;
+            self.note_put_away(&kept, &entry.path, &look.signature)?;
             dir.rename(&name, &self.private, &kept, Replace::Never)?;
             kill_point("archive-late-removed");
             self.told(&entry.path);

@@ -11,7 +11,7 @@ use crate::entry::{Hash, Kind, Signature};
 use crate::io::apply;
 use crate::io::fs::{
     Dir, FsError, Look, Placement, Replace, Rewritten, Xattrs, coarse_now_ns, copy_sparse, file_signature, file_xattrs,
-    finish_exactly, hash_file,
+    finish_exactly, hash_file, read_small, write_durably,
 };
 use crate::io::kill::kill_point;
 use crate::io::places;
@@ -21,6 +21,8 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::path::Path;
 
+/// Largest note of what was put away.
+const NOTE: u64 = 16 << 10;
 /// Names tried for a conflict copy.
 pub(super) const TRIES: u32 = 100;
 
@@ -35,6 +37,9 @@ pub(super) struct Brought {
     pub(super) target: Box<[u8]>,
     pub(super) disk: Box<[u8]>,
 }
+
+/// The name of something that was put away, and where it stood.
+type PutAway = (Box<[u8]>, RelPath);
 
 /// Where it stands then.
 pub(super) struct Landed {
@@ -148,6 +153,7 @@ impl Bring<'_> {
             }
             (Some(now), Some(entry)) if self.is_ours(entry, (&dir, &name), &now)? => {
                 self.dirs.touch(path, &dir)?;
+                self.note_put_away(&brought.name, path, &now.signature)?;
                 self.private.rename(&brought.name, &dir, &name, Replace::Exchange)?;
                 kill_point("archive-late-exchanged");
                 let out = self.private.stat(&brought.name)?.unwrap_or_default();
@@ -157,6 +163,7 @@ impl Bring<'_> {
                     return Ok(Landed { at, copy: dir.stat(&name)?.unwrap_or_default() });
                 }
                 self.private.rename(&brought.name, &dir, &name, Replace::Exchange)?;
+                self.private.unlink(&note_of(&brought.name))?;
             }
             (Some(now), _) if self.is_equal((&dir, &name), &now, brought)? => {
                 let like = now.signature.attrs() == brought.seen.attrs();
@@ -239,6 +246,27 @@ impl Bring<'_> {
         Ok(None)
     }
 
+    /// Before something of the live day is put away under a name: where it stood and how it was is noted. A program that has it open
+    /// may go on writing to it.
+    pub(super) fn note_put_away(&self, name: &[u8], path: &RelPath, was: &Signature) -> Result<(), ArchiveError> {
+        note(&self.private, (name, path), was)
+    }
+
+    /// What was written since to something that was put away in these folders comes beside its path.
+    pub(super) fn bring_put_away(&mut self, folders: &[Dir]) -> Result<(), ArchiveError> {
+        for folder in folders {
+            for (name, path) in written_since(folder)? {
+                let Some(look) = folder.look(&name)? else { continue };
+                let Some(brought) = self.bring(folder, &name, &look)? else { continue };
+                self.make_way_to(&path)?;
+                let at = self.at(&path)?;
+                self.put_beside(&at, &brought)?;
+                note(folder, (&name, &path), &brought.seen)?;
+            }
+        }
+        Ok(())
+    }
+
     /// A name in the folder of what is brought over.
     pub(super) fn free_name(&self) -> Result<Vec<u8>, ArchiveError> {
         for number in self.done.len()..usize::MAX {
@@ -255,4 +283,40 @@ impl Bring<'_> {
 pub(super) fn hash_of(mut file: &File, path: &Path) -> Result<Hash, ArchiveError> {
     let read = with_buffer(|buffer| hash_file(&mut file, buffer));
     Ok(read.map(|(_, hash)| hash).map_err(|source| FsError { action: "read", path: path.to_owned(), source })?)
+}
+
+fn note(folder: &Dir, (name, path): (&[u8], &RelPath), was: &Signature) -> Result<(), ArchiveError> {
+    if kind_of(was) != Some(Kind::File) {
+        return Ok(());
+    }
+    let text = [format!("{} {} ", was.size, was.mtime_ns).as_bytes(), path.as_bytes()].concat();
+    Ok(write_durably(folder, &note_of(name), &text)?)
+}
+
+/// Of what was put away: the note of how it was.
+fn note_of(name: &[u8]) -> Vec<u8> {
+    [name, b".was"].concat()
+}
+
+/// What was put away in a folder and has been written to since, and where it stood.
+pub(super) fn written_since(private: &Dir) -> Result<Vec<PutAway>, ArchiveError> {
+    let mut written = Vec::new();
+    for note in private.names()? {
+        let Some(name) = note.strip_suffix(b".was") else { continue };
+        let Some(bytes) = read_small(private, &note, NOTE)? else { continue };
+        let mut parts = bytes.splitn(3, |byte| *byte == b' ');
+        let mut number = || std::str::from_utf8(parts.next()?).ok()?.parse::<i128>().ok();
+        let (size, mtime) = (number(), number());
+        let path = parts.next().and_then(|path| RelPath::parse(path).ok());
+        let Some(path) = path else {
+            let source = std::io::Error::other("it tells no path: it is damaged");
+            return Err(FsError { action: "read", path: private.locate(&note), source }.into());
+        };
+        if let Some(now) = private.stat(name)?
+            && (Some(i128::from(now.size)), Some(i128::from(now.mtime_ns))) != (size, mtime)
+        {
+            written.push((name.into(), path));
+        }
+    }
+    Ok(written)
 }

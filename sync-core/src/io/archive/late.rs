@@ -3,6 +3,7 @@
 
 use super::Archive;
 use super::bring::Bring;
+use super::carry::written_since;
 use super::error::ArchiveError;
 use super::job::{How, Job, Phase, SWAP, Task};
 use super::manifest::digest;
@@ -181,8 +182,8 @@ impl Archive<'_> {
         if job.how == How::Rename {
             return Ok(Merged::default());
         }
-        let Some(old) = self.old_day(job)? else { return Ok(Merged::default()) };
-        if !self.is_changed(job, &old)? {
+        let Some(old) = self.old_day(job)? else { return self.bring_put_away_alone(job) };
+        if !self.is_changed(job, &old)? && !has_changed(&self.put_away_of(job)?)? {
             return Ok(Merged::default());
         }
         // Wherever the day is by now.
@@ -207,17 +208,54 @@ impl Archive<'_> {
         Ok(changed)
     }
 
+    /// Brings over what was written to what earlier looks took out of the live day, of a job whose old directory is the day again.
+    fn bring_put_away_alone(&self, job: &Job) -> Result<Merged, ArchiveError> {
+        let folders = self.put_away_of(job)?;
+        if !has_changed(&folders)? {
+            return Ok(Merged::default());
+        }
+        let live = self.root.dir(&job.path)?;
+        let private = self.folder_beside(job, &live)?.open_or_create(LATE)?;
+        // None of it is finished: what is known of the old directory stays.
+        let writer = job.new_manifest(&self.jobs)?;
+        let mut bring = Bring::new((self, job), (&live, self.root.dir(&job.path)?, private), (writer, false));
+        bring.bring_put_away(&folders)?;
+        live.sync_all()?;
+        Ok(Merged { paths: bring.done, beside: bring.beside, busy: bring.busy, torn: bring.torn })
+    }
+
+    /// Folders of a job in which something of a live day was put away: one on each file system that the day was on.
+    pub(super) fn put_away_of(&self, job: &Job) -> Result<Vec<Dir>, ArchiveError> {
+        let moving = self.cold_of(job)?.private()?.open_or_create(MOVING)?;
+        let mut folders = Vec::new();
+        for folder in [Ok(job.folder(&self.jobs)?), moving.open_dir(job.id.as_bytes())] {
+            match folder.and_then(|folder| folder.open_dir(LATE)) {
+                Ok(folder) => folders.push(folder),
+                Err(error) if error.is_missing() => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(folders)
+    }
+
+    /// The folder of a job on the file system of the live day.
+    fn folder_beside(&self, job: &Job, live: &Dir) -> Result<Dir, ArchiveError> {
+        match live.mount()? == self.jobs.mount()? {
+            true => job.folder(&self.jobs),
+            false => Ok(self.cold_of(job)?.private()?.open_or_create(MOVING)?.open_or_create(job.id.as_bytes())?),
+        }
+    }
+
     /// Brings what is new or changed in `old` over to `live`. `anew`: it was made anew beside that.
     pub(super) fn bring_over(&self, job: &Job, old: &Dir, live: Dir, anew: bool) -> Result<Merged, ArchiveError> {
-        let private = match live.mount()? == self.jobs.mount()? {
-            true => job.folder(&self.jobs)?,
-            false => self.cold_of(job)?.private()?.open_or_create(MOVING)?.open_or_create(job.id.as_bytes())?,
-        };
+        let private = self.folder_beside(job, &live)?;
         kill_point("archive-late-found");
         let private = private.open_or_create(LATE)?;
         let writer = job.new_manifest(&self.jobs)?;
         let mut bring = Bring::new((self, job), (old, live, private), (writer, anew));
         let mut manifest = job.manifest(&self.jobs)?;
+        // First: what is put away from here on has not been written to.
+        bring.bring_put_away(&self.put_away_of(job)?)?;
         walk::compare_closely(old, &mut manifest, &mut |difference| bring.each(difference))?;
         let (busy, torn) = (bring.busy, bring.torn);
         let (manifest, paths, beside) = bring.end()?;
@@ -227,6 +265,16 @@ impl Archive<'_> {
         kill_point("archive-late-recorded");
         Ok(Merged { paths, beside, busy, torn })
     }
+}
+
+/// Was anything written to what lies in these folders?
+pub(super) fn has_changed(put_away: &[Dir]) -> Result<bool, ArchiveError> {
+    for folder in put_away {
+        if !written_since(folder)?.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// What was brought over of an old directory.

@@ -74,7 +74,16 @@ impl Archive<'_> {
             How::Rename => self.prepare_rename(&mut job, cold),
         };
         if let Err(error) = done.and_then(|()| self.swap(&mut job, cold)) {
-            return Err(self.given_up(&job, error));
+            let error = self.given_up(&job, error);
+            // It was equal to what an earlier move left there a moment before: the next look puts that aside.
+            let changed = job.how == How::Adopt
+                && match &error {
+                    ArchiveError::Refused { .. } => !self.jobs_that_brought_back(path, cold)?.is_empty(),
+                    // It went between two looks.
+                    ArchiveError::Fs(error) => error.is_missing(),
+                    _ => false,
+                };
+            return Err(if changed { ArchiveError::Changed(path.clone()) } else { error });
         }
         if job.how == How::Adopt
             && let Err(error) = self.forget_those_before(path, cold)

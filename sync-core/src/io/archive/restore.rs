@@ -196,13 +196,15 @@ impl Archive<'_> {
     pub(super) fn forget_those_before(&self, path: &RelPath, cold: &Cold) -> Result<(), ArchiveError> {
         let own = cold.below(path)?.stat_self()?.ino;
         for job in self.jobs_that_brought_back(path, cold)?.iter().filter(|job| job.old == own) {
-            walk::remove_tree(&job.folder(&self.jobs)?, b"late")?;
-            job.forget(&self.jobs)?;
+            // What it took out of the live day may still be written to, for as long as it was to be kept.
+            if self.put_away_of(job)?.is_empty() {
+                job.forget(&self.jobs)?;
+            }
         }
         Ok(())
     }
 
-    fn jobs_that_brought_back(&self, path: &RelPath, cold: &Cold) -> Result<Vec<Job>, ArchiveError> {
+    pub(super) fn jobs_that_brought_back(&self, path: &RelPath, cold: &Cold) -> Result<Vec<Job>, ArchiveError> {
         let (mut jobs, _) = job::all(&self.jobs)?;
         jobs.retain(|job| job.path == *path && job.task == Task::Restore && job.phase == Phase::Kept && job.cold == cold.id);
         Ok(jobs)
