@@ -8,7 +8,7 @@
 //! This module decides nothing: which days move is told.
 //!
 //! A root that stays open goes on to be scanned and pulled into while a day is copied and read back: nobody waits for that. What
-//! excludes others ([`Archive::beside`]) is held for the short steps alone: the announcement, the last look with the exchange and what
+//! excludes others (`Archive::beside`) is held for the short steps alone: the announcement, the last look with the exchange and what
 //! it settles, and their opposites.
 
 mod adopt;
