@@ -139,7 +139,7 @@ pub const ARCHIVE_POINTS: &[&str] = &[
     "archive-adopt-dressed",
     "archive-repair-ready",
     "archive-repaired",
-    "archive-recover-anew-looked",
+    "archive-recover-merge-looked",
     "archive-recover-looked",
     "archive-abandoned",
     "archive-abandon-swept",

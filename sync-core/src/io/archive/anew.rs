@@ -116,7 +116,7 @@ impl Archive<'_> {
             folder.rename(SWAP, &parent, name.as_bytes(), Replace::Exchange)?;
             folder.sync()?;
         }
-        kill_point("archive-recover-anew-looked");
+        kill_point("archive-recover-merge-looked");
         let stands = parent.look(name.as_bytes())?;
         match stands.is_some_and(|look| is_dir(&look.signature) && look.signature.ino == job.old) {
             true => Ok(None),
