@@ -86,7 +86,7 @@ impl Archive<'_> {
             return Err(if changed { ArchiveError::Changed(path.clone()) } else { error });
         }
         if job.how == How::Adopt
-            && let Err(error) = self.forget_those_before(path, cold)
+            && let Err(error) = self.forget_those_before(&job, cold)
         {
             self.monitor.notice(&format!("{path}: what tells of an earlier move is still there: {error}"));
         }

@@ -3,10 +3,11 @@
 use super::copy::{Copy, reread};
 use super::error::ArchiveError;
 use super::job::{self, How, Job, Phase, SWAP, Task};
-use super::moves::{copy_of, source_of};
+use super::late::LATE;
+use super::moves::{MOVING, copy_of, source_of};
 use super::{Archive, Moved, SPARE_BYTES, SPARE_INODES, walk};
 use crate::entry::Kind;
-use crate::io::fs::{Cold, Replace, coarse_now_ns, is_dir};
+use crate::io::fs::{Cold, Dir, Replace, coarse_now_ns, is_dir};
 use crate::io::kill::kill_point;
 use crate::io::places;
 use crate::io::source::kind_of;
@@ -193,13 +194,15 @@ impl Archive<'_> {
     }
 
     /// What earlier moves left in the cold root has been taken for the copy of the day, and is not theirs any more.
-    pub(super) fn forget_those_before(&self, path: &RelPath, cold: &Cold) -> Result<(), ArchiveError> {
-        let own = cold.below(path)?.stat_self()?.ino;
-        for job in self.jobs_that_brought_back(path, cold)?.iter().filter(|job| job.old == own) {
-            // What it took out of the live day may still be written to, for as long as it was to be kept.
-            if self.put_away_of(job)?.is_empty() {
-                job.forget(&self.jobs)?;
-            }
+    pub(super) fn forget_those_before(&self, heir: &Job, cold: &Cold) -> Result<(), ArchiveError> {
+        let own = cold.below(&heir.path)?.stat_self()?.ino;
+        let moving = cold.private()?.open_or_create(MOVING)?;
+        for job in self.jobs_that_brought_back(&heir.path, cold)?.iter().filter(|job| job.old == own) {
+            // What it took out of the live day may still be written to: whoever has taken the day looks after it.
+            hand_on((&job.folder(&self.jobs)?, &heir.folder(&self.jobs)?), &job.id)?;
+            hand_on((&moving.open_or_create(job.id.as_bytes())?, &moving.open_or_create(heir.id.as_bytes())?), &job.id)?;
+            walk::remove_tree(&moving, job.id.as_bytes())?;
+            job.forget(&self.jobs)?;
         }
         Ok(())
     }
@@ -209,4 +212,17 @@ impl Archive<'_> {
         jobs.retain(|job| job.path == *path && job.task == Task::Restore && job.phase == Phase::Kept && job.cold == cold.id);
         Ok(jobs)
     }
+}
+
+/// What a job put away comes among what another one did, under names that say whose it was.
+fn hand_on((from, to): (&Dir, &Dir), whose: &str) -> Result<(), ArchiveError> {
+    let old = match from.open_dir(LATE) {
+        Err(error) if error.is_missing() => return Ok(()),
+        opened => opened?,
+    };
+    let new = to.open_or_create(LATE)?;
+    for name in old.names()? {
+        old.rename(&name, &new, &[whose.as_bytes(), b"-", &name[..]].concat(), Replace::Never)?;
+    }
+    Ok(walk::remove_tree(from, LATE)?)
 }
