@@ -35,7 +35,16 @@ impl Archive<'_> {
         let manifest = job.new_manifest(&self.jobs)?;
         let names = [HashMap::new(), HashMap::new()];
         let mut pair = Pair { day: &job.path, text, manifest, granularity_ns: self.granularity_ns, names };
-        pair.dir(source, &there, &RelPath::root())?;
+        if let Err(error) = pair.dir(source, &there, &RelPath::root()) {
+            let in_change = match &error {
+                // It was equal to what an earlier move left there a moment before: the next look puts that aside.
+                ArchiveError::Refused { .. } => !self.jobs_that_brought_back(&job.path, cold)?.is_empty(),
+                // It went between two looks.
+                ArchiveError::Fs(error) => error.is_missing(),
+                _ => false,
+            };
+            return Err(if in_change { ArchiveError::Changed(job.path.clone()) } else { error });
+        }
         pair.manifest.finish()?;
         kill_point("archive-adopt-compared");
         job.take_manifest(&self.jobs)?;

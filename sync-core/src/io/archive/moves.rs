@@ -74,21 +74,7 @@ impl Archive<'_> {
             How::Rename => self.prepare_rename(&mut job, cold),
         };
         if let Err(error) = done.and_then(|()| self.swap(&mut job, cold)) {
-            let error = self.given_up(&job, error);
-            // It was equal to what an earlier move left there a moment before: the next look puts that aside.
-            let changed = job.how == How::Adopt
-                && match &error {
-                    ArchiveError::Refused { .. } => !self.jobs_that_brought_back(path, cold)?.is_empty(),
-                    // It went between two looks.
-                    ArchiveError::Fs(error) => error.is_missing(),
-                    _ => false,
-                };
-            return Err(if changed { ArchiveError::Changed(path.clone()) } else { error });
-        }
-        if job.how == How::Adopt
-            && let Err(error) = self.forget_those_before(&job, cold)
-        {
-            self.monitor.notice(&format!("{path}: what tells of an earlier move is still there: {error}"));
+            return Err(self.given_up(&job, error));
         }
         let Contents { files, bytes, .. } = preflight.contents;
         Ok(Moved { files, bytes, copied: if job.how == How::Copy { bytes } else { 0 }, reread })
@@ -324,6 +310,10 @@ impl Archive<'_> {
         self.settle(job)?;
         kill_point("archive-settled");
         drop(turn);
+        if job.how == How::Adopt {
+            // Before it counts as done: should a crash come in between, the recovery does it.
+            self.forget_those_before(job, cold)?;
+        }
         if job.how == How::Rename {
             job.forget(&self.jobs)?;
             kill_point("archive-rename-forgotten");
