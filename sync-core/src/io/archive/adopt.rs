@@ -32,10 +32,7 @@ impl Archive<'_> {
                 "cannot move: another file system is mounted at its place in the cold root",
             ));
         }
-        let manifest = job.new_manifest(&self.jobs)?;
-        let names = [HashMap::new(), HashMap::new()];
-        let mut pair = Pair { day: &job.path, text, manifest, granularity_ns: self.granularity_ns, names };
-        if let Err(error) = pair.dir(source, &there, &RelPath::root()) {
+        if let Err(error) = self.match_copy(job, &there, source, text) {
             let in_change = match &error {
                 // It was equal to what an earlier move left there a moment before: the next look puts that aside.
                 ArchiveError::Refused { .. } => !self.jobs_that_brought_back(&job.path, cold)?.is_empty(),
@@ -45,10 +42,20 @@ impl Archive<'_> {
             };
             return Err(if in_change { ArchiveError::Changed(job.path.clone()) } else { error });
         }
+        kill_point("archive-adopt-ready");
+        self.publish(job, cold)
+    }
+
+    /// Compares, and makes what stands there like the day in what is not bytes.
+    fn match_copy(&self, job: &mut Job, there: &Dir, source: &Dir, text: LinkText<'_>) -> Result<(), ArchiveError> {
+        let manifest = job.new_manifest(&self.jobs)?;
+        let names = [HashMap::new(), HashMap::new()];
+        let mut pair = Pair { day: &job.path, text, manifest, granularity_ns: self.granularity_ns, names };
+        pair.dir(source, there, &RelPath::root())?;
         pair.manifest.finish()?;
         kill_point("archive-adopt-compared");
         job.take_manifest(&self.jobs)?;
-        let dressing = Dressing { day: &job.path, here: source, there: &there };
+        let dressing = Dressing { day: &job.path, here: source, there };
         dressing.put_on(&mut job.manifest(&self.jobs)?)?;
         kill_point("archive-adopt-dressed");
         let mut manifest = job.new_manifest(&self.jobs)?;
@@ -57,9 +64,7 @@ impl Archive<'_> {
         job.take_manifest(&self.jobs)?;
         there.sync_all()?;
         job.new = there.stat_self()?.ino;
-        job.enter(&self.jobs, Phase::Ready)?;
-        kill_point("archive-adopt-ready");
-        self.publish(job, cold)
+        job.enter(&self.jobs, Phase::Ready)
     }
 }
 
