@@ -8,7 +8,7 @@ use crate::output::Output;
 use crate::render;
 use anyhow::Result;
 use serde::Serialize;
-use sync_core::io::sync::OpenConflict;
+use sync_core::io::sync::{Keep, OpenConflict};
 use sync_core::path::escape;
 
 /// One open conflict; sizes and times are null where the path is absent.
@@ -52,7 +52,7 @@ fn line(conflict: &OpenConflict) -> Line {
         remote_mtime: conflict.theirs_mtime_ns.map(json::time),
         remote_size: conflict.theirs_size,
         remote: conflict.other.clone(),
-        decided: conflict.decided,
+        decided: conflict.decided.map(Keep::word),
     }
 }
 
@@ -60,7 +60,7 @@ fn text(conflict: &OpenConflict) -> String {
     let here = version(conflict.ours_mtime_ns, conflict.ours_size);
     let there = version(conflict.theirs_mtime_ns, conflict.theirs_size);
     let other = escape(conflict.other.as_bytes());
-    let decided = conflict.decided.map_or(String::new(), |keep| format!("; decided: keep {keep}"));
+    let decided = conflict.decided.map_or(String::new(), |keep| format!("; decided: keep {}", keep.word()));
     format!("{}  (local: {here}; remote: {there} in {other}{decided})", conflict.path)
 }
 

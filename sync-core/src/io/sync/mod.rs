@@ -2,6 +2,7 @@
 
 mod answering;
 mod asking;
+mod by_hand;
 mod carried;
 mod checkup;
 mod conflicts;
@@ -35,6 +36,7 @@ mod tests;
 pub use crate::plan::Totals;
 pub use crate::wire::{Account, Caller, MAX_AGE_S, MAX_TOLD_LINKS, Reaches, Report as LinkReport, Tie, Way};
 pub use crate::wire::{Packing, Transfer};
+pub use by_hand::{Keep, KeptVersion, OpenConflict};
 pub use checkup::{Checkup, Looked, StateLook, check_up};
 pub use grant::Grants;
 pub use guest::Remote;
@@ -42,7 +44,7 @@ pub use host::{Ears, Export, Host, HostOptions, Kept, Served};
 pub use lender::{Lender, NotLent};
 pub use live::{Brought, Live, Standing, is_root_lost};
 pub use member::{Ear, Heard, Member};
-pub use replica::{Keep, KeptVersion, OpenConflict, Replica};
+pub use replica::Replica;
 pub use rounds::{Round, Rounds};
 
 use crate::entry::AttrMask;
