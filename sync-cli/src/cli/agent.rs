@@ -44,6 +44,13 @@ pub(crate) enum AgentAction {
         after_help = "Examples:\n  driftless agent sync hot\n  driftless agent sync\n  driftless agent sync hot --allow-delete"
     )]
     Sync(AgentSyncArgs),
+    /// Have a folder begin anew from the files that are there, whose state or disk was lost, replaced, or brought back from a backup
+    ///
+    /// Nothing is deleted, here or on any peer: equal files merge, what only one side has goes to the others, differing files become
+    /// conflicts, and what was deleted elsewhere meanwhile may come back. Be sure that the disk of the folder is mounted: an empty mount
+    /// point would be filled with all that the peers have. Waits until the folder is open again.
+    #[command(after_help = "Example:\n  driftless agent rejoin hot")]
+    Rejoin(AgentRejoinArgs),
     /// Have the agent read its configuration anew; one that makes no sense changes nothing
     #[command(after_help = "Example:\n  driftless agent reload")]
     Reload(AgentAskArgs),
@@ -59,6 +66,7 @@ impl AgentAction {
             AgentAction::Init(args) | AgentAction::Run(args) => args.json,
             AgentAction::Pause(args) | AgentAction::Resume(args) => args.json,
             AgentAction::Sync(args) => args.folder.json,
+            AgentAction::Rejoin(args) => args.json,
             AgentAction::Status(args) | AgentAction::Reload(args) | AgentAction::Stop(args) => args.json,
         }
     }
@@ -83,6 +91,16 @@ pub(crate) struct AgentSyncArgs {
     /// Lift the deletion guard of the folder for the next exchange that deletes anything, within an hour
     #[arg(long, requires = "folder")]
     pub(crate) allow_delete: bool,
+}
+
+/// Arguments of `agent rejoin`.
+#[derive(Debug, Args)]
+pub(crate) struct AgentRejoinArgs {
+    /// The folder's name in the configuration
+    pub(crate) folder: Name,
+    /// Print JSON lines; the last one is the summary
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Arguments of `agent pause` and `agent resume`.

@@ -2,6 +2,7 @@
 
 use crate::cli::ConflictsArgs;
 use crate::commands::Summary;
+use crate::commands::reached::reach;
 use crate::exit::Exit;
 use crate::json::{self, PathFields};
 use crate::output::Output;
@@ -29,7 +30,7 @@ struct Line {
 
 /// Lists them, by path.
 pub(super) fn run(args: &ConflictsArgs, output: &Output) -> Result<Exit> {
-    let conflicts = super::open(&args.at, output)?.conflicts()?;
+    let conflicts = reach(&args.at, output)?.conflicts()?;
     for conflict in &conflicts {
         output.event(&line(conflict));
         output.line(&text(conflict));

@@ -2,6 +2,7 @@
 
 use crate::cli::{KeepChoice, ResolveArgs};
 use crate::commands::Summary;
+use crate::commands::reached::reach;
 use crate::exit::Exit;
 use crate::json::{Event, PathFields, ProblemLine};
 use crate::output::Output;
@@ -28,7 +29,7 @@ pub(super) fn run(args: &ResolveArgs, output: &Output) -> Result<Exit> {
         KeepChoice::Newer => Keep::Newer,
         KeepChoice::Both => Keep::Both,
     };
-    let decided = super::open(&args.at, output)?.resolve(&args.paths, keep)?;
+    let decided = reach(&args.at, output)?.resolve(&args.paths, keep)?;
     for path in &decided {
         output.event(&Line { path: PathFields::of(path), keep: keep.word() });
         output.line(&format!("{path}  keep {}", keep.word()));
