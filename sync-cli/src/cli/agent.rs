@@ -46,7 +46,7 @@ pub(crate) enum AgentAction {
     Sync(AgentSyncArgs),
     /// Have a folder begin anew from the files that are there, whose state or disk was lost, replaced, or brought back from a backup
     ///
-    /// Nothing is deleted, here or on any peer: equal files merge, what only one side has goes to the others, differing files become
+    /// Nothing is deleted by it, here or on any peer: equal files merge, what only one side has goes to the others, differing files become
     /// conflicts, and what was deleted elsewhere meanwhile may come back. Be sure that the disk of the folder is mounted: an empty mount
     /// point would be filled with all that the peers have. Waits until the folder is open again.
     #[command(after_help = "Example:\n  driftless agent rejoin hot")]
