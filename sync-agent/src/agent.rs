@@ -4,7 +4,7 @@ mod members;
 
 use crate::archive::run::Clock;
 use crate::config::{Changes, Config, Folder as FolderConfig, diff};
-use crate::control::{ControlError, Refused};
+use crate::control::{Ask, Asker, ControlError, Refused};
 use crate::folder::{Folder, Setting};
 use crate::gossip;
 use crate::learnt::{Introducers, Learnt};
@@ -250,6 +250,19 @@ impl Agent {
         }
         awake.iter().for_each(|(_, folder)| folder.shared().desk.ask(accept_clock));
         Ok(())
+    }
+
+    /// Asks something of the root of a folder, or has something done there, as long as that takes.
+    ///
+    /// # Errors
+    /// A folder that is not there, whose root is not open, or what went wrong.
+    pub fn ask(&self, folder: &Name, ask: &Ask, asker: &Asker<'_>) -> Result<(), ControlError> {
+        let shared = {
+            let held = self.inner.held();
+            let found = held.named(Some(folder))?;
+            found.into_iter().map(|(_, folder)| Arc::clone(folder.shared())).next()
+        };
+        shared.map_or(Ok(()), |shared| shared.ask(ask, asker))
     }
 
     /// Tries anew which peers can be called. [`Agent::status`] tells what comes of it: all that was tried at this moment or later.

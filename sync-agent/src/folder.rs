@@ -2,6 +2,7 @@
 //! that `scheduler` says; another listens for changes (`watching`), and one moves its old days to a cold root (`archiving`).
 
 mod archiving;
+mod by_hand;
 mod days;
 mod jobs;
 mod listeners;
@@ -27,7 +28,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -64,6 +66,8 @@ pub(crate) struct Shared {
     wake: Condvar,
     stop: AtomicBool,
     numbers: AtomicU64,
+    /// Who waits to do something in the root by hand.
+    waiting: AtomicUsize,
     known: Box<dyn Fn(bool) -> bool + Send + Sync>,
     /// What is known of all members.
     gossip: Mutex<Table>,
@@ -82,6 +86,8 @@ struct Inbox {
     allowed: BTreeMap<Id, (Name, Mode)>,
     /// The root is to be opened anew.
     reopen: bool,
+    /// Somebody said that it begins anew then, and hears what came of it.
+    rejoin: Option<SyncSender<Result<(), String>>>,
     /// There was leave for a pull, which may be kept for it.
     called: bool,
     /// What is under way.
@@ -149,6 +155,7 @@ impl Folder {
             members: BTreeMap::new(),
             allowed: BTreeMap::new(),
             reopen: false,
+            rejoin: None,
             called: false,
             running: None,
             watch: None,
@@ -167,6 +174,7 @@ impl Folder {
             wake: Condvar::new(),
             stop: AtomicBool::new(false),
             numbers: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
             known,
             gossip: Mutex::new(Table::new(own)),
             desk: Desk::new(rule, clock),
@@ -311,7 +319,12 @@ impl Shared {
         }
         let now = self.now();
         // Whoever brings content has leave for it, and other folders may wait for that.
-        let waited_for = matches!(job, Job::Pull(_)) && since.is_some() && self.permits.are_waited_for();
+        let brings = matches!(job, Job::Pull(_)) && since.is_some();
+        if brings && self.waiting.load(Ordering::Acquire) > 0 {
+            // Somebody sits and waits: what it has brought stays, and it goes on afterwards.
+            return true;
+        }
+        let waited_for = brings && self.permits.are_waited_for();
         let inbox = self.inbox();
         let scheduler = &inbox.scheduler;
         let held_up = since.is_some_and(|since| {
@@ -549,7 +562,9 @@ impl Shared {
 
     fn open(&self) -> Result<Live, SyncError> {
         let config = self.config();
+        let rejoin = self.inbox().rejoin.take();
         let options = Options {
+            rejoin: rejoin.is_some(),
             conflicts: config.conflicts,
             ignore: config.ignore,
             max_delete: Some(config.max_delete),
@@ -558,9 +573,15 @@ impl Shared {
             ..Options::standard()
         };
         let monitor = Watchful::of_root(self);
-        let live = Live::open(self.name.clone(), &self.path, options, (self.known)(false), &monitor)?;
-        (self.known)(true);
-        Ok(live)
+        let opened = Live::open(self.name.clone(), &self.path, options, (self.known)(false), &monitor);
+        if let Some(rejoin) = rejoin {
+            // Whoever asked may have gone.
+            let _ = rejoin.try_send(opened.as_ref().map(drop).map_err(ToString::to_string));
+        }
+        if opened.is_ok() {
+            (self.known)(true);
+        }
+        opened
     }
 
     /// Until the root is to be closed. `Err`: its work broke off.
@@ -568,7 +589,7 @@ impl Shared {
         {
             let mut inbox = self.inbox();
             inbox.live = Some(Arc::clone(live));
-            inbox.reopen = false;
+            inbox.reopen = inbox.rejoin.is_some();
             inbox.facts.unavailable = None;
             inbox.facts.problems.remove(&Source::Root);
             inbox.facts.said.remove(&Source::Root);
@@ -640,6 +661,11 @@ impl Shared {
             if self.is_stopping() || inbox.reopen {
                 inbox.reopen = false;
                 return None;
+            }
+            if self.waiting.load(Ordering::Acquire) > 0 {
+                // It would be in the way again. Whoever waits has its turn as soon as what is under way has ended, and wakes this.
+                inbox = self.wake.wait_timeout(inbox, GLANCE).unwrap_or_else(PoisonError::into_inner).0;
+                continue;
             }
             let now = self.now();
             let wait = match inbox.scheduler.next(now) {

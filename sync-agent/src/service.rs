@@ -4,7 +4,7 @@
 use crate::agent::{Agent, AgentError};
 use crate::archive::run::Clock;
 use crate::config::{Changes, ConfigError, load};
-use crate::control::{AgentLock, Control, ControlError, LockError, Parting, Refused, Server, SocketError};
+use crate::control::{AgentLock, Ask, Asker, Control, ControlError, LockError, Parting, Refused, Server, SocketError};
 use crate::log::{Level, Log};
 use crate::notify::{State, Supervisor};
 use crate::status::{Moment, Status};
@@ -258,6 +258,10 @@ impl Control for Core {
 
     fn probe(&self) -> Result<Moment, ControlError> {
         Ok(self.agent.probe())
+    }
+
+    fn ask(&self, folder: &Name, ask: &Ask, asker: &Asker<'_>) -> Result<(), ControlError> {
+        self.agent.ask(folder, ask, asker)
     }
 
     fn stop(&self) {

@@ -28,6 +28,14 @@ pub(crate) fn place() -> Result<PathBuf> {
     folder(variable, service).context("cannot tell where this machine's identity is: set DRIFTLESS_HOME, or HOME")
 }
 
+/// Where an agent of this machine may have its folder: the one of this user's commands first, then the service's.
+pub(crate) fn places() -> Result<Vec<PathBuf>> {
+    let own = place()?;
+    let service = PathBuf::from(SERVICE_FOLDER);
+    let other = (own != service).then_some(service);
+    Ok([own].into_iter().chain(other).collect())
+}
+
 /// The agent's configuration: what was asked for, or the first that is there. One that cannot be looked at counts as there, so that
 /// it is told and not passed over.
 pub(crate) fn configuration(home: &Path, asked: Option<&Path>) -> Result<PathBuf> {

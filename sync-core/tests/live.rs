@@ -150,7 +150,7 @@ fn what_changes_at_one_is_told_and_pulled_and_goes_on_to_the_third() -> Result<(
 }
 
 #[test]
-fn a_root_that_only_ever_gave_is_met_again_and_one_that_is_new_at_its_place_is_not() -> Result<()> {
+fn a_root_that_only_ever_gave_is_met_again_and_one_that_is_new_at_its_place_only_where_a_user_said_so() -> Result<()> {
     let lab = Lab::new(&["a", "b"])?;
     lab.write("a/one", "1")?;
     let (a, b) = (lab.open("a")?, lab.open("b")?);
@@ -165,9 +165,51 @@ fn a_root_that_only_ever_gave_is_met_again_and_one_that_is_new_at_its_place_is_n
     fs::rename(lab.root("a"), lab.root("away"))?;
     fs::create_dir(lab.root("a"))?;
     let new = lab.open("a")?;
-    let refused = meet(&new, &b, [Mode::TwoWay; 2], [1, 2]);
-    assert!(matches!(refused, Err(SyncError::Guard(text)) if text.contains("has no marker")));
+    let refused = meet(&new, &b, [Mode::TwoWay; 2], [1, 2]).err().context("a disk that is not mounted is met")?.to_string();
+    assert!(refused.contains("has no marker") && refused.ends_with("run driftless agent rejoin folder"), "{refused}");
     assert!(lab.root("b").join("one").exists());
+    drop(new);
+    let rejoin = Options { rejoin: true, ..Options::standard() };
+    drop(Live::open("folder".parse()?, &lab.root("a"), rejoin, true, &Silent)?);
+    // It is remembered for whoever is met later.
+    let anew = lab.open("a")?;
+    lab.write("a/two", "2")?;
+    anew.scan(&[], &Silent)?;
+    let [ab, ba] = meet(&anew, &b, [Mode::TwoWay; 2], [1, 2])?;
+    for (here, end, there) in [(&b, &ba, &anew), (&anew, &ab, &b)] {
+        end.hears_of(there)?;
+        let brought = here.pull(&end.member, &Silent)?;
+        assert!(brought.whole && brought.totals.deleted == 0 && brought.totals.created == 1, "{brought:?}");
+    }
+    assert_eq!(lab.tree("a")?, lab.tree("b")?);
+    Ok(())
+}
+
+#[test]
+fn a_root_that_begins_anew_although_nothing_was_lost_takes_a_new_identity_and_keeps_what_it_knows() -> Result<()> {
+    let lab = Lab::new(&["a", "b"])?;
+    // So many that one of them is no whole root.
+    ["one", "two", "three", "four"].iter().try_for_each(|name| lab.write(&format!("a/{name}"), name))?;
+    let (a, b) = (lab.open("a")?, lab.open("b")?);
+    let [ab, ba] = meet(&a, &b, [Mode::TwoWay; 2], [1, 2])?;
+    ba.hears_of(&a)?;
+    assert!(b.pull(&ba.member, &Silent)?.whole);
+    drop((ab, ba));
+    let before = a.standing()?.replica;
+    drop(a);
+    fs::remove_file(lab.root("b").join("one"))?;
+    b.scan(&[], &Silent)?;
+    let rejoin = Options { rejoin: true, ..Options::standard() };
+    let a = Arc::new(Live::open("folder".parse()?, &lab.root("a"), rejoin, true, &Silent)?);
+    a.scan(&[], &Silent)?;
+    assert_ne!(a.standing()?.replica, before);
+    let [ab, ba] = meet(&a, &b, [Mode::TwoWay; 2], [1, 2])?;
+    for (here, end, there) in [(&b, &ba, &a), (&a, &ab, &b)] {
+        end.hears_of(there)?;
+        assert!(here.pull(&end.member, &Silent)?.whole);
+    }
+    // What was deleted on purpose stays so.
+    assert!(!lab.root("a").join("one").exists() && !lab.root("b").join("one").exists());
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! Asks a running agent.
 
-use super::line::{self, Deadline};
+use super::inquiry::{Ask, Tell};
+use super::line::{self, Deadline, Lines};
 use super::socket::{self, SocketError, failed};
 use super::{
     ANSWER, ANSWER_BYTES, Answer, ControlError, END, Outcome, REQUEST_BYTES, Request, SOCKET_FILE, Spoken, VERSION, Wish,
@@ -106,30 +107,72 @@ impl Client {
         Ok(answer)
     }
 
+    /// Asks something of the root of a folder, which may take as long as it takes: `hear` is told the answer piece by piece, and says
+    /// at least every few seconds whether it wants to hear more. `Ok(Ok(false))`: it did not, and what has begun there finishes its step.
+    ///
+    /// # Errors
+    /// As [`Client::status`].
+    pub fn inquire(&self, folder: &Name, ask: &Ask, hear: &mut dyn FnMut(Tell) -> bool) -> Asked<bool> {
+        let stream = socket::connect(&self.home)?;
+        let request = Request { version: VERSION, wish: Wish::Ask { folder: folder.clone(), ask: ask.clone() } };
+        self.request(&stream, &request, Deadline::after(ANSWER))?;
+        let mut lines = Lines::of(&stream);
+        loop {
+            match self.heard::<()>(&mut lines, Deadline::after(ANSWER))? {
+                Outcome::Told(piece) => {
+                    if !hear(piece) {
+                        return Ok(Ok(false));
+                    }
+                }
+                Outcome::Done(()) => return Ok(Ok(true)),
+                Outcome::Error(error) => return Ok(Err(error)),
+            }
+        }
+    }
+
     fn ask<T: DeserializeOwned>(&self, wish: Wish) -> Asked<T> {
         self.converse(&socket::connect(&self.home)?, wish)
     }
 
     fn converse<T: DeserializeOwned>(&self, stream: &UnixStream, wish: Wish) -> Asked<T> {
         let deadline = Deadline::after(ANSWER);
-        let request = serde_json::to_vec(&Request { version: VERSION, wish }).expect("requests have text keys and plain values");
-        debug_assert!(request.len() < REQUEST_BYTES, "a name has a bounded length");
+        self.request(stream, &Request { version: VERSION, wish }, deadline)?;
+        match self.heard(&mut Lines::of(stream), deadline)? {
+            Outcome::Done(done) => Ok(Ok(done)),
+            Outcome::Error(error) => Ok(Err(error)),
+            Outcome::Told(_) => Err(self.makes_no_sense("it tells more than was asked".into())),
+        }
+    }
+
+    fn request(&self, stream: &UnixStream, request: &Request, deadline: Deadline) -> Result<(), SocketError> {
+        let request = serde_json::to_vec(request).expect("requests have text keys and plain values");
+        if request.len() > REQUEST_BYTES {
+            let most =
+                format!("{} bytes are more than the {REQUEST_BYTES} of one request: ask for fewer paths at once", request.len());
+            return Err(failed("ask the agent at", &self.path())(io::Error::new(io::ErrorKind::InvalidInput, most)));
+        }
         match line::write(stream, &request, deadline) {
             // An agent that refuses before it has read says why.
-            Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {}
-            written => written.map_err(|error| self.wrong("take the request", error))?,
+            Err(error) if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => Ok(()),
+            written => written.map_err(|error| self.wrong("take the request", error)),
         }
-        let answer = line::read(stream, ANSWER_BYTES, deadline).map_err(|error| self.wrong("answer", error))?;
-        let makes_no_sense = |why: String| SocketError::Answer { path: self.path(), why };
+    }
+
+    /// The next line of an answer.
+    fn heard<T: DeserializeOwned>(&self, lines: &mut Lines<'_>, deadline: Deadline) -> Result<Outcome<T>, SocketError> {
+        let answer = lines.read(ANSWER_BYTES, deadline).map_err(|error| self.wrong("answer", error))?;
+        let makes_no_sense = |why: String| self.makes_no_sense(why);
         let answer = answer.ok_or_else(|| makes_no_sense("it hung up".into()))?;
         let Spoken { version } = serde_json::from_slice(&answer).map_err(|error| makes_no_sense(error.to_string()))?;
         if version != VERSION {
             return Err(makes_no_sense(format!("it speaks version {version}, and this program {VERSION}: restart the agent")));
         }
-        match serde_json::from_slice(&answer).map_err(|error| makes_no_sense(error.to_string()))? {
-            Answer { result: Outcome::Done(done), .. } => Ok(Ok(done)),
-            Answer { result: Outcome::Error(error), .. } => Ok(Err(error)),
-        }
+        let Answer { result, .. } = serde_json::from_slice(&answer).map_err(|error| makes_no_sense(error.to_string()))?;
+        Ok(result)
+    }
+
+    fn makes_no_sense(&self, why: String) -> SocketError {
+        SocketError::Answer { path: self.path(), why }
     }
 
     fn path(&self) -> PathBuf {

@@ -30,24 +30,40 @@ fn in_time(error: io::Error) -> io::Error {
     if error.kind() == io::ErrorKind::WouldBlock { io::ErrorKind::TimedOut.into() } else { error }
 }
 
-/// Reads up to the end of the line, which is left out. `None`: the other side ended before a whole line.
-pub(super) fn read(mut from: &UnixStream, most: usize, deadline: Deadline) -> io::Result<Option<Vec<u8>>> {
-    let (mut line, mut chunk) = (Vec::new(), vec![0; CHUNK.min(most + 1)]);
-    loop {
-        from.set_read_timeout(Some(deadline.left()?))?;
-        let count = match from.read(&mut chunk) {
-            Ok(0) => return Ok(None),
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(in_time(error)),
-        };
-        let end = chunk[..count].iter().position(|byte| *byte == b'\n');
-        line.extend_from_slice(&chunk[..end.unwrap_or(count)]);
-        if line.len() > most {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a line of more than {most} bytes")));
-        }
-        if end.is_some() {
-            return Ok(Some(line));
+/// Lines that come one after the other.
+pub(super) struct Lines<'a> {
+    from: &'a UnixStream,
+    /// What came behind the last one.
+    rest: Vec<u8>,
+}
+
+impl<'a> Lines<'a> {
+    pub(super) fn of(from: &'a UnixStream) -> Lines<'a> {
+        Lines { from, rest: Vec::new() }
+    }
+
+    /// Reads up to the end of the next line, which is left out. `None`: the other side ended before a whole line.
+    pub(super) fn read(&mut self, most: usize, deadline: Deadline) -> io::Result<Option<Vec<u8>>> {
+        let mut line = std::mem::take(&mut self.rest);
+        let (mut seen, mut chunk) = (0, vec![0; CHUNK.min(most + 1)]);
+        loop {
+            let end = line[seen..].iter().position(|byte| *byte == b'\n').map(|at| seen + at);
+            if end.unwrap_or(line.len()) > most {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, format!("a line of more than {most} bytes")));
+            }
+            if let Some(end) = end {
+                self.rest = line.split_off(end + 1);
+                line.truncate(end);
+                return Ok(Some(line));
+            }
+            seen = line.len();
+            self.from.set_read_timeout(Some(deadline.left()?))?;
+            match self.from.read(&mut chunk) {
+                Ok(0) => return Ok(None),
+                Ok(count) => line.extend_from_slice(&chunk[..count]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(in_time(error)),
+            }
         }
     }
 }

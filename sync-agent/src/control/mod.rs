@@ -1,14 +1,17 @@
-//! Control of a running agent over a Unix socket in its home folder: one request and one answer, each a line of JSON.
+//! Control of a running agent over a Unix socket in its home folder: one request and one answer, each a line of JSON. What is asked of
+//! the root of one folder is answered in several lines, for as long as it takes, with signs of life.
 //!
 //! Who may write to the socket may do everything the agent's user may; so it is for that user, and for root, alone.
 
 mod client;
+mod inquiry;
 mod line;
 mod lock;
 mod server;
 mod socket;
 
 pub use client::{Asked, Client};
+pub use inquiry::{Ask, Asker, ConflictText, NoPath, PIECE, Tell, VersionText, path, text};
 pub use lock::{AgentLock, LockError};
 pub use server::{Parting, Server};
 pub use socket::SocketError;
@@ -23,21 +26,25 @@ use sync_core::peer::Name;
 pub const SOCKET_FILE: &str = "agent.sock";
 /// Version of the conversation. Another one is refused, with a text that says so.
 const VERSION: u32 = 1;
-/// Bytes of a request: a command and a name.
-const REQUEST_BYTES: usize = 4 << 10;
+/// Bytes of a request: a command, a name, and paths.
+const REQUEST_BYTES: usize = 4 << 20;
 /// Bytes of an answer: the status of many folders with many peers each.
 const ANSWER_BYTES: usize = 64 << 20;
 /// Clients at a time; who comes then is told so.
 const CLIENTS: usize = 16;
 /// How long a client may take to say what it wants, and to take the answer.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How long an answer may take, as seen by the client.
+/// How often whoever asks something that takes its time hears that it is being worked on.
+const BEAT: Duration = Duration::from_secs(1);
+/// Pieces of such an answer that wait for whoever asked.
+const PIECES: usize = 4;
+/// How long an answer, or the next line of one, may take, as seen by the client.
 const ANSWER: Duration = Duration::from_secs(10);
 /// How long an agent may take to end, as seen by the client: a transfer under way finishes its step, and states are closed.
 const END: Duration = Duration::from_secs(60);
 
 /// What can be asked of an agent. Each is called on a thread of its own and must return at once: whatever takes time is begun, and
-/// the status tells how it goes.
+/// the status tells how it goes. Only [`Control::ask`] takes as long as it takes.
 pub trait Control: Send + Sync {
     /// How everything is, as last known: it must not wait for whatever is under way.
     fn status(&self) -> Status;
@@ -77,6 +84,12 @@ pub trait Control: Send + Sync {
     /// # Errors
     /// None at present.
     fn probe(&self) -> Result<Moment, ControlError>;
+    /// Asks something of the root of a folder, or has something done there. `asker` hears the answer, and what is done ends with its
+    /// step once it has gone.
+    ///
+    /// # Errors
+    /// A folder that is not there, whose root is not open, or what went wrong.
+    fn ask(&self, folder: &Name, ask: &Ask, asker: &Asker<'_>) -> Result<(), ControlError>;
     /// Asks the agent to end. It has not ended yet when this returns.
     fn stop(&self);
 }
@@ -103,6 +116,8 @@ pub enum Refused {
     Paused,
     /// The configuration makes no sense.
     Configuration,
+    /// The folder's root is not open.
+    NotOpen,
     /// Too many ask at the same time.
     Busy,
     /// It could not be done.
@@ -140,6 +155,10 @@ enum Wish {
     },
     Reload,
     Probe,
+    Ask {
+        folder: Name,
+        ask: Ask,
+    },
     Stop,
 }
 
@@ -166,6 +185,8 @@ struct Answer<T> {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Outcome<T> {
+    /// A piece of it; more lines follow.
+    Told(Tell),
     Done(T),
     Error(ControlError),
 }

@@ -1,10 +1,11 @@
 //! Answers on the socket: one thread waits, and one for each client converses, so that none keeps another one waiting.
 
-use super::line::{self, Deadline};
+use super::inquiry::{Ask, Asker, Tell};
+use super::line::{self, Deadline, Lines};
 use super::socket::{self, SocketError, failed};
 use super::{
-    ANSWER_BYTES, Answer, CLIENTS, Control, ControlError, Outcome, PATIENCE, REQUEST_BYTES, Refused, Request, SOCKET_FILE,
-    Spoken, VERSION, Wish,
+    ANSWER_BYTES, Answer, BEAT, CLIENTS, Control, ControlError, Outcome, PATIENCE, PIECES, REQUEST_BYTES, Refused, Request,
+    SOCKET_FILE, Spoken, VERSION, Wish,
 };
 use crate::log::{Level, Log};
 use rustix::event::{PollFd, PollFlags, poll};
@@ -12,9 +13,11 @@ use serde::Serialize;
 use std::io;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use sync_core::peer::Name;
 
 /// The socket of an agent. It is to be closed; dropped without that, the thread goes on until the process ends.
 pub struct Server {
@@ -121,6 +124,7 @@ impl Floor {
         let request = self.hear(&stream);
         let stops = matches!(request, Ok(Wish::Stop));
         let line = match request {
+            Ok(Wish::Ask { folder, ask }) => self.inquire(&stream, &folder, &ask),
             Ok(wish) => self.carry_out(wish),
             Err(error) => answer::<()>(Err(error)),
         };
@@ -139,7 +143,7 @@ impl Floor {
             self.tell(Level::Warning, &format!("the user {user} was refused at the control socket"));
             return Err(refused("this agent is another user's".into()));
         }
-        let line = line::read(stream, REQUEST_BYTES, Deadline::after(PATIENCE)).map_err(|error| match error.kind() {
+        let line = Lines::of(stream).read(REQUEST_BYTES, Deadline::after(PATIENCE)).map_err(|error| match error.kind() {
             io::ErrorKind::TimedOut => refused(format!("no request came within {} seconds", PATIENCE.as_secs())),
             _ => refused(format!("the request cannot be read: {error}")),
         })?;
@@ -166,8 +170,43 @@ impl Floor {
             Wish::Archive { folder, accept_clock } => answer(self.control.archive(folder.as_ref(), accept_clock)),
             Wish::Reload => answer(self.control.reload()),
             Wish::Probe => answer(self.control.probe()),
-            Wish::Stop => answer(Ok(())),
+            // Answered in several lines, and told by whoever converses.
+            Wish::Ask { .. } | Wish::Stop => answer(Ok(())),
         }
+    }
+
+    /// Hands on the answer piece by piece, with signs of life while there is none, and returns its end. A client that went away is
+    /// noticed by what cannot be told to it.
+    fn inquire(&self, stream: &UnixStream, folder: &Name, ask: &Ask) -> Vec<u8> {
+        let (tell, told) = sync_channel(PIECES);
+        let gone = AtomicBool::new(false);
+        let asker = Asker::new(tell, &gone);
+        let done = thread::scope(|scope| {
+            let work = thread::Builder::new().name("inquiry".into()).spawn_scoped(scope, move || {
+                let asker = asker;
+                self.control.ask(folder, ask, &asker)
+            });
+            let work = match work {
+                Ok(work) => work,
+                Err(error) => {
+                    return Err(ControlError::new(Refused::Failed, format!("no thread can be started for it: {error}")));
+                }
+            };
+            loop {
+                let piece = match told.recv_timeout(BEAT) {
+                    Ok(piece) => piece,
+                    Err(RecvTimeoutError::Timeout) => Tell::Beat,
+                    Err(RecvTimeoutError::Disconnected) => break,
+                };
+                let heard = !gone.load(Ordering::Acquire) && self.answered(stream, line_of::<()>(Outcome::Told(piece)));
+                gone.store(!heard, Ordering::Release);
+            }
+            work.join().unwrap_or_else(|_| {
+                let text = "a defect of driftless ended it: its log tells more; nothing that was kept is lost";
+                Err(ControlError::new(Refused::Failed, text))
+            })
+        });
+        answer(done)
     }
 
     /// Whether the line went out whole. A client that went away, or that does not listen, is not waited for.
@@ -185,6 +224,10 @@ fn answer<T: Serialize>(result: Result<T, ControlError>) -> Vec<u8> {
         Ok(done) => Outcome::Done(done),
         Err(error) => Outcome::Error(error),
     };
+    line_of(result)
+}
+
+fn line_of<T: Serialize>(result: Outcome<T>) -> Vec<u8> {
     let line = serde_json::to_vec(&Answer { version: VERSION, result }).expect("answers have text keys and plain values");
     if line.len() <= ANSWER_BYTES {
         return line;

@@ -11,6 +11,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use sync_core::entry::Kind;
+use sync_core::io::sync::{Keep, KeptVersion};
+use sync_core::path::RelPath;
 use sync_core::peer::PublicKey;
 use tempfile::TempDir;
 
@@ -74,6 +77,33 @@ impl Control for Puppet {
     fn probe(&self) -> Result<Moment, ControlError> {
         self.tell("probe".into());
         Ok(Moment(9))
+    }
+    fn ask(&self, folder: &Name, ask: &Ask, asker: &Asker<'_>) -> Result<(), ControlError> {
+        self.folder(&format!("{ask:?}"), Some(folder))?;
+        match ask {
+            Ask::Versions { .. } => {
+                let version = |id| KeptVersion {
+                    id,
+                    path: RelPath::parse(b"caf\xe9/a").unwrap(),
+                    kind: Kind::Symlink,
+                    size: 1,
+                    mtime_ns: -1,
+                    kept_at_ns: i64::MAX,
+                    reason: "replaced".into(),
+                };
+                asker.tell_all((0..1000).map(|id| VersionText::from(&version(id))), Tell::Versions);
+            }
+            // Until whoever asked has gone.
+            Ask::Conflicts => {
+                let hang = self.hang.lock().unwrap_or_else(PoisonError::into_inner);
+                while !asker.has_gone() {
+                    let _ = hang.recv_timeout(Duration::from_millis(5));
+                }
+                self.tell("gone".into());
+            }
+            _ => panic!("a defect"),
+        }
+        Ok(())
     }
     fn stop(&self) {
         self.tell("stop".into());
@@ -170,7 +200,7 @@ fn what_makes_no_sense_is_refused_and_harms_nobody() {
         (b"{\"version\":1,\"do\":\"pause\",\"folder\":\"a b\"}\n", "is no name"),
         (b"{\"version\":1,\"do\":\"pause\",\"older\":\"a\"}\n", "unknown field `older`"),
         (b"{\"version\":2,\"do\":\"status\"}\n", "speaks version 1, not 2"),
-        (&[b'x'; REQUEST_BYTES + 2], "a line of more than 4096 bytes"),
+        (&vec![b'x'; REQUEST_BYTES + 2], "a line of more than 4194304 bytes"),
     ] {
         let answer = raw(lab.connect(), bytes);
         let text = answer["error"]["text"].as_str().unwrap_or_default();
@@ -181,6 +211,50 @@ fn what_makes_no_sense_is_refused_and_harms_nobody() {
     lab.connect().write_all(b"{\"version\":1,\"do\":\"status\"}\n").unwrap();
     assert!(lab.client().status().unwrap().is_ok());
     assert_eq!(lab.asked.try_iter().count(), 0);
+}
+
+#[test]
+fn an_answer_in_pieces_comes_whole_and_in_order() {
+    let lab = Lab::new();
+    let (mut ids, mut pieces) = (Vec::new(), 0);
+    let whole = lab.client().inquire(&"hot".parse().unwrap(), &Ask::Versions { at: text(&RelPath::root()) }, &mut |piece| {
+        if let Tell::Versions(versions) = piece {
+            pieces += 1;
+            assert!(versions.len() <= PIECE);
+            for version in versions {
+                let version = KeptVersion::try_from(version).unwrap();
+                assert_eq!((version.path.as_bytes(), version.kind, version.mtime_ns), (&b"caf\xe9/a"[..], Kind::Symlink, -1));
+                ids.push(version.id);
+            }
+        }
+        true
+    });
+    assert!(whole.unwrap().unwrap());
+    assert_eq!((ids, pieces), ((0..1000).collect(), 1000 / PIECE));
+}
+
+#[test]
+fn who_works_for_a_client_hears_that_it_has_gone() {
+    let lab = Lab::new();
+    let mut beats = 0;
+    let heard = lab.client().inquire(&"hot".parse().unwrap(), &Ask::Conflicts, &mut |piece| {
+        beats += u64::from(piece == Tell::Beat);
+        beats < 2
+    });
+    assert!(!heard.unwrap().unwrap(), "it was told that nobody wants to hear more");
+    assert_eq!(lab.asked.recv().unwrap(), "Conflicts hot");
+    assert_eq!(lab.asked.recv_timeout(Duration::from_secs(60)).unwrap(), "gone");
+}
+
+#[test]
+fn a_defect_in_what_was_asked_for_is_told_and_ends_nothing_else() {
+    let lab = Lab::new();
+    let ask = Ask::Resolve { paths: vec![text(&RelPath::root())], keep: Keep::Newer };
+    let refused = lab.client().inquire(&"hot".parse().unwrap(), &ask, &mut |_| true).unwrap().unwrap_err();
+    assert!(refused.text.contains("a defect of driftless"), "{refused}");
+    let refused = lab.client().inquire(&"none".parse().unwrap(), &ask, &mut |_| true).unwrap().unwrap_err();
+    assert_eq!(refused.kind, Refused::NoSuchFolder);
+    assert!(lab.client().status().unwrap().is_ok());
 }
 
 #[test]

@@ -201,7 +201,7 @@ impl Shared {
             Err(error) => {
                 // A guard, or a root that cannot be changed, waits for somebody who looks. What fails elsewhere says nothing of either.
                 let text = from_peer(error, &self.name, &name);
-                if matches!(error, SyncError::Guard(_)) {
+                if matches!(error, SyncError::Guard(_) | SyncError::Anew(_)) {
                     inbox.facts.problems.remove(&Source::Pull(peer));
                     inbox.facts.stopped.insert(peer, text);
                 } else if !error.is_elsewhere() {

@@ -275,6 +275,7 @@ pub(super) fn from_peer(error: &SyncError, folder: &Name, peer: &str) -> String 
                  it goes on by itself"
             )
         }
+        SyncError::Anew(what) => format!("the pull from {peer} needs a decision: {what}"),
         other => format!("the pull from {peer} failed: {other}"),
     }
 }

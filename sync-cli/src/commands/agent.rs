@@ -19,7 +19,7 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use sync_agent::archive::run::Clock;
 use sync_agent::config::{CONFIG_FILE, Changes, create, example};
-use sync_agent::control::{Client, ControlError, SOCKET_FILE, SocketError};
+use sync_agent::control::{Ask, Client, ControlError, SOCKET_FILE, SocketError};
 use sync_agent::log::{Level, Log};
 use sync_agent::service::Service;
 use sync_agent::status::{FolderStatus, Machine, SeenLink, Status, Summary as Numbers};
@@ -82,6 +82,12 @@ pub(super) fn run(args: &AgentArgs, output: &Output) -> Result<Exit> {
                 None => asked(client()?.sync(folder.clone()))?,
             }
             output.line(&format!("begun: {}; driftless agent status tells how it goes", all(folder)));
+        }
+        AgentAction::Rejoin(args) => {
+            let name = &args.folder;
+            if asked(client()?.inquire(name, &Ask::Rejoin, &mut |_| true))? {
+                output.line(&format!("folder {name} begins anew from its files; driftless agent status tells how it goes"));
+            }
         }
         AgentAction::Reload(_) => reloaded(&asked(client()?.reload())?, output),
         AgentAction::Stop(_) => {

@@ -1,6 +1,7 @@
 //! `driftless archive`: days move between a root and a cold root.
 
 use super::held;
+use super::reached::by_agent;
 use crate::bridge::{Bridge, Route};
 use crate::cli::{
     ArchiveAction, ArchiveArgs, ArchiveClaimArgs, ArchiveForgetArgs, ArchiveRestoreArgs, ArchiveRootArgs, ArchiveRuleArgs,
@@ -281,7 +282,7 @@ fn problem(output: &Output, path: &RelPath, error: &str) {
 }
 
 fn move_days(args: &ArchiveRuleArgs, listener: &Listener<'_>) -> Result<Exit> {
-    if let Some((client, folder)) = held::by_agent(&args.hot)? {
+    if let Some((client, folder)) = by_agent(&args.hot)? {
         return held::run(args, &client, &folder, listener.output);
     }
     let time = time()?;
@@ -335,7 +336,7 @@ fn ended(output: &Output, report: &Report) -> Exit {
 }
 
 fn status(args: &ArchiveRootArgs, listener: &Listener<'_>) -> Result<Exit> {
-    if let Some((_, folder)) = held::by_agent(&args.hot)? {
+    if let Some((_, folder)) = by_agent(&args.hot)? {
         return Ok(held::status(&folder, listener.output));
     }
     let replica = open(&args.hot, listener)?;

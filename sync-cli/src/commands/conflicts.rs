@@ -2,13 +2,14 @@
 
 use crate::cli::ConflictsArgs;
 use crate::commands::Summary;
+use crate::commands::reached::reach;
 use crate::exit::Exit;
 use crate::json::{self, PathFields};
 use crate::output::Output;
 use crate::render;
 use anyhow::Result;
 use serde::Serialize;
-use sync_core::io::sync::OpenConflict;
+use sync_core::io::sync::{Keep, OpenConflict};
 use sync_core::path::escape;
 
 /// One open conflict; sizes and times are null where the path is absent.
@@ -29,7 +30,7 @@ struct Line {
 
 /// Lists them, by path.
 pub(super) fn run(args: &ConflictsArgs, output: &Output) -> Result<Exit> {
-    let conflicts = super::open(&args.at, output)?.conflicts()?;
+    let conflicts = reach(&args.at, output)?.conflicts()?;
     for conflict in &conflicts {
         output.event(&line(conflict));
         output.line(&text(conflict));
@@ -52,7 +53,7 @@ fn line(conflict: &OpenConflict) -> Line {
         remote_mtime: conflict.theirs_mtime_ns.map(json::time),
         remote_size: conflict.theirs_size,
         remote: conflict.other.clone(),
-        decided: conflict.decided,
+        decided: conflict.decided.map(Keep::word),
     }
 }
 
@@ -60,7 +61,7 @@ fn text(conflict: &OpenConflict) -> String {
     let here = version(conflict.ours_mtime_ns, conflict.ours_size);
     let there = version(conflict.theirs_mtime_ns, conflict.theirs_size);
     let other = escape(conflict.other.as_bytes());
-    let decided = conflict.decided.map_or(String::new(), |keep| format!("; decided: keep {keep}"));
+    let decided = conflict.decided.map_or(String::new(), |keep| format!("; decided: keep {}", keep.word()));
     format!("{}  (local: {here}; remote: {there} in {other}{decided})", conflict.path)
 }
 

@@ -7,22 +7,8 @@ use crate::glance;
 use crate::output::Output;
 use crate::render;
 use anyhow::Result;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
 use sync_agent::control::Client;
 use sync_agent::status::FolderStatus;
-
-/// The folder of a running agent whose root this is: the agent has it open, and archives it by its own rule.
-pub(super) fn by_agent(hot: &Path) -> Result<Option<(Client, FolderStatus)>> {
-    let client = Client::new(&crate::home::place()?);
-    // Where no agent answers, nobody but this command has the root; if somebody has, opening it tells.
-    let Ok(Ok(status)) = client.status() else { return Ok(None) };
-    let Ok(hot) = hot.canonicalize() else { return Ok(None) };
-    let is_it =
-        |folder: &FolderStatus| Path::new(OsStr::from_bytes(&folder.place.bytes())).canonicalize().is_ok_and(|path| path == hot);
-    Ok(status.folders.into_iter().find(is_it).map(|folder| (client, folder)))
-}
 
 /// A run of the agent, by its configuration.
 pub(super) fn run(args: &ArchiveRuleArgs, client: &Client, folder: &FolderStatus, output: &Output) -> Result<Exit> {

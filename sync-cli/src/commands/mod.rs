@@ -11,6 +11,7 @@ mod man;
 mod once;
 mod pair;
 mod peer;
+mod reached;
 mod resolve;
 mod restore;
 mod serve;
@@ -19,12 +20,11 @@ mod sync;
 mod versions;
 mod watch;
 
-use crate::cli::{Command, RootArgs};
+use crate::cli::Command;
 use crate::exit::{self, Exit};
 use crate::output::Output;
 use anyhow::Result;
 use serde::Serialize;
-use sync_core::io::sync::Replica;
 
 /// Runs one command to its exit code.
 pub(crate) fn run(command: Command) -> Exit {
@@ -100,12 +100,4 @@ fn listed(output: &Output, result: Result<Exit>) -> Result<Exit> {
         output.event(&Summary { error: Some(exit::words(error)), ..Summary::default() });
     }
     result
-}
-
-fn open(at: &RootArgs, output: &Output) -> Result<Replica> {
-    let replica = Replica::open(&at.root, at.state.state_dir.as_deref())?;
-    for notice in replica.notices() {
-        output.talk_safely(&format!("note: {notice}"));
-    }
-    Ok(replica)
 }

@@ -2,6 +2,7 @@
 
 use crate::cli::{KeepChoice, ResolveArgs};
 use crate::commands::Summary;
+use crate::commands::reached::reach;
 use crate::exit::Exit;
 use crate::json::{Event, PathFields, ProblemLine};
 use crate::output::Output;
@@ -22,16 +23,16 @@ struct Line {
 
 /// Records the decisions. A path without a conflict fails alone.
 pub(super) fn run(args: &ResolveArgs, output: &Output) -> Result<Exit> {
-    let (keep, word) = match args.keep {
-        KeepChoice::Local => (Keep::Local, "local"),
-        KeepChoice::Remote => (Keep::Remote, "remote"),
-        KeepChoice::Newer => (Keep::Newer, "newer"),
-        KeepChoice::Both => (Keep::Both, "both"),
+    let keep = match args.keep {
+        KeepChoice::Local => Keep::Local,
+        KeepChoice::Remote => Keep::Remote,
+        KeepChoice::Newer => Keep::Newer,
+        KeepChoice::Both => Keep::Both,
     };
-    let decided = super::open(&args.at, output)?.resolve(&args.paths, keep)?;
+    let decided = reach(&args.at, output)?.resolve(&args.paths, keep)?;
     for path in &decided {
-        output.event(&Line { path: PathFields::of(path), keep: word });
-        output.line(&format!("{path}  keep {word}"));
+        output.event(&Line { path: PathFields::of(path), keep: keep.word() });
+        output.line(&format!("{path}  keep {}", keep.word()));
     }
     let mut exit = Exit::InSync;
     for path in &args.paths {

@@ -1,6 +1,7 @@
 //! `driftless restore`: brings a kept version back to its path.
 
 use crate::cli::RestoreArgs;
+use crate::commands::reached::reach;
 use crate::commands::{Summary, versions};
 use crate::exit::Exit;
 use crate::output::Output;
@@ -18,7 +19,7 @@ struct Line<'a> {
 
 /// Restores one path.
 pub(super) fn run(args: &RestoreArgs, output: &Output) -> Result<Exit> {
-    let restored = super::open(&args.at, output)?.restore(&args.path, args.version)?;
+    let restored = reach(&args.at, output)?.restore(&args.path, args.version)?;
     output.event(&Line { version: versions::version(&restored) });
     let mtime = render::moment(restored.mtime_ns);
     output.line(&format!("restored {} (version {}, of {mtime})", restored.path, restored.id));

@@ -2,6 +2,7 @@
 
 use crate::cli::VersionsArgs;
 use crate::commands::Summary;
+use crate::commands::reached::reach;
 use crate::exit::Exit;
 use crate::json::{self, PathFields};
 use crate::output::Output;
@@ -36,7 +37,7 @@ pub(super) struct Version<'a> {
 /// Lists them, newest first.
 pub(super) fn run(args: &VersionsArgs, output: &Output) -> Result<Exit> {
     let at = args.path.clone().unwrap_or_else(RelPath::root);
-    let versions = super::open(&args.at, output)?.versions(&at)?;
+    let versions = reach(&args.at, output)?.versions(&at)?;
     for version in &versions {
         output.event(&Line { version: self::version(version) });
         output.line(&text(version));

@@ -96,7 +96,7 @@ impl Watching<'_> {
                 Ok(Ended::Anew) => {}
                 // A signal to the whole terminal ends ssh too: what fails for it is the end that the user wanted.
                 Err(_) if self.keeper.interrupt.asked() => break,
-                Err(Failed::Round(error @ SyncError::Guard(_))) => return Err(error.into()),
+                Err(Failed::Round(error @ (SyncError::Guard(_) | SyncError::Anew(_)))) => return Err(error.into()),
                 Err(Failed::Opening(error)) if self.last.is_none() => return Err(error),
                 Err(Failed::Round(error)) if self.last.is_none() => return Err(error.into()),
                 Err(Failed::Opening(error)) => self.wait_after(&exit::words(&error)),

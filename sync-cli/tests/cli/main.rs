@@ -8,6 +8,7 @@ mod archive;
 mod conflicts;
 mod doctor;
 mod guards;
+mod held;
 mod json;
 mod machine;
 mod machines;

@@ -53,6 +53,8 @@ pub struct Live {
     spent: Mutex<Spent>,
     /// Of what others must hear.
     pub(super) news: News,
+    /// What a user is advised where it has to begin anew; a run with --rejoin where nothing is said.
+    anew: Option<String>,
 }
 
 /// What a root is, at one moment.
@@ -89,19 +91,28 @@ impl Live {
     /// The root is missing, held by another process, or not the one that it was.
     pub fn open(name: Name, path: &Path, options: Options, known: bool, monitor: &dyn Monitor) -> Result<Live, SyncError> {
         let run_rules = Rules::parse(&options.ignore.join("\n"))?;
-        let candidate = Candidate::of(roots::find(path, options.state_dir.as_deref())?, &options)?;
-        if known && !options.rejoin {
-            candidate.must_stand()?;
-        }
-        let (opened, rules) = candidate.open(&nobody(), &options, monitor)?;
+        let anew = Some(format!("run driftless agent rejoin {name}"));
+        let opened = roots::find(path, options.state_dir.as_deref()).and_then(|found| {
+            let candidate = Candidate::of(found, &options)?;
+            if options.rejoin {
+                return candidate.open_anew(&options, monitor);
+            }
+            if known {
+                candidate.must_stand()?;
+            }
+            candidate.open(&nobody(), &options, monitor)
+        });
+        let (opened, rules) = opened.map_err(|error| error.advising(anew.as_deref()))?;
         opened.state.settle()?;
-        Ok(Live::of(name, (Arc::new(opened), rules), (options, run_rules)))
+        // Once is enough.
+        let options = Options { rejoin: false, ..options };
+        Ok(Live { anew, ..Live::of(name, (Arc::new(opened), rules), (options, run_rules)) })
     }
 
     /// A root that somebody has opened, for runs that share it.
     pub(super) fn of(name: Name, (opened, rules): (Arc<Opened>, Rules), (options, run_rules): (Options, Rules)) -> Live {
         let (unavailable, spent, news) = (Mutex::default(), Mutex::default(), News::default());
-        Live { name, opened, options, run_rules, rules: Mutex::new(rules), unavailable, spent, news }
+        Live { name, opened, options, run_rules, rules: Mutex::new(rules), unavailable, spent, news, anew: None }
     }
 
     /// What others call the folder.
@@ -330,7 +341,7 @@ impl Live {
             brought.news = true;
             self.tell();
         }
-        pulled.map(|()| brought)
+        pulled.map(|()| brought).map_err(|error| error.advising(self.anew.as_deref()))
     }
 
     /// Lifts the deletion guard once: what went before counts no more, and the next pull that deletes anything may delete what it is
@@ -425,7 +436,7 @@ impl Live {
 
     /// May the two work together, by what the other side knows of this one?
     pub(super) fn meet(&self, there: &Introduction, monitor: &dyn Monitor) -> Result<(), SyncError> {
-        meeting::meet(&self.opened, there, monitor)
+        meeting::meet(&self.opened, there, monitor).map_err(|error| error.advising(self.anew.as_deref()))
     }
 }
 

@@ -1,7 +1,7 @@
 //! What two roots tell each other before a run, and what follows from it for this one: it goes on, takes a new identity, or stops the run.
 
 use super::opened::Opened;
-use super::{SyncError, marker};
+use super::{SyncError, marker, roots};
 use crate::io::places;
 use crate::io::remote::identity;
 use crate::io::speaker;
@@ -49,19 +49,20 @@ pub(super) fn overclaimed(ours: &State, there: &Introduction) -> Result<Option<O
 pub(super) fn meet(here: &Opened, there: &Introduction, monitor: &dyn Monitor) -> Result<(), SyncError> {
     let path = here.root.path();
     // One that only ever gave knows of nobody, and is the very replica that the other one remembers.
-    if there.expects && here.state.peers()?.is_empty() && seen(there, here.state.id()).is_none() {
+    let unknown = there.expects && here.state.peers()?.is_empty() && seen(there, here.state.id()).is_none();
+    if unknown && !roots::was_begun_anew(&here.state)? {
         return Err(forgotten(path));
     }
     if let Some(claimed) = overclaimed(&here.state, there)? {
         return Err(rolled_back(path, &there.location, &claimed));
     }
     if there.identity.is_some_and(|other| other.replica == here.state.id()) {
-        return Err(SyncError::Guard(format!(
-            "{} and {} bear the same identity: one of them is a copy of the other. Nothing was changed. Stop the agent of the \
-             copy and synchronise it once with --rejoin: it takes a new identity",
+        let before = format!(
+            "{} and {} bear the same identity: one of them is a copy of the other. Nothing was changed. On the machine of the copy, ",
             path.display(),
             escape(&there.location)
-        )));
+        );
+        return Err(SyncError::anew(before, ": it takes a new identity"));
     }
     if !is_ahead(here, there)? {
         return Ok(());
@@ -99,11 +100,12 @@ pub(super) fn remembered(state: &State, peers: Vec<(ReplicaId, Peer)>) -> Result
 
 /// The other root's state remembers this very place as one that it was synchronised with.
 pub(super) fn forgotten(path: &Path) -> SyncError {
-    SyncError::Guard(format!(
+    let before = format!(
         "the root {} was synchronised before, and now it has no marker: is its disk mounted? Nothing was changed. \
-         If its state was lost, or the folder is meant to be a new one, run again with --rejoin",
+         If its state was lost, or the folder is meant to be a new one, ",
         path.display()
-    ))
+    );
+    SyncError::anew(before, "")
 }
 
 /// Both roots bear the same identity: this one takes another.
@@ -122,15 +124,15 @@ pub(super) fn renew(opened: &Opened, reason: &str, monitor: &dyn Monitor) -> Res
 }
 
 pub(super) fn rolled_back(here: &Path, there: &[u8], claims: &Overclaimed) -> SyncError {
-    SyncError::Guard(format!(
-        "{} knows {} changes made in {}, whose own state knows {} only: one of them was brought back from a backup. \
-         Nothing was changed. Synchronise with --rejoin to go on: {2} takes a new identity, equal files merge, and \
-         differing ones become conflicts",
+    let here = here.display();
+    let before = format!(
+        "{} knows {} changes made in {here}, whose own state knows {} only: one of them was brought back from a backup. \
+         Nothing was changed. To go on, ",
         escape(there),
         claims.claimed,
-        here.display(),
         claims.own
-    ))
+    );
+    SyncError::anew(before, format!(": {here} takes a new identity, equal files merge, and differing ones become conflicts"))
 }
 
 /// A replica that another remembers further ahead was rolled back: re-used counters would look already known.

@@ -2,6 +2,7 @@
 
 mod answering;
 mod asking;
+mod by_hand;
 mod carried;
 mod checkup;
 mod conflicts;
@@ -35,6 +36,7 @@ mod tests;
 pub use crate::plan::Totals;
 pub use crate::wire::{Account, Caller, MAX_AGE_S, MAX_TOLD_LINKS, Reaches, Report as LinkReport, Tie, Way};
 pub use crate::wire::{Packing, Transfer};
+pub use by_hand::{Keep, KeptVersion, OpenConflict};
 pub use checkup::{Checkup, Looked, StateLook, check_up};
 pub use grant::Grants;
 pub use guest::Remote;
@@ -42,7 +44,7 @@ pub use host::{Ears, Export, Host, HostOptions, Kept, Served};
 pub use lender::{Lender, NotLent};
 pub use live::{Brought, Live, Standing, is_root_lost};
 pub use member::{Ear, Heard, Member};
-pub use replica::{Keep, KeptVersion, OpenConflict, Replica};
+pub use replica::Replica;
 pub use rounds::{Round, Rounds};
 
 use crate::entry::AttrMask;
@@ -134,6 +136,9 @@ pub enum SyncError {
     /// A guard stopped the run before anything was changed.
     #[error("{0}")]
     Guard(String),
+    /// A root or its state is not what it was. Nothing was changed: to begin anew from the files is for the user to decide.
+    #[error("{0}")]
+    Anew(Anew),
     /// More was to go than had been found out before: the other root changed meanwhile, or does not tell the truth. What was done
     /// before is recorded.
     #[error("{0}")]
@@ -192,6 +197,29 @@ pub enum SyncError {
     /// Kept versions could not be listed, restored or removed.
     #[error(transparent)]
     Version(#[from] VersionError),
+}
+
+/// What is not as it was, and how a user has it begun anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Anew {
+    before: String,
+    way: Option<String>,
+    after: String,
+}
+
+impl std::fmt::Display for Anew {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Anew { before, way, after } = self;
+        write!(f, "{before}{}{after}", way.as_deref().unwrap_or("synchronise with --rejoin"))
+    }
+}
+
+impl Anew {
+    /// As another machine is told of it: what is advised is to be done here, unless it is a run, which either side can make.
+    fn told_elsewhere(&self) -> String {
+        let Anew { before, way, after } = self;
+        way.as_ref().map_or_else(|| self.to_string(), |way| format!("{before}{way} there{after}"))
+    }
 }
 
 /// A planned synchronisation: nothing was changed yet.
@@ -265,6 +293,19 @@ impl Options {
 }
 
 impl SyncError {
+    /// To begin anew is what the user may decide for, between these two texts.
+    fn anew(before: String, after: impl Into<String>) -> SyncError {
+        SyncError::Anew(Anew { before, way: None, after: after.into() })
+    }
+
+    /// Where that is done by another command than a run, it is this one that is advised.
+    fn advising(self, way: Option<&str>) -> SyncError {
+        match (self, way) {
+            (SyncError::Anew(anew), Some(way)) => SyncError::Anew(Anew { way: Some(way.to_owned()), ..anew }),
+            (other, _) => other,
+        }
+    }
+
     /// Is it a matter of the other machine or of the link, and nothing that somebody here has to mend?
     #[must_use]
     pub fn is_elsewhere(&self) -> bool {

@@ -140,14 +140,14 @@ impl<'a> OnePull<'a> {
         if claimed <= state.counter() {
             return Ok(listing);
         }
-        Err(SyncError::Guard(format!(
+        let before = format!(
             "{} claims to know {claimed} changes made in {}, whose own state knows {} only: one of them was brought back from a \
-             backup, or does not tell the truth. Nothing of it was taken over. If it was a backup, synchronise with --rejoin; if not, take \
-             that machine's grant back",
+             backup, or does not tell the truth. Nothing of it was taken over. If it was a backup, ",
             escape(&self.facts.location),
             self.ours.root.path().display(),
             state.counter()
-        )))
+        );
+        Err(SyncError::anew(before, "; if not, take that machine's grant back"))
     }
 
     /// A directory that goes stays where an ignored path is in it: that is what the user wants of ignored paths, and no
@@ -271,6 +271,7 @@ impl<'a> OnePull<'a> {
             Err(
                 error @ (SyncError::Source(_)
                 | SyncError::Guard(_)
+                | SyncError::Anew(_)
                 | SyncError::Outrun(_)
                 | SyncError::Apply(ApplyError::Source(_))),
             ) => {

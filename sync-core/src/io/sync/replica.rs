@@ -1,17 +1,16 @@
 //! One root outside of a run: its open conflicts and its kept versions.
 
+use super::by_hand::{self, Keep, KeptVersion, OpenConflict};
 use super::live::nobody;
 use super::roots::Candidate;
-use super::{Options, SyncError, conflicts, roots};
-use crate::entry::{AttrMask, Content, Kind};
+use super::{Options, SyncError, roots};
+use crate::entry::AttrMask;
 use crate::io::apply;
 use crate::io::archive::{Archive, ArchiveError};
 use crate::io::fs::Root;
 use crate::io::places;
-use crate::io::state::{Decision, State, Version};
-use crate::io::there::{decided_on, version};
-use crate::knowledge::Row;
-use crate::path::{RelPath, escape};
+use crate::io::state::State;
+use crate::path::RelPath;
 use crate::report::Monitor;
 use std::path::{Path, PathBuf};
 
@@ -20,57 +19,6 @@ pub struct Replica {
     root: Root,
     state: State,
     notices: Vec<String>,
-}
-
-/// An open conflict of one root.
-#[derive(Debug, Clone)]
-pub struct OpenConflict {
-    /// Where.
-    pub path: RelPath,
-    /// Modification time here, ns; `None`: absent here.
-    pub ours_mtime_ns: Option<i64>,
-    /// Modification time there.
-    pub theirs_mtime_ns: Option<i64>,
-    /// Sizes, likewise.
-    pub ours_size: Option<u64>,
-    /// Size there.
-    pub theirs_size: Option<u64>,
-    /// Where the other replica was last found.
-    pub other: String,
-    /// What was decided and waits for the next run: "local", "remote", "newer", "both".
-    pub decided: Option<&'static str>,
-}
-
-/// A kept version.
-#[derive(Debug, Clone)]
-pub struct KeptVersion {
-    /// Its number, unique within the root.
-    pub id: i64,
-    /// The path it had.
-    pub path: RelPath,
-    /// "file", "dir", "symlink".
-    pub kind: crate::entry::Kind,
-    /// Size in bytes, for a file.
-    pub size: u64,
-    /// Modification time, ns.
-    pub mtime_ns: i64,
-    /// When it was displaced, ns.
-    pub kept_at_ns: i64,
-    /// "replaced", "deleted", "lost a conflict".
-    pub reason: String,
-}
-
-/// How a conflict is settled by `resolve`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Keep {
-    /// This root's version.
-    Local,
-    /// The other's.
-    Remote,
-    /// The newer one.
-    Newer,
-    /// Both.
-    Both,
 }
 
 impl Replica {
@@ -173,20 +121,7 @@ impl Replica {
     /// # Errors
     /// The state cannot be read.
     pub fn conflicts(&self) -> Result<Vec<OpenConflict>, SyncError> {
-        let mut found = Vec::new();
-        for (other, open) in conflicts::each(&self.state)? {
-            let ours = self.state.entry(&open.path)?.map(|entry| entry.row);
-            found.push(OpenConflict {
-                ours_mtime_ns: ours.as_ref().map(|row| row.object.attrs.mtime_ns),
-                theirs_mtime_ns: open.theirs.as_ref().map(|row| row.object.attrs.mtime_ns),
-                ours_size: ours.as_ref().and_then(size),
-                theirs_size: open.theirs.as_ref().and_then(size),
-                other: self.state.peer(other)?.map_or_else(|| other.to_string(), |peer| escape(&peer.location)),
-                decided: open.decision.map(word),
-                path: open.path,
-            });
-        }
-        Ok(found)
+        by_hand::conflicts(&self.state)
     }
 
     /// Records how conflicts at these paths, or below them, are to be settled at the next run; returns their paths.
@@ -194,25 +129,7 @@ impl Replica {
     /// # Errors
     /// The state cannot be read or written.
     pub fn resolve(&mut self, at: &[RelPath], keep: Keep) -> Result<Vec<RelPath>, SyncError> {
-        let decision = match keep {
-            Keep::Local => Decision::Local,
-            Keep::Remote => Decision::Remote,
-            Keep::Newer => Decision::Newer,
-            Keep::Both => Decision::Both,
-        };
-        let mut resolved = Vec::new();
-        for (other, open) in conflicts::open(&self.state)? {
-            if at.iter().any(|at| at.contains(&open.path)) {
-                // What is edited here after the decision was not decided on.
-                let version = version(&self.state, &open.path)?;
-                self.state.put_meta(&decided_on(other, &open.path), &version)?;
-                self.state.decide(other, &open.path, Some(decision))?;
-                resolved.push(open.path);
-            }
-        }
-        resolved.sort();
-        resolved.dedup();
-        Ok(resolved)
+        by_hand::resolve(&self.state, at, keep)
     }
 
     /// Kept versions at or below a path, newest first.
@@ -220,7 +137,7 @@ impl Replica {
     /// # Errors
     /// The state or the folder of kept versions cannot be read.
     pub fn versions(&self, at: &RelPath) -> Result<Vec<KeptVersion>, SyncError> {
-        Ok(apply::list(&self.root, &self.state, at)?.into_iter().map(kept).collect())
+        by_hand::versions(&self.root, &self.state, at)
     }
 
     /// Brings a kept version back to its path (the newest, or the given one). What stands there now is kept in turn.
@@ -228,35 +145,6 @@ impl Replica {
     /// # Errors
     /// There is no such version, or it cannot be moved; nothing is lost then.
     pub fn restore(&mut self, path: &RelPath, version: Option<i64>) -> Result<KeptVersion, SyncError> {
-        Ok(kept(apply::restore(&self.root, &self.state, path, version)?))
-    }
-}
-
-fn size(row: &Row) -> Option<u64> {
-    match row.object.content {
-        Content::File { size, .. } => Some(size),
-        Content::Dir | Content::Symlink(_) => None,
-    }
-}
-
-fn word(decision: Decision) -> &'static str {
-    match decision {
-        Decision::Local => "local",
-        Decision::Remote => "remote",
-        Decision::Newer => "newer",
-        Decision::Both => "both",
-    }
-}
-
-fn kept(version: Version) -> KeptVersion {
-    let kept = version.kept;
-    KeptVersion {
-        id: version.id,
-        path: kept.path,
-        kind: kept.kind,
-        size: if kept.kind == Kind::File { kept.signature.size } else { 0 },
-        mtime_ns: kept.signature.mtime_ns,
-        kept_at_ns: kept.kept_at_ns,
-        reason: kept.reason.to_string(),
+        by_hand::restore(&self.root, &self.state, path, version)
     }
 }

@@ -4,6 +4,7 @@
 //! was lost: both stop the run until the user says `rejoin`. A root is first looked at ([`Candidate`]), then both sides tell
 //! each other what they know of each other ([`Introduction`]), and only then is anything made.
 
+use super::live::nobody;
 use super::marker::{self, Marker, Unmarked};
 use super::meeting::{Overclaimed, check_lineage, forgotten, introduction, overclaimed, renew, rolled_back, same_identity};
 use super::opened::Opened;
@@ -32,6 +33,13 @@ const RULES: &str = "sync.rules";
 
 /// Below the folder of a state: where one is begun that is to take its place.
 const BEGUN: &str = "state.new";
+
+/// What becomes of a root that begins anew.
+const BEGINS_ANEW: &str = " to start anew from the files: equal files merge, differing ones become conflicts, and what was deleted \
+                           elsewhere meanwhile comes back";
+
+/// Under this key a state remembers that it was begun in the place of a lost one, because a user said so.
+const BEGUN_ANEW: &str = "sync.anew";
 
 /// A root before its state is opened.
 pub(super) struct Found {
@@ -109,6 +117,19 @@ impl Candidate {
         }
     }
 
+    /// Opens a root that stays open, where a user said that it begins anew: with a new state in the place of a lost one, or else under a
+    /// new identity. Others may expect a root that was synchronised with them: it is told from a disk that is not mounted by what is
+    /// remembered of that word.
+    pub(super) fn open_anew(self, options: &Options, monitor: &dyn Monitor) -> Result<(Opened, Rules), SyncError> {
+        let goes_on = matches!(self.standing, Standing::Kept(_));
+        let (opened, rules) = self.open(&nobody(), options, monitor)?;
+        if goes_on {
+            renew(&opened, "it begins anew", monitor)?;
+        }
+        opened.state.put_meta(BEGUN_ANEW, b"1")?;
+        Ok((opened, rules))
+    }
+
     /// What the other side, which is at `other`, must know.
     pub(super) fn introduce(&self, other: &[u8]) -> Result<Introduction, SyncError> {
         let location = self.location();
@@ -138,13 +159,14 @@ impl Candidate {
         if !same || ours.moved().is_some() || (options.rejoin && !options.dry_run) {
             return Ok(());
         }
-        Err(SyncError::Guard(format!(
-            "{} bears the identity of {1}: one of them is a copy of the other, taken together with its .driftless. Nothing was \
-             changed. Synchronise with --rejoin to go on: {1} takes a new identity, equal files merge, and differing ones become \
-             conflicts",
-            escape(&there.location),
-            self.found.root.path().display()
-        )))
+        let here = self.found.root.path().display();
+        let before = format!(
+            "{} bears the identity of {here}: one of them is a copy of the other, taken together with its .driftless. Nothing was \
+             changed. To go on, ",
+            escape(&there.location)
+        );
+        let after = format!(": {here} takes a new identity, equal files merge, and differing ones become conflicts");
+        Err(SyncError::anew(before, after))
     }
 
     /// As [`Candidate::introduce`], to another machine: a copy that is about to take a new identity does not speak for the old one.
@@ -274,13 +296,14 @@ pub(super) fn check_marker(found: &Found, rejoin: bool) -> Result<(), SyncError>
     }
     let root = found.root.path().display();
     match (&found.marker, found.has_state) {
-        (Some(_), false) => Err(SyncError::Guard(format!(
-            "the root {root} was synchronised before, but its state is gone from {}; nothing was changed. \
-             If it is kept elsewhere, name that place as before (--state-dir). Otherwise synchronise with --rejoin to start \
-             anew from the files: equal files merge, differing ones become conflicts, and what was deleted elsewhere \
-             meanwhile comes back",
-            found.state_dir.display()
-        ))),
+        (Some(_), false) => {
+            let before = format!(
+                "the root {root} was synchronised before, but its state is gone from {}; nothing was changed. \
+                 If it is kept elsewhere, name that place as before (--state-dir). Otherwise ",
+                found.state_dir.display()
+            );
+            Err(SyncError::anew(before, BEGINS_ANEW))
+        }
         _ => Ok(()),
     }
 }
@@ -297,11 +320,11 @@ pub(super) fn check_unmarked(found: &Found, state: Option<&State>) -> Result<(),
                     "is another directory than it was (file system or inode), and has no marker since it could never be written"
                 }
             };
-            Err(SyncError::Guard(format!(
-                "the root {} {why}: is its disk mounted? Nothing was changed. \
-                 If the folder is meant to be a new one, synchronise with --rejoin",
+            let before = format!(
+                "the root {} {why}: is its disk mounted? Nothing was changed. If the folder is meant to be a new one, ",
                 found.root.path().display()
-            )))
+            );
+            Err(SyncError::anew(before, ""))
         }
         _ => Ok(()),
     }
@@ -332,12 +355,12 @@ fn sorted_out(found: &Found, state: Option<State>, options: &Options) -> Result<
 }
 
 pub(super) fn not_of_this_tree(root: &Root, strange: &str) -> SyncError {
-    SyncError::Guard(format!(
+    let before = format!(
         "the root {} cannot be used as it is: {strange}. Nothing was changed. If one of them was brought back from a backup \
-         or a snapshot, synchronise with --rejoin to start anew from the files: equal files merge, differing ones become \
-         conflicts, and what was deleted elsewhere meanwhile comes back",
+         or a snapshot, ",
         root.path().display()
-    ))
+    );
+    SyncError::anew(before, BEGINS_ANEW)
 }
 
 fn finish(found: Found, state: Standing, options: &Options, monitor: &dyn Monitor) -> Result<Opened, SyncError> {
@@ -521,6 +544,11 @@ fn clear(begun: &Path) -> Result<(), SyncError> {
         }
         _ => Ok(()),
     }
+}
+
+/// Did a user say that it begins anew?
+pub(super) fn was_begun_anew(state: &State) -> Result<bool, StateError> {
+    Ok(state.meta(BEGUN_ANEW)?.is_some())
 }
 
 fn random_id() -> Result<ReplicaId, SyncError> {

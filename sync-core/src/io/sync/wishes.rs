@@ -90,6 +90,7 @@ pub(super) fn tell(connection: &Connection, control: &mut Channel, error: &SyncE
         SyncError::Remote { .. } => (Refusal::Request, error.to_string()),
         SyncError::Refuse { code, text } => (*code, text.clone()),
         SyncError::Guard(text) | SyncError::Outrun(text) => (Refusal::Guard, text.clone()),
+        SyncError::Anew(anew) => (Refusal::Guard, anew.told_elsewhere()),
         SyncError::Root(text) => (Refusal::Folder, text.clone()),
         SyncError::State(StateError::Locked { .. }) => (Refusal::Busy, error.to_string()),
         SyncError::Cancelled => (Refusal::Failed, "the other side was stopped; what was done is recorded".into()),

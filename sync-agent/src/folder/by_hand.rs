@@ -1,0 +1,167 @@
+//! What a user asks of the root while it is open, or does in it by hand: it is the same as in a root that nobody has open.
+
+use super::Shared;
+use crate::control::{Ask, Asker, ConflictText, ControlError, Refused, Tell, VersionText, path, text};
+use crate::log::Level;
+use crate::status::PathText;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::time::Duration;
+use sync_core::io::sync::{Live, SyncError};
+use sync_core::path::RelPath;
+use sync_core::peer::Id;
+use sync_core::report::Monitor;
+
+/// How often it is looked whether somebody still waits.
+const GLANCE: Duration = Duration::from_millis(200);
+
+/// Listens to what somebody asked for: it ends with its step when that one has gone, or the root is to be closed.
+struct Heeding<'a> {
+    shared: &'a Shared,
+    live: &'a Arc<Live>,
+    asker: &'a Asker<'a>,
+}
+
+impl Monitor for Heeding<'_> {
+    fn cancelled(&self) -> bool {
+        self.asker.has_gone() || self.shared.is_closing(self.live)
+    }
+
+    fn notice(&self, text: &str) {
+        self.asker.tell(Tell::Notice(text.to_owned()));
+    }
+}
+
+/// Somebody waits for a turn: pulls make room.
+struct Waiting<'a>(&'a Shared);
+
+impl<'a> Waiting<'a> {
+    fn begin(shared: &'a Shared) -> Waiting<'a> {
+        shared.waiting.fetch_add(1, Ordering::AcqRel);
+        Waiting(shared)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+        // Whoever looked at it a moment before waits by now, and hears of it.
+        drop(self.0.inbox());
+        self.0.wake.notify_all();
+    }
+}
+
+impl Shared {
+    /// Is the root to be closed, for good or to be opened anew, or was it?
+    fn is_closing(&self, live: &Arc<Live>) -> bool {
+        let inbox = self.inbox();
+        self.is_stopping() || inbox.reopen || !inbox.live.as_ref().is_some_and(|open| Arc::ptr_eq(open, live))
+    }
+
+    /// Answers a question, or does what is asked for.
+    pub(crate) fn ask(&self, ask: &Ask, asker: &Asker<'_>) -> Result<(), ControlError> {
+        if *ask == Ask::Rejoin {
+            return self.begin_anew(asker);
+        }
+        let live = self.live().filter(|live| !self.is_closing(live)).ok_or_else(|| {
+            let text = format!("the root of folder {} is not open at present: driftless agent status tells why", self.name);
+            ControlError::new(Refused::NotOpen, text)
+        })?;
+        self.answer(&live, ask, asker)
+    }
+
+    fn answer(&self, live: &Arc<Live>, ask: &Ask, asker: &Asker<'_>) -> Result<(), ControlError> {
+        let monitor = Heeding { shared: self, live, asker };
+        let failed = |error: SyncError| match error {
+            SyncError::Cancelled => {
+                let text = format!("folder {} is being closed: nothing was done; try again in a moment", self.name);
+                ControlError::new(Refused::Busy, text)
+            }
+            error => ControlError::new(Refused::Failed, error.to_string()),
+        };
+        match ask {
+            Ask::Open | Ask::Rejoin => {}
+            Ask::Conflicts => {
+                let open = live.conflicts().map_err(failed)?;
+                asker.tell_all(open.iter().map(ConflictText::from), Tell::Conflicts);
+            }
+            Ask::Versions { at } => {
+                let kept = live.versions(&below(at)?).map_err(failed)?;
+                asker.tell_all(kept.iter().map(VersionText::from), Tell::Versions);
+            }
+            Ask::Resolve { paths, keep } => {
+                let paths = paths.iter().map(below).collect::<Result<Vec<RelPath>, ControlError>>()?;
+                let resolved = {
+                    let _waiting = Waiting::begin(self);
+                    live.resolve(&paths, *keep, &monitor).map_err(failed)?
+                };
+                asker.tell_all(resolved.iter().map(text), Tell::Resolved);
+                self.ask_everybody();
+            }
+            Ask::Restore { at, version } => {
+                let path = below(at)?;
+                let restored = {
+                    let _waiting = Waiting::begin(self);
+                    live.restore(&path, *version, &monitor).map_err(failed)?
+                };
+                // A watch may have too few directories to notice it.
+                self.look_at(&path);
+                asker.tell(Tell::Versions(vec![VersionText::from(&restored)]));
+            }
+        }
+        Ok(())
+    }
+
+    /// Has the root closed, and opened as one that begins anew from its files; returns once it is open.
+    fn begin_anew(&self, asker: &Asker<'_>) -> Result<(), ControlError> {
+        let (tell, told) = sync_channel(1);
+        {
+            let mut inbox = self.inbox();
+            if inbox.rejoin.is_some() {
+                let text = format!("folder {} is about to begin anew: somebody asked for it before", self.name);
+                return Err(ControlError::new(Refused::Busy, text));
+            }
+            inbox.rejoin = Some(tell);
+            inbox.reopen = true;
+        }
+        self.wake.notify_all();
+        self.log(Level::Notice, "begins anew from its files, as somebody asked");
+        loop {
+            match told.recv_timeout(GLANCE) {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(why)) => return Err(ControlError::new(Refused::Failed, why)),
+                Err(RecvTimeoutError::Timeout) if !asker.has_gone() && !self.is_stopping() => {}
+                Err(_) => {
+                    // Whoever has gone did not change its mind: it is left to be done.
+                    let text = format!("folder {} is being closed: driftless agent status tells what came of it", self.name);
+                    return Err(ControlError::new(Refused::Busy, text));
+                }
+            }
+        }
+    }
+
+    /// All peers are pulled from now: what was decided is carried out.
+    fn ask_everybody(&self) {
+        let now = self.now();
+        let mut inbox = self.inbox();
+        let peers: Vec<Id> = inbox.members.keys().copied().collect();
+        peers.into_iter().for_each(|peer| inbox.scheduler.ask_again(peer, now));
+        drop(inbox);
+        self.wake.notify_all();
+    }
+
+    fn look_at(&self, path: &RelPath) {
+        let now = self.now();
+        let mut inbox = self.inbox();
+        inbox.noticed.extend([path.clone()]);
+        inbox.looks(now);
+        drop(inbox);
+        self.wake.notify_all();
+    }
+}
+
+/// A path that was asked for.
+fn below(at: &PathText) -> Result<RelPath, ControlError> {
+    path(at).map_err(|error| ControlError::new(Refused::Request, error.to_string()))
+}
