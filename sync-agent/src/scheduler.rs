@@ -66,6 +66,8 @@ pub(crate) enum Ended {
     Well,
     /// Single paths failed: they are tried again later.
     InPart,
+    /// All was done but for what has to be read first, which goes on beside: whoever has read it says so by [`Scheduler::heard`].
+    Unread,
     /// It was stopped so that others get their turn.
     Stopped {
         /// Did anything come to its end before? Then it is no large file that needs more time.
@@ -376,7 +378,7 @@ impl<P: Copy + Ord> Scheduler<P> {
     /// A job has ended. `jitter`: a random number, 0 to 1.
     pub(crate) fn ended(&mut self, job: Job<P>, how: Ended, now: Moment, jitter: f64) {
         let again = |before: Again, well: Moment| match how {
-            Ended::Well => Again { at: well, failures: 0 },
+            Ended::Well | Ended::Unread => Again { at: well, failures: 0 },
             Ended::Stopped { .. } | Ended::Waits => Again { at: now, failures: before.failures },
             Ended::InPart | Ended::Badly => {
                 let failures = before.failures.saturating_add(1);
@@ -410,7 +412,7 @@ impl<P: Copy + Ord> Scheduler<P> {
                     _ => 0,
                 };
                 peer.news = match how {
-                    Ended::Well if !peer.more => None,
+                    Ended::Well | Ended::Unread if !peer.more => None,
                     // It has its turn before those that came later.
                     Ended::Waits => peer.news.or(Some(now)),
                     _ => Some(now),

@@ -181,7 +181,7 @@ impl Shared {
         inbox.facts.live = standing.map(|standing| standing.live).or(inbox.facts.live);
         let ended = match &pulled {
             Ok(brought) => {
-                let Brought { totals, problems, whole, cancelled, news } = brought;
+                let Brought { totals, problems, whole, unread, cancelled, news } = brought;
                 if *news {
                     inbox.facts.last_change = Some(now_ns());
                 }
@@ -191,7 +191,15 @@ impl Shared {
                 let listed = problems.iter().take(LISTED).map(shown).collect();
                 inbox.facts.problems.insert(Source::Pull(peer), (totals.failed.max(problems.len() as u64), listed));
                 inbox.facts.said.remove(&Source::Pull(peer));
+                if *unread > 0 {
+                    inbox.is_to_read(peer, self.now());
+                } else if !cancelled {
+                    inbox.all_read(peer);
+                }
+                // What failed besides is tried again in its time.
+                let failed = !problems.is_empty() || totals.failed > 0;
                 match (cancelled, whole) {
+                    (false, false) if *unread > 0 && !failed => Ended::Unread,
                     (true, _) => Ended::Stopped { further: monitor.got_further() },
                     (false, true) => Ended::Well,
                     (false, false) => Ended::InPart,
@@ -220,6 +228,8 @@ impl Shared {
             joined.report()
         });
         drop(inbox);
+        // Whoever reads hears of it.
+        self.wake.notify_all();
         if let Some(report) = report {
             member.report(report);
         }

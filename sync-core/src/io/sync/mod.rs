@@ -1,6 +1,7 @@
 //! One two-way synchronisation of two roots: open, look, plan, apply, report. The face of the library.
 
 mod answering;
+mod apart;
 mod asking;
 mod carried;
 mod checkup;
@@ -28,6 +29,7 @@ mod rounds;
 mod serving;
 mod survey;
 mod teller;
+mod unread;
 mod wishes;
 #[cfg(test)]
 mod tests;
@@ -44,6 +46,7 @@ pub use live::{Brought, Live, Standing, is_root_lost};
 pub use member::{Ear, Heard, Member};
 pub use replica::{Keep, KeptVersion, OpenConflict, Replica};
 pub use rounds::{Round, Rounds};
+pub use unread::Read;
 
 use crate::entry::AttrMask;
 use crate::ignore::{RuleError, Rules};
