@@ -488,6 +488,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_to_be_read_first_holds_no_news_up_and_is_not_asked_for_before_it_was_read() {
+        let mut scheduler = looked_at();
+        scheduler.joined(1, at(0.0));
+        for (pulled, during) in [(1.0, None), (2.0, Some(2.5)), (3.0, None)] {
+            assert_eq!(scheduler.next(at(pulled)), Next::Now(Job::Pull(1)));
+            scheduler.begin(Job::Pull(1));
+            during.into_iter().for_each(|news| scheduler.heard(1, at(news)));
+            scheduler.ended(Job::Pull(1), Ended::Unread, at(pulled), 0.0);
+            if during.is_none() {
+                assert_eq!(scheduler.next(at(pulled)), Next::At(TIDY));
+                scheduler.heard(1, at(pulled));
+            }
+        }
+    }
+
+    #[test]
     fn local_changes_that_never_end_and_pulls_take_turns() {
         let mut scheduler = looked_at();
         scheduler.joined(1, at(0.0));

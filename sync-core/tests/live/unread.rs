@@ -1,13 +1,13 @@
 //! Files that must be read before anything can be decided of them, and all else that goes on meanwhile.
 
-use super::{End, Lab, PATIENCE, meet};
+use super::{Lab, PATIENCE, meet};
 use anyhow::{Context as _, Result};
 use std::fs;
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
-use sync_core::io::sync::{Live, Read};
+use sync_core::io::sync::{Live, Member, Read};
 use sync_core::path::RelPath;
 use sync_core::peer::Mode;
 use sync_core::report::{Monitor, Silent};
@@ -32,12 +32,12 @@ impl Monitor for Halting {
 }
 
 /// Reads what is undecided at `live`; does something else once that has begun, and before it ends.
-fn read_while(live: &Live, end: &End, meanwhile: impl FnOnce() -> Result<()>) -> Result<Read> {
+fn read_while(live: &Live, from: &Member, meanwhile: impl FnOnce() -> Result<()>) -> Result<Read> {
     let (begun, has_begun) = channel();
     let (go, go_on) = channel();
     let halting = Halting { begun: Mutex::new(Some(begun)), go_on: Mutex::new(go_on) };
     thread::scope(|scope| {
-        let reading = scope.spawn(|| live.read(&end.member, &halting));
+        let reading = scope.spawn(|| live.read(from, &halting));
         let done = has_begun.recv_timeout(PATIENCE).context("nothing is read").and_then(|()| meanwhile());
         let _ = go.send(());
         let read = reading.join().expect("reading does not panic")?;
@@ -62,7 +62,7 @@ fn while_a_large_file_is_read_small_ones_come_and_go_and_it_is_decided_after_the
     assert_eq!((brought.unread, brought.whole, brought.totals.created), (1, false, 1), "{brought:?}");
     assert!(brought.problems.is_empty() && brought.totals.failed == 0 && brought.totals.conflicts == 0, "{brought:?}");
     assert_eq!(fs::read_to_string(lab.root("b/first"))?, "1");
-    let read = read_while(&b, &ba, || {
+    let read = read_while(&b, &ba.member, || {
         // A change there, and one here.
         lab.write("a/small", "2")?;
         a.scan(&[RelPath::parse(b"small")?], &Silent)?;
@@ -107,7 +107,7 @@ fn of_a_file_that_changes_while_it_is_read_nothing_is_decided_by_what_was_read()
     };
     // Where it was read already, once noticed by nobody before it was read, and once by a scan.
     for noticed in [false, true] {
-        let read = read_while(&b, &ba, || {
+        let read = read_while(&b, &ba.member, || {
             edit(0)?;
             if noticed {
                 b.scan(std::slice::from_ref(&path), &Silent)?;
