@@ -2,6 +2,7 @@
 
 use super::shown::{from_peer, shown};
 use super::{Shared, Source};
+use crate::log::Level;
 use crate::permits::{Permit, Reply};
 use crate::scheduler::{Ended, Job};
 use crate::status::{Behind, LISTED, PathProblem, PathText};
@@ -228,8 +229,12 @@ impl Shared {
             joined.report()
         });
         drop(inbox);
-        // Whoever reads hears of it.
-        self.wake.notify_all();
+        if let Ok(Brought { unread: unread @ 1.., .. }) = &pulled {
+            let text = format!("{unread} files have to be read to compare them with those of {name}; all else goes on meanwhile");
+            self.say(Source::Read(peer), Level::Info, &text);
+            // Whoever reads hears of it.
+            self.wake.notify_all();
+        }
         if let Some(report) = report {
             member.report(report);
         }

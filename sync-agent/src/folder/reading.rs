@@ -110,7 +110,6 @@ impl Shared {
             Ok(Ok(read)) => {
                 let listed: Vec<_> = read.problems.iter().take(LISTED).map(shown).collect();
                 let total = read.problems.len() as u64;
-                inbox.facts.said.remove(&Source::Read(peer));
                 if total > 0 {
                     inbox.facts.problems.insert(Source::Read(peer), (total, listed));
                 } else {
