@@ -1,5 +1,6 @@
 //! One folder: its root stays open, is watched, looked at, and pulled into. One thread does all work on it (`jobs`), in the order
-//! that `scheduler` says; another listens for changes (`watching`), and one moves its old days to a cold root (`archiving`).
+//! that `scheduler` says; another listens for changes (`watching`), one reads what takes long and has to be read before a pull can decide
+//! (`reading`), and one moves its old days to a cold root (`archiving`).
 
 mod archiving;
 mod by_hand;
@@ -7,6 +8,7 @@ mod days;
 mod jobs;
 mod listeners;
 mod noticed;
+mod reading;
 mod scrubbing;
 mod shown;
 mod unseen;
@@ -90,6 +92,8 @@ struct Inbox {
     rejoin: Option<SyncSender<Result<(), String>>>,
     /// There was leave for a pull, which may be kept for it.
     called: bool,
+    /// Peers whose pulls left files to be read first, and when they are read.
+    unread: BTreeMap<Id, Moment>,
     /// What is under way.
     running: Option<Job<Id>>,
     /// Who listens for changes at present.
@@ -111,6 +115,8 @@ struct Joined {
     /// Its sequence number up to which all of it is here.
     incorporated: u64,
     lacking: Option<Behind>,
+    /// How often in a row nothing came of reading files for pulls from it; one where something did.
+    reads: u32,
     /// The first path that the pull under way is to bring.
     awaited: Option<status::PathText>,
     last_sync: Option<status::Moment>,
@@ -157,6 +163,7 @@ impl Folder {
             reopen: false,
             rejoin: None,
             called: false,
+            unread: BTreeMap::new(),
             running: None,
             watch: None,
             facts: Facts::default(),
@@ -399,6 +406,7 @@ impl Shared {
             pulse: Pulse::default(),
             incorporated: 0,
             lacking,
+            reads: 0,
             awaited: None,
             last_sync: None,
             transfers: Vec::new(),
@@ -426,7 +434,9 @@ impl Shared {
         let gone = if same { inbox.members.remove(&peer) } else { None };
         if same {
             inbox.scheduler.left(peer);
+            inbox.unread.remove(&peer);
             inbox.facts.problems.remove(&Source::Pull(peer));
+            inbox.facts.problems.remove(&Source::Read(peer));
             inbox.facts.stopped.remove(&peer);
         }
         drop(inbox);
@@ -598,6 +608,7 @@ impl Shared {
         }
         let watching = self.watch(live);
         let archiving = self.archive(live);
+        let reading = self.read_beside(live);
         let worked = unbroken(|| {
             while let Some(job) = self.next_job() {
                 let how = self.carry_out(live, job);
@@ -610,15 +621,17 @@ impl Shared {
         });
         self.permits.leave(self.who());
         self.watch_no_more(watching);
+        self.read_no_more(reading);
         self.archive_no_more(archiving);
         let (members, live) = {
             let mut inbox = self.inbox();
             inbox.running = None;
+            inbox.unread.clear();
             inbox.noticed.clear();
             inbox.scheduler.ready_at(None);
             // With a root that is opened anew, all of that is found out anew.
-            inbox.facts.problems.retain(|source, _| !matches!(source, Source::Pull(_)));
-            inbox.facts.said.retain(|source, _| !matches!(source, Source::Pull(_)));
+            inbox.facts.problems.retain(|source, _| !matches!(source, Source::Pull(_) | Source::Read(_)));
+            inbox.facts.said.retain(|source, _| !matches!(source, Source::Pull(_) | Source::Read(_)));
             inbox.facts.stopped.clear();
             (std::mem::take(&mut inbox.members), inbox.live.take())
         };

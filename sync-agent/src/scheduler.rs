@@ -66,6 +66,8 @@ pub(crate) enum Ended {
     Well,
     /// Single paths failed: they are tried again later.
     InPart,
+    /// All was done but for what has to be read first, which goes on beside: whoever has read it says so by [`Scheduler::heard`].
+    Unread,
     /// It was stopped so that others get their turn.
     Stopped {
         /// Did anything come to its end before? Then it is no large file that needs more time.
@@ -376,7 +378,7 @@ impl<P: Copy + Ord> Scheduler<P> {
     /// A job has ended. `jitter`: a random number, 0 to 1.
     pub(crate) fn ended(&mut self, job: Job<P>, how: Ended, now: Moment, jitter: f64) {
         let again = |before: Again, well: Moment| match how {
-            Ended::Well => Again { at: well, failures: 0 },
+            Ended::Well | Ended::Unread => Again { at: well, failures: 0 },
             Ended::Stopped { .. } | Ended::Waits => Again { at: now, failures: before.failures },
             Ended::InPart | Ended::Badly => {
                 let failures = before.failures.saturating_add(1);
@@ -410,7 +412,7 @@ impl<P: Copy + Ord> Scheduler<P> {
                     _ => 0,
                 };
                 peer.news = match how {
-                    Ended::Well if !peer.more => None,
+                    Ended::Well | Ended::Unread if !peer.more => None,
                     // It has its turn before those that came later.
                     Ended::Waits => peer.news.or(Some(now)),
                     _ => Some(now),
@@ -483,6 +485,22 @@ mod tests {
         scheduler.heard(1, at(1.5));
         scheduler.ended(Job::Pull(1), Ended::Well, at(2.0), 0.0);
         assert_eq!(scheduler.next(at(2.0)), Next::Now(Job::Pull(1)));
+    }
+
+    #[test]
+    fn what_is_to_be_read_first_holds_no_news_up_and_is_not_asked_for_before_it_was_read() {
+        let mut scheduler = looked_at();
+        scheduler.joined(1, at(0.0));
+        for (pulled, during) in [(1.0, None), (2.0, Some(2.5)), (3.0, None)] {
+            assert_eq!(scheduler.next(at(pulled)), Next::Now(Job::Pull(1)));
+            scheduler.begin(Job::Pull(1));
+            during.into_iter().for_each(|news| scheduler.heard(1, at(news)));
+            scheduler.ended(Job::Pull(1), Ended::Unread, at(pulled), 0.0);
+            if during.is_none() {
+                assert_eq!(scheduler.next(at(pulled)), Next::At(TIDY));
+                scheduler.heard(1, at(pulled));
+            }
+        }
     }
 
     #[test]

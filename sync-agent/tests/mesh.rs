@@ -524,6 +524,61 @@ fn a_large_file_on_its_way_is_shown_with_what_is_there_of_it_until_it_has_come()
 }
 
 #[test]
+fn what_takes_long_to_be_read_holds_up_nothing_that_is_written_meanwhile() -> Result<()> {
+    let lab = Lab::new()?;
+    let (mut a, mut b) = (lab.machine("a")?, lab.machine("b")?);
+    // Of the same size, and the bytes of neither are known: no machine has read so much before this test is over.
+    for machine in [&a, &b] {
+        fs::File::create(machine.at("large"))?.set_len(4 << 40)?;
+    }
+    a.start(&[(&b, None)])?;
+    let address = a.address()?;
+    b.start(&[(&a, Some(address))])?;
+    let lacks = |machine: &Machine| -> Result<_> {
+        let peer = machine.status()?.folders[0].peers[0].clone();
+        Ok(peer.lacking_here.as_ref().is_none_or(|lacking| lacking.files > 0))
+    };
+    for round in 0..3 {
+        for (from, to) in [(&a, &b), (&b, &a)] {
+            let path = format!("{} {round}", from.name);
+            write(&from.at(&path), "small")?;
+            wait_until("the small file is there", || Ok(to.at(&path).exists()))?;
+            assert!(lacks(to)?, "nobody knows yet whether the large ones are equal");
+        }
+    }
+    for machine in [&a, &b] {
+        assert_eq!(machine.status()?.folders[0].problems.total, 0);
+        fs::remove_file(machine.at("large"))?;
+    }
+    wait_until("all is decided", || Ok(equal(&[&a, &b])? && !lacks(&a)? && !lacks(&b)?))?;
+    assert_eq!(fs::read_dir(&a.root)?.count(), 7, "six files, and no conflict copy");
+    Ok(())
+}
+
+#[test]
+fn large_files_that_are_equal_are_found_to_be_so_and_others_are_kept_both() -> Result<()> {
+    let lab = Lab::new()?;
+    let (mut a, mut b) = (lab.machine("a")?, lab.machine("b")?);
+    for name in ["equal", "other"] {
+        for machine in [&a, &b] {
+            let file = fs::File::create(machine.at(name))?;
+            file.set_len(70 << 20)?;
+            if name == "other" {
+                std::os::unix::fs::FileExt::write_all_at(&file, machine.name.as_bytes(), 69 << 20)?;
+            }
+        }
+    }
+    a.start(&[(&b, None)])?;
+    let address = a.address()?;
+    b.start(&[(&a, Some(address))])?;
+    wait_until("all is decided", || {
+        let peers = [a.status()?.folders[0].peers[0].clone(), b.status()?.folders[0].peers[0].clone()];
+        let even = peers.iter().all(|peer| peer.lacking_here.as_ref().is_some_and(|lacking| !lacking.is_any()));
+        Ok(even && fs::read_dir(&a.root)?.count() == 4 && equal(&[&a, &b])?)
+    })
+}
+
+#[test]
 fn a_folder_with_long_work_makes_room_for_another_where_only_one_may_exchange() -> Result<()> {
     let lab = Lab::new()?;
     let (mut a, mut b) = (lab.machine("a")?, lab.machine("b")?);

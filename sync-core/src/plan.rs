@@ -181,8 +181,8 @@ pub enum Open {
     Conflict,
     /// An ignore rule of this run or of one side covers a path that has rows.
     Ignored,
-    /// The bytes that decide could not be read.
-    Unreadable,
+    /// The bytes that decide were not read yet.
+    Unread,
 }
 
 /// What a user sees of a step.
@@ -298,8 +298,7 @@ impl Step {
                 let kind = ours.as_ref().or(theirs.as_ref()).map_or(Kind::File, |row| row.object.kind());
                 match why {
                     Open::Conflict => item(kind, Verb::Conflict, 0, Some("both sides changed it")),
-                    Open::Unreadable => item(kind, Verb::Conflict, 0, Some("cannot be read")),
-                    Open::Ignored => None,
+                    Open::Ignored | Open::Unread => None,
                 }
             }
             Action::Learn { .. }

@@ -2,6 +2,7 @@
 
 use super::shown::{from_peer, shown};
 use super::{Shared, Source};
+use crate::log::Level;
 use crate::permits::{Permit, Reply};
 use crate::scheduler::{Ended, Job};
 use crate::status::{Behind, LISTED, PathProblem, PathText};
@@ -181,7 +182,7 @@ impl Shared {
         inbox.facts.live = standing.map(|standing| standing.live).or(inbox.facts.live);
         let ended = match &pulled {
             Ok(brought) => {
-                let Brought { totals, problems, whole, cancelled, news } = brought;
+                let Brought { totals, problems, whole, unread, cancelled, news } = brought;
                 if *news {
                     inbox.facts.last_change = Some(now_ns());
                 }
@@ -191,7 +192,15 @@ impl Shared {
                 let listed = problems.iter().take(LISTED).map(shown).collect();
                 inbox.facts.problems.insert(Source::Pull(peer), (totals.failed.max(problems.len() as u64), listed));
                 inbox.facts.said.remove(&Source::Pull(peer));
+                if *unread > 0 {
+                    inbox.is_to_read(peer, self.now());
+                } else if !cancelled {
+                    inbox.all_read(peer);
+                }
+                // What failed besides is tried again in its time.
+                let failed = !problems.is_empty() || totals.failed > 0;
                 match (cancelled, whole) {
+                    (false, false) if *unread > 0 && !failed => Ended::Unread,
                     (true, _) => Ended::Stopped { further: monitor.got_further() },
                     (false, true) => Ended::Well,
                     (false, false) => Ended::InPart,
@@ -220,6 +229,12 @@ impl Shared {
             joined.report()
         });
         drop(inbox);
+        if let Ok(Brought { unread: unread @ 1.., .. }) = &pulled {
+            let text = format!("{unread} files have to be read to compare them with those of {name}; all else goes on meanwhile");
+            self.say(Source::Read(peer), Level::Info, &text);
+            // Whoever reads hears of it.
+            self.wake.notify_all();
+        }
         if let Some(report) = report {
             member.report(report);
         }

@@ -51,6 +51,8 @@ pub(crate) enum Source {
     Watch,
     Look,
     Pull(Id),
+    /// Files are read of which a pull from this peer can decide nothing before.
+    Read(Id),
     /// Days move.
     Archive,
     /// The cold root is there.

@@ -310,6 +310,7 @@ impl Pull {
             && ours.is_dir()
             && ours.bound.within(&theirs.sub)
             && self.terms.whole_trees
+            && !self.terms.apart.contains(path)
             && self.terms.ignored.is_none()
             && self.terms.whole(path)
             && self.terms.force != Some(End::Here)

@@ -37,6 +37,9 @@ pub struct Terms {
     pub may_raise: bool,
     /// May a whole directory go in one step? Not where the disk was found to hold more than the rows say.
     pub whole_trees: bool,
+    /// Directories that do not go in one step even so, because something in them comes to be elsewhere: of them each path goes by itself,
+    /// but for directories in them, which are not named here.
+    pub apart: Arc<BTreeSet<RelPath>>,
     /// Most steps that are held back until it is clear that `Policy::Skip` does not leave the whole of a directory
     /// as it is. With more they are carried out: each of them follows from what both sides know of its path, and
     /// what the directory itself becomes is decided by what is left in it, as ever.
@@ -59,6 +62,7 @@ impl Terms {
             ignored: None,
             may_raise: true,
             whole_trees: true,
+            apart: Arc::default(),
             held: HELD_STEPS,
             mutation: Mutation::default(),
         }

@@ -145,8 +145,8 @@ impl<'a> Ledger<'a> {
         let Which { ticket, path, item, left } = which;
         self.undone.insert(ticket);
         let totals = &mut self.applied.totals;
-        if entry.why == Some(Open::Ignored) {
-            // Not asked for: it stays unknown, and nobody has to do anything about it.
+        if matches!(entry.why, Some(Open::Ignored | Open::Unread)) {
+            // Not asked for: it stays unknown, and nobody has to do anything about it. Or it is looked at soon.
         } else if left {
             totals.skipped += 1;
             totals.conflicts += u64::from(item.is_some_and(|item| item.verb == Verb::Conflict));
@@ -185,6 +185,6 @@ pub(super) fn left(why: Open) -> &'static str {
     match why {
         Open::Conflict => "both sides changed it",
         Open::Ignored => "an ignore rule covers it on one side",
-        Open::Unreadable => "the bytes that decide cannot be read",
+        Open::Unread => "the bytes that decide were not read yet",
     }
 }

@@ -351,12 +351,12 @@ fn why_number(why: Open) -> i64 {
     match why {
         Open::Conflict => 0,
         Open::Ignored => 1,
-        Open::Unreadable => 2,
+        Open::Unread => 2,
     }
 }
 
 fn why_of(number: i64) -> Result<Open> {
-    [Open::Conflict, Open::Ignored, Open::Unreadable]
+    [Open::Conflict, Open::Ignored, Open::Unread]
         .into_iter()
         .find(|why| why_number(*why) == number)
         .ok_or(StateError::Content { what: "a reason" })

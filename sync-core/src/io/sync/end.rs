@@ -7,6 +7,7 @@ use super::marker;
 use super::opened::Opened;
 use super::pulls::{OnePull, Terms, only_conflicts, only_ignored};
 use super::survey::{self, OneSurvey};
+use super::unread::Reads;
 use super::{Options, Side, SyncError, Totals};
 use super::{keeping, roots};
 use crate::ignore::Rules;
@@ -14,7 +15,7 @@ use crate::io::scan::{self, Scan, Scanned};
 use crate::io::stage::shortfall;
 use crate::io::there::There;
 use crate::path::RelPath;
-use crate::plan::Item;
+use crate::plan::{Item, Open};
 use crate::report::{Monitor, Problem};
 use crate::store::{Filter, Listing};
 use std::path::Path;
@@ -53,6 +54,8 @@ pub(super) struct Pulled {
     pub(super) again: bool,
     /// It made events, of which the other side must hear.
     pub(super) news: bool,
+    /// Files of which nothing is decided before they are read.
+    pub(super) unread: u64,
     /// Why it was not begun.
     pub(super) stopped: Option<SyncError>,
 }
@@ -111,17 +114,29 @@ pub(super) struct LocalEnd {
     /// What went before it, and counts.
     spent: u64,
     surveyed: Option<OneSurvey>,
+    /// How much it reads of what it cannot decide without.
+    reads: Reads,
     pulls: u32,
 }
 
 impl LocalEnd {
     pub(super) fn new(opened: Arc<Opened>, rules: Rules, side: Side) -> LocalEnd {
-        LocalEnd { opened, rules, side, guard: None, spent: 0, surveyed: None, pulls: 0 }
+        LocalEnd { opened, rules, side, guard: None, spent: 0, surveyed: None, reads: Reads::All, pulls: 0 }
     }
 
     /// The first path that the last survey found to be changed here.
     pub(super) fn first_awaited(&self) -> Option<&RelPath> {
         self.surveyed.as_ref().and_then(OneSurvey::first)
+    }
+
+    /// Files that the last survey left to be read another time.
+    pub(super) fn unread(&self) -> u64 {
+        self.surveyed.as_ref().map_or(0, OneSurvey::unread)
+    }
+
+    /// Its pulls leave open what would take long to read.
+    pub(super) fn with_others_waiting(self) -> LocalEnd {
+        LocalEnd { reads: Reads::Little, ..self }
     }
 
     /// So many paths went before, which count for its guard.
@@ -218,7 +233,8 @@ impl End for LocalEnd {
         monitor: &dyn Monitor,
     ) -> Result<Surveyed, SyncError> {
         let opened = self.opened.clone();
-        let pull = OnePull::new(self.side, &opened, there, asked)?;
+        let mut pull = OnePull::new(self.side, &opened, there, asked)?;
+        pull.reads = self.reads;
         let surveyed = OneSurvey::of(&pull, crate::io::apply::OFFERS, monitor)?;
         if let Some(each) = each {
             surveyed.tell(&pull, each)?;
@@ -234,8 +250,11 @@ impl End for LocalEnd {
         let _work = opened.work();
         let (counter, live) = (opened.state.counter(), opened.state.live()?);
         let mut pull = OnePull::new(self.side, &opened, there, asked)?;
-        pull.again = self.pulls > 0;
+        (pull.reads, pull.again) = (self.reads, self.pulls > 0);
         let mut surveyed = self.surveyed.take();
+        if let Some(surveyed) = &surveyed {
+            pull.terms.apart = surveyed.apart();
+        }
         let moves = surveyed.as_mut().map(OneSurvey::take_moves).unwrap_or_default();
         let changed = number > 0;
         let guard = self.guard(asked.options)?;
@@ -268,6 +287,7 @@ impl End for LocalEnd {
         let whole_walk = outcome.complete || !pull.terms.may_raise || !pull.terms.scope.is_empty();
         let whole = (applied.complete && whole_walk) || only_ignored(&applied);
         let decided = whole || only_conflicts(&applied);
+        let unread = applied.incomplete.iter().filter(|open| open.why == Some(Open::Unread)).count() as u64;
         let again = pull.settling && applied.incomplete.is_empty();
         let news = opened.state.counter() > counter;
         let (mut totals, mut problems) = (applied.totals, applied.problems);
@@ -277,7 +297,7 @@ impl End for LocalEnd {
             problems.clear();
         }
         self.pulls += 1;
-        Ok(Pulled { totals, problems, whole, decided, cancelled: applied.cancelled, again, news, stopped })
+        Ok(Pulled { totals, problems, whole, decided, cancelled: applied.cancelled, again, news, unread, stopped })
     }
 
     fn tidy(&mut self, options: &Options, monitor: &dyn Monitor) -> Result<(), SyncError> {

@@ -476,6 +476,7 @@ impl End for Guest {
             cancelled: applied.cancelled,
             again: applied.again,
             news: applied.news,
+            unread: 0,
             stopped: applied.stopped.map(|text| SyncError::Guard(escape(text.as_bytes()))).or(by_itself),
         })
     }

@@ -10,8 +10,9 @@ use super::guard::Spent;
 use super::member::Member;
 use super::news::News;
 use super::opened::Opened;
-use super::pulls::Terms;
+use super::pulls::{OnePull, Terms};
 use super::roots::{self, Candidate};
+use super::unread::{self, Read};
 use super::{MaxDelete, Options, Side, SyncError, Totals};
 use super::{keeping, meeting};
 use crate::ignore::Rules;
@@ -77,6 +78,8 @@ pub struct Brought {
     pub problems: Vec<Problem>,
     /// All that the other side had when it began is here now, but for conflicts that are left open.
     pub whole: bool,
+    /// Files of which nothing is decided before they are read: [`Live::read`] does.
+    pub unread: u64,
     /// It was broken off because the monitor said so.
     pub cancelled: bool,
     /// Something here is known that was not before: others must hear of it.
@@ -290,11 +293,36 @@ impl Live {
         LocalEnd::new(self.opened.clone(), self.rules(), Side::B)
     }
 
-    /// Brings here what a member has and this root has not.
+    /// Brings here what a member has and this root has not. Of files whose bytes decide something it reads as many as take no time,
+    /// since nothing else is done here meanwhile; the others are left open until [`Live::read`] has read them.
     ///
     /// # Errors
     /// A guard stops it, the connection failed, or the root cannot be changed any more. What was done before is recorded.
     pub fn pull(&self, member: &Member, monitor: &dyn Monitor) -> Result<Brought, SyncError> {
+        let allowed = lock(&self.spent).is_allowed(Instant::now());
+        self.facing(member, allowed, |there, terms| self.pull_from(there, terms, allowed, monitor))
+    }
+
+    /// Reads files, here and there, of which nothing could be decided without: first all but the large ones, and in a later call some
+    /// of those. It may take as long as it likes: nothing of the root is held, and nothing is decided. What was read is recorded
+    /// only where the row still tells of the very file that was read, and a pull decides by what is recorded then.
+    ///
+    /// # Errors
+    /// The connection failed, a state cannot be used, or the monitor said to stop. What was read before is recorded.
+    pub fn read(&self, member: &Member, monitor: &dyn Monitor) -> Result<Read, SyncError> {
+        self.facing(member, false, |there, terms| {
+            let pull = OnePull::new(Side::B, &self.opened, there, terms)?;
+            unread::read_some(&pull, monitor)
+        })
+    }
+
+    /// Calls `work` with what a pull from a member needs to know now.
+    fn facing<T>(
+        &self,
+        member: &Member,
+        allowed: bool,
+        work: impl FnOnce(&RemoteThere, &Terms<'_>) -> Result<T, SyncError>,
+    ) -> Result<T, SyncError> {
         let told = member.told();
         let facts = member.facts_of(&told);
         let there = RemoteThere::new(member.connection.clone(), facts.clone(), told.seq);
@@ -309,7 +337,6 @@ impl Live {
         // A disk may have gone since the last look: nothing is to be put where it belongs.
         unavailable.extend(scan::missing_mounts(&self.opened.root, &self.opened.state)?);
         let mut options = self.options.clone();
-        let allowed = lock(&self.spent).is_allowed(Instant::now());
         if allowed {
             options.max_delete = None;
         }
@@ -319,12 +346,22 @@ impl Live {
         let mut mask = options.mask;
         mask.owner &= member.sets_owner;
         let terms = Terms { options: &options, mask, rules: &rules, run_rules: &self.run_rules, unavailable: &unavailable };
+        work(&there, &terms)
+    }
+
+    fn pull_from(
+        &self,
+        there: &RemoteThere,
+        terms: &Terms<'_>,
+        allowed: bool,
+        monitor: &dyn Monitor,
+    ) -> Result<Brought, SyncError> {
         let before = self.opened.state.seq();
         let mut brought = Brought { whole: true, ..Brought::default() };
-        let mut end = self.end().with_spent(lock(&self.spent).deleted(Instant::now()));
+        let mut end = self.end().with_others_waiting().with_spent(lock(&self.spent).deleted(Instant::now()));
         let mut outrun = 0;
         let pulled = loop {
-            match pull_all(&mut end, &there, &terms, &mut brought, monitor) {
+            match pull_all(&mut end, there, terms, &mut brought, monitor) {
                 Err(SyncError::Outrun(_)) if outrun < OUTRUN && !monitor.cancelled() => outrun += 1,
                 pulled => break pulled,
             }
@@ -462,13 +499,14 @@ fn pull_all(
     if let Some(stopped) = stopped {
         return Err(stopped);
     }
+    let unread = end.unread();
     end.first_awaited().into_iter().for_each(|path| monitor.awaits(path));
     monitor.phase(Phase::Apply, Some(totals.created + totals.updated + totals.deleted + totals.moved), Some(totals.bytes));
     for number in 0..SETTLING {
         let pulled = end.pull(there, terms, u32::try_from(number).unwrap_or(u32::MAX), monitor)?;
         brought.totals.add(&pulled.totals);
         brought.problems.extend(pulled.problems);
-        (brought.whole, brought.cancelled) = (pulled.decided, pulled.cancelled);
+        (brought.whole, brought.cancelled, brought.unread) = (pulled.decided, pulled.cancelled, pulled.unread.max(unread));
         if let Some(stopped) = pulled.stopped {
             return Err(stopped);
         }

@@ -1,6 +1,7 @@
 //! One two-way synchronisation of two roots: open, look, plan, apply, report. The face of the library.
 
 mod answering;
+mod apart;
 mod asking;
 mod by_hand;
 mod carried;
@@ -29,6 +30,7 @@ mod rounds;
 mod serving;
 mod survey;
 mod teller;
+mod unread;
 mod wishes;
 #[cfg(test)]
 mod tests;
@@ -46,6 +48,7 @@ pub use live::{Brought, Live, Standing, is_root_lost};
 pub use member::{Ear, Heard, Member};
 pub use replica::Replica;
 pub use rounds::{Round, Rounds};
+pub use unread::Read;
 
 use crate::entry::AttrMask;
 use crate::ignore::{RuleError, Rules};

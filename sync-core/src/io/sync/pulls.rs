@@ -4,6 +4,7 @@
 use super::conflicts;
 use super::opened::Opened;
 use super::survey;
+use super::unread::Reads;
 use super::{Options, Side, SyncError};
 use crate::entry::{AttrMask, Kind};
 use crate::ignore::Rules;
@@ -66,6 +67,8 @@ pub(super) struct OnePull<'a> {
     keep_versions: Option<Duration>,
     /// Do both roots obey the same ignore rules?
     same_rules: bool,
+    /// Where it does not read all that it cannot decide without, the rest is left open, to be decided by a later pull.
+    pub(super) reads: Reads,
     /// It is not the first pull into this root: what it leaves for ignored paths was told.
     pub(super) again: bool,
 }
@@ -93,7 +96,7 @@ impl<'a> OnePull<'a> {
         }
         terms.may_raise = same_rules && !settling;
         let keep_versions = options.keep_versions;
-        Ok(OnePull { here, ours, theirs, facts, terms, settling, keep_versions, same_rules, again: false })
+        Ok(OnePull { here, ours, theirs, facts, terms, settling, keep_versions, same_rules, reads: Reads::All, again: false })
     }
 
     /// Runs the conversation; every step goes to `step`.
@@ -242,6 +245,7 @@ impl<'a> OnePull<'a> {
                     self.ours.root.path().display()
                 )));
             }
+            let step = self.left_unread(step);
             if let Action::RemoveTree { .. } = step.action {
                 trees.insert(step.path.clone());
             } else if self.stays(&step) {
@@ -288,6 +292,17 @@ impl<'a> OnePull<'a> {
             self.tell_of(&staying, monitor);
         }
         Ok((outcome, applied, trees))
+    }
+
+    /// What is left for want of reading did not fail.
+    fn left_unread(&self, step: Step) -> Step {
+        match step.action {
+            Action::NeedHash { .. } if self.reads == Reads::Little => {
+                let action = Action::Leave { why: Open::Unread, ours: None, theirs: None, known: Arc::default() };
+                Step { action, ..step }
+            }
+            _ => step,
+        }
     }
 
     fn tell_of(&self, staying: &[RelPath], monitor: &dyn Monitor) {

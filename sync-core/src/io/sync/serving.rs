@@ -273,7 +273,7 @@ impl Serving<'_> {
             pulled => pulled?,
         };
         self.carried.created(pulled.totals.created + pulled.totals.conflicts);
-        let Pulled { totals, problems, whole, decided: _, cancelled, again, news, stopped } = pulled;
+        let Pulled { totals, problems, whole, decided: _, cancelled, again, news, unread: _, stopped } = pulled;
         // What was done so far is recorded.
         self.grant.check()?;
         let state = &self.opened.state;

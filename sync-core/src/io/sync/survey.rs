@@ -1,8 +1,10 @@
 //! Looks at a pull without carrying it out: numbers for the guards, items for the user, and which deletions
 //! and creations are the two halves of a move.
 
+use super::apart::{self, Lone};
 use super::opened::Opened;
 use super::pulls::OnePull;
+use super::unread::{Reads, Undecided};
 use super::{SyncError, Totals};
 use crate::entry::{Content, Digest, Hash, Kind};
 use crate::io::apply::{Moves, OFFERS};
@@ -10,11 +12,11 @@ use crate::io::state::NodeId;
 use crate::path::RelPath;
 use crate::plan::{Action, Item, Open, Step, Verb};
 use crate::report::{Monitor, Phase};
+use crate::session;
 use crate::store::Filter;
 use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 
-/// Files read and hashed at a time.
-const HASH_BATCH: usize = 8_192;
 /// Steps of creations remembered at the most.
 const CREATIONS: usize = 8_192;
 
@@ -32,6 +34,12 @@ pub(super) struct OneSurvey {
     trees: HashMap<Digest, Vec<RelPath>>,
     pairs: Pairs,
     creations: Creations,
+    /// What comes to be and has no origin so far.
+    lone: Lone,
+    /// Directories that go, of which each path goes by itself.
+    apart: Arc<BTreeSet<RelPath>>,
+    /// Files that are to be read before anything is decided of them.
+    unread: u64,
     /// Paths remembered in `files` and `trees` at the most: pairs are no more than those.
     limit: usize,
     offered: usize,
@@ -76,75 +84,33 @@ struct Pairs {
 /// Paths that a pull would delete, as it stands now, and those that would go with the moved ones among them. Moves are looked for
 /// only if the number matters without them.
 pub(super) fn deletions(pull: &OnePull<'_>, enough: impl Fn(u64) -> bool) -> Result<(u64, u64), SyncError> {
-    let mut survey = OneSurvey::new(OFFERS);
-    pull.converse(pull.terms.clone(), |step| survey.count(pull, &step))?;
+    let mut survey = OneSurvey::new(pull, OFFERS);
+    survey.converse(pull, OneSurvey::count)?;
     let gone = survey.totals.deleted;
     if !enough(gone) {
-        survey.pair(pull)?;
+        survey.gone = gone;
+        survey = survey.paired(pull)?;
     }
     Ok((survey.totals.deleted, gone))
 }
 
-/// The files that must be read before anything can be decided.
-#[derive(Default)]
-struct Undecided {
-    wanted: [Vec<RelPath>; 2],
-    any: bool,
-}
-
-impl Undecided {
-    /// Notes what a step needs, and reads when much has come together.
-    fn note(&mut self, pull: &OnePull<'_>, step: &Step, monitor: &dyn Monitor) -> Result<(), SyncError> {
-        let Action::NeedHash { ours, theirs } = step.action else { return Ok(()) };
-        if !self.any {
-            monitor.phase(Phase::Compare, None, None);
-        }
-        self.any = true;
-        for (needed, paths) in [ours, theirs].into_iter().zip(&mut self.wanted) {
-            if needed {
-                paths.push(step.path.clone());
-            }
-        }
-        let much = self.wanted.iter().any(|paths| paths.len() >= HASH_BATCH);
-        if much { read(pull, &mut self.wanted, monitor) } else { Ok(()) }
-    }
-
-    /// Reads the rest. True if there was anything to read.
-    fn finish(mut self, pull: &OnePull<'_>, monitor: &dyn Monitor) -> Result<bool, SyncError> {
-        read(pull, &mut self.wanted, monitor)?;
-        Ok(self.any)
-    }
-}
-
-fn read(pull: &OnePull<'_>, wanted: &mut [Vec<RelPath>; 2], monitor: &dyn Monitor) -> Result<(), SyncError> {
-    let [ours, theirs] = wanted;
-    // What cannot be read stays undecided; the pull reports it.
-    if !ours.is_empty() {
-        pull.ours.rehash(ours, monitor)?;
-        ours.clear();
-    }
-    if !theirs.is_empty() {
-        pull.theirs.rehash(theirs, monitor)?;
-        theirs.clear();
-    }
-    Ok(())
-}
-
 impl OneSurvey {
     pub(super) fn of(pull: &OnePull<'_>, limit: usize, monitor: &dyn Monitor) -> Result<OneSurvey, SyncError> {
-        let mut survey = OneSurvey::new(limit);
-        let mut undecided = Undecided::default();
+        let mut survey = OneSurvey::new(pull, limit);
+        let mut undecided = Undecided::new(pull.reads);
         pull.converse(pull.terms.clone(), |step| {
             undecided.note(pull, &step, monitor)?;
             survey.count(pull, &step)
         })?;
-        if undecided.finish(pull, monitor)? {
+        let (any, unread) = undecided.finish(pull, monitor)?;
+        if any {
             monitor.phase(Phase::Plan, None, None);
-            survey = OneSurvey::new(limit);
-            pull.converse(pull.terms.clone(), |step| survey.count(pull, &step))?;
+            survey = OneSurvey::new(pull, limit);
+            survey.converse(pull, OneSurvey::count)?;
         }
         survey.gone = survey.totals.deleted;
-        survey.pair(pull)?;
+        let mut survey = survey.paired(pull)?;
+        survey.unread = unread;
         survey.moves.pair();
         if survey.missed > 0 {
             monitor.notice(&format!(
@@ -170,13 +136,23 @@ impl OneSurvey {
         self.gone
     }
 
+    /// Files that were left to be read another time.
+    pub(super) fn unread(&self) -> u64 {
+        self.unread
+    }
+
+    /// Directories that go, of which each path goes by itself: the moves that were found need it.
+    pub(super) fn apart(&self) -> Arc<BTreeSet<RelPath>> {
+        self.apart.clone()
+    }
+
     pub(super) fn take_moves(&mut self) -> Moves {
         std::mem::take(&mut self.moves)
     }
 
     /// Tells every item, in the order in which it would be done.
     pub(super) fn tell(&self, pull: &OnePull<'_>, each: &mut dyn FnMut(&Item)) -> Result<(), SyncError> {
-        pull.converse(pull.terms.clone(), |step| {
+        pull.converse(self.terms(pull), |step| {
             if let Some(item) = step.item().and_then(|item| self.pairs.seen_as(item)) {
                 each(&item);
             }
@@ -185,8 +161,39 @@ impl OneSurvey {
         Ok(())
     }
 
-    fn new(limit: usize) -> OneSurvey {
-        OneSurvey { limit, ..OneSurvey::default() }
+    fn new(pull: &OnePull<'_>, limit: usize) -> OneSurvey {
+        OneSurvey { limit, apart: pull.terms.apart.clone(), ..OneSurvey::default() }
+    }
+
+    /// The terms on which its moves can be carried out.
+    fn terms(&self, pull: &OnePull<'_>) -> session::Terms {
+        session::Terms { apart: self.apart.clone(), ..pull.terms.clone() }
+    }
+
+    /// Holds the conversation.
+    fn converse(
+        &mut self,
+        pull: &OnePull<'_>,
+        mut each: impl FnMut(&mut OneSurvey, &OnePull<'_>, &Step) -> Result<(), SyncError>,
+    ) -> Result<(), SyncError> {
+        pull.converse(self.terms(pull), |step| each(self, pull, &step))?;
+        Ok(())
+    }
+
+    /// With moves, once everything was counted. A directory that goes whole can only be a move as a whole: if it found no partner, and
+    /// something in it did, all is counted anew with that directory taken apart.
+    fn paired(mut self, pull: &OnePull<'_>) -> Result<OneSurvey, SyncError> {
+        self.pair(pull)?;
+        let lone = std::mem::take(&mut self.lone);
+        let apart = apart::find(pull.ours, self.trees.values().flatten(), &lone)?;
+        if apart.is_empty() {
+            return Ok(self);
+        }
+        let apart = Arc::new(self.apart.iter().cloned().chain(apart).collect());
+        let mut survey = OneSurvey { apart, gone: self.gone, ..OneSurvey::new(pull, self.limit) };
+        survey.converse(pull, OneSurvey::count)?;
+        survey.pair(pull)?;
+        Ok(survey)
     }
 
     fn pair(&mut self, pull: &OnePull<'_>) -> Result<(), SyncError> {
@@ -195,7 +202,7 @@ impl OneSurvey {
             match creations {
                 Creations::All(steps) => steps.iter().try_for_each(|step| self.pair_up(pull, step))?,
                 Creations::TooMany => {
-                    pull.converse(pull.terms.clone(), |step| self.pair_up(pull, &step))?;
+                    self.converse(pull, OneSurvey::pair_up)?;
                 }
             }
         }
@@ -225,6 +232,7 @@ impl OneSurvey {
         match &step.action {
             Action::Leave { why: Open::Ignored, .. } => {}
             Action::Leave { .. } => totals.skipped += 1,
+            Action::NeedHash { .. } if pull.reads == Reads::Little => {}
             Action::NeedHash { .. } => totals.failed += 1,
             Action::Remove { expect, .. } => {
                 if let Content::File { size: 1.., hash: Some(hash) } = expect.object.content
@@ -270,6 +278,8 @@ impl OneSurvey {
                 if origin.is_some() {
                     self.moves.want_file(hash);
                     self.totals.deleted = self.totals.deleted.saturating_sub(1);
+                } else {
+                    self.lone.file(hash);
                 }
                 origin
             }
@@ -281,6 +291,8 @@ impl OneSurvey {
                     let below = live_below(pull.ours, origin)?;
                     self.totals.deleted = self.totals.deleted.saturating_sub(1 + below);
                     self.pairs.inside = Some(step.path.clone());
+                } else {
+                    self.lone.tree(digest);
                 }
                 origin
             }

@@ -1,6 +1,9 @@
 //! Roots that stay open: they join each other, tell of changes, and pull.
 #![allow(clippy::disallowed_methods, reason = "what users do to their files")]
 
+mod renamed;
+mod unread;
+
 use anyhow::{Context as _, Result, bail, ensure};
 use fixtures::tree::Tree;
 use std::fs;
