@@ -36,8 +36,6 @@ use sync_core::peer::{Id, Mode, Name};
 
 /// How long a root that cannot be used is left alone before it is tried again.
 const REOPEN: Duration = Duration::from_secs(5);
-/// How often it is looked whether nobody has a root any more.
-const GLANCE: Duration = Duration::from_millis(5);
 /// A connection that was there for so long was no mistake: whoever calls again after that has lost it.
 pub(crate) const LASTING: Duration = Duration::from_secs(10);
 /// Longest wait for anything: the wish to end comes by a signal of its own.
@@ -515,28 +513,15 @@ impl Shared {
     fn work(self: Arc<Self>) {
         while !self.is_stopping() {
             let opened = unbroken(|| self.open().map(Arc::new).map_err(|error| error.to_string()));
-            let worked = opened.and_then(|live| {
-                let worked = self.work_on(&live);
-                self.let_go(live);
-                worked
-            });
-            if let Err(why) = worked {
+            let worked = opened.and_then(|live| self.work_on(&live));
+            // Whoever waits for somebody else to let go of the root, or is at some step of opening it, gives up for that.
+            if let Err(why) = worked
+                && !self.is_stopping()
+            {
                 self.say(Source::Root, Level::Error, &why);
                 self.inbox().facts.unavailable = Some(why);
                 self.rest(REOPEN);
             }
-        }
-    }
-
-    /// Waits until nobody has the root any more, who looks at something in it or is about to end: opened anew before, it would be
-    /// held by this process itself. Whoever has it for long is told of by that.
-    fn let_go(&self, live: Arc<Live>) {
-        let left = Arc::downgrade(&live);
-        drop(live);
-        let until = self.now() + REOPEN;
-        while left.strong_count() > 0 && self.now() < until {
-            let inbox = self.inbox();
-            drop(self.wake.wait_timeout(inbox, GLANCE));
         }
     }
 
@@ -547,7 +532,11 @@ impl Shared {
         inbox.reopen = false;
     }
 
+    /// Opens the root. Whoever looks at something in it from before, or is about to end, is waited for until the lock of its state is
+    /// gone, and not only until nobody needs it any more: a state that is being closed is held by this process itself.
     fn open(&self) -> Result<Live, SyncError> {
+        // What a reload changes from here on has it opened anew once more.
+        self.inbox().reopen = false;
         let config = self.config();
         let options = Options {
             conflicts: config.conflicts,
@@ -568,7 +557,6 @@ impl Shared {
         {
             let mut inbox = self.inbox();
             inbox.live = Some(Arc::clone(live));
-            inbox.reopen = false;
             inbox.facts.unavailable = None;
             inbox.facts.problems.remove(&Source::Root);
             inbox.facts.said.remove(&Source::Root);

@@ -9,6 +9,7 @@ mod server;
 mod socket;
 
 pub use client::{Asked, Client};
+pub(crate) use lock::take_over;
 pub use lock::{AgentLock, LockError};
 pub use server::{Parting, Server};
 pub use socket::SocketError;

@@ -21,6 +21,7 @@ mod meeting;
 mod member;
 mod news;
 mod opened;
+mod patience;
 mod pulls;
 mod replica;
 mod roots;
