@@ -33,6 +33,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use sync_core::io::sync::{Account, Caller, Ear, Heard, Live, Member, Options, Reaches, SyncError, Tie, Way, is_root_lost};
 use sync_core::peer::{Id, Mode, Name};
+use sync_core::reserve::Reserve;
 
 /// How long a root that cannot be used is left alone before it is tried again.
 const REOPEN: Duration = Duration::from_secs(5);
@@ -58,6 +59,8 @@ pub(crate) struct Shared {
     config: Mutex<config::Folder>,
     /// As many watches as the folder may have.
     watches: Mutex<Option<u64>>,
+    /// What stays free where content comes to.
+    reserve: Mutex<Reserve>,
     inbox: Mutex<Inbox>,
     wake: Condvar,
     stop: AtomicBool,
@@ -126,6 +129,7 @@ pub(crate) struct Setting {
     pub(crate) log: Log,
     pub(crate) permits: Arc<Permits>,
     pub(crate) watches: Option<u64>,
+    pub(crate) reserve: Reserve,
     /// How its old days are archived, and by which clock.
     pub(crate) archive: (Option<config::Archive>, Clock),
     /// Does it begin by doing nothing?
@@ -137,7 +141,7 @@ pub(crate) struct Setting {
 impl Folder {
     /// Starts its threads. They wait for those of `before`, which have the same root or name, and were asked to end.
     pub(crate) fn start(name: Name, config: config::Folder, setting: Setting, before: Vec<Folder>) -> Folder {
-        let Setting { own, begun, log, permits, watches, archive: (rule, clock), paused, known } = setting;
+        let Setting { own, begun, log, permits, watches, reserve, archive: (rule, clock), paused, known } = setting;
         let mut scheduler = Scheduler::new(begun.elapsed(), config.schedule);
         scheduler.pause(paused);
         let inbox = Inbox {
@@ -161,6 +165,7 @@ impl Folder {
             permits,
             config: Mutex::new(config),
             watches: Mutex::new(watches),
+            reserve: Mutex::new(reserve),
             inbox: Mutex::new(inbox),
             wake: Condvar::new(),
             stop: AtomicBool::new(false),
@@ -277,6 +282,15 @@ impl Shared {
         inbox.reopen |= root(&known) != root(&config);
         *known = config;
         drop(known);
+        drop(inbox);
+        self.wake.notify_all();
+    }
+
+    /// From now on so much stays free.
+    pub(crate) fn keep_free(&self, reserve: Reserve) {
+        let mut inbox = self.inbox();
+        let before = std::mem::replace(&mut *self.reserve.lock().unwrap_or_else(PoisonError::into_inner), reserve);
+        inbox.reopen |= before != reserve;
         drop(inbox);
         self.wake.notify_all();
     }
@@ -543,6 +557,7 @@ impl Shared {
             ignore: config.ignore,
             max_delete: Some(config.max_delete),
             keep_versions: config.keep_versions,
+            reserve: *self.reserve.lock().unwrap_or_else(PoisonError::into_inner),
             state_dir: config.state_dir,
             ..Options::standard()
         };
@@ -719,6 +734,7 @@ mod tests {
             }),
             permits: Arc::new(Permits::new(1)),
             watches: None,
+            reserve: Reserve::STANDARD,
             archive: (None, Clock::default()),
             paused: false,
             known: Box::new(move |_| {

@@ -28,6 +28,7 @@ use crate::knowledge::Vector;
 use crate::path::RelPath;
 use crate::peer::{Id, Mode, Name};
 use crate::report::{Monitor, Silent};
+use crate::reserve::Reserve;
 use crate::wire::{self, Introduction, Message, Open, Refusal};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -237,6 +238,7 @@ impl Host {
         let mut asked = self.asked(open, &peer, mode)?;
         if let Some(live) = &live {
             asked.options.keep_versions = live.keep_versions();
+            asked.options.reserve = live.options.reserve;
             asked.run_rules = live.with_own_rules(&asked.run_rules)?;
         }
         connection.limit(asked.options.transfer.limit);
@@ -456,6 +458,7 @@ impl Host {
             },
             checksum: open.checksum,
             keep_versions: self.options.keep_versions,
+            reserve: Reserve::NONE,
             mask: own,
             rejoin: open.rejoin,
             state_dir: self.options.state_dir.clone(),

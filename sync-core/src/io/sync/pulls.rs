@@ -18,6 +18,7 @@ use crate::path::{Name, RelPath, escape};
 use crate::plan::{Action, Open, Step};
 use crate::reconcile::{self, End};
 use crate::report::Monitor;
+use crate::reserve::Reserve;
 use crate::session::{self, Outcome, Poll, Pull};
 use crate::store::{Child, Filter, Listing};
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,6 +65,7 @@ pub(super) struct OnePull<'a> {
     /// Paths were left open before: see [`session::Terms::may_raise`].
     pub(super) settling: bool,
     keep_versions: Option<Duration>,
+    reserve: Reserve,
     /// Do both roots obey the same ignore rules?
     same_rules: bool,
     /// It is not the first pull into this root: what it leaves for ignored paths was told.
@@ -92,8 +94,8 @@ impl<'a> OnePull<'a> {
             terms.since = Some((peer.incorporated, Arc::new(also)));
         }
         terms.may_raise = same_rules && !settling;
-        let keep_versions = options.keep_versions;
-        Ok(OnePull { here, ours, theirs, facts, terms, settling, keep_versions, same_rules, again: false })
+        let (keep_versions, reserve) = (options.keep_versions, options.reserve);
+        Ok(OnePull { here, ours, theirs, facts, terms, settling, keep_versions, reserve, same_rules, again: false })
     }
 
     /// Runs the conversation; every step goes to `step`.
@@ -208,6 +210,7 @@ impl<'a> OnePull<'a> {
             side: self.here.index(),
             state_elsewhere: self.ours.state_elsewhere,
             under_way: &under_way,
+            reserve: self.reserve,
         };
         let over = AtomicBool::new(false);
         thread::scope(|scope| {
