@@ -177,7 +177,9 @@ mod tests {
     #[test]
     fn a_reserve_is_a_number_and_a_unit_a_share_or_off() {
         let bytes = |bytes| Ok(Reserve { bytes, percent: 100 });
-        for (given, made) in [("512K", bytes(512 << 10)), ("500M", bytes(500 << 20)), ("2G", bytes(2 << 30)), ("1T", bytes(1 << 40))] {
+        for (given, made) in
+            [("512K", bytes(512 << 10)), ("500M", bytes(500 << 20)), ("2G", bytes(2 << 30)), ("1T", bytes(1 << 40))]
+        {
             assert_eq!(reserve(given), made, "{given}");
         }
         assert_eq!(reserve("5%"), Ok(Reserve { bytes: u64::MAX, percent: 5 }));

@@ -96,7 +96,10 @@ fn every_key_says_what_it_says() {
         min_peers: 1,
     };
     assert_eq!(config.archives[&hot], archive);
-    assert_eq!(config.limits, Limits { watches: Some(5), bandwidth: Some(10 << 20), exchanges: 2, reserve: Reserve { bytes: u64::MAX, percent: 5 } });
+    assert_eq!(
+        config.limits,
+        Limits { watches: Some(5), bandwidth: Some(10 << 20), exchanges: 2, reserve: Reserve { bytes: u64::MAX, percent: 5 } }
+    );
 }
 
 #[test]

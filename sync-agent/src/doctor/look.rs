@@ -273,7 +273,12 @@ fn roots(terms: &Terms, config: Option<&Config>, status: Option<&Status>) -> Vec
     wanted
 }
 
-fn facts(wanted: Vec<Wanted>, found: Vec<Option<Result<Checkup, String>>>, table: &[u8], reserve: Reserve) -> Vec<(bool, root::Facts)> {
+fn facts(
+    wanted: Vec<Wanted>,
+    found: Vec<Option<Result<Checkup, String>>>,
+    table: &[u8],
+    reserve: Reserve,
+) -> Vec<(bool, root::Facts)> {
     let both = wanted.into_iter().zip(found);
     both.map(|(wanted, looked)| {
         let real = match &looked {
