@@ -45,7 +45,7 @@ fn begin(output: &Output) -> Result<Exit> {
     // Read along, since it would wait for that; and handed on by a thread that is left alone with a process that is.
     let talk = child.stderr.take().map(|mut err| thread::spawn(move || io::copy(&mut err, &mut io::stderr())));
     let until = Instant::now() + WORK;
-    let mut code = Vec::new();
+    let mut code: Vec<u8> = Vec::new();
     let mut over = false;
     while code.is_empty() {
         let left = until.saturating_duration_since(Instant::now());
