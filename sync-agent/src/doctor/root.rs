@@ -235,7 +235,8 @@ fn state(facts: &Facts, checkup: &Checkup) -> Vec<Finding> {
 
 fn versions(subject: &str, (count, bytes): (u64, u64), volume: Volume) -> Finding {
     let text = format!("{} kept, {}", counted(count, "version", "versions"), size(bytes));
-    match bytes > volume.bytes.1 / KEPT_SHARE {
+    // Some file systems do not tell how large they are.
+    match volume.bytes.1 > 0 && bytes > volume.bytes.1 / KEPT_SHARE {
         true => Finding::warning("kept versions", subject, text, "keep them for a shorter time (keep_versions, --keep-versions)"),
         false => Finding::ok("kept versions", subject, text),
     }

@@ -2,6 +2,7 @@
 //! be ended by anybody, itself included, until the disk answers, and whoever called it, or reads what it says, would wait for that.
 
 use crate::exit::Exit;
+use crate::home;
 use crate::output::Output;
 use anyhow::{Context as _, Result, bail};
 use std::io::{self, ErrorKind, Read};
@@ -22,7 +23,7 @@ const END: Duration = Duration::from_secs(3);
 
 /// Does `work` in another process with the same arguments, and ends with what comes of it, whether that process can end or not.
 pub(super) fn apart(output: &Output, work: impl FnOnce() -> Result<Exit>) -> Result<Exit> {
-    if std::env::var_os(WORKS).is_none() {
+    if !home::is_set(WORKS) {
         return begin(output);
     }
     let exit = work()?;
