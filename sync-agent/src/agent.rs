@@ -375,6 +375,7 @@ impl Inner {
                 Some(folder) => {
                     folder.shared().desk.configure(held.whole.archives.get(name).cloned());
                     folder.shared().configure(config.clone());
+                    folder.shared().keep_free(held.whole.limits.reserve);
                     folder.shared().limit_watches(held.watches_each());
                 }
                 None => {
@@ -416,6 +417,7 @@ impl Inner {
             log: Arc::clone(&self.log),
             permits: Arc::clone(&held.permits),
             watches: held.watches_each(),
+            reserve: held.whole.limits.reserve,
             archive: (held.whole.archives.get(name).cloned(), self.clock),
             paused,
             known,

@@ -8,6 +8,7 @@ mod days;
 mod jobs;
 mod listeners;
 mod noticed;
+mod peers;
 mod reading;
 mod scrubbing;
 mod shown;
@@ -19,15 +20,14 @@ use crate::config;
 use crate::gossip::{Table, Told};
 use crate::log::{Level, Log};
 use crate::permits::{Permits, Who};
-use crate::quality::{Counters, Pulse, Quality};
+use crate::quality::{Pulse, Quality};
 use crate::scheduler::{Job, Moment, Next, Scheduler};
 use crate::status::{self, Behind};
-use crate::works::{Watchful, now_ns, random_share};
+use crate::works::{Watchful, random_share};
 use archiving::Desk;
 use noticed::Noticed;
 use shown::{Facts, Source, from_peer};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -35,12 +35,13 @@ use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
-use sync_core::io::sync::{Account, Caller, Ear, Heard, Live, Member, Options, Reaches, SyncError, Tie, Way, is_root_lost};
+use sync_core::io::sync::{Live, Member, Options, SyncError, is_root_lost};
 use sync_core::peer::{Id, Mode, Name};
+use sync_core::reserve::Reserve;
 
 /// How long a root that cannot be used is left alone before it is tried again.
 const REOPEN: Duration = Duration::from_secs(5);
-/// How often it is looked whether nobody has a root any more.
+/// How often it is looked whether whoever waits to do something by hand has had its turn.
 const GLANCE: Duration = Duration::from_millis(5);
 /// A connection that was there for so long was no mistake: whoever calls again after that has lost it.
 pub(crate) const LASTING: Duration = Duration::from_secs(10);
@@ -64,6 +65,8 @@ pub(crate) struct Shared {
     config: Mutex<config::Folder>,
     /// As many watches as the folder may have.
     watches: Mutex<Option<u64>>,
+    /// What stays free where content comes to.
+    reserve: Mutex<Reserve>,
     inbox: Mutex<Inbox>,
     wake: Condvar,
     stop: AtomicBool,
@@ -140,6 +143,7 @@ pub(crate) struct Setting {
     pub(crate) log: Log,
     pub(crate) permits: Arc<Permits>,
     pub(crate) watches: Option<u64>,
+    pub(crate) reserve: Reserve,
     /// How its old days are archived, and by which clock.
     pub(crate) archive: (Option<config::Archive>, Clock),
     /// Does it begin by doing nothing?
@@ -151,7 +155,7 @@ pub(crate) struct Setting {
 impl Folder {
     /// Starts its threads. They wait for those of `before`, which have the same root or name, and were asked to end.
     pub(crate) fn start(name: Name, config: config::Folder, setting: Setting, before: Vec<Folder>) -> Folder {
-        let Setting { own, begun, log, permits, watches, archive: (rule, clock), paused, known } = setting;
+        let Setting { own, begun, log, permits, watches, reserve, archive: (rule, clock), paused, known } = setting;
         let mut scheduler = Scheduler::new(begun.elapsed(), config.schedule);
         scheduler.pause(paused);
         let inbox = Inbox {
@@ -177,6 +181,7 @@ impl Folder {
             permits,
             config: Mutex::new(config),
             watches: Mutex::new(watches),
+            reserve: Mutex::new(reserve),
             inbox: Mutex::new(inbox),
             wake: Condvar::new(),
             stop: AtomicBool::new(false),
@@ -298,6 +303,15 @@ impl Shared {
         self.wake.notify_all();
     }
 
+    /// From now on so much stays free.
+    pub(crate) fn keep_free(&self, reserve: Reserve) {
+        let mut inbox = self.inbox();
+        let before = std::mem::replace(&mut *self.reserve.lock().unwrap_or_else(PoisonError::into_inner), reserve);
+        inbox.reopen |= before != reserve;
+        drop(inbox);
+        self.wake.notify_all();
+    }
+
     pub(crate) fn pause(&self, paused: bool) {
         self.inbox().scheduler.pause(paused);
         self.wake.notify_all();
@@ -341,225 +355,19 @@ impl Shared {
         inbox.reopen || scheduler.is_paused() || gone || (matches!(job, Job::Pull(_)) && held_up)
     }
 
-    /// Is a peer connected?
-    pub(crate) fn has(&self, peer: Id) -> bool {
-        self.inbox().members.get(&peer).is_some_and(|joined| !joined.member.is_over())
-    }
-
-    /// What is to hear of a connection, and the number by which it is told from others of the same peer.
-    pub(crate) fn ear(self: &Arc<Self>, peer: Id) -> (u64, Ear) {
-        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        let shared = Arc::downgrade(self);
-        let ear: Ear = Arc::new(move |heard| {
-            let Some(shared) = shared.upgrade() else { return };
-            match heard {
-                Heard::News => {
-                    let now = shared.now();
-                    shared.inbox().scheduler.heard(peer, now);
-                }
-                Heard::Gossip(accounts) => {
-                    let now = shared.now();
-                    let mut table = shared.gossip();
-                    accounts.into_iter().for_each(|account| table.hear(peer, account, now));
-                    return;
-                }
-                Heard::Ended(why) => {
-                    if let Some(why) = why {
-                        let name = shared.inbox().name_of(peer);
-                        shared.say(Source::Pull(peer), Level::Warning, &format!("{name} cannot be told what is here: {why}"));
-                    }
-                    shared.left(peer, number);
-                }
-            }
-            shared.wake.notify_all();
-        });
-        (number, ear)
-    }
-
-    /// A peer is connected. Of two connections that were made at the same time the one stays that the smaller id made.
-    pub(crate) fn joined(&self, member: Member, called: Called, number: u64) -> bool {
-        let (peer, now) = (member.peer(), self.now());
-        let by_smaller = |called: Called| (called == Called::ByUs) == (self.own < peer);
-        let member = Arc::new(member);
-        let mut inbox = self.inbox();
-        // What was granted may have been taken back, or become another, since it began to join.
-        let allowed = inbox.allowed.get(&peer).is_some_and(|(_, mode)| *mode == member.mode());
-        let open = inbox.live.as_ref().is_some_and(|live| member.is_of(live)) && !self.is_stopping() && !inbox.reopen;
-        // One that was started anew has lost the connection that it had before, as has one that calls again.
-        let there = inbox.members.get(&peer).filter(|joined| !joined.member.is_over() && joined.member.start() == member.start());
-        // Calls cross each other within moments: one that comes much later comes from somebody who has lost the connection.
-        let there = there.filter(|joined| now.saturating_sub(joined.at) < LASTING);
-        let called_before = there.map(|joined| if joined.called { Called::ByUs } else { Called::ByThem });
-        if !allowed || !open || called_before.is_some_and(|before| before != called && by_smaller(before)) {
-            drop(inbox);
-            return false;
-        }
-        // From whom nothing may be pulled, nothing is lacking.
-        let lacking = (!member.may_be_pulled()).then_some(Behind { files: 0, bytes: 0, since: None, oldest: None });
-        let joined = Joined {
-            number,
-            member: Arc::clone(&member),
-            called: called == Called::ByUs,
-            since: now_ns(),
-            at: now,
-            quality: Quality::default(),
-            pulse: Pulse::default(),
-            incorporated: 0,
-            lacking,
-            reads: 0,
-            awaited: None,
-            last_sync: None,
-            transfers: Vec::new(),
-            told: Told::new(),
-        };
-        let replaced = inbox.members.insert(peer, joined);
-        inbox.scheduler.joined(peer, now);
-        drop(inbox);
-        // A pull over the old connection may be under way, and would wait for an answer that nobody gives any more.
-        if let Some(replaced) = &replaced {
-            replaced.member.leave();
-        }
-        // Its threads are waited for: nothing may be locked here.
-        drop(replaced);
-        if member.is_over() {
-            self.left(peer, number);
-        }
-        self.wake.notify_all();
-        true
-    }
-
-    fn left(&self, peer: Id, number: u64) {
-        let mut inbox = self.inbox();
-        let same = inbox.members.get(&peer).is_some_and(|joined| joined.number == number);
-        let gone = if same { inbox.members.remove(&peer) } else { None };
-        if same {
-            inbox.scheduler.left(peer);
-            inbox.unread.remove(&peer);
-            inbox.facts.problems.remove(&Source::Pull(peer));
-            inbox.facts.problems.remove(&Source::Read(peer));
-            inbox.facts.stopped.remove(&peer);
-        }
-        drop(inbox);
-        if same {
-            self.gossip().left(peer);
-        }
-        drop(gone);
-    }
-
-    /// Goes over to these peers: ends the connections to those that may take part no more, or as something else than they joined as.
-    pub(crate) fn keep(&self, peers: &BTreeMap<Id, (Name, Mode)>) {
-        let gone: Vec<_> = {
-            let mut inbox = self.inbox();
-            inbox.allowed = peers.clone();
-            let stays = |id: &Id, joined: &Joined| peers.get(id).is_some_and(|(_, mode)| *mode == joined.member.mode());
-            let others = inbox.members.iter().filter(|(id, joined)| !stays(id, joined));
-            others.map(|(_, joined)| Arc::clone(&joined.member)).collect()
-        };
-        gone.iter().for_each(|member| member.leave());
-    }
-
-    /// Looks at all paths, and tells the peers how they look from here.
-    pub(crate) fn measure(&self) {
-        let now = self.now();
-        let mut inbox = self.inbox();
-        let mut costs = Vec::new();
-        let mut reports = Vec::new();
-        for (peer, joined) in &mut inbox.members {
-            let path = joined.member.quality();
-            let back = joined.member.reported().map(|report| Counters { sent: report.sent, lost: report.lost });
-            joined.quality.sample(path.rtt, Counters { sent: path.sent, lost: path.lost }, back, now);
-            costs.extend(joined.quality.cost().map(|cost| (*peer, cost)));
-            reports.push((Arc::clone(&joined.member), joined.report()));
-        }
-        inbox.scheduler.measured(costs, now);
-        drop(inbox);
-        reports.into_iter().for_each(|(member, report)| member.report(report));
-    }
-
-    /// Says to the connected peers what this machine is, and what it heard of others, as far as they do not know it.
-    pub(crate) fn tell(&self, own: Account, clock_ms: u64) {
-        let now = self.now();
-        {
-            let mut table = self.gossip();
-            table.expire(now);
-            table.say(own, now, clock_ms);
-        }
-        let mut inbox = self.inbox();
-        for (peer, joined) in &mut inbox.members {
-            let table = self.gossip();
-            let news = table.news_for(*peer, &joined.told, now);
-            table.told(&news, &mut joined.told);
-            drop(table);
-            if !news.is_empty() && !joined.member.gossip(news) {
-                // Told again from the beginning, once there is room.
-                joined.told.clear();
-            }
-        }
-    }
-
-    /// The link to a peer, as it is told to others.
-    pub(crate) fn tie(&self, to: Id, mode: Mode, reaches: Option<Reaches>) -> Tie {
-        let inbox = self.inbox();
-        let Some(joined) = inbox.members.get(&to) else {
-            return Tie { to, mode, learnt: false, called: None, reaches, way: None };
-        };
-        let called = Some(if joined.called { Caller::Teller } else { Caller::Other });
-        Tie { to, mode, learnt: false, called, reaches, way: joined.shown_quality().map(way) }
-    }
-
-    /// Where a connected peer is, and who called.
-    pub(crate) fn whereabouts(&self, peer: Id) -> Option<(Option<SocketAddr>, Called)> {
-        let inbox = self.inbox();
-        let joined = inbox.members.get(&peer)?;
-        Some((joined.member.address(), if joined.called { Called::ByUs } else { Called::ByThem }))
-    }
-
-    /// Who is waited for and heard no more, while there is something else to do here, is given up: that its connection is dead would
-    /// be found out much later, and nothing else is done until then. It is called anew.
-    pub(crate) fn give_up_silent(&self) {
-        let now = self.now();
-        let mut inbox = self.inbox();
-        let inbox = &mut *inbox;
-        let Some(job @ Job::Pull(peer)) = inbox.running else { return };
-        let name = inbox.name_of(peer);
-        let Some(joined) = inbox.members.get_mut(&peer) else { return };
-        let path = joined.member.quality();
-        if joined.pulse.is_silent(path.sent, path.received, now) && inbox.scheduler.others_wait(job, now) {
-            joined.pulse = Pulse::default();
-            self.log(
-                Level::Notice,
-                &format!("{name} was not heard for some seconds while it was pulled from: it is called anew"),
-            );
-            joined.member.leave();
-        }
-    }
-
     /// Until the folder is to end: opens the root, works on it, and opens it again when it has become another.
     fn work(self: Arc<Self>) {
         while !self.is_stopping() {
             let opened = unbroken(|| self.open().map(Arc::new).map_err(|error| error.to_string()));
-            let worked = opened.and_then(|live| {
-                let worked = self.work_on(&live);
-                self.let_go(live);
-                worked
-            });
-            if let Err(why) = worked {
+            let worked = opened.and_then(|live| self.work_on(&live));
+            // Whoever waits for somebody else to let go of the root, or is at some step of opening it, gives up for that.
+            if let Err(why) = worked
+                && !self.is_stopping()
+            {
                 self.say(Source::Root, Level::Error, &why);
                 self.inbox().facts.unavailable = Some(why);
                 self.rest(REOPEN);
             }
-        }
-    }
-
-    /// Waits until nobody has the root any more, who looks at something in it or is about to end: opened anew before, it would be
-    /// held by this process itself. Whoever has it for long is told of by that.
-    fn let_go(&self, live: Arc<Live>) {
-        let left = Arc::downgrade(&live);
-        drop(live);
-        let until = self.now() + REOPEN;
-        while left.strong_count() > 0 && self.now() < until {
-            let inbox = self.inbox();
-            drop(self.wake.wait_timeout(inbox, GLANCE));
         }
     }
 
@@ -570,7 +378,11 @@ impl Shared {
         inbox.reopen = false;
     }
 
+    /// Opens the root. Whoever looks at something in it from before, or is about to end, is waited for until the lock of its state is
+    /// gone, and not only until nobody needs it any more: a state that is being closed is held by this process itself.
     fn open(&self) -> Result<Live, SyncError> {
+        // What a reload changes from here on has it opened anew once more.
+        self.inbox().reopen = false;
         let config = self.config();
         let rejoin = self.inbox().rejoin.take();
         let options = Options {
@@ -579,6 +391,7 @@ impl Shared {
             ignore: config.ignore,
             max_delete: Some(config.max_delete),
             keep_versions: config.keep_versions,
+            reserve: *self.reserve.lock().unwrap_or_else(PoisonError::into_inner),
             state_dir: config.state_dir,
             ..Options::standard()
         };
@@ -599,7 +412,6 @@ impl Shared {
         {
             let mut inbox = self.inbox();
             inbox.live = Some(Arc::clone(live));
-            inbox.reopen = inbox.rejoin.is_some();
             inbox.facts.unavailable = None;
             inbox.facts.problems.remove(&Source::Root);
             inbox.facts.said.remove(&Source::Root);
@@ -731,12 +543,6 @@ impl Shared {
     }
 }
 
-/// How good a path is, as others are told.
-fn way(quality: status::Quality) -> Way {
-    let rtt_us = (quality.rtt_ms * 1000.0).clamp(0.0, f64::from(u32::MAX)) as u32;
-    Way { rtt_us, lost: (quality.loss.clamp(0.0, 1.0) * 1_000_000.0) as u64, goodput: quality.goodput }
-}
-
 /// Does this, and tells a panic as what went wrong: a defect that one file brings to light must not end the folder for good. The root
 /// and its state are then as after a crash, and recovered when it is opened anew.
 fn unbroken<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
@@ -748,45 +554,4 @@ fn unbroken<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::sync::mpsc::channel;
-
-    #[test]
-    #[allow(clippy::disallowed_methods, reason = "the clock from which all else is counted")]
-    fn a_panic_is_told_and_the_folder_is_opened_anew() {
-        let dir = tempfile::tempdir().unwrap();
-        let text = format!("name = \"a\"\n[folders.hot]\npath = \"{}\"\n", dir.path().display());
-        let config = config::parse(&text, &sync_core::peer::Book::default()).unwrap();
-        let (tell, told) = channel();
-        let tell = Mutex::new(tell);
-        let opened = AtomicBool::new(false);
-        let setting = Setting {
-            own: sync_core::peer::PublicKey::from_bytes([1; 32]).id(),
-            begun: Instant::now(),
-            log: Arc::new(move |_, line| {
-                // A test that has heard enough has gone.
-                let _ = tell.lock().unwrap_or_else(PoisonError::into_inner).send(line.to_owned());
-            }),
-            permits: Arc::new(Permits::new(1)),
-            watches: None,
-            archive: (None, Clock::default()),
-            paused: false,
-            known: Box::new(move |_| {
-                assert!(opened.swap(true, Ordering::Relaxed), "the first time");
-                false
-            }),
-        };
-        let (name, config) = config.folders.into_iter().next().unwrap();
-        let folder = Folder::start(name, config, setting, Vec::new());
-        let line = told.recv_timeout(Duration::from_secs(60)).unwrap();
-        assert!(line.contains("ended its work: the first time"), "{line}");
-        let until = Instant::now() + Duration::from_secs(60);
-        while folder.shared().state() != status::FolderState::Watching {
-            assert!(Instant::now() < until && !folder.is_over(), "{:?}", folder.shared().state());
-            thread::sleep(Duration::from_millis(10));
-        }
-        folder.stop();
-        folder.join();
-    }
-}
+mod tests;

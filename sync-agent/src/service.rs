@@ -4,7 +4,7 @@
 use crate::agent::{Agent, AgentError};
 use crate::archive::run::Clock;
 use crate::config::{Changes, ConfigError, load};
-use crate::control::{AgentLock, Ask, Asker, Control, ControlError, LockError, Parting, Refused, Server, SocketError};
+use crate::control::{AgentLock, Ask, Asker, Control, ControlError, LockError, Parting, Refused, Server, SocketError, take_over};
 use crate::log::{Level, Log};
 use crate::notify::{State, Supervisor};
 use crate::status::{Moment, Status};
@@ -81,7 +81,7 @@ impl Service {
     /// # Errors
     /// As [`Service::start`].
     pub fn start_on(clock: Clock, home: Home, config: &Path, supervisor: Supervisor, log: Log) -> Result<Service, ServiceError> {
-        let lock = AgentLock::take(home.folder())?;
+        let lock = take_over(home.folder(), &log)?;
         let loaded = load(config, &home)?;
         let page = loaded.status;
         let agent = Arc::new(Agent::start_on(clock, loaded, &home, Arc::clone(&log))?);

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 use sync_core::io::sync::MaxDelete;
+use sync_core::reserve::Reserve;
 
 /// A hundred years: beyond it, date arithmetic in nanoseconds would overflow.
 const LONGEST: Duration = Duration::from_secs(36_525 * 86_400);
@@ -107,6 +108,28 @@ pub fn rate(text: &str) -> Result<Option<u64>, String> {
     }
 }
 
+/// What stays free on a disk: `500M`, `2G`, `5%` of it, or `off`.
+///
+/// # Errors
+/// A text that says what can be written.
+pub fn reserve(text: &str) -> Result<Reserve, String> {
+    if text == "off" {
+        return Ok(Reserve::NONE);
+    }
+    let wrong = || format!("{text:?} is no room to be kept free; give a number with K, M, G or T (2G), a share like 5%, or off");
+    if let Some(share) = text.strip_suffix('%') {
+        return match digits(share).filter(|_| !share.is_empty()).ok_or_else(wrong)? {
+            percent @ 0..=90 => Ok(Reserve { bytes: u64::MAX, percent }),
+            _ => Err(format!("{text:?} leaves next to nothing of the disk: 90% is the most")),
+        };
+    }
+    const UNITS: [(char, u32); 4] = [('K', 10), ('M', 20), ('G', 30), ('T', 40)];
+    let found = UNITS.iter().find_map(|(unit, shift)| Some((text.strip_suffix(*unit)?, *shift)));
+    let (number, shift) = found.ok_or_else(wrong)?;
+    let bytes = digits(number).filter(|_| !number.is_empty()).ok_or_else(wrong)?.checked_mul(1 << shift).ok_or_else(wrong)?;
+    Ok(Reserve { bytes, percent: 100 })
+}
+
 /// Digits alone: `str::parse` would take a sign.
 fn digits(text: &str) -> Option<u64> {
     if text.bytes().all(|b| b.is_ascii_digit()) { text.parse().ok() } else { None }
@@ -148,6 +171,21 @@ mod tests {
         assert_eq!(max_delete("12.5%"), Ok(MaxDelete::Percent(12.5)));
         for wrong in ["", "%", "-1", "+1", "101%", "x", "1e3", "1e1%", "nan%", "inf%", "."] {
             assert!(max_delete(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_reserve_is_a_number_and_a_unit_a_share_or_off() {
+        let bytes = |bytes| Ok(Reserve { bytes, percent: 100 });
+        for (given, made) in
+            [("512K", bytes(512 << 10)), ("500M", bytes(500 << 20)), ("2G", bytes(2 << 30)), ("1T", bytes(1 << 40))]
+        {
+            assert_eq!(reserve(given), made, "{given}");
+        }
+        assert_eq!(reserve("5%"), Ok(Reserve { bytes: u64::MAX, percent: 5 }));
+        assert_eq!(reserve("off"), Ok(Reserve::NONE));
+        for wrong in ["", "%", "G", "500", "-1G", "1.5G", "1GB", "95%", "2 G", "99999999999T", "x%"] {
+            assert!(reserve(wrong).is_err(), "{wrong:?}");
         }
     }
 

@@ -81,6 +81,11 @@ pub(crate) fn trial_time() -> Result<Option<i64>, String> {
     parsed.timestamp_nanos_opt().map(Some).ok_or_else(wrong)
 }
 
+/// Is a variable set? One that this command sets for processes that it begins itself.
+pub(crate) fn is_set(name: &str) -> bool {
+    variable(name).is_some()
+}
+
 #[allow(clippy::disallowed_methods, reason = "the one place")]
 fn variable(name: &str) -> Option<OsString> {
     env::var_os(name)

@@ -19,6 +19,7 @@ use sync_core::io::link::Traffic;
 use sync_core::io::sync::{Options, Packing, Plan, Policy, Report, Side, Sync, SyncError, Totals, Transfer};
 use sync_core::plan::Item;
 use sync_core::report::Done;
+use sync_core::reserve::Reserve;
 
 /// A run under way.
 pub(crate) struct Run<'a> {
@@ -255,6 +256,7 @@ pub(crate) fn options(args: &RunArgs, dry_run: bool) -> Options {
         max_delete: if args.allow_delete { None } else { Some(args.max_delete) },
         checksum: args.checksum,
         keep_versions: args.keep_versions.0,
+        reserve: Reserve::NONE,
         mask: AttrMask::standard(rustix::process::geteuid().is_root()),
         rejoin: args.rejoin,
         state_dir: args.state.state_dir.clone(),

@@ -21,6 +21,7 @@ pub mod session;
 pub mod congestion;
 pub mod pace;
 pub mod quiet;
+pub mod reserve;
 pub mod peer;
 pub mod wire;
 pub mod pairing;

@@ -90,11 +90,13 @@ listen = ["0.0.0.0:4477"]
 #min_peers = 1
 
 # What the agent may use: watches of all folders together (without it, as many as the system gives), bytes a second each way (K, M, G;
-# or "off"), exchanges with peers under way at a time.
+# or "off"), exchanges with peers under way at a time. And what stays free on each disk to which files are brought (K, M, G, T, a share
+# like "5%", or "off"); without it, 1 GiB or 2 % of the disk, whichever is less.
 #[limits]
 #watches = 100000
 #bandwidth = "off"
 #exchanges = 4
+#reserve = "1G"
 "#;
 
 #[cfg(test)]
@@ -130,7 +132,7 @@ mod tests {
             "name = \"web-1\"\nlisten = [\"0.0.0.0:4477\"]\n[peers.web-2]\nid = \"{id}\"\n\
              addresses = [\"web-2.example.net:4477\", \"203.0.113.9:4477\"]\n\
              [folders.hot]\npath = \"/srv/hot\"\npeers.web-2 = \"two-way\"\nignore = [\"*.tmp\"]\nstate_dir = \"/var/lib/driftless\"\n\
-             [archive.hot]\ncold = \"/mnt/cold\"\nunder = \"sites/*\"\nmin_peers = 1\n[limits]\nwatches = 100000\n"
+             [archive.hot]\ncold = \"/mnt/cold\"\nunder = \"sites/*\"\nmin_peers = 1\n[limits]\nwatches = 100000\nreserve = \"1G\"\n"
         );
         assert_eq!(config, parse(&least, &Book::default()).unwrap(), "the example states another default");
     }

@@ -19,6 +19,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use sync_core::io::sync::{MaxDelete, Policy};
 use sync_core::peer::{Address, Id, Mode, Name};
+use sync_core::reserve::Reserve;
 
 /// Folders of one agent.
 pub const FOLDERS: usize = 256;
@@ -170,10 +171,12 @@ pub struct Limits {
     pub bandwidth: Option<u64>,
     /// Exchanges with peers that are under way at a time, over all folders.
     pub exchanges: usize,
+    /// What stays free on each disk to which content is brought.
+    pub reserve: Reserve,
 }
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { watches: None, bandwidth: None, exchanges: 4 }
+        Limits { watches: None, bandwidth: None, exchanges: 4, reserve: Reserve::STANDARD }
     }
 }

@@ -31,7 +31,7 @@ pub(super) const ARCHIVE: Keys = &[
     "cold_schedule",
     "min_peers",
 ];
-pub(super) const LIMITS: Keys = &["watches", "bandwidth", "exchanges"];
+pub(super) const LIMITS: Keys = &["watches", "bandwidth", "exchanges", "reserve"];
 
 /// Ignore rules of one folder.
 const RULES: usize = 1_000;
@@ -267,6 +267,7 @@ impl Reader<'_> {
             watches: table.number("watches", 0..=u64::from(u32::MAX)),
             bandwidth: table.parsed("bandwidth", values::rate).flatten(),
             exchanges: table.number("exchanges", 1..=64).map_or(standard.exchanges, |number| number as usize),
+            reserve: table.parsed("reserve", values::reserve).unwrap_or(standard.reserve),
         }
     }
 }

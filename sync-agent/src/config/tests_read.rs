@@ -1,5 +1,6 @@
 use super::*;
 use sync_core::peer::PublicKey;
+use sync_core::reserve::Reserve;
 
 fn id(key: u8) -> Id {
     PublicKey::from_bytes([key; 32]).id()
@@ -58,6 +59,7 @@ min_peers = 1
 watches = 5
 bandwidth = "10M"
 exchanges = 2
+reserve = "5%"
 "#;
 
 #[test]
@@ -94,7 +96,10 @@ fn every_key_says_what_it_says() {
         min_peers: 1,
     };
     assert_eq!(config.archives[&hot], archive);
-    assert_eq!(config.limits, Limits { watches: Some(5), bandwidth: Some(10 << 20), exchanges: 2 });
+    assert_eq!(
+        config.limits,
+        Limits { watches: Some(5), bandwidth: Some(10 << 20), exchanges: 2, reserve: Reserve { bytes: u64::MAX, percent: 5 } }
+    );
 }
 
 #[test]
@@ -218,6 +223,11 @@ fn a_mistake_is_told_with_its_line_its_key_and_what_can_be_written() {
             head,
             "[limits]\nbandwidth = \"fast\"",
             "3: limits.bandwidth: \"fast\" is no rate; give KiB a second (500), or a number with K, M or G (1.5M), or 0 for no limit",
+        ),
+        (
+            head,
+            "[limits]\nreserve = \"much\"",
+            "3: limits.reserve: \"much\" is no room to be kept free; give a number with K, M, G or T (2G), a share like 5%, or off",
         ),
         // What does not fit together.
         (

@@ -17,6 +17,11 @@ impl Deadline {
         Deadline(Instant::now() + wait)
     }
 
+    /// Has it come?
+    pub(super) fn is_over(self) -> bool {
+        self.left().is_err()
+    }
+
     /// What is left; an error if nothing is.
     #[allow(clippy::disallowed_methods, reason = "a deadline is what this is for")]
     fn left(self) -> io::Result<Duration> {

@@ -12,6 +12,7 @@ mod socket;
 
 pub use client::{Asked, Client};
 pub use inquiry::{Ask, Asker, ConflictText, NoPath, PIECE, Tell, VersionText, path, text};
+pub(crate) use lock::take_over;
 pub use lock::{AgentLock, LockError};
 pub use server::{Parting, Server};
 pub use socket::SocketError;

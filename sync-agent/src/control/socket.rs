@@ -1,6 +1,7 @@
 //! The socket in the home folder: made so that nobody else can ever reach it, found by a path of any length.
 #![allow(clippy::disallowed_methods, reason = "the home folder is no root")]
 
+use super::line::{self, Deadline};
 use super::{PATIENCE, SOCKET_FILE};
 use rustix::fs::{Mode, OFlags, chmod, open, rename};
 use rustix::net::sockopt::{Timeout, set_socket_timeout, socket_peercred};
@@ -12,6 +13,7 @@ use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use sync_core::path::escape;
 
 /// The folder in which the socket is made, for this user alone, before it goes to its place.
@@ -19,6 +21,8 @@ const NEW_FOLDER: &str = "agent.sock.new";
 /// Longest path of a socket as the system takes it, its end included, is 108 bytes.
 const PATH_BYTES: usize = 100;
 
+/// How long the socket of a process that is ending may still take connections, after its lock is gone.
+const LEAVING: Duration = Duration::from_secs(5);
 /// What is wrong with a socket that is in use although the lock is free.
 const HELD: &str = "is answered by a process that does not hold the agent's lock: end that process first";
 
@@ -125,7 +129,8 @@ pub(super) fn listen(home: &Path) -> Result<UnixListener, SocketError> {
     Ok(listener)
 }
 
-/// Nothing is there, or a socket at which nobody answers.
+/// Nothing is there, or a socket at which nobody answers. An agent that was killed loses its lock a moment before its socket, and whoever
+/// has reached it by then is told by the end of the connection.
 fn check_vacant(home: &Path, path: &Path) -> Result<(), SocketError> {
     let foreign = |why: &str| Err(SocketError::Foreign { path: path.to_owned(), why: why.into() });
     match symlink_metadata(path) {
@@ -134,11 +139,15 @@ fn check_vacant(home: &Path, path: &Path) -> Result<(), SocketError> {
         Ok(found) if !found.file_type().is_socket() => return foreign("is no socket, and is left as it is: move it away"),
         Ok(_) => {}
     }
-    match reach(home, SOCKET_FILE) {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => foreign(HELD),
-        Ok(_) => foreign(HELD),
-        Err(error) if nobody(&error) => Ok(()),
-        Err(error) => Err(failed("ask at", path)(error)),
+    let deadline = Deadline::after(LEAVING);
+    loop {
+        match reach(home, SOCKET_FILE) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return foreign(HELD),
+            Ok(stream) if line::wait_for_end(&stream, deadline).is_err() => return foreign(HELD),
+            Ok(_) => {}
+            Err(error) if nobody(&error) => return Ok(()),
+            Err(error) => return Err(failed("ask at", path)(error)),
+        }
     }
 }
 

@@ -28,6 +28,7 @@ use sync_core::io::state::State;
 use sync_core::io::sync::{Checkup, Looked, check_up};
 use sync_core::io::watch::granted;
 use sync_core::peer::{Address, Book, Id};
+use sync_core::reserve::Reserve;
 
 /// How long roots and peers may take to answer, all at the same time.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -87,7 +88,8 @@ pub fn examine(terms: &Terms) -> Vec<Finding> {
         || status.is_some_and(|status| !status.listen.is_empty());
 
     let table = read(Path::new("/proc/self/mountinfo"), MOUNTS_BYTES).unwrap_or_default();
-    let roots = facts(roots, checkups.collect(), &table);
+    let reserve = config.map_or(Reserve::STANDARD, |config| config.limits.reserve);
+    let roots = facts(roots, checkups.collect(), &table, reserve);
     let needed = roots.iter().filter(|(configured, _)| *configured).filter_map(|(_, root)| root.directories()).sum();
     let unprobed = match (&mut agent, probing) {
         (AgentFound::Answers(status), Some(probing)) => probing.finish(status),
@@ -271,7 +273,12 @@ fn roots(terms: &Terms, config: Option<&Config>, status: Option<&Status>) -> Vec
     wanted
 }
 
-fn facts(wanted: Vec<Wanted>, found: Vec<Option<Result<Checkup, String>>>, table: &[u8]) -> Vec<(bool, root::Facts)> {
+fn facts(
+    wanted: Vec<Wanted>,
+    found: Vec<Option<Result<Checkup, String>>>,
+    table: &[u8],
+    reserve: Reserve,
+) -> Vec<(bool, root::Facts)> {
     let both = wanted.into_iter().zip(found);
     both.map(|(wanted, looked)| {
         let real = match &looked {
@@ -285,6 +292,7 @@ fn facts(wanted: Vec<Wanted>, found: Vec<Option<Result<Checkup, String>>>, table
             looked,
             mount: mounts::of(table, &real),
             agent: wanted.agent,
+            reserve,
         };
         (wanted.configured, facts)
     })

@@ -70,9 +70,12 @@ fn untried(status: &Status, since: Moment) -> Vec<Id> {
 }
 
 fn names(status: &Status, ids: &[Id]) -> String {
+    // As it is called here; else as it calls itself.
+    let peers = || status.folders.iter().flat_map(|folder| &folder.peers);
+    let called = |id: &Id| peers().find(|peer| peer.id == *id).map(|peer| peer.name.to_string());
     let machine = |id: &Id| status.machines.iter().find(|machine| machine.id == *id).and_then(|machine| machine.name.clone());
-    let names: Vec<String> =
-        ids.iter().map(|id| machine(id).map_or_else(|| id.to_string(), |name| escape(name.as_bytes()))).collect();
+    let name = |id: &Id| called(id).or_else(|| machine(id).map(|name| escape(name.as_bytes())));
+    let names: Vec<String> = ids.iter().map(|id| name(id).unwrap_or_else(|| id.to_string())).collect();
     names.join(", ")
 }
 

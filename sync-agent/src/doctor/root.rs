@@ -8,11 +8,12 @@ use std::time::Duration;
 use sync_core::io::fs::Volume;
 use sync_core::io::sync::{Checkup, StateLook};
 use sync_core::path::escape;
+use sync_core::reserve::Reserve;
 
-/// Free bytes below which next to nothing can be brought.
-const BYTES_OUT: u64 = 64 << 20;
-/// Free bytes below which a root is told to fill up.
-const BYTES_LOW: u64 = 1 << 30;
+/// Where no agent keeps anything free, next to nothing can be brought below one part of so many of what it would keep free.
+const OUT_SHARE: u64 = 16;
+/// Free bytes below which nothing is brought, whatever the size of the disk.
+const BYTES_OUT: u64 = 1 << 20;
 /// Free inodes below which next to nothing can be brought.
 const INODES_OUT: u64 = 1_000;
 /// Free inodes below which a root is told to fill up.
@@ -43,6 +44,8 @@ pub(super) struct Facts {
     pub(super) mount: Option<Mount>,
     /// How the agent that works with it says it is.
     pub(super) agent: Option<FolderStatus>,
+    /// What agents keep free here.
+    pub(super) reserve: Reserve,
 }
 
 impl Facts {
@@ -79,7 +82,7 @@ pub(super) fn findings(facts: &Facts, patience: Duration) -> Vec<Finding> {
     };
     found.push(Finding::ok("root", subject, format!("{shown} is there")));
     found.extend(mount(facts, checkup));
-    found.extend(space(subject, &checkup.volume));
+    found.extend(space(facts, &checkup.volume));
     found.push(renames(subject, checkup));
     found.push(clock(subject, &checkup.granularity_ns));
     found.extend(state(facts, checkup));
@@ -122,12 +125,19 @@ fn mount(facts: &Facts, checkup: &Checkup) -> Vec<Finding> {
     found
 }
 
-fn space(subject: &str, volume: &Volume) -> Vec<Finding> {
+fn space(facts: &Facts, volume: &Volume) -> Vec<Finding> {
+    let subject = &facts.subject;
     let (free, total) = volume.bytes;
-    let text = format!("{} of {} free", size(free), size(total));
+    let kept = facts.reserve.of(total);
+    let text = match &facts.agent {
+        Some(_) if kept > 0 => format!("{} of {} free, of which the agent keeps {}", size(free), size(total), size(kept)),
+        _ => format!("{} of {} free", size(free), size(total)),
+    };
     let room = "make room: nothing can be brought that does not fit";
-    let tight = free < BYTES_LOW || (free < ROOMY && free < total / SHARE);
-    let bytes = match (free < BYTES_OUT, tight) {
+    // An agent brings nothing that would take from what it keeps free.
+    let out = if facts.agent.is_some() { kept } else { kept / OUT_SHARE }.max(BYTES_OUT);
+    let tight = free < kept.saturating_mul(2) || (free < ROOMY && free < total / SHARE);
+    let bytes = match (free <= out, tight) {
         _ if volume.read_only => Finding::ok("space", subject, text),
         (true, _) => Finding::broken("space", subject, text, room),
         (false, true) => Finding::warning("space", subject, text, room),
@@ -225,7 +235,8 @@ fn state(facts: &Facts, checkup: &Checkup) -> Vec<Finding> {
 
 fn versions(subject: &str, (count, bytes): (u64, u64), volume: Volume) -> Finding {
     let text = format!("{} kept, {}", counted(count, "version", "versions"), size(bytes));
-    match bytes > BYTES_LOW && bytes > volume.bytes.1 / KEPT_SHARE {
+    // Some file systems do not tell how large they are.
+    match volume.bytes.1 > 0 && bytes > volume.bytes.1 / KEPT_SHARE {
         true => Finding::warning("kept versions", subject, text, "keep them for a shorter time (keep_versions, --keep-versions)"),
         false => Finding::ok("kept versions", subject, text),
     }
@@ -301,6 +312,7 @@ mod tests {
             looked: Some(Ok(checkup)),
             mount: Some(mount),
             agent: None,
+            reserve: Reserve::STANDARD,
         }
     }
 
@@ -329,7 +341,7 @@ mod tests {
     #[test]
     fn each_trouble_has_its_weight_and_says_what_to_do() {
         type Row = (fn(&mut Facts), &'static str, Severity, &'static str);
-        let rows: [Row; 20] = [
+        let rows: [Row; 22] = [
             (|facts| facts.looked = None, "root", Broken, "did not answer within 15 seconds"),
             (|facts| facts.looked = Some(Err("the root x does not exist".into())), "root", Broken, "does not exist"),
             (|facts| checkup(facts).volume.read_only = true, "mount", Broken, "state_dir"),
@@ -343,8 +355,10 @@ mod tests {
                 "mount it for writing",
             ),
             (|facts| facts.mount.as_mut().unwrap().kind = "nfs4".into(), "mount", Warning, "schedule"),
-            (|facts| checkup(facts).volume.bytes = (BYTES_OUT - 1, 1 << 40), "space", Broken, "make room"),
-            (|facts| checkup(facts).volume.bytes = (BYTES_LOW - 1, 2 << 30), "space", Warning, "make room"),
+            (|facts| checkup(facts).volume.bytes = (BYTES_OUT, BYTES_OUT), "space", Broken, "make room"),
+            (|facts| checkup(facts).volume.bytes = (60 << 20, 1 << 40), "space", Broken, "make room"),
+            (|facts| checkup(facts).volume.bytes = (1 << 30, 1 << 40), "space", Warning, "make room"),
+            (|facts| checkup(facts).volume.bytes = (50 << 20, 2 << 30), "space", Warning, "make room"),
             (|facts| checkup(facts).volume.bytes = (40 << 30, 1 << 40), "space", Warning, "40.0 GiB of 1.0 TiB free"),
             (|facts| checkup(facts).volume.inodes = Some((999, 1 << 20)), "inodes", Broken, "inodes"),
             (|facts| checkup(facts).volume.inodes = Some((19_000, 1 << 20)), "inodes", Warning, "inodes"),

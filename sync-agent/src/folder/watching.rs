@@ -104,6 +104,8 @@ impl Shared {
         self.wake.notify_all();
         // A panic there is a defect that was told; the watch begins anew with the root.
         let _ = watching.thread.join();
+        // Nothing is watched now, and what has to be may be another number by the next time.
+        self.inbox().facts.watches = Watches::default();
     }
 
     /// From now on the folder has no more watches than these. If they are others than before, those that there are go, and as many

@@ -1,6 +1,7 @@
 //! The commands, one module each, and what all of them share: errors are told and mapped in one place.
 
 mod agent;
+mod apart;
 mod archive;
 mod completions;
 mod conflicts;
@@ -56,7 +57,7 @@ fn dispatch(command: Command, output: &Output) -> Result<Exit> {
         Command::Peer(args) => listed(output, peer::run(&args, output)),
         Command::Pair(args) => listed(output, pair::run(&args, output)),
         Command::Agent(args) => listed(output, agent::run(&args, output)),
-        Command::Doctor(args) => listed(output, doctor::run(&args, output)),
+        Command::Doctor(args) => apart::apart(output, || listed(output, doctor::run(&args, output))),
         Command::Archive(args) => listed(output, archive::run(&args, output)),
         Command::Completions(args) => completions::run(&args, output),
         Command::Man(args) => man::run(&args, output),

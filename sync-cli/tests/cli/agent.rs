@@ -37,7 +37,14 @@ impl Running {
             command.env_remove(name);
         }
         change(&mut command);
-        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut running = Running::of(child);
+        running.is_ready();
+        running
+    }
+
+    /// A process that was begun, whose outputs can be read.
+    fn of(mut child: Child) -> Running {
         let out = BufReader::new(child.stdout.take().unwrap());
         let err = BufReader::new(child.stderr.take().unwrap());
         let (tell, log) = channel();
@@ -47,11 +54,14 @@ impl Running {
                 let _ = tell.send(line);
             }
         });
-        let mut running = Running { child, out, log };
+        Running { child, out, log }
+    }
+
+    /// Waits until it answers.
+    fn is_ready(&mut self) {
         let mut line = String::new();
-        running.out.read_line(&mut line).unwrap();
-        assert!(line.contains("agent.sock"), "{line:?} {:?}", running.log.recv_timeout(PATIENCE));
-        running
+        self.out.read_line(&mut line).unwrap();
+        assert!(line.contains("agent.sock"), "{line:?} {:?}", self.log.recv_timeout(PATIENCE));
     }
 
     /// Waits for a line on stderr.
@@ -238,6 +248,49 @@ fn a_home_has_one_agent_and_a_killed_one_leaves_no_obstacle() {
     let last: Value = serde_json::from_str(out.lines().last().unwrap()).unwrap();
     assert_eq!((code, &last["event"]), (Some(130), &"summary".into()));
     assert!(socket.symlink_metadata().is_err());
+}
+
+#[test]
+fn an_agent_begins_right_after_another_was_killed() {
+    let machine = machine("");
+    let mut running = Running::start(&machine, &[]);
+    for _ in 0..10 {
+        running.signal(Signal::KILL);
+        // The system clears up after the one that was killed while the next one begins.
+        let next = Running::start(&machine, &[]);
+        assert_eq!(running.end().0, None);
+        running = next;
+    }
+}
+
+#[test]
+fn who_is_ending_is_waited_for() {
+    // As a process that is dying or finishes its step: the lock is there, and nobody answers.
+    let machine = machine("");
+    let lock = fs::File::create(machine.home().join("agent.lock")).unwrap();
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    let home = machine.home();
+    let waiting = Command::new(env!("CARGO_BIN_EXE_driftless"))
+        .env("DRIFTLESS_HOME", &home)
+        .args(["agent", "run"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut running = Running::of(waiting);
+    running.says("has not ended yet: it is waited for");
+    drop(lock);
+    running.is_ready();
+
+    // The lock has gone, and the socket still lets somebody in.
+    drop(running);
+    let socket = home.join("agent.sock");
+    fs::remove_file(&socket).unwrap();
+    let leaving = UnixListener::bind(&socket).unwrap();
+    let gone = thread::spawn(move || drop((leaving.accept().unwrap(), leaving)));
+    Running::start(&machine, &[]);
+    gone.join().unwrap();
 }
 
 #[test]

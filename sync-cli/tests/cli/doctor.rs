@@ -170,6 +170,33 @@ fn a_full_disk_is_told() {
     says(&found, "inodes", &subject, "broken", "of 100 inodes free");
 }
 
+#[test]
+fn a_frozen_disk_holds_nobody_up() {
+    let machine = Machine::new();
+    let (root, image) = (machine.folder("root"), machine.dir.path().join("image"));
+    // What is frozen is thawed however this ends, or the machine could not let go of it.
+    let script = format!(
+        "truncate -s 32M '{image}' && mkfs.ext4 -q '{image}' && mount -o loop '{image}' '{root}' && fsfreeze --freeze '{root}' || exit 99
+         trap \"fsfreeze --unfreeze '{root}'\" EXIT
+         \"$0\" doctor --json '{root}'; code=$?
+         exit $code",
+        image = image.display(),
+        root = root.display()
+    );
+    let output = Command::new("unshare")
+        .args(["--mount", "sh", "-c", &script, env!("CARGO_BIN_EXE_driftless")])
+        .env("DRIFTLESS_HOME", machine.home())
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    if !matches!(output.status.code(), Some(0..=2)) {
+        eprintln!("SKIPPED: no disk can be frozen here, so that nothing is proved of one: {told}");
+        return;
+    }
+    says(&findings(&output), "root", &format!("root {}", root.display()), "broken", "did not answer within");
+    assert!(told.contains("waits for a disk that does not answer"), "{told}");
+}
+
 /// `doctor` where something else holds than on this machine; `None` where that cannot be arranged, and then it is said.
 fn in_namespace(machine: &Machine, before: &str, args: &[&str]) -> Option<Vec<Value>> {
     let script = format!("{before}; exec \"$0\" doctor --json \"$@\"");

@@ -183,6 +183,34 @@ fn a_full_disk_is_told_of_what_has_room_goes_on_and_the_rest_follows() -> Result
 }
 
 #[test]
+fn a_disk_is_filled_up_to_what_is_kept_free_and_what_waits_comes_once_there_is_room() -> Result<()> {
+    let config = format!("{QUICK}\n[limits]\nreserve = \"8M\"");
+    let Some(mut lab) = Lab::new(2, &PAIR, &config)? else { return Ok(()) };
+    let root = lab.machines[1].root.clone();
+    let Some(_mounted) = Mounted::or_skip(&["-t", "tmpfs", "-o", "size=32m", "tmpfs"], &root) else { return Ok(()) };
+    lab.start_all()?;
+    write(&lab.machines[0].at("first"), &noise(0, 12 << 20))?;
+    lab.wait_equal("what has room arrives", |lab| everywhere(lab, "first"))?;
+    // There would be room, if nothing were kept free.
+    write(&lab.machines[0].at("second"), &noise(1, 14 << 20))?;
+    wait_until("it is told", || {
+        let problems = &lab.machines[1].status()?.folders[0].problems;
+        let told = |error: &str| error.contains("it needs 14.0 MiB") && error.contains("8.0 MiB of them are kept free");
+        Ok(problems.listed.iter().any(|problem| problem.place.bytes() == b"second" && told(&problem.error)))
+    })?;
+    for number in 0..20 {
+        write(&lab.machines[0].at(&format!("small/{number}")), &noise(number, 1000))?;
+    }
+    wait_until("small files arrive", || Ok(everywhere(&lab, "small/19")))?;
+    let free = rustix::fs::statvfs(&root)?;
+    ensure!(free.f_bavail * free.f_frsize >= 8 << 20, "{} blocks are free", free.f_bavail);
+    fs::remove_file(lab.machines[1].at("first"))?;
+    lab.wait_equal("the rest follows", |lab| everywhere(lab, "second"))?;
+    lab.wait_in_sync()?;
+    lab.stop_all()
+}
+
+#[test]
 fn a_clock_that_jumps_by_years_changes_nothing_of_what_is_exchanged() -> Result<()> {
     if !Path::new(FAKETIME).exists() {
         eprintln!("SKIPPED: {FAKETIME} is not there (package faketime), so no clock was moved");

@@ -46,6 +46,7 @@ use crate::knowledge::{Row, Vector};
 use crate::path::RelPath;
 use crate::plan::{Action, Open, Step, Totals};
 use crate::report::{Monitor, Problem};
+use crate::reserve::Reserve;
 use alike::Alike;
 use areas::Areas;
 use job::Job;
@@ -176,12 +177,14 @@ pub struct Context<'a> {
     pub state_elsewhere: bool,
     /// Where is shown what is on its way.
     pub under_way: &'a UnderWay,
+    /// What stays free where content comes to.
+    pub reserve: Reserve,
 }
 
 impl<'a> Context<'a> {
     /// What staging needs.
     fn supply(&self) -> Supply<'a> {
-        Supply { here: self.root, source: self.source, under_way: self.under_way }
+        Supply { here: self.root, source: self.source, under_way: self.under_way, reserve: self.reserve }
     }
 }
 
@@ -460,9 +463,9 @@ impl<'a, 'e> Apply<'a, 'e> {
         mut jobs: Vec<Job>,
         bytes: u64,
     ) -> Result<(), ApplyError> {
-        let (Context { root, source, .. }, supply) = (self.context, self.context.supply());
+        let (Context { root, source, reserve, .. }, supply) = (self.context, self.context.supply());
         let mut before = self.filling.take();
-        if let Some(filling) = before.take_if(|before| !has_room(root, before.bytes.saturating_add(bytes))) {
+        if let Some(filling) = before.take_if(|before| !has_room(root, before.bytes.saturating_add(bytes), reserve)) {
             // Whether a batch finds room is looked at when it begins, and what is on its way does not show.
             self.put_in_place(filling)?;
         }
@@ -512,8 +515,8 @@ fn lost() -> SourceError {
 }
 
 /// Do so many bytes find room for sure?
-fn has_room(root: &Root, bytes: u64) -> bool {
-    shortfall(root, bytes.saturating_add(SPARE_BYTES)).is_ok_and(|missing| missing.is_none())
+fn has_room(root: &Root, bytes: u64, reserve: Reserve) -> bool {
+    shortfall(root, bytes.saturating_add(SPARE_BYTES), reserve).is_ok_and(|missing| missing.is_none())
 }
 
 /// Where a batch is staged: in the root's own folder, and in those of cold roots.

@@ -223,6 +223,14 @@ impl Root {
         space(&self.fd, &self.path)
     }
 
+    /// Bytes that are free for this process, and all that the file system has.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn room(&self) -> Result<(u64, u64), FsError> {
+        room(&self.fd, &self.path)
+    }
+
     /// The root's file system as it is now.
     ///
     /// # Errors
@@ -476,6 +484,14 @@ impl Dir {
         rustix::fs::syncfs(&self.fd).map_err(failed("sync the file system of", &self.path))
     }
 
+    /// As [`Root::room`], of the directory's file system.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn room(&self) -> Result<(u64, u64), FsError> {
+        room(&self.fd, &self.path)
+    }
+
     /// As [`Root::space`], of the directory's file system.
     ///
     /// # Errors
@@ -554,6 +570,11 @@ fn space(fd: &OwnedFd, path: &Path) -> Result<(u64, u64), FsError> {
     let stat = retry_on_intr(|| rustix::fs::fstatvfs(fd)).map_err(failed("ask for the free space of", path))?;
     let inodes = if stat.f_files == 0 { u64::MAX } else { stat.f_favail };
     Ok((stat.f_bavail.saturating_mul(stat.f_frsize), inodes))
+}
+
+fn room(fd: &OwnedFd, path: &Path) -> Result<(u64, u64), FsError> {
+    let stat = retry_on_intr(|| rustix::fs::fstatvfs(fd)).map_err(failed("ask for the free space of", path))?;
+    Ok((stat.f_bavail.saturating_mul(stat.f_frsize), stat.f_blocks.saturating_mul(stat.f_frsize)))
 }
 
 fn dir_flags() -> OFlags {

@@ -97,6 +97,7 @@ fn create(here: &World, there: &World, source: &RemoteSource) -> Result<Applied,
         side: 0,
         state_elsewhere: false,
         under_way: &UnderWay::default(),
+        reserve: crate::reserve::Reserve::NONE,
     };
     let mut apply = Apply::new(context, Moves::new()).unwrap();
     let stamp = Stamp::Given { m: row.m.clone(), c: row.c.clone() };

@@ -17,6 +17,7 @@ use crate::io::source::{Source, TYPE_BITS};
 use crate::knowledge::Row;
 use crate::path::RelPath;
 use crate::plan::{Displaced, Item, Stamp};
+use crate::reserve::Reserve;
 pub use under_way::UnderWay;
 
 use bring::{Asked, Bringing};
@@ -25,7 +26,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Bytes that stay free: the state has to record what was done.
+/// Bytes that stay free at the least: the state has to record what was done.
 pub(crate) const SPARE_BYTES: u64 = 1 << 20;
 /// Files take whole blocks.
 pub(crate) const BLOCK_BYTES: u64 = 4_096;
@@ -198,13 +199,31 @@ pub(crate) fn owner_of(name: &[u8]) -> Owned {
     }
 }
 
-/// How many bytes are missing for `needed` more, if any.
+/// How many bytes are missing for `needed` more, and for what stays free, if any.
 ///
 /// # Errors
 /// The file system cannot be asked.
-pub fn shortfall(root: &Root, needed: u64) -> Result<Option<u64>, FsError> {
-    let (free, _) = root.space()?;
-    Ok(needed.checked_sub(free).filter(|missing| *missing > 0))
+pub fn shortfall(root: &Root, needed: u64, reserve: Reserve) -> Result<Option<u64>, FsError> {
+    let (free, total) = root.room()?;
+    Ok(needed.saturating_add(reserve.of(total)).checked_sub(free).filter(|missing| *missing > 0))
+}
+
+/// Why a file was not begun that would take from what stays free.
+fn no_room(needed: u64, left: u64, reserve: u64) -> String {
+    let (needed, free, kept) = (sized(needed), sized(left.saturating_add(reserve)), sized(reserve));
+    format!(
+        "no room: it needs {needed}, {free} are free, and {kept} of them are kept free (limits.reserve); make room, and it comes by          itself"
+    )
+}
+
+/// A number of bytes as people read it.
+fn sized(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["bytes", "KiB", "MiB", "GiB", "TiB"];
+    let unit = (bytes.max(1).ilog2() as usize / 10).min(UNITS.len() - 1);
+    match unit {
+        0 => format!("{bytes} bytes"),
+        _ => format!("{:.1} {}", bytes as f64 / (1u64 << (10 * unit)) as f64, UNITS[unit]),
+    }
 }
 
 /// What staging needs besides a folder.
@@ -216,6 +235,8 @@ pub(crate) struct Supply<'a> {
     pub(crate) source: &'a dyn Source,
     /// Where is shown what is on its way.
     pub(crate) under_way: &'a UnderWay,
+    /// What stays free where it comes to.
+    pub(crate) reserve: Reserve,
 }
 
 /// The staging folder of a root, for one run.
@@ -257,7 +278,7 @@ impl Stage {
     /// Brings trees, in parallel. What fails says so in its outcome and leaves nothing behind. A file that finds no room
     /// is not begun.
     pub(crate) fn fill(&self, supply: Supply<'_>, trees: &mut [&mut Tree]) {
-        self.refuse_what_finds_no_room(trees, supply.source.resumes());
+        self.refuse_what_finds_no_room(trees, supply);
         let bringing = Bringing { stage: self, supply };
         bringing.all(trees, &|tree, asked| self.bring(&bringing, tree, asked));
     }
@@ -271,10 +292,11 @@ impl Stage {
         incoming.known_by().find(is_here).or_else(|| incoming.known_by().next())
     }
 
-    fn refuse_what_finds_no_room(&self, trees: &mut [&mut Tree], resumes: bool) {
+    fn refuse_what_finds_no_room(&self, trees: &mut [&mut Tree], supply: Supply<'_>) {
         // Where it cannot be asked, the copy will tell.
-        let Ok((free, _)) = self.dir.space() else { return };
-        let mut left = free.saturating_sub(SPARE_BYTES);
+        let Ok((free, total)) = self.dir.room() else { return };
+        let (resumes, reserve) = (supply.source.resumes(), supply.reserve.of(total));
+        let mut left = free.saturating_sub(reserve.max(SPARE_BYTES));
         let mut refuse = |incoming: &mut Incoming| {
             let Content::File { size: size @ 1.., .. } = incoming.object.content else { return };
             // What has come of it already takes its room no second time.
@@ -284,7 +306,10 @@ impl Stage {
             match left.checked_sub(needed) {
                 Some(rest) => left = rest,
                 None => {
-                    let what = format!("no room for its {size} bytes: {left} are free; make room and run again");
+                    let what = match reserve {
+                        0 => format!("no room for its {size} bytes: {left} are free; make room and run again"),
+                        _ => no_room(needed, left, reserve),
+                    };
                     incoming.outcome = Some(Err(Failure::new("copy", what)));
                 }
             }

@@ -32,6 +32,8 @@ pub enum StateError {
         dir: PathBuf,
         /// "process 123 (driftless sync …)".
         holder: String,
+        /// It is this process itself.
+        own: bool,
     },
     /// The state was written by a newer version of the program; it was left untouched.
     #[error(

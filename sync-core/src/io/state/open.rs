@@ -2,7 +2,7 @@
 
 use super::error::{Attempt, Result, StateError, io_error, random};
 use super::identity::Ticker;
-use super::lock::Lock;
+use super::lock::{self, Lock};
 use super::names::Names;
 use super::{Clock, Published, State, Writer, place, records};
 use crate::entry::AttrMask;
@@ -139,6 +139,12 @@ impl State {
         state.created = false;
         state._lock = Some(lock);
         Ok(state)
+    }
+
+    /// Waits until this process does not hold the state in `dir` any more, and so long at most: for whoever was told
+    /// [`StateError::Locked`], and tries again after it.
+    pub fn wait_for_release(dir: &Path, wait: Duration) {
+        lock::wait_for_release(dir, wait);
     }
 
     /// SQLite's version, and whether it is new enough for a state.

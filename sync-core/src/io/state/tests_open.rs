@@ -88,11 +88,31 @@ fn only_one_opening_holds_the_state() {
     let root = tempfile::tempdir().unwrap();
     let state = open(root.path());
     let Err(StateError::Locked { holder, .. }) = State::open(root.path(), MASK) else { panic!("not locked") };
-    assert!(holder.starts_with(&format!("process {}", std::process::id())), "{holder}");
+    assert!(holder.starts_with(&format!("process {}, which is this one", std::process::id())), "{holder}");
     drop(state);
     // A left-over file with somebody's name is no lock.
     assert!(root.path().join("state.lock").exists());
     drop(open(root.path()));
+}
+
+#[test]
+fn whoever_waits_for_this_process_to_let_go_finds_the_state_free() {
+    let root = tempfile::tempdir().unwrap();
+    for _ in 0..100 {
+        let state = open(root.path());
+        let ended = std::thread::spawn(move || drop(state));
+        let until = Instant::now() + Duration::from_secs(60);
+        let again = loop {
+            match State::open(root.path(), MASK) {
+                Err(StateError::Locked { own: true, .. }) if Instant::now() < until => {
+                    State::wait_for_release(root.path(), until - Instant::now())
+                }
+                opened => break opened.unwrap(),
+            }
+        };
+        drop(again);
+        ended.join().unwrap();
+    }
 }
 
 #[test]
@@ -109,7 +129,7 @@ fn another_process_that_holds_the_lock_is_respected() {
         .unwrap();
     let mut line = [0];
     std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
-    let Err(StateError::Locked { holder, .. }) = State::open(root.path(), MASK) else { panic!("not locked") };
+    let Err(StateError::Locked { holder, own: false, .. }) = State::open(root.path(), MASK) else { panic!("not locked") };
     assert_eq!(holder, "another process", "the note is not of this boot");
     drop(child.stdin.take());
     child.wait().unwrap();

@@ -17,6 +17,7 @@ use crate::io::there::There;
 use crate::path::RelPath;
 use crate::plan::{Item, Open};
 use crate::report::{Monitor, Problem};
+use crate::reserve::Reserve;
 use crate::store::{Filter, Listing};
 use std::path::Path;
 use std::sync::Arc;
@@ -155,9 +156,13 @@ impl LocalEnd {
         self.opened.root.path()
     }
 
-    /// What does not fit fails path by path, and comes with a later run; the user hears of it before.
-    fn warn_of_space(&self, totals: &Totals, monitor: &dyn Monitor) -> Result<(), SyncError> {
-        if let Some(missing) = shortfall(&self.opened.root, totals.bytes)? {
+    /// What does not fit fails path by path, and comes with a later run; the user hears of it before. Where something is kept free, pulls go
+    /// on and on, and each path tells for itself.
+    fn warn_of_space(&self, totals: &Totals, reserve: Reserve, monitor: &dyn Monitor) -> Result<(), SyncError> {
+        if reserve != Reserve::NONE {
+            return Ok(());
+        }
+        if let Some(missing) = shortfall(&self.opened.root, totals.bytes, reserve)? {
             let root = self.path().display();
             monitor.notice(&format!("{root}: {missing} bytes more are needed than are free; what does not fit will fail"));
         }
@@ -267,7 +272,7 @@ impl End for LocalEnd {
             return Ok(Pulled { stopped: Some(stopped), ..Pulled::default() });
         }
         if let Some(surveyed) = &surveyed {
-            self.warn_of_space(&surveyed.totals(), monitor)?;
+            self.warn_of_space(&surveyed.totals(), asked.options.reserve, monitor)?;
         }
         keeping::note_seen(&opened, there)?;
         let run = pull.run(moves, gone, monitor);

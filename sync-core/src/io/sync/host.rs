@@ -10,6 +10,7 @@ use super::marker;
 use super::meeting;
 use super::member::{Ear, Member};
 use super::opened::Opened;
+use super::patience::patiently;
 use super::roots::{self, Candidate};
 use super::serving::{Asked, Serving};
 use super::teller::while_told;
@@ -23,11 +24,11 @@ use crate::io::link::{CloseCode, Connection, LinkError, WAIT};
 use crate::io::mutex::lock;
 use crate::io::remote::{Gate, identity};
 use crate::io::speaker::Speaker;
-use crate::io::state::StateError;
 use crate::knowledge::Vector;
 use crate::path::RelPath;
 use crate::peer::{Id, Mode, Name};
-use crate::report::Monitor;
+use crate::report::{Monitor, Silent};
+use crate::reserve::Reserve;
 use crate::wire::{self, Introduction, Message, Open, Refusal};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -42,12 +43,8 @@ const ASK: Duration = Duration::from_secs(30);
 const TURN: Duration = Duration::from_secs(10 * 60);
 /// Introductions that one connection may ask for.
 const INTRODUCTIONS: usize = 4;
-/// How long another process may hold a root before a run is refused.
-const HELD: Duration = Duration::from_secs(5);
 /// How long a change must be quiet at the most, whatever is asked for.
 const LONGEST_QUIET: Duration = Duration::from_secs(60);
-/// How often it is tried again.
-const TRY: Duration = Duration::from_millis(50);
 
 /// A folder that is served.
 #[derive(Clone)]
@@ -241,6 +238,7 @@ impl Host {
         let mut asked = self.asked(open, &peer, mode)?;
         if let Some(live) = &live {
             asked.options.keep_versions = live.keep_versions();
+            asked.options.reserve = live.options.reserve;
             asked.run_rules = live.with_own_rules(&asked.run_rules)?;
         }
         connection.limit(asked.options.transfer.limit);
@@ -357,7 +355,7 @@ impl Host {
             live.renew_rules(monitor)?;
             return begin_shared(turn, live, asked, monitor);
         }
-        let candidate = patiently(|| self.candidate(path, seen, &asked.options))?;
+        let candidate = patiently(monitor, || self.candidate(path, seen, &asked.options))?;
         let mut introduction = candidate.introduce(&asked.introduction.location)?;
         candidate.check(&asked.introduction, &asked.options)?;
         candidate.check_other(&asked.introduction, &asked.options)?;
@@ -402,7 +400,7 @@ impl Host {
         may_rejoin(asked.rejoin, mode)?;
         let (path, seen) = resolve(export, &asked.sub)?;
         let options = Options { rejoin: asked.rejoin, state_dir: self.options.state_dir.clone(), ..Options::standard() };
-        let candidate = patiently(|| self.candidate(&path, seen, &options))?;
+        let candidate = patiently(&Silent, || self.candidate(&path, seen, &options))?;
         let location = located(peer, &asked.location);
         let introduction = Introduction { location: Vec::new(), ..candidate.introduce_to(&location)? };
         let sets_owner = AttrMask::standard(rustix::process::geteuid().is_root()).owner;
@@ -460,6 +458,7 @@ impl Host {
             },
             checksum: open.checksum,
             keep_versions: self.options.keep_versions,
+            reserve: Reserve::NONE,
             mask: own,
             rejoin: open.rejoin,
             state_dir: self.options.state_dir.clone(),
@@ -595,16 +594,4 @@ fn resolve(export: &Export, sub: &RelPath) -> Result<(PathBuf, (u64, u64)), Sync
     let root = Root::open(&real)?;
     let seen = root.dir(sub)?.stat_self()?;
     Ok((real.join(OsStr::from_bytes(sub.as_bytes())), (seen.dev, seen.ino)))
-}
-
-/// Another process may be about to let go of the root.
-fn patiently<T>(mut attempt: impl FnMut() -> Result<T, SyncError>) -> Result<T, SyncError> {
-    let deadline = Instant::now() + HELD;
-    loop {
-        match attempt() {
-            // A lock of the system has no deadline of its own to wait with.
-            Err(SyncError::State(StateError::Locked { .. })) if Instant::now() < deadline => std::thread::sleep(TRY),
-            other => return other,
-        }
-    }
 }

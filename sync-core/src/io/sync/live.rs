@@ -10,6 +10,7 @@ use super::guard::Spent;
 use super::member::Member;
 use super::news::News;
 use super::opened::Opened;
+use super::patience::patiently;
 use super::pulls::{OnePull, Terms};
 use super::roots::{self, Candidate};
 use super::unread::{self, Read};
@@ -88,15 +89,15 @@ pub struct Brought {
 
 impl Live {
     /// Opens a root, and recovers what a crash left. `known`: it was open before, so that a folder without a marker is a disk that
-    /// is not mounted, and never a new root.
+    /// is not mounted, and never a new root. Who has it at present, in this process or another one, is waited for within a deadline.
     ///
     /// # Errors
-    /// The root is missing, held by another process, or not the one that it was.
+    /// The root is missing, held by somebody else, or not the one that it was; or the monitor said to stop while it was waited for.
     pub fn open(name: Name, path: &Path, options: Options, known: bool, monitor: &dyn Monitor) -> Result<Live, SyncError> {
         let run_rules = Rules::parse(&options.ignore.join("\n"))?;
         let anew = Some(format!("run driftless agent rejoin {name}"));
-        let opened = roots::find(path, options.state_dir.as_deref()).and_then(|found| {
-            let candidate = Candidate::of(found, &options)?;
+        let opened = patiently(monitor, || {
+            let candidate = Candidate::of(roots::find(path, options.state_dir.as_deref())?, &options)?;
             if options.rejoin {
                 return candidate.open_anew(&options, monitor);
             }

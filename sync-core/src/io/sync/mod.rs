@@ -23,6 +23,7 @@ mod meeting;
 mod member;
 mod news;
 mod opened;
+mod patience;
 mod pulls;
 mod replica;
 mod roots;
@@ -65,6 +66,7 @@ use crate::peer::Mode;
 use crate::plan::Item;
 use crate::reconcile::{self, End};
 use crate::report::{Monitor, Phase, Problem};
+use crate::reserve::Reserve;
 use crate::wire::{Refusal, Refused};
 use answering::Answering;
 use drive::{Achieved, Half, Tell};
@@ -117,6 +119,8 @@ pub struct Options {
     pub checksum: bool,
     /// How long replaced and deleted versions are kept; `None`: not at all.
     pub keep_versions: Option<Duration>,
+    /// What stays free on the file systems of roots here, for which content is brought.
+    pub reserve: Reserve,
     /// Replicated attributes.
     pub mask: AttrMask,
     /// Accept a root whose state or marker was lost as a new replica.
@@ -284,6 +288,7 @@ impl Options {
             max_delete: Some(MaxDelete::Percent(50.0)),
             checksum: false,
             keep_versions: Some(Duration::from_secs(7 * 24 * 3600)),
+            reserve: Reserve::NONE,
             mask: AttrMask::standard(rustix::process::geteuid().is_root()),
             rejoin: false,
             state_dir: None,

@@ -19,6 +19,7 @@ use crate::path::{Name, RelPath, escape};
 use crate::plan::{Action, Open, Step};
 use crate::reconcile::{self, End};
 use crate::report::Monitor;
+use crate::reserve::Reserve;
 use crate::session::{self, Outcome, Poll, Pull};
 use crate::store::{Child, Filter, Listing};
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,6 +66,7 @@ pub(super) struct OnePull<'a> {
     /// Paths were left open before: see [`session::Terms::may_raise`].
     pub(super) settling: bool,
     keep_versions: Option<Duration>,
+    reserve: Reserve,
     /// Do both roots obey the same ignore rules?
     same_rules: bool,
     /// Where it does not read all that it cannot decide without, the rest is left open, to be decided by a later pull.
@@ -95,8 +97,8 @@ impl<'a> OnePull<'a> {
             terms.since = Some((peer.incorporated, Arc::new(also)));
         }
         terms.may_raise = same_rules && !settling;
-        let keep_versions = options.keep_versions;
-        Ok(OnePull { here, ours, theirs, facts, terms, settling, keep_versions, same_rules, reads: Reads::All, again: false })
+        let (keep_versions, reserve, reads) = (options.keep_versions, options.reserve, Reads::All);
+        Ok(OnePull { here, ours, theirs, facts, terms, settling, keep_versions, reserve, same_rules, reads, again: false })
     }
 
     /// Runs the conversation; every step goes to `step`.
@@ -211,6 +213,7 @@ impl<'a> OnePull<'a> {
             side: self.here.index(),
             state_elsewhere: self.ours.state_elsewhere,
             under_way: &under_way,
+            reserve: self.reserve,
         };
         let over = AtomicBool::new(false);
         thread::scope(|scope| {

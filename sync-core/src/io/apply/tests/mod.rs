@@ -277,6 +277,7 @@ impl World {
             side: 0,
             state_elsewhere: false,
             under_way: &self.under_way,
+            reserve: crate::reserve::Reserve::NONE,
         }
     }
 

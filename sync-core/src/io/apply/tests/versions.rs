@@ -224,8 +224,8 @@ fn what_finds_no_room_is_not_begun() {
 #[test]
 fn a_shortfall_of_space_is_told_in_bytes() {
     let world = World::new();
-    assert_eq!(crate::io::stage::shortfall(&world.root, 1).unwrap(), None);
-    assert!(crate::io::stage::shortfall(&world.root, u64::MAX).unwrap().is_some());
+    assert_eq!(crate::io::stage::shortfall(&world.root, 1, crate::reserve::Reserve::NONE).unwrap(), None);
+    assert!(crate::io::stage::shortfall(&world.root, u64::MAX, crate::reserve::Reserve::STANDARD).unwrap().is_some());
 }
 
 #[test]
