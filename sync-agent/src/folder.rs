@@ -6,6 +6,7 @@ mod days;
 mod jobs;
 mod listeners;
 mod noticed;
+mod repairing;
 mod scrubbing;
 mod shown;
 mod unseen;

@@ -54,6 +54,7 @@ outside_links = "rewrite"
 keep_displaced = "1h"
 cold_schedule = "12h"
 min_peers = 1
+repair = false
 [limits]
 watches = 5
 bandwidth = "10M"
@@ -92,6 +93,7 @@ fn every_key_says_what_it_says() {
         keep_displaced: Duration::from_secs(3_600),
         cold_schedule: Schedule::Every(DAY / 2),
         min_peers: 1,
+        repair: false,
     };
     assert_eq!(config.archives[&hot], archive);
     assert_eq!(config.limits, Limits { watches: Some(5), bandwidth: Some(10 << 20), exchanges: 2 });

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use sync_core::io::archive::{Archive, ArchiveError};
-use sync_core::io::fs::{Choose, Cold, identify_cold};
+use sync_core::io::fs::{Choose, Cold};
 use sync_core::io::sync::{Live, Member, SyncError};
 use sync_core::path::RelPath;
 use sync_core::peer::Id;
@@ -235,7 +235,7 @@ impl Archivist<'_> {
     }
 
     /// Something changed there.
-    fn look_at(&self, paths: &[RelPath]) {
+    pub(super) fn look_at(&self, paths: &[RelPath]) {
         if paths.is_empty() {
             return;
         }
@@ -255,7 +255,7 @@ impl Archivist<'_> {
 
     /// Is the cold root there? What is hot is synchronised in any case.
     pub(super) fn glance(&mut self, archive: &Archive<'_>) {
-        let why = identify_cold(&self.rule.cold).err().map(|error| error.to_string());
+        let why = archive.check_usable(&self.order.cold).err().map(|error| error.to_string());
         self.is_there = why.is_none();
         let before = {
             let mut before = None;
