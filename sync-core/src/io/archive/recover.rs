@@ -4,8 +4,7 @@ use super::Archive;
 use super::error::ArchiveError;
 use super::job::{self, How, Job, Phase, SWAP, Task};
 use super::late::LATE;
-use super::moves::{DAY, MOVING, SEALED};
-use super::scrub::NEW;
+use super::moves::{DAY, MOVING};
 use super::walk;
 use crate::entry::Kind;
 use crate::io::fs::{Cold, Dir, FsError, Replace, is_dir};
@@ -137,15 +136,7 @@ impl Archive<'_> {
                 parent.sync()?;
             }
         }
-        let sealed = private.open_or_create(SEALED)?;
-        let name = job.stamp.to_string().into_bytes();
-        for name in [[&name[..], NEW].concat(), name] {
-            match sealed.unlink(&name) {
-                Err(error) if !error.is_missing() => return Err(error.into()),
-                _ => {}
-            }
-        }
-        Ok(())
+        super::scrub::forget_manifest(&private, job.stamp)
     }
 
     /// The placement goes on to count, and the copy that was made goes.

@@ -8,14 +8,14 @@ use super::moves::{SEALED, copy_of};
 use super::repair::Repairs;
 use super::walk::{self, Difference};
 use crate::entry::{Hash, Kind, Signature};
-use crate::io::fs::{Dir, FsError, Look, Replace, coarse_now_ns, file_signature, forget_cached, hash_file};
+use crate::io::fs::{ColdId, Dir, FsError, Look, Replace, coarse_now_ns, file_signature, forget_cached, hash_file};
 use crate::io::source::{kind_of, with_buffer};
 use crate::path::RelPath;
 use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
 
 /// Behind the name of a manifest that is not whole.
-pub(super) const NEW: &[u8] = b".new";
+const NEW: &[u8] = b".new";
 
 /// Opens the file of a path elsewhere, which should have the bytes that it had here: those with this hash.
 pub type Repair<'a> = &'a dyn Fn(&RelPath, Hash) -> Result<File, FsError>;
@@ -151,6 +151,19 @@ pub(super) fn seal(
     out.finish()?;
     sealed.rename(&new, sealed, name, Replace::Always)?;
     Ok(sealed.sync()?)
+}
+
+/// Nothing is known any more of what a placement brought there, of which this is the stamp; also if that was half written.
+pub(super) fn forget_manifest(private: &Dir, stamp: ColdId) -> Result<(), ArchiveError> {
+    let sealed = private.open_or_create(SEALED)?;
+    let name = stamp.to_string().into_bytes();
+    for name in [[&name[..], NEW].concat(), name] {
+        match sealed.unlink(&name) {
+            Err(error) if !error.is_missing() => return Err(error.into()),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 struct Scrubbing<'a> {
