@@ -68,8 +68,9 @@ fn assert_one_copy(machine: &Machine) {
     let keys: Vec<PathBuf> = names(cold.join(".driftless")).into_iter().filter(|path| path.is_dir()).collect();
     assert_eq!(keys.len(), 1, "{keys:?}");
     assert_eq!(names(keys[0].join("moving")), Vec::<PathBuf>::new(), "copies on their way");
+    // What was being read again when the agent was killed is read again after it.
     for what in ["sealed", "placed"] {
-        assert_eq!(names(keys[0].join(what)).len() as u64, DAYS, "{what}");
+        wait_until(&format!("{what}: one file for each day"), || names(keys[0].join(what)).len() as u64 == DAYS);
     }
 }
 
@@ -86,6 +87,9 @@ fn is_killed_and_loses_nothing(other_disk: bool, kills: u64, seed: u64) {
     a.start();
     wait_until("both have all days", || files(&a.root()) == files(&b.root()) && b.root().join(NEW).is_dir());
     let days = files(&a.root());
+    // Each day with four folders in it, those above the days, and the one for what is new. What a pull did is counted at its end.
+    let paths = DAYS * (FILES + 5) + 3;
+    wait_until("the first pulls are counted", || b.folder().brought.created == paths);
     let before = b.folder().brought;
     let (here, there) = (Writer::default(), Writer::default());
     let (mut random, mut took, mut in_a_move, mut restored) = (Stream::new(seed), Duration::from_millis(600), 0, 0);
