@@ -259,13 +259,14 @@ fn days_that_do_not_fit_into_the_cold_root_stay_hot_and_a_later_run_takes_them()
         assert!(shown.contains("does not fit into the cold root") && shown.contains("2 failed"), "{shown}");
         assert_eq!(a.metric("driftless_archive_last_run_well"), Some(0.0));
 
-        // What is written elsewhere comes: to what is hot, to the days that stayed, and to those that are cold as far as there is room.
+        // What is written elsewhere comes: to what is hot, and to days that are cold as far as there is room. (What came to the others now
+        // would never be quiet by the clock of the test.)
         assert_hot_goes_on(&a, &b, "full");
-        for number in 0..5 {
+        for number in 0..3 {
             fs::write(b.root().join(day(number)).join("late.txt"), format!("late {number}")).unwrap();
         }
         let has = |number: u64| fs::read_to_string(a.root().join(day(number)).join("late.txt")).is_ok();
-        wait_until("late files come", || (0..5).all(has));
+        wait_until("late files come", || (0..3).all(has));
         let bytes = fixtures::bytes::noise(99, 3 << 20);
         fs::write(b.root().join(day(1)).join("larger"), &bytes).unwrap();
         wait_until("what has no room is told", || {
@@ -277,7 +278,6 @@ fn days_that_do_not_fit_into_the_cold_root_stay_hot_and_a_later_run_takes_them()
 
         disk.resize("size=64m");
         wait_until("what had no room comes", || fs::read(a.root().join(day(1)).join("larger")).is_ok_and(|found| found == bytes));
-        // Files came to these days just now: they are quiet by the clock of the test.
         wait_until("the others follow", || a.archive_now().archived == 5);
         assert_eq!(assert_whole(&a, &cold, 5), 5);
         wait_until("nothing is told any more", || a.folder().problems.total == 0);
