@@ -10,6 +10,7 @@ mod listeners;
 mod noticed;
 mod peers;
 mod reading;
+mod repairing;
 mod scrubbing;
 mod shown;
 mod unseen;

@@ -94,7 +94,7 @@ fn of_folder(sheet: &mut Sheet, folder: &FolderStatus) {
 
 fn of_archive(sheet: &mut Sheet, folder: &FolderStatus, archive: &ArchiveStatus) {
     let labels = [("folder", folder.name.to_string())];
-    let help = "1 if the cold root can be used, 0 if it is not there.";
+    let help = "1 if the cold root can be used, 0 if it is not there or may only be read.";
     sheet.flag("driftless_archive_cold_available", help, &labels, Some(archive.unavailable.is_none()));
     let days = archive.days.as_ref();
     let mut states = vec![("archived", archive.archived)];
@@ -122,6 +122,11 @@ fn of_archive(sheet: &mut Sheet, folder: &FolderStatus, archive: &ArchiveStatus)
         ("driftless_archive_last_run_bytes", "Their bytes.", last.map(|last| last.bytes)),
         ("driftless_archive_scrub_never", "Archived days that were never read again.", Some(archive.scrub.never)),
         ("driftless_archive_damaged_files", "Archived files whose bytes are not those written.", Some(archive.scrub.damaged)),
+        (
+            "driftless_archive_repaired_files_total",
+            "Damaged files that peers gave the bytes of since the agent began.",
+            Some(archive.scrub.repaired),
+        ),
     ];
     for (name, help, value) in numbers {
         sheet.count(name, help, &labels, value);

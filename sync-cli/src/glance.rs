@@ -108,7 +108,9 @@ pub(crate) fn archive_lines(archive: &ArchiveStatus) -> Vec<String> {
         let oldest =
             scrub.oldest.map_or_else(|| "nothing was read again yet".into(), |at| format!("read again, the oldest {}", when(at)));
         let never = if scrub.never > 0 { format!(", {} never", counted(scrub.never, "day", "days")) } else { String::new() };
-        lines.push(format!("    {oldest}{never}"));
+        let repaired =
+            if scrub.repaired > 0 { format!(", {} repaired", counted(scrub.repaired, "file", "files")) } else { String::new() };
+        lines.push(format!("    {oldest}{never}{repaired}"));
     }
     if scrub.damaged > 0 {
         lines.push(format!("    ! {} damaged", counted(scrub.damaged, "file is", "files are")));

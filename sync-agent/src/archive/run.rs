@@ -292,6 +292,7 @@ pub fn run(
 ) -> Result<Report, RunError> {
     let mut report = Report::default();
     recover(archive, told, &mut report)?;
+    archive.check_usable(&order.cold)?;
     let cold = archive.cold(&order.cold)?;
     if !accept_clock {
         check_clock(&time.moment, last(ground, time.trial)?.as_ref(), None)?;

@@ -89,6 +89,10 @@ listen = ["0.0.0.0:4477"]
 # So many peers must be known to have all of a day before it is archived.
 #min_peers = 1
 
+# Archived days are read again once a month. Files whose bytes are not those that were written, although nobody wrote to them, are brought
+# back from a connected peer that has them as they were.
+#repair = true
+
 # What the agent may use: watches of all folders together (without it, as many as the system gives), bytes a second each way (K, M, G;
 # or "off"), exchanges with peers under way at a time. And what stays free on each disk to which files are brought (K, M, G, T, a share
 # like "5%", or "off"); without it, 1 GiB or 2 % of the disk, whichever is less.

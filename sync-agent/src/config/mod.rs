@@ -126,6 +126,8 @@ pub struct Archive {
     pub cold_schedule: Schedule,
     /// So many peers must be known to have a day before it is archived.
     pub min_peers: usize,
+    /// Archived files that are damaged are brought back from peers that have them as they were.
+    pub repair: bool,
 }
 
 /// A time zone.

@@ -30,6 +30,7 @@ pub(super) const ARCHIVE: Keys = &[
     "keep_displaced",
     "cold_schedule",
     "min_peers",
+    "repair",
 ];
 pub(super) const LIMITS: Keys = &["watches", "bandwidth", "exchanges", "reserve"];
 
@@ -292,6 +293,7 @@ fn archive(table: &Section<'_>) -> Option<Archive> {
         keep_displaced: table.parsed("keep_displaced", values::duration).unwrap_or(3 * DAY),
         cold_schedule: table.parsed("cold_schedule", schedule).unwrap_or(Schedule::Daily { hour: 3, minute: 0 }),
         min_peers: min_peers as usize,
+        repair: table.flag("repair").unwrap_or(true),
         cold: cold?,
     })
 }

@@ -55,6 +55,7 @@ outside_links = "rewrite"
 keep_displaced = "1h"
 cold_schedule = "12h"
 min_peers = 1
+repair = false
 [limits]
 watches = 5
 bandwidth = "10M"
@@ -94,6 +95,7 @@ fn every_key_says_what_it_says() {
         keep_displaced: Duration::from_secs(3_600),
         cold_schedule: Schedule::Every(DAY / 2),
         min_peers: 1,
+        repair: false,
     };
     assert_eq!(config.archives[&hot], archive);
     assert_eq!(

@@ -5,6 +5,7 @@
 //! looked at; it is read again. The machine's clock may be set at any time, so no wait for a moment of the day is longer than [`GLANCE`].
 
 use super::listeners::{Steadily, Teller};
+use super::repairing::Asked;
 use super::{Shared, Source};
 use crate::archive::run::{self, Clock, Report};
 use crate::archive::{Order, Terms, next_ns};
@@ -14,13 +15,13 @@ use crate::scheduler::Moment;
 use crate::status::{self, ArchiveDoing, ArchiveRun, ArchiveStatus, PathText, ScrubStatus};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use sync_core::entry::Hash;
 use sync_core::io::archive::Archive;
-use sync_core::io::sync::Live;
+use sync_core::io::sync::{Live, Member};
 use sync_core::path::RelPath;
 
 /// Longest wait for a moment of the day, and how often it is looked whether the cold root is there.
@@ -44,6 +45,10 @@ pub(crate) struct Desk {
     pub(super) clock: Clock,
     shown: Mutex<Option<ArchiveStatus>>,
     pub(super) damaged: Mutex<Vec<Damaged>>,
+    /// Files that were damaged and are whole again, since the agent began.
+    pub(super) repaired: AtomicU64,
+    /// Who is asked for the bytes of a damaged file now.
+    pub(super) lender: Mutex<Option<Arc<Member>>>,
 }
 
 #[derive(Default)]
@@ -66,6 +71,8 @@ pub(crate) struct Damaged {
     pub(crate) hash: Hash,
     /// When it was found, ns.
     pub(crate) since_ns: i64,
+    /// Why it was not brought back, if that was tried.
+    pub(crate) why: Option<String>,
 }
 
 /// The thread of a root that is open.
@@ -96,6 +103,7 @@ pub(super) struct Archivist<'a> {
     /// Days that could not be read again lately.
     pub(super) unread: BTreeSet<RelPath>,
     pub(super) when: When,
+    pub(super) asked: Asked,
     /// Is the cold root there, as far as was seen?
     pub(super) is_there: bool,
     /// What a crash left was looked at.
@@ -125,6 +133,7 @@ enum Step {
     Survey,
     Settle,
     Look(RelPath),
+    Mend,
     Scrub,
     Wait(Duration),
 }
@@ -132,7 +141,15 @@ enum Step {
 impl Desk {
     pub(super) fn new(rule: Option<config::Archive>, clock: Clock) -> Desk {
         let wishes = Wishes { rule, ..Wishes::default() };
-        Desk { wishes: Mutex::new(wishes), changed: Condvar::new(), clock, shown: Mutex::default(), damaged: Mutex::default() }
+        Desk {
+            wishes: Mutex::new(wishes),
+            changed: Condvar::new(),
+            clock,
+            shown: Mutex::default(),
+            damaged: Mutex::default(),
+            repaired: AtomicU64::new(0),
+            lender: Mutex::default(),
+        }
     }
 
     pub(super) fn wishes(&self) -> MutexGuard<'_, Wishes> {
@@ -174,10 +191,13 @@ impl Desk {
         self.changed.notify_all();
     }
 
-    /// Files that are damaged: they are to be brought back from elsewhere.
-    #[allow(dead_code, reason = "for whoever brings them back from another machine")]
-    pub(crate) fn damaged(&self) -> Vec<Damaged> {
+    /// Files that are damaged.
+    pub(super) fn damaged(&self) -> Vec<Damaged> {
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn has_damage(&self) -> bool {
+        !self.damaged.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     pub(super) fn shown(&self) -> Option<ArchiveStatus> {
@@ -218,6 +238,7 @@ impl Shared {
     pub(super) fn archive_no_more(&self, archiving: Archiving) {
         archiving.over.store(true, Ordering::Release);
         self.desk.wake();
+        self.give_up_lender();
         // A panic there is a defect that was told; what was under way is recovered when the root is opened again.
         let _ = archiving.thread.join();
         self.desk.begin(None);
@@ -271,6 +292,7 @@ impl Shared {
                     looks,
                     unread: BTreeSet::new(),
                     when,
+                    asked: Asked::default(),
                     is_there: false,
                     recovered: false,
                 };
@@ -379,6 +401,7 @@ impl Archivist<'_> {
                 Step::Survey => self.survey(archive),
                 Step::Settle => self.settle(archive),
                 Step::Look(day) => self.look(&day),
+                Step::Mend => self.mend(archive),
                 Step::Scrub => self.scrub(archive),
                 Step::Paused => {
                     self.doing(ArchiveDoing::Waiting);
@@ -390,6 +413,10 @@ impl Archivist<'_> {
                 }
             }
         }
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Acquire)
     }
 
     pub(super) fn doing(&self, doing: ArchiveDoing) {
@@ -438,6 +465,9 @@ impl Archivist<'_> {
         let there = self.is_there;
         if there && let Some(day) = self.looks.pop_front() {
             return Step::Look(day);
+        }
+        if there && self.may_mend(now) {
+            return Step::Mend;
         }
         if there && now >= self.when.scrub {
             return Step::Scrub;

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use sync_core::io::archive::{Archive, ArchiveError};
-use sync_core::io::fs::{Choose, Cold, identify_cold};
+use sync_core::io::fs::{Choose, Cold};
 use sync_core::io::sync::{Live, Member, SyncError};
 use sync_core::path::RelPath;
 use sync_core::peer::Id;
@@ -169,8 +169,13 @@ impl Archivist<'_> {
                 true
             }
             Err(error) => {
-                let why = error.to_string();
-                shared.trouble(Source::Archive, &RelPath::root(), &format!("old days are not archived: {why}"));
+                let missing = self.lacks_cold(archive);
+                let why = missing.clone().unwrap_or_else(|| error.to_string());
+                match missing {
+                    // That is told by whoever looks for it, right after this.
+                    Some(_) => shared.trouble_no_more(Source::Archive),
+                    None => shared.trouble(Source::Archive, &RelPath::root(), &format!("old days are not archived: {why}")),
+                }
                 last.error = Some(why);
                 false
             }
@@ -235,7 +240,7 @@ impl Archivist<'_> {
     }
 
     /// Something changed there.
-    fn look_at(&self, paths: &[RelPath]) {
+    pub(super) fn look_at(&self, paths: &[RelPath]) {
         if paths.is_empty() {
             return;
         }
@@ -253,9 +258,19 @@ impl Archivist<'_> {
         self.shared.place_old_days(self.live, archive, &self.order, cold.as_ref());
     }
 
+    /// Why the cold root cannot be used, if it cannot.
+    fn lacks_cold(&self, archive: &Archive<'_>) -> Option<String> {
+        let error = archive.check_usable(&self.order.cold).err()?;
+        Some(match &error {
+            // It names the cold root itself.
+            ArchiveError::Fs(error) => error.unavailable().map_or_else(|| error.to_string(), ToString::to_string),
+            other => other.to_string(),
+        })
+    }
+
     /// Is the cold root there? What is hot is synchronised in any case.
     pub(super) fn glance(&mut self, archive: &Archive<'_>) {
-        let why = identify_cold(&self.rule.cold).err().map(|error| error.to_string());
+        let why = self.lacks_cold(archive);
         self.is_there = why.is_none();
         let before = {
             let mut before = None;
@@ -264,8 +279,7 @@ impl Archivist<'_> {
         };
         match why {
             Some(why) => {
-                let text =
-                    format!("the cold root cannot be used: {why}; no day is archived until it can, and what is hot goes on");
+                let text = format!("no day is archived, and what is hot goes on: {why}");
                 self.shared.trouble(Source::Cold, &RelPath::root(), &text);
                 self.shared.place_old_days(self.live, archive, &self.order, None);
             }

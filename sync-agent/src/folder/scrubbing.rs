@@ -1,6 +1,7 @@
 //! What was archived is looked at for changes, young days often and old ones seldom, and read again against its hashes, slowly.
 
 use super::archiving::{Archivist, Damaged};
+use super::repairing::Lenders;
 use super::shown::shown;
 use super::{Shared, Source};
 use crate::archive::run::Time;
@@ -9,9 +10,10 @@ use crate::status::{self, ArchiveDoing, LISTED, PathProblem, PathText};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use sync_core::entry::Hash;
-use sync_core::io::archive::{Archive, ArchiveError, Scrub};
+use sync_core::io::archive::{Archive, ArchiveError, Repair, Scrub};
 use sync_core::io::sync::{Live, SyncError};
 use sync_core::path::RelPath;
 use sync_core::report::Silent;
@@ -30,6 +32,9 @@ const REMEMBERED: usize = 10_000;
 /// Under these names a root remembers when its days were read again, and which files were damaged.
 const READ: &str = "agent.scrubbed";
 const DAMAGED: &str = "agent.damaged";
+
+/// What is wrong with a damaged file.
+const DAMAGED_IS: &str = "its bytes are not those that were written, although nobody wrote to it";
 
 /// A damaged file as it is remembered.
 #[derive(Serialize, Deserialize)]
@@ -67,7 +72,12 @@ impl Archivist<'_> {
         let missing = self.live.missing().unwrap_or_default();
         self.looks.extend(missing.into_iter().filter(|path| self.live.root().places().get(path).is_some()));
         let now = self.shared.now();
-        self.shared.inbox().scheduler.look_at_all(now);
+        let mut inbox = self.shared.inbox();
+        inbox.scheduler.look_at_all(now);
+        // What could not be put there is asked for again.
+        let peers: Vec<_> = inbox.members.keys().copied().collect();
+        peers.into_iter().for_each(|peer| inbox.scheduler.ask_again(peer, now));
+        drop(inbox);
         self.shared.wake.notify_all();
     }
 
@@ -130,13 +140,18 @@ impl Archivist<'_> {
             return self.unread.clear();
         };
         self.doing(ArchiveDoing::Scrubbing);
+        let peers = self.lenders();
         let scrubbed = {
+            let mends = peers.is_some();
+            let lenders = self.with(peers.unwrap_or_default());
+            let repair = |path: &RelPath, hash: Hash| lenders.take(path, hash);
             let monitor = self.steadily(RATE);
-            self.live.archive(&monitor).and_then(|archive| archive.scrub(&day, None))
+            let repair = mends.then_some(&repair as Repair<'_>);
+            let scrubbed = self.live.archive(&monitor).and_then(|archive| archive.scrub(&day, repair));
+            scrubbed.inspect(|found| self.found(&day, found, &lenders))
         };
         match scrubbed {
-            Ok(found) => {
-                self.read(&day, &found, now_ns);
+            Ok(_) => {
                 let mut known = known;
                 known.retain(|path, _| days.get(path).is_some());
                 known.insert(day, now_ns);
@@ -163,17 +178,29 @@ impl Archivist<'_> {
     }
 
     /// What reading a day again has shown: what was damaged in it before, and is not any more, is whole.
-    fn read(&self, day: &RelPath, found: &Scrub, now_ns: i64) {
+    pub(super) fn found(&self, day: &RelPath, found: &Scrub, lenders: &Lenders<'_, '_>) {
+        let now_ns = Time::now(None).moment.now_ns;
         let mut damaged = self.shared.desk.damaged();
         let before = damaged.clone();
         damaged.retain(|file| !day.contains(&file.path));
+        let mut repaired = Vec::new();
         for damage in &found.damaged {
+            if damage.repaired {
+                let from = lenders.gave(&damage.path).map_or(String::new(), |name| format!(" from {name}"));
+                let text = "was damaged: its bytes in the cold root were not those that were written. It was brought back";
+                self.shared.log(Level::Notice, &format!("{} {text}{from}", damage.path));
+                repaired.push(damage.path.clone());
+                continue;
+            }
             let since_ns = before.iter().find(|file| file.path == damage.path).map_or(now_ns, |file| file.since_ns);
-            damaged.push(Damaged { path: damage.path.clone(), hash: damage.hash, since_ns });
+            damaged.push(Damaged { path: damage.path.clone(), hash: damage.hash, since_ns, why: damage.why.clone() });
         }
         damaged.truncate(REMEMBERED);
+        self.shared.desk.repaired.fetch_add(repaired.len() as u64, Ordering::Relaxed);
+        // Another file stands there now, with the same bytes: that is no change, and is known at once.
+        self.look_at(&repaired);
         for file in damaged.iter().filter(|file| before.iter().all(|known| known.path != file.path)) {
-            self.shared.log(Level::Error, &told(&file.path));
+            self.shared.log(Level::Error, &told(file));
         }
         for (path, why) in &found.unreadable {
             self.shared.log(Level::Warning, &format!("{path} cannot be read again: {why}"));
@@ -192,7 +219,10 @@ impl Archivist<'_> {
         let problem = |file: &Damaged| PathProblem {
             place: PathText::new(file.path.as_bytes()),
             step: "read again".into(),
-            error: "its bytes are not those that were written, although nobody wrote to it".into(),
+            error: match &file.why {
+                Some(why) => format!("{DAMAGED_IS}, and it could not be brought back yet: {why}"),
+                None => DAMAGED_IS.to_owned(),
+            },
         };
         let listed: Vec<PathProblem> = damaged.iter().take(LISTED).map(problem).collect();
         let facts = &mut self.shared.inbox().facts;
@@ -212,7 +242,7 @@ impl Archivist<'_> {
         };
         let file = |known: Known| {
             let hash = hash_of(&known.hash)?;
-            Some(Damaged { path: path_of(&known.place)?, hash, since_ns: known.since_ns })
+            Some(Damaged { path: path_of(&known.place)?, hash, since_ns: known.since_ns, why: None })
         };
         self.damaged_are(known.into_iter().filter_map(file).collect());
     }
@@ -223,18 +253,24 @@ impl Archivist<'_> {
         let read: Vec<i64> = places.all().filter_map(|placement| known.get(&placement.path).copied()).collect();
         let (count, oldest, last) = (read.len() as u64, read.iter().min().copied(), read.iter().max().copied());
         let damaged = self.shared.desk.damaged().len() as u64;
+        let repaired = self.shared.desk.repaired.load(Ordering::Relaxed);
         let never = (places.all().count() as u64).saturating_sub(count);
         self.shared.desk.show(|shown| {
-            shown.scrub =
-                status::ScrubStatus { never, oldest: oldest.map(status::Moment), last: last.map(status::Moment), damaged };
+            let (oldest, last) = (oldest.map(status::Moment), last.map(status::Moment));
+            shown.scrub = status::ScrubStatus { never, oldest, last, damaged, repaired };
         });
     }
 }
 
-fn told(path: &RelPath) -> String {
+fn told(file: &Damaged) -> String {
+    let tried = file
+        .why
+        .as_ref()
+        .map_or(String::new(), |why| format!("; it could not be brought back yet, and is asked for again ({why})"));
     format!(
-        "{path} is damaged: its bytes in the cold root are not those that were written, although nobody wrote to it. Stop the agent and \
-         bring it back from another copy (driftless archive verify ROOT --repair-from COPY)"
+        "{} is damaged: its bytes in the cold root are not those that were written, although nobody wrote to it{tried}. Where another \
+         copy has it, stop the agent and bring it back from there (driftless archive verify ROOT --repair-from COPY)",
+        file.path
     )
 }
 

@@ -192,6 +192,12 @@ impl Shared {
         (status.problems, status.last_change) = (Problems { total, listed }, facts.last_change);
         drop(inbox);
         status.archive = self.desk.shown();
+        // Days that came straight to the cold root are there since then, and not only since somebody looked.
+        if let (Some(archive), Some(live)) = (&mut status.archive, self.live()) {
+            let archived = live.root().places().all().filter(|placement| placement.settled).count() as u64;
+            archive.scrub.never = archive.scrub.never.saturating_add(archived.saturating_sub(archive.archived));
+            archive.archived = archived;
+        }
     }
 
     /// How it is with a peer.

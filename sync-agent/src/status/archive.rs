@@ -11,7 +11,7 @@ pub struct ArchiveStatus {
     pub cold: PathText,
     /// What it is doing.
     pub doing: ArchiveDoing,
-    /// Why the cold root cannot be used; what is hot is synchronised all the same.
+    /// Why the cold root cannot be used, in full: it is not there, is another one, or may only be read. What is hot is synchronised all the same.
     pub unavailable: Option<String>,
     /// Days that lie in the cold root.
     pub archived: u64,
@@ -103,4 +103,7 @@ pub struct ScrubStatus {
     pub last: Option<Moment>,
     /// Files whose bytes are not those that were written.
     pub damaged: u64,
+    /// Files that were, and are whole again: they came from peers, since the agent began.
+    #[serde(default)]
+    pub repaired: u64,
 }

@@ -139,6 +139,7 @@ function archive(one) {
     ["Last run", ran ?? "none yet"],
     one.next && ["Next run", when(one.next)],
     one.archived > 0 && ["Read again", [scrub.oldest ? ["all since ", when(scrub.oldest)] : "not yet", scrub.never > 0 && `, ${counted(scrub.never, "day", "days")} never`,
+      scrub.repaired > 0 && `, ${counted(scrub.repaired, "file", "files")} repaired`,
       scrub.damaged > 0 && h("span", { class: "bad" }, `, ${counted(scrub.damaged, "file", "files")} damaged`)]],
   ];
   return h("details", { open: Boolean(one.unavailable || scrub.damaged || last?.error) }, h("summary", {}, "Old days in ", path(one.cold), one.doing === "waiting" ? "" : ` (${shown(one.doing)})`),

@@ -157,7 +157,13 @@ impl World {
                 error: None,
             }),
             next: Some(self.ago(-56_000)),
-            scrub: ScrubStatus { never: 12, oldest: Some(self.ago(2_000_000)), last: Some(self.ago(60)), damaged: 1 },
+            scrub: ScrubStatus {
+                never: 12,
+                oldest: Some(self.ago(2_000_000)),
+                last: Some(self.ago(60)),
+                damaged: 1,
+                repaired: 5,
+            },
         }
     }
 

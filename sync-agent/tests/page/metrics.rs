@@ -106,6 +106,7 @@ fn everything_that_is_known_is_a_number() {
         ("driftless_archive_waiting_bytes", &folder, 7_516_192_768.0),
         ("driftless_archive_last_run_well", &folder, 0.0),
         ("driftless_archive_damaged_files", &folder, 1.0),
+        ("driftless_archive_repaired_files_total", &folder, 5.0),
         ("driftless_folder_state", &[("folder", "hot"), ("state", "syncing")], 1.0),
         ("driftless_folder_state", &[("folder", "hot"), ("state", "watching")], 0.0),
         ("driftless_peer_connected", &[("folder", "hot"), ("peer", "old-one")], 0.0),

@@ -87,11 +87,23 @@ pub(crate) fn files(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     found
 }
 
+/// Where a cold root is; one that the test made goes with it.
+pub(crate) struct ColdAt {
+    path: PathBuf,
+    _made: Option<TempDir>,
+}
+
+impl ColdAt {
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
 /// A machine: its home, its hot root, its cold root.
 pub(crate) struct Machine {
     pub(crate) name: &'static str,
     dir: TempDir,
-    pub(crate) cold: Option<TempDir>,
+    pub(crate) cold: Option<ColdAt>,
     /// More text for its folder's archive.
     pub(crate) archive: String,
     pub(crate) now: String,
@@ -123,6 +135,15 @@ impl Machine {
     pub(crate) fn with_cold(name: &'static str, elsewhere: bool) -> Machine {
         let memory = Path::new("/dev/shm");
         let cold = if elsewhere && memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
+        Machine::with(name, ColdAt { path: cold.path().to_owned(), _made: Some(cold) })
+    }
+
+    /// One whose cold root is a folder that the test looks after.
+    pub(crate) fn with_cold_at(name: &'static str, path: &Path) -> Machine {
+        Machine::with(name, ColdAt { path: path.to_owned(), _made: None })
+    }
+
+    fn with(name: &'static str, cold: ColdAt) -> Machine {
         let mut machine = Machine::hot(name);
         machine.cold = Some(cold);
         assert!(machine.run(&["archive", "init-cold", &machine.cold_path()]).status.success());
@@ -152,6 +173,14 @@ impl Machine {
         let addresses = address.map_or_else(String::new, |address| format!("addresses = [\"{address}\"]\n"));
         self.peers.push(format!("[peers.{}]\nid = \"{id}\"\n{addresses}", other.name));
         self.granted.push(format!("{} = \"two-way\"", other.name));
+    }
+
+    /// Knows it at the address that it has now.
+    pub(crate) fn knows_anew(&mut self, other: &Machine) {
+        let header = format!("[peers.{}]", other.name);
+        self.peers.retain(|text| !text.starts_with(&header));
+        self.granted.retain(|text| !text.starts_with(&format!("{} =", other.name)));
+        self.knows(other);
     }
 
     pub(crate) fn configure(&self) {
@@ -184,6 +213,13 @@ impl Machine {
         let Some(mut agent) = self.agent.take() else { return };
         kill_process(Pid::from_child(&agent), Signal::TERM).unwrap();
         wait_until(&format!("the agent of {} ends", self.name), || agent.try_wait().unwrap().is_some());
+    }
+
+    /// Ends its agent as a power cut does.
+    pub(crate) fn kill(&mut self) {
+        let mut agent = self.agent.take().unwrap();
+        agent.kill().unwrap();
+        agent.wait().unwrap();
     }
 
     fn command(&self, args: &[&str]) -> Command {
@@ -230,6 +266,13 @@ impl Machine {
         self.archive()
     }
 
+    /// What a metric of its folder is, if it is known.
+    pub(crate) fn metric(&self, name: &str) -> Option<f64> {
+        let text = sync_agent::metrics::text(&self.status());
+        let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])))?;
+        line.rsplit(' ').next().unwrap().parse().ok()
+    }
+
     pub(crate) fn is_link(&self, day: &str) -> bool {
         self.root().join(day).symlink_metadata().is_ok_and(|found| found.is_symlink())
     }
@@ -242,6 +285,12 @@ impl Machine {
     pub(crate) fn says(&self, text: &str) -> usize {
         fs::read_to_string(self.log()).unwrap().lines().filter(|line| line.contains(text)).count()
     }
+}
+
+/// Takes the memory of when days were read again out of a root's state.
+pub(crate) fn forget_reading(machine: &Machine) {
+    let replica = sync_core::io::sync::Replica::open(&machine.root(), None).unwrap();
+    replica.put_archive_note("agent.scrubbed", b"[]").unwrap();
 }
 
 impl Drop for Machine {

@@ -6,6 +6,9 @@
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 #![allow(clippy::print_stderr, reason = "how much was done is said loudly")]
 
+mod disks;
+mod kills;
 mod lab;
 mod members;
+mod repairs;
 mod trouble;

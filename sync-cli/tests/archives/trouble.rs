@@ -1,6 +1,6 @@
 //! What stands in the way of archiving is told, keeps nothing hot from being synchronised, and is over once it is mended.
 
-use crate::lab::{Machine, day, files, wait_until, write_day};
+use crate::lab::{Machine, day, files, forget_reading, wait_until, write_day};
 use std::fs;
 
 /// Two machines that have the same days, the first with a cold root.
@@ -133,10 +133,4 @@ fn damage_is_told_once_and_remembered() {
     wait_until("it is remembered", || a.archive().scrub.damaged == 1 && a.folder().problems.total == 1);
     assert_eq!(a.says("is damaged"), 1);
     a.stop();
-}
-
-/// Takes the memory of when days were read again out of a root's state.
-fn forget_reading(machine: &Machine) {
-    let replica = sync_core::io::sync::Replica::open(&machine.root(), None).unwrap();
-    replica.put_archive_note("agent.scrubbed", b"[]").unwrap();
 }

@@ -54,9 +54,14 @@ impl Machine {
 
     /// Serves folders of this machine under their own names.
     pub(crate) fn serve(&self, folders: &[&str], args: &[&str]) -> Serving {
+        self.serve_at("127.0.0.1:0", folders, args)
+    }
+
+    /// The same at any address.
+    pub(crate) fn serve_at(&self, address: &str, folders: &[&str], args: &[&str]) -> Serving {
         let roots = folders.iter().flat_map(|name| ["--root".into(), format!("{name}={}", self.folder(name).display())]);
         let args: Vec<String> = roots.chain(args.iter().map(|arg| (*arg).to_owned())).collect();
-        Serving::start(&self.home(), &args)
+        Serving::start_at(address, &self.home(), &args)
     }
 
     /// `sync --batch` of a folder of this machine and any other root.

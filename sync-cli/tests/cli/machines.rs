@@ -23,6 +23,16 @@ pub(crate) fn hot(serving: &Serving) -> String {
     format!("quic://{}/hot", serving.address)
 }
 
+/// Two servers of a folder `hot` each, with a file of the server's name, which know a machine and are known to it.
+pub(crate) fn serve_both(laptop: &Machine, servers: [(&str, &Machine); 2]) -> [Serving; 2] {
+    servers.map(|(name, server)| {
+        laptop.knows(name, server, &[]);
+        server.knows("laptop", laptop, &["--grant", "hot=two-way"]);
+        server.write("hot", name, name);
+        server.serve(&["hot"], &[])
+    })
+}
+
 /// Who answers there.
 pub(crate) const PEER: [&str; 2] = ["--peer", "server"];
 
@@ -90,14 +100,8 @@ fn a_part_of_a_folder_is_a_root_of_its_own() {
 #[test]
 fn both_roots_may_be_on_other_machines() {
     let (first, second, laptop) = (Machine::new(), Machine::new(), Machine::new());
-    let mut serving = Vec::new();
-    for (name, server) in [("first", &first), ("second", &second)] {
-        laptop.knows(name, server, &[]);
-        server.knows("laptop", &laptop, &["--grant", "hot=two-way"]);
-        server.write("hot", name, name);
-        serving.push(server.serve(&["hot"], &[]));
-    }
-    let roots = [hot(&serving[0]), hot(&serving[1])];
+    let serving = serve_both(&laptop, [("first", &first), ("second", &second)]);
+    let roots = serving.each_ref().map(hot);
     let args = ["sync", "--batch", "--peer", "first", "--peer", "second", &roots[0], &roots[1]];
     laptop.run(&args).code(0);
     for server in [&first, &second] {

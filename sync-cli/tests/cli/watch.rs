@@ -2,9 +2,8 @@
 
 use crate::agent::{Running, configure, states};
 use crate::machine::Machine;
-use crate::machines::{PEER, acquainted, hot};
+use crate::machines::{PEER, acquainted, hot, serve_both};
 use crate::pair::{Pair, driftless, stderr, tree};
-use crate::serving::Serving;
 use fixtures::namespaces::{in_namespaces, run};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -434,8 +433,7 @@ fn a_server_tells_of_changes_and_is_waited_for_while_it_is_away() {
     watching.waits();
     server.write("hot", "meanwhile", "4");
     laptop.write("hot", "meanwhile too", "5");
-    let roots = ["--root".to_owned(), format!("hot={}", server.folder("hot").display())];
-    let serving = Serving::start_at(&address, &server.home(), &roots);
+    let serving = server.serve_at(&address, &["hot"], &[]);
     assert_eq!(watching.watches()["in_sync"], true);
     server.write("hot", "after", "6");
     watching.brings("create", "after", "b-to-a");
@@ -458,8 +456,7 @@ fn a_server_that_vanishes_without_a_word_is_told_and_waited_for() {
     drop(serving);
     assert!(watching.waits().contains(&root));
     laptop.write("hot", "meanwhile", "1");
-    let roots = ["--root".to_owned(), format!("hot={}", server.folder("hot").display())];
-    let serving = Serving::start_at(&address, &server.home(), &roots);
+    let serving = server.serve_at(&address, &["hot"], &[]);
     assert_eq!(watching.watches()["in_sync"], true);
     assert_eq!(watching.end(Signal::TERM).code, Some(0));
     assert_eq!(server.read("hot", "meanwhile").unwrap(), "1");
@@ -499,14 +496,8 @@ fn several_machines_watch_one_folder_of_a_server_and_others_synchronise_with_it(
 #[test]
 fn both_roots_may_be_on_other_machines() {
     let (first, second, laptop) = (Machine::new(), Machine::new(), Machine::new());
-    let mut serving = Vec::new();
-    for (name, server) in [("first", &first), ("second", &second)] {
-        laptop.knows(name, server, &[]);
-        server.knows("laptop", &laptop, &["--grant", "hot=two-way"]);
-        server.write("hot", name, name);
-        serving.push(server.serve(&["hot"], &[]));
-    }
-    let roots = [hot(&serving[0]), hot(&serving[1])];
+    let serving = serve_both(&laptop, [("first", &first), ("second", &second)]);
+    let roots = serving.each_ref().map(hot);
     let args = ["--peer", "first", "--peer", "second", &roots[0], &roots[1]];
     let mut watching = Watching::start(&laptop.home(), &args);
     assert_eq!(watching.watches()["in_sync"], true);

@@ -7,7 +7,7 @@ use super::carry::written_since;
 use super::error::ArchiveError;
 use super::job::{How, Job, Phase, SWAP, Task};
 use super::manifest::digest;
-use super::moves::{DAY, MOVING, SEALED};
+use super::moves::{DAY, MOVING};
 use super::walk::{self, Difference};
 use crate::io::fs::{Dir, FsError, Replace, is_dir};
 use crate::io::kill::kill_point;
@@ -109,11 +109,7 @@ impl Archive<'_> {
             }
             Task::Restore => {
                 self.remove_from_cold(job)?;
-                let sealed = self.cold_of(job)?.private()?.open_or_create(SEALED)?;
-                match sealed.unlink(job.stamp.to_string().as_bytes()) {
-                    Err(error) if !error.is_missing() => return Err(error.into()),
-                    _ => {}
-                }
+                super::scrub::forget_manifest(&self.cold_of(job)?.private()?, job.stamp)?;
             }
             Task::Relink => {}
         }

@@ -154,6 +154,27 @@ impl<'a> Archive<'a> {
         Ok(places::use_cold(self.root, self.state, path)?)
     }
 
+    /// Can days move to a cold root now: is it there, is it the one that it was, and may it be written? Nothing is made.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check_usable(&self, path: &Path) -> Result<(), ArchiveError> {
+        let id = identify_cold(path)?;
+        mounts::refuse_alias(&self.hot, path)?;
+        self.refuse_other_disk(path)?;
+        if let Some(known) = self.root.places().colds().iter().find(|cold| cold.id == id) {
+            known.dir()?;
+        }
+        if Root::open(path)?.volume()?.read_only {
+            return Err(ArchiveError::Guard(format!(
+                "{} may only be read: mount its disk so that it may be written (mount -o remount,rw). Where nobody mounted it like \
+                 this the system did so after an error of the disk, which dmesg tells",
+                escape(path.as_os_str().as_bytes())
+            )));
+        }
+        Ok(())
+    }
+
     /// Where days lie in one cold root, another one at its path is a disk that was mounted by mistake.
     fn refuse_other_disk(&self, path: &Path) -> Result<(), ArchiveError> {
         let real =

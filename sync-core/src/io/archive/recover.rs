@@ -4,7 +4,7 @@ use super::Archive;
 use super::error::ArchiveError;
 use super::job::{self, How, Job, Phase, SWAP, Task};
 use super::late::LATE;
-use super::moves::{DAY, MOVING, SEALED};
+use super::moves::{DAY, MOVING};
 use super::walk;
 use crate::entry::Kind;
 use crate::io::fs::{Cold, Dir, FsError, Replace, is_dir};
@@ -32,7 +32,7 @@ impl Archive<'_> {
     /// The journal cannot be read. What concerns one day is told in the answer; it waits for the next call.
     pub fn recover(&self) -> Result<Recovered, ArchiveError> {
         let (jobs, wrong) = job::all(&self.jobs)?;
-        let mut recovered = Recovered::default();
+        let mut recovered = Recovered { problems: self.finish_repairs(), ..Recovered::default() };
         recovered.problems.extend(wrong.into_iter().map(|error| (RelPath::root(), error)));
         for mut job in jobs.into_iter().filter(|job| job.phase < Phase::Kept) {
             let path = job.path.clone();
@@ -136,11 +136,7 @@ impl Archive<'_> {
                 parent.sync()?;
             }
         }
-        match private.open_or_create(SEALED)?.unlink(job.stamp.to_string().as_bytes()) {
-            Err(error) if !error.is_missing() => return Err(error.into()),
-            _ => {}
-        }
-        Ok(())
+        super::scrub::forget_manifest(&private, job.stamp)
     }
 
     /// The placement goes on to count, and the copy that was made goes.

@@ -1,6 +1,7 @@
 //! A damaged file gets its bytes back: a whole new file takes the place of each of its names, so that they stay names of one file.
 //! What was begun is finished by the next look at the day, by what stands on the disk.
 
+use super::Archive;
 use super::copy::shown;
 use super::error::ArchiveError;
 use super::walk::{self, sorted};
@@ -8,7 +9,7 @@ use crate::entry::{Hash, Kind, Signature};
 use crate::io::fs::{Dir, FsError, Replace, copy_sparse, file_xattrs, finish_exactly};
 use crate::io::kill::kill_point;
 use crate::io::source::{kind_of, with_buffer};
-use crate::path::{Name, RelPath};
+use crate::path::{Name, RESERVED, RelPath};
 use std::fs::File;
 
 /// Folder in the hot root's private folder in the cold root: a folder for each day that is being repaired, by its stamp.
@@ -20,6 +21,7 @@ const OUT: &[u8] = b"out";
 
 /// Repairs of one day.
 pub(super) struct Repairs<'a> {
+    archive: &'a Archive<'a>,
     day: &'a RelPath,
     /// The day, where it lies.
     top: &'a Dir,
@@ -52,10 +54,45 @@ impl Damaged {
     }
 }
 
+impl Archive<'_> {
+    /// Finishes the repairs that a crash has left, before anybody looks at those days: the further names of a damaged file have changed by
+    /// then, and would count as edits. What cannot be finished is told.
+    pub(super) fn finish_repairs(&self) -> Vec<(RelPath, ArchiveError)> {
+        let mut problems = Vec::new();
+        let places = self.root.places();
+        for cold in places.colds() {
+            let names = cold.dir().and_then(|dir| {
+                let private = dir.open_dir(RESERVED)?.open_dir(cold.key.as_bytes())?;
+                let begun = sorted(&private.open_dir(REPAIRS)?)?;
+                Ok((private, begun))
+            });
+            // Nothing was begun there; or it is not there, which is told by whoever needs it.
+            let Ok((private, begun)) = names else { continue };
+            for placement in places.all().filter(|placement| placement.cold.id == cold.id) {
+                let stamp = placement.stamp.to_string().into_bytes();
+                if begun.iter().all(|name| name[..] != stamp[..]) {
+                    continue;
+                }
+                let done = placement
+                    .open()
+                    .map_err(ArchiveError::from)
+                    .and_then(|top| Repairs::begin(self, (&placement.path, &top), &private, &stamp)?.end());
+                problems.extend(done.err().map(|error| (placement.path.clone(), error)));
+            }
+        }
+        problems
+    }
+}
+
 impl<'a> Repairs<'a> {
     /// Finishes what was begun by a look at the day that did not end.
-    pub(super) fn begin((day, top): (&'a RelPath, &'a Dir), private: &'a Dir, stamp: &[u8]) -> Result<Repairs<'a>, ArchiveError> {
-        let repairs = Repairs { day, top, private, stamp: stamp.to_vec() };
+    pub(super) fn begin(
+        archive: &'a Archive<'a>,
+        (day, top): (&'a RelPath, &'a Dir),
+        private: &'a Dir,
+        stamp: &[u8],
+    ) -> Result<Repairs<'a>, ArchiveError> {
+        let repairs = Repairs { archive, day, top, private, stamp: stamp.to_vec() };
         let Some(folder) = repairs.left()? else { return Ok(repairs) };
         let mut begun = Vec::new();
         for name in sorted(&folder)? {
@@ -156,8 +193,10 @@ impl<'a> Repairs<'a> {
         dir.stat(name.as_bytes())?.ok_or(ArchiveError::Changed(whole))
     }
 
-    /// Each name of the damaged file becomes one of the new file. Whoever replaced or wrote to it meanwhile has it back as it was.
+    /// Each name of the damaged file becomes one of the new file. Whoever replaced or wrote to it meanwhile has it back as it was. Nobody
+    /// else looks at it in between: one name of the damaged file that goes changes its others, which would count as an edit.
     fn exchange(&self, folder: &Dir, damaged: Damaged, names: &[RelPath]) -> Result<(), ArchiveError> {
+        let _turn = self.archive.turn();
         for path in names {
             let Some((parent, name)) = path.split() else { continue };
             let (dir, name) = (self.top.below(&parent)?, name.as_bytes());

@@ -196,12 +196,14 @@ impl Archive<'_> {
     /// What earlier moves left in the cold root has been taken for the copy of the day, and is not theirs any more.
     pub(super) fn forget_those_before(&self, heir: &Job, cold: &Cold) -> Result<(), ArchiveError> {
         let own = cold.below(&heir.path)?.stat_self()?.ino;
-        let moving = cold.private()?.open_or_create(MOVING)?;
+        let private = cold.private()?;
+        let moving = private.open_or_create(MOVING)?;
         for job in self.jobs_that_brought_back(&heir.path, cold)?.iter().filter(|job| job.old == own) {
             // What it took out of the live day may still be written to: whoever has taken the day looks after it.
             hand_on((&job.folder(&self.jobs)?, &heir.folder(&self.jobs)?), &job.id)?;
             hand_on((&moving.open_or_create(job.id.as_bytes())?, &moving.open_or_create(heir.id.as_bytes())?), &job.id)?;
             walk::remove_tree(&moving, job.id.as_bytes())?;
+            super::scrub::forget_manifest(&private, job.stamp)?;
             job.forget(&self.jobs)?;
         }
         Ok(())

@@ -8,11 +8,14 @@ use super::moves::{SEALED, copy_of};
 use super::repair::Repairs;
 use super::walk::{self, Difference};
 use crate::entry::{Hash, Kind, Signature};
-use crate::io::fs::{Dir, FsError, Look, Replace, coarse_now_ns, file_signature, forget_cached, hash_file};
+use crate::io::fs::{ColdId, Dir, FsError, Look, Replace, coarse_now_ns, file_signature, forget_cached, hash_file};
 use crate::io::source::{kind_of, with_buffer};
 use crate::path::RelPath;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
+
+/// Behind the name of a manifest that is not whole.
+const NEW: &[u8] = b".new";
 
 /// Opens the file of a path elsewhere, which should have the bytes that it had here: those with this hash.
 pub type Repair<'a> = &'a dyn Fn(&RelPath, Hash) -> Result<File, FsError>;
@@ -54,6 +57,24 @@ impl Archive<'_> {
     /// # Errors
     /// The day is not archived, or not there.
     pub fn scrub(&self, path: &RelPath, repair: Option<Repair<'_>>) -> Result<Scrub, ArchiveError> {
+        self.scrub_of(path, None, repair)
+    }
+
+    /// As [`Archive::scrub`], of some files of the day alone: those that were damaged when it was read last. What is known of the others
+    /// stays.
+    ///
+    /// # Errors
+    /// As [`Archive::scrub`].
+    pub fn mend(&self, day: &RelPath, files: &BTreeSet<RelPath>, repair: Repair<'_>) -> Result<Scrub, ArchiveError> {
+        self.scrub_of(day, Some(files), Some(repair))
+    }
+
+    fn scrub_of(
+        &self,
+        path: &RelPath,
+        only: Option<&BTreeSet<RelPath>>,
+        repair: Option<Repair<'_>>,
+    ) -> Result<Scrub, ArchiveError> {
         let placement = self.root.places().get(path).cloned();
         let placement = placement.ok_or_else(|| ArchiveError::refused(path, "is not archived"))?;
         let dir = placement.open()?;
@@ -61,15 +82,15 @@ impl Archive<'_> {
         let sealed = private.open_or_create(SEALED)?;
         let name = placement.stamp.to_string();
         let name = name.as_bytes();
-        let new = [name, b".new"].concat();
+        let new = [name, NEW].concat();
         match sealed.unlink(&new) {
             Err(error) if !error.is_missing() => return Err(error.into()),
             _ => {}
         }
         let writer = Writer::new(sealed.create_file(&new)?, &sealed.locate(&new))?;
-        let repairs = Repairs::begin((path, &dir), &private, name)?;
+        let repairs = Repairs::begin(self, (path, &dir), &private, name)?;
         let (found, repaired) = (Scrub::default(), HashSet::new());
-        let mut scrub = Scrubbing { archive: self, day: path, repair, repairs, repaired, writer, found };
+        let mut scrub = Scrubbing { archive: self, day: path, only, repair, repairs, repaired, writer, found };
         let mut known = match sealed.look(name)? {
             Some(_) => Reader::new(sealed.open_file(name)?, &sealed.locate(name))?,
             // It moved without a copy: all of it is read for the first time.
@@ -110,7 +131,7 @@ pub(super) fn seal(
             several.insert(entry.first);
         }
     }
-    let new = [name, b".new"].concat();
+    let new = [name, NEW].concat();
     match sealed.unlink(&new) {
         Err(error) if !error.is_missing() => return Err(error.into()),
         _ => {}
@@ -132,9 +153,24 @@ pub(super) fn seal(
     Ok(sealed.sync()?)
 }
 
+/// Nothing is known any more of what a placement brought there, of which this is the stamp; also if that was half written.
+pub(super) fn forget_manifest(private: &Dir, stamp: ColdId) -> Result<(), ArchiveError> {
+    let sealed = private.open_or_create(SEALED)?;
+    let name = stamp.to_string().into_bytes();
+    for name in [[&name[..], NEW].concat(), name] {
+        match sealed.unlink(&name) {
+            Err(error) if !error.is_missing() => return Err(error.into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 struct Scrubbing<'a> {
     archive: &'a Archive<'a>,
     day: &'a RelPath,
+    /// All files, or these.
+    only: Option<&'a BTreeSet<RelPath>>,
     repair: Option<Repair<'a>>,
     repairs: Repairs<'a>,
     /// Inodes of files that were repaired: their further names come later.
@@ -148,6 +184,7 @@ impl Scrubbing<'_> {
         if self.archive.monitor.cancelled() {
             return Err(ArchiveError::Cancelled);
         }
+        let Some(difference) = self.in_question(difference)? else { return Ok(()) };
         match difference {
             Difference::Gone(_) => {
                 self.found.gone += 1;
@@ -164,6 +201,23 @@ impl Scrubbing<'_> {
             }
             Difference::New(path, dir, look) => self.fresh(&path, dir, (&look, None)),
         }
+    }
+
+    /// Of what is not looked at this time, what was known stays, and what came is left to the next time.
+    fn in_question<'d>(&mut self, difference: Difference<'d>) -> Result<Option<Difference<'d>>, ArchiveError> {
+        let Some(only) = self.only else { return Ok(Some(difference)) };
+        match &difference {
+            Difference::Same(entry) if !only.contains(&shown(self.day, &entry.path)) => self.writer.entry(entry)?,
+            // The further names of what was repaired just now are other ones than before, too.
+            Difference::Changed(entry, _, look)
+                if !only.contains(&shown(self.day, &entry.path)) && !self.repaired.contains(&look.signature.ino) =>
+            {
+                self.writer.entry(entry)?;
+            }
+            Difference::New(..) | Difference::Gone(_) => {}
+            Difference::Same(_) | Difference::Changed(..) => return Ok(Some(difference)),
+        }
+        Ok(None)
     }
 
     /// Nobody wrote to it: its bytes must be those that it had.

@@ -1,13 +1,17 @@
 //! Single files of a folder on another machine, by path and hash: for what was damaged here.
 
 use super::guest::{Greeted, Guest};
+use super::live::Live;
 use super::meeting;
+use super::member::Member;
 use super::replica::Replica;
 use super::roots;
 use super::{Options, Remote, SyncError};
 use crate::entry::{Content, Hash};
 use crate::io::fs::{FsError, Root};
+use crate::io::remote::RemoteThere;
 use crate::io::source::{SourceError, Wanted};
+use crate::io::there::There;
 use crate::path::RelPath;
 use crate::report::Monitor;
 use crate::store::Filter;
@@ -79,40 +83,57 @@ impl<'a> Lender<'a> {
     /// # Errors
     /// What stands there has other bytes, or does not come.
     pub fn take(&self, path: &RelPath, hash: Hash) -> Result<File, NotLent> {
-        let there = self.guest.there();
-        let (parent, name) = path.split().ok_or(NotLent::Absent)?;
-        let only = Filter::Only(Arc::new([name.clone()].into()));
-        let listing = there.listing(&parent, &only)?;
-        let row = listing.children.into_iter().find(|child| child.name == name).and_then(|child| child.row);
-        let row = row.ok_or(NotLent::Absent)?;
-        let Content::File { size, hash: recorded } = row.object.content else { return Err(NotLent::Other) };
-        if recorded.is_some_and(|recorded| recorded != hash) {
-            return Err(NotLent::Other);
-        }
-        let mut file = self.unnamed()?;
-        let wanted = Wanted { path: path.clone(), size, hash: recorded, m: row.m, base: None, held: 0 };
-        let source = there.source()?;
-        let fetched = source.feed(self.root, vec![wanted]).fetch(0, &mut file);
-        let fetched = match fetched {
-            Err(SourceError::Stale(_) | SourceError::Changes(_)) => return Err(NotLent::Changed),
-            fetched => fetched?,
-        };
-        if fetched.hash != hash {
-            return Err(if recorded.is_some() { NotLent::Damaged } else { NotLent::Other });
-        }
-        file.rewind()?;
-        Ok(file)
+        take(self.root, &*self.guest.there(), path, hash)
     }
+}
 
-    fn unnamed(&self) -> Result<File, FsError> {
-        let stage = self.root.private(&[STAGE])?;
-        match stage.unlink(NAME) {
-            // A process that died in between left it.
-            Err(error) if !error.is_missing() => return Err(error),
-            _ => {}
-        }
-        let file = stage.create_file(NAME)?;
-        stage.unlink(NAME)?;
-        Ok(file)
+impl Live {
+    /// The bytes that a member has at this path, if they have this hash. They are in a file without a name. Nothing changes, neither here
+    /// nor there. One at a time.
+    ///
+    /// # Errors
+    /// What stands there has other bytes, or does not come.
+    pub fn borrow(&self, member: &Member, path: &RelPath, hash: Hash) -> Result<File, NotLent> {
+        let told = member.told();
+        let there = RemoteThere::new(member.connection.clone(), member.facts_of(&told), told.seq);
+        let there = if member.answers { there } else { there.without_bases() };
+        take(self.root(), &there, path, hash)
     }
+}
+
+fn take(root: &Root, there: &dyn There, path: &RelPath, hash: Hash) -> Result<File, NotLent> {
+    let (parent, name) = path.split().ok_or(NotLent::Absent)?;
+    let only = Filter::Only(Arc::new([name.clone()].into()));
+    let listing = there.listing(&parent, &only)?;
+    let row = listing.children.into_iter().find(|child| child.name == name).and_then(|child| child.row);
+    let row = row.ok_or(NotLent::Absent)?;
+    let Content::File { size, hash: recorded } = row.object.content else { return Err(NotLent::Other) };
+    if recorded.is_some_and(|recorded| recorded != hash) {
+        return Err(NotLent::Other);
+    }
+    let mut file = unnamed(root)?;
+    let wanted = Wanted { path: path.clone(), size, hash: recorded, m: row.m, base: None, held: 0 };
+    let source = there.source()?;
+    let fetched = source.feed(root, vec![wanted]).fetch(0, &mut file);
+    let fetched = match fetched {
+        Err(SourceError::Stale(_) | SourceError::Changes(_)) => return Err(NotLent::Changed),
+        fetched => fetched?,
+    };
+    if fetched.hash != hash {
+        return Err(if recorded.is_some() { NotLent::Damaged } else { NotLent::Other });
+    }
+    file.rewind()?;
+    Ok(file)
+}
+
+fn unnamed(root: &Root) -> Result<File, FsError> {
+    let stage = root.private(&[STAGE])?;
+    match stage.unlink(NAME) {
+        // A process that died in between left it.
+        Err(error) if !error.is_missing() => return Err(error),
+        _ => {}
+    }
+    let file = stage.create_file(NAME)?;
+    stage.unlink(NAME)?;
+    Ok(file)
 }
