@@ -15,7 +15,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use sync_core::io::fs::{Claim, Cold, ColdId, Placement, Places, Root, init_cold};
+use sync_core::io::fs::{Claim, Cold, ColdId, Generation, Placement, Places, Root, init_cold};
 use sync_core::path::RelPath;
 
 /// The clock of the rule: all that the trees hold is old, and nothing that was kept beside a copy has to go yet.
@@ -375,7 +375,8 @@ fn one_directory(lab: &mut Lab, rounds: usize) -> Result<[f64; 2]> {
     fs::create_dir_all(&there).with_context(|| format!("cannot create {}", there.display()))?;
     std::os::unix::fs::symlink(&there, hot.join("2026/03/05")).context("cannot make the link")?;
     let id = init_cold(&cold)?;
-    let cold = Arc::new(Cold { id, path: cold, key: "bench".to_owned(), claim: Claim::default() });
+    let cold =
+        Arc::new(Cold { id, path: cold, key: "bench".to_owned(), claim: Claim::default(), generation: Generation::default() });
     let link = there.into_os_string().into_encoded_bytes().into();
     let (stamp, path, at, job) = (ColdId([1; 16]), day.clone(), day.clone(), "bench".to_owned());
     let rewritten = std::collections::BTreeMap::new();

@@ -10,7 +10,7 @@ mod places;
 mod probe;
 
 pub use attrs::{file_signature, finish_file};
-pub use claim::Claim;
+pub use claim::{Claim, Generation};
 pub use cold::{Cold, ColdId, Unavailable, identify_cold, init_cold, is_stamped_in, synchronised_around, way_to_cold};
 pub use content::{copy_hashed, hash_file};
 pub use exact::{
