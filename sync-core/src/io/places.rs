@@ -94,7 +94,10 @@ pub fn load(root: &Root, state: &State) -> Result<(), PlaceError> {
 }
 
 /// What a root claims of its folders in cold roots.
-fn claim_of(root: &Root, state: &State) -> Result<Claim, PlaceError> {
+///
+/// # Errors
+/// The root cannot be looked at, or the state not be read.
+pub fn claim_of(root: &Root, state: &State) -> Result<Claim, PlaceError> {
     let copied = state.moved().is_some() || state.meta(COPIED)?.is_some_and(|flag| !flag.is_empty());
     Ok(Claim::of(root, state.id().to_string(), copied)?)
 }

@@ -1,5 +1,6 @@
 //! A run is killed, and what it must have kept until then is there.
 
+use super::NOTHING;
 use super::kills::{killed, killed_joining};
 use super::lab::{DAYS, Lab, rejoin, rel, tree, write};
 use std::fs;
@@ -94,6 +95,23 @@ fn a_removal_that_happened_is_recorded_although_its_stamp_is_gone() {
         lab.synchronise();
         assert_eq!((lab.placed(), lab.stamped()), (vec![DAYS[0].to_owned()], vec![DAYS[0].to_owned()]), "{at}");
         assert!(lab.b().join(DAYS[1]).symlink_metadata().is_err(), "{at}");
+    }
+}
+
+#[test]
+fn a_day_that_was_emptied_on_both_sides_goes_with_its_link_wherever_a_run_is_killed() {
+    for at in ["unplace-empty-before", "unplace-emptied"] {
+        let lab = Lab::new();
+        lab.place(DAYS[0]);
+        // The other side knows nothing of what went here: the day does not go whole.
+        fs::remove_file(lab.b().join(DAYS[0]).join("a.txt")).unwrap();
+        fs::remove_dir_all(lab.a().join(DAYS[0])).unwrap();
+        assert!(killed(lab.folder(), at, 1), "{at} was not reached");
+        lab.synchronise();
+        assert_eq!((lab.placed(), lab.stamped()), (vec![], vec![]), "{at}");
+        assert!(lab.b().join(DAYS[0]).symlink_metadata().is_err() && !lab.a().join(DAYS[0]).exists(), "{at}");
+        assert!(!lab.cold().join(DAYS[0]).exists(), "{at}");
+        assert_eq!(lab.synchronise(), NOTHING, "{at}");
     }
 }
 

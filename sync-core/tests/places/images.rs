@@ -6,7 +6,6 @@ use fixtures::namespaces::{in_mounts, run};
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use sync_core::io::sync::Replica;
 use tempfile::TempDir;
 
@@ -68,7 +67,7 @@ fn is_older(lab: &Lab) {
 }
 
 fn claim(lab: &Lab) {
-    assert_eq!(Replica::open(&lab.b(), None).unwrap().claim().unwrap(), [lab.cold()]);
+    assert_eq!(Replica::open(&lab.b(), None).unwrap().claim(None).unwrap().0, [lab.cold()]);
 }
 
 /// All files of a tree that have these bytes.
@@ -131,19 +130,6 @@ fn an_older_cold_disk_that_is_claimed_merges_with_what_others_have() {
     });
 }
 
-/// What is in a cold root is saved aside, and brought back into the same directories and files.
-fn saved(lab: &Lab) -> TempDir {
-    let aside = TempDir::new().unwrap();
-    mirror(&lab.cold(), aside.path());
-    aside
-}
-
-fn mirror(from: &Path, to: &Path) {
-    let from = format!("{}/", from.display());
-    let done = Command::new("rsync").args(["-aI", "--inplace", "--delete"]).arg(from).arg(to).status();
-    assert!(done.unwrap().success());
-}
-
 #[test]
 fn each_run_that_records_something_of_a_cold_root_makes_it_newer_and_no_other_does() {
     let lab = Lab::new();
@@ -170,7 +156,21 @@ fn each_run_that_records_something_of_a_cold_root_makes_it_newer_and_no_other_do
 mod killed {
     use super::super::kills::{killed, killed_claiming};
     use super::*;
+    use std::process::Command;
     use sync_core::io::kill::KILL_POINTS;
+
+    /// What is in a cold root is saved aside, and brought back into the same directories and files.
+    fn saved(lab: &Lab) -> TempDir {
+        let aside = TempDir::new().unwrap();
+        mirror(&lab.cold(), aside.path());
+        aside
+    }
+
+    fn mirror(from: &Path, to: &Path) {
+        let from = format!("{}/", from.display());
+        let done = Command::new("rsync").args(["-aI", "--inplace", "--delete"]).arg(from).arg(to).status();
+        assert!(done.unwrap().success());
+    }
 
     fn changed() -> (Lab, TempDir) {
         let lab = Lab::new();

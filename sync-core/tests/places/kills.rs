@@ -49,7 +49,7 @@ fn child() {
     arm(place, nth.parse().unwrap());
     match cold {
         "" => drop(sync(Path::new(folder))),
-        "--claim" => drop(Replica::open(&Path::new(folder).join("b"), None).unwrap().claim().unwrap()),
+        "--claim" => drop(Replica::open(&Path::new(folder).join("b"), None).unwrap().claim(None).unwrap()),
         "--rejoin" => drop(rejoin(Path::new(folder))),
         cold => live_sync_at((Path::new(folder), Path::new(cold)), FirstDay::In2026),
     }
@@ -97,7 +97,7 @@ fn a_run_killed_anywhere_while_it_changes_placed_days_is_finished_by_the_next() 
     }
     reached.dedup();
     for place in KILL_POINTS.iter().filter(|place| place.starts_with("unplace-")) {
-        // A day goes whole, and empty only where its rows are too young to be trusted.
+        // A day goes whole here, and empty in another test.
         let elsewhere = ["unplace-put-back", "unplace-empty-before", "unplace-emptied"];
         assert!(reached.contains(place) || elsewhere.contains(place), "{place} was not reached");
     }

@@ -469,6 +469,52 @@ pub fn is_stamped_in(cold: &Path, path: &RelPath) -> bool {
     stamped().unwrap_or(true)
 }
 
+/// A stamp that says of the directory at a path in a cold root that it is that of the same path below some hot root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamp {
+    /// Name of the hot root's private folder.
+    pub key: String,
+    /// Its id.
+    pub id: ColdId,
+    /// Whose rule placed the directory.
+    pub job: String,
+    /// Does the folder belong to who asks?
+    pub is_own: bool,
+}
+
+/// All stamps in a cold root for a path.
+///
+/// # Errors
+/// The cold root cannot be looked at.
+pub fn stamps_for(cold: &Path, path: &RelPath, claim: &Claim) -> Result<Vec<Stamp>, FsError> {
+    let (mut found, top) = (Vec::new(), Root::open(cold)?.hot(&RelPath::root())?);
+    let private = match top.open_dir(RESERVED) {
+        Err(error) if error.is_missing() => return Ok(found),
+        private => private?,
+    };
+    for key in keys(&private)? {
+        let folder = [RESERVED, &key, PLACED].join(&b'/');
+        let text = match read_text(&top.fd, &folder, &stamp_name(path)) {
+            Ok(text) => text,
+            Err(Errno::NOENT) => continue,
+            Err(error) => return Err(failed("read a stamp in", &private.locate(&key))(error)),
+        };
+        let value = |word: &str| text.lines().find_map(|line| line.strip_prefix(word));
+        let (Some(id), Some(job), Ok(key)) = (value("stamp ").and_then(parse), value("job "), String::from_utf8(key.into_vec()))
+        else {
+            continue;
+        };
+        // What was placed elsewhere than at its path cannot be told from the link.
+        if text != (Stamped { stamp: id, job, path, at: path }).text() {
+            continue;
+        }
+        let asked = Cold { id, path: cold.to_owned(), key, claim: claim.clone(), generation: Generation::default() };
+        let is_own = asked.has_owned(&top.fd, asked.key.as_bytes()).map_err(|why| asked.unusable(why))?;
+        found.push(Stamp { key: asked.key, id, job: job.to_owned(), is_own });
+    }
+    Ok(found)
+}
+
 /// Names of the folders of hot roots in the private folder of a cold root.
 fn keys(private: &Dir) -> Result<Vec<Box<[u8]>>, FsError> {
     let mut keys = Vec::new();

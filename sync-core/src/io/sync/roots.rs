@@ -11,6 +11,7 @@ use super::{Options, SyncError};
 use crate::entry::AttrMask;
 use crate::ignore::{self, Rules};
 use crate::io::apply::{self, Inherited, LATE_AGE};
+use crate::io::archive;
 use crate::io::fs::{Dir, FsError, Root, coarse_now_ns, ctime_granularity};
 use crate::io::kill::kill_point;
 use crate::io::places;
@@ -278,7 +279,8 @@ pub(super) fn check_marker(found: &Found, rejoin: bool) -> Result<(), SyncError>
             "the root {root} was synchronised before, but its state is gone from {}; nothing was changed. \
              If it is kept elsewhere, name that place as before (--state-dir). Otherwise synchronise with --rejoin to start \
              anew from the files: equal files merge, differing ones become conflicts, and what was deleted elsewhere \
-             meanwhile comes back",
+             meanwhile comes back. A folder that is only archived, and synchronised with no other one, begins anew with driftless \
+             archive claim '{root}'",
             found.state_dir.display()
         ))),
         _ => Ok(()),
@@ -390,6 +392,10 @@ fn finish(found: Found, state: Standing, options: &Options, monitor: &dyn Monito
     if passing {
         return Ok(opened);
     }
+    if options.rejoin && !options.dry_run && opened.state.seq() == 0 {
+        // A state that began anew may know nothing of what lies elsewhere.
+        regain(&opened.root, &opened.state)?.iter().for_each(|notice| monitor.notice(notice));
+    }
     if let Some(difference) = opened.state.moved() {
         let reason = format!("its state was copied or brought back ({difference})");
         renew(&opened, &reason, monitor)?;
@@ -406,6 +412,11 @@ fn finish(found: Found, state: Standing, options: &Options, monitor: &dyn Monito
     }
     recover(&opened, options, monitor)?;
     Ok(opened)
+}
+
+/// Archived days that are this root's, and of which its state knows nothing, are found by their links. Returns what a user should hear.
+pub(super) fn regain(root: &Root, state: &State) -> Result<Vec<String>, SyncError> {
+    Ok(archive::regain(root, state, archive::Whose::Own)?.notices(root.path()))
 }
 
 /// A state that is ready to be used, and kept versions in it of which no record told.
