@@ -22,7 +22,7 @@ use tempfile::TempDir;
 /// The days of the roots.
 pub(crate) const DAYS: [&str; 3] = ["2026/03/05", "2026/03/06", "2026/04/01"];
 /// What is in each.
-const FILES: [&str; 5] = ["a.txt", "b.txt", "c.txt", "sub/deep/d.txt", "sub/e.txt"];
+pub(crate) const FILES: [&str; 5] = ["a.txt", "b.txt", "c.txt", "sub/deep/d.txt", "sub/e.txt"];
 
 /// Roots `a` and `b`, in agreement, and a cold root.
 pub(crate) struct Lab {
