@@ -1,7 +1,7 @@
 //! Days that move to a cold root: how long it takes beside `cp -a` with a flush, what memory it takes by the number of files, and
 //! what it costs the engine to look through a link afterwards.
 
-use crate::args::Args;
+use crate::args::{self, Args};
 use crate::cases::{FILE_ROOM, SEED, TINY_ROOM};
 use crate::lab::{Image, Lab};
 use crate::links::sheet::{Sheet, with_ratio};
@@ -15,7 +15,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use sync_core::io::fs::{Claim, Cold, ColdId, Placement, Places, Root, init_cold};
+use sync_core::io::fs::{Claim, Cold, ColdId, Generation, Placement, Places, Root, init_cold};
 use sync_core::path::RelPath;
 
 /// The clock of the rule: all that the trees hold is old, and nothing that was kept beside a copy has to go yet.
@@ -48,9 +48,7 @@ impl Case {
     }
 
     pub(crate) fn parse(name: &str) -> Result<Case> {
-        let names = || Case::ALL.map(Case::name).join(", ");
-        let found = Case::ALL.into_iter().find(|case| case.name() == name);
-        found.with_context(|| format!("no case with days that move is called {name}; there are {}", names()))
+        args::by_name("case with days that move", &Case::ALL, Case::name, name)
     }
 }
 
@@ -375,7 +373,8 @@ fn one_directory(lab: &mut Lab, rounds: usize) -> Result<[f64; 2]> {
     fs::create_dir_all(&there).with_context(|| format!("cannot create {}", there.display()))?;
     std::os::unix::fs::symlink(&there, hot.join("2026/03/05")).context("cannot make the link")?;
     let id = init_cold(&cold)?;
-    let cold = Arc::new(Cold { id, path: cold, key: "bench".to_owned(), claim: Claim::default() });
+    let cold =
+        Arc::new(Cold { id, path: cold, key: "bench".to_owned(), claim: Claim::default(), generation: Generation::default() });
     let link = there.into_os_string().into_encoded_bytes().into();
     let (stamp, path, at, job) = (ColdId([1; 16]), day.clone(), day.clone(), "bench".to_owned());
     let rewritten = std::collections::BTreeMap::new();
@@ -387,17 +386,4 @@ fn one_directory(lab: &mut Lab, rounds: usize) -> Result<[f64; 2]> {
     let beside = RelPath::parse(b"2026/03/04").context("it is a path")?;
     let times = |path: &RelPath| (0..rounds).map(|_| opening_s(&root, path)).collect::<Result<Vec<_>>>();
     Ok([median(times(&beside)?.into_iter()), median(times(&day)?.into_iter())])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_case_is_found_by_its_name() {
-        for case in Case::ALL {
-            assert_eq!(Case::parse(case.name()).unwrap(), case);
-        }
-        assert!(Case::parse("archive").unwrap_err().to_string().contains("archive-20k"));
-    }
 }

@@ -154,9 +154,28 @@ fn beside_this() -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The case of this name; `what` such a case is called.
+pub(crate) fn by_name<C: Copy>(what: &str, all: &[C], name_of: fn(C) -> &'static str, name: &str) -> Result<C> {
+    let names = || all.iter().map(|case| name_of(*case)).collect::<Vec<_>>().join(", ");
+    let found = all.iter().copied().find(|case| name_of(*case) == name);
+    found.with_context(|| format!("no {what} is called {name}; there are {}", names()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_case_is_found_by_its_name() {
+        for case in Case::ALL {
+            assert_eq!(Case::parse(case.name()).unwrap(), case);
+        }
+        for case in archive::Case::ALL {
+            assert_eq!(archive::Case::parse(case.name()).unwrap(), case);
+        }
+        assert!(Case::parse("first").unwrap_err().to_string().contains("first-100k"));
+        assert!(archive::Case::parse("archive").unwrap_err().to_string().contains("archive-20k"));
+    }
 
     fn parse(text: &str) -> Result<Args> {
         Args::parse(&format!("--driftless x {text}").split_whitespace().map(OsString::from).collect::<Vec<_>>())

@@ -1,6 +1,6 @@
 //! The cases: which trees, which tools, what happens between the rounds.
 
-use crate::args::Args;
+use crate::args::{self, Args};
 use crate::edits::{PAST_THE_TICK, change_one_percent, write_noise};
 use crate::lab::{Lab, Slot};
 use crate::report::{Row, Table};
@@ -62,11 +62,7 @@ impl Case {
     }
 
     pub(crate) fn parse(name: &str) -> Result<Case> {
-        let names = || Case::ALL.map(Case::name).join(", ");
-        Case::ALL
-            .into_iter()
-            .find(|case| case.name() == name)
-            .with_context(|| format!("no case is called {name}; there are {}", names()))
+        args::by_name("case", &Case::ALL, Case::name, name)
     }
 }
 
@@ -335,14 +331,6 @@ fn make_conflicts(a: &Path, b: &Path, shape: &Dated) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_case_is_found_by_its_name() {
-        for case in Case::ALL {
-            assert_eq!(Case::parse(case.name()).unwrap(), case);
-        }
-        assert!(Case::parse("first").unwrap_err().to_string().contains("first-100k"));
-    }
 
     #[test]
     fn cases_that_share_trees_need_them_once() {

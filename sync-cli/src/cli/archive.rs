@@ -46,7 +46,9 @@ pub(crate) enum ArchiveAction {
     /// Use what lies in cold roots although it belongs to another folder, or is not what was archived
     ///
     /// A folder that is a copy of another one, or was brought back from a backup, leaves alone what that one has archived: after this it
-    /// has it, and the other one not any more. With PATH: what lies in the cold root for that day counts as it is now, and what is
+    /// has it, and the other one not any more. Archived days of which the folder knows nothing any more are found by their links. Those
+    /// in a cold root that is older than what was known of it count as if they were found there: nothing is deleted on other servers, and
+    /// what differs becomes a conflict. With PATH: what lies in the cold root for that day counts as it is now, and what is
     /// missing in it as deleted.
     #[command(after_help = "Examples:\n  driftless archive claim /srv/hot\n  driftless archive claim /srv/hot 2026/03/05")]
     Claim(ArchiveClaimArgs),
@@ -156,6 +158,9 @@ pub(crate) struct ArchiveClaimArgs {
     /// A day that counts as it is now
     #[arg(value_name = "PATH", value_parser = OsStringValueParser::new().try_map(values::below))]
     pub(crate) path: Option<RelPath>,
+    /// The cold root to which links of a forgotten archive lead by a path that only applications know
+    #[arg(long, value_name = "COLD", value_hint = ValueHint::DirPath, conflicts_with = "path")]
+    pub(crate) cold: Option<PathBuf>,
     /// Print JSON lines; the last one is the summary
     #[arg(long)]
     pub(crate) json: bool,

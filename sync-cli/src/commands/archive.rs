@@ -344,7 +344,11 @@ fn status(args: &ArchiveRootArgs, listener: &Listener<'_>) -> Result<Exit> {
     let archive = replica.archive(listener)?;
     let placed = replica.placed();
     let Some(terms) = remembered(&replica)? else {
-        output.line("nothing is archived, and no rule is remembered: driftless archive run --hot HOT --cold COLD");
+        let what = match placed.len() {
+            0 => "nothing is archived".to_owned(),
+            count => format!("{} archived", render::counted(count as u64, "day is", "days are")),
+        };
+        output.line(&format!("{what}, and no rule is remembered: driftless archive run --hot HOT --cold COLD"));
         output.event(&Summary { in_sync: true, archived: Some(placed.len() as u64), ..Summary::default() });
         return Ok(Exit::InSync);
     };
@@ -445,14 +449,21 @@ fn restored(path: &RelPath, result: &'static str, reason: Option<String>) -> Lin
 }
 
 fn claim(args: &ArchiveClaimArgs, listener: &Listener<'_>) -> Result<Exit> {
-    let replica = open(&args.hot, listener)?;
+    let replica = Replica::begin_anew(&args.hot, None, listener)?;
+    for notice in replica.notices() {
+        listener.notice(notice);
+    }
     let output = listener.output;
     if let Some(path) = &args.path {
         replica.archive(listener)?.accept(path)?;
         output.line(&format!("{path} counts as it is now"));
         output.event(&Line { action: "claim", ..restored(path, "done", None) });
     } else {
-        let claimed = replica.claim()?;
+        let cold = args.cold.as_deref().map(absolute).transpose()?;
+        let (claimed, notices) = replica.claim(cold.as_deref())?;
+        for notice in &notices {
+            listener.notice(notice);
+        }
         for cold in &claimed {
             output.line(&format!("what {} holds for {} belongs to it", render::root(cold), render::root(&args.hot)));
         }

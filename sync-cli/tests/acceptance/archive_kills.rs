@@ -132,28 +132,42 @@ impl<'a> Work<'a> {
     }
 }
 
-#[test]
-fn archiving_killed_at_any_moment_loses_nothing_and_is_no_event() {
+/// How often commands are killed, and with which seed.
+struct Kills {
+    wanted: u64,
+    seed: u64,
+    other_disk: bool,
+    began: Instant,
+}
+
+/// A server whose days are not archived yet, with its cold root on another file system and on the same.
+fn on_each_disk(test: impl Fn(&Server, &Contents, &Kills)) {
     if !is_local("archiving is killed, and that is done on one machine") {
         return;
     }
-    let wanted = setting("DRIFTLESS_TEST_KILLS", 24);
-    let seed = setting("DRIFTLESS_TEST_SEED", 1);
+    let (wanted, seed) = (setting("DRIFTLESS_TEST_KILLS", 24), setting("DRIFTLESS_TEST_SEED", 1));
     for other_disk in [true, false] {
         let (server, began) = (Server::new(other_disk), Instant::now());
         server.init();
         let contents = fill(&server);
         server.lab.sync(&[]).code(0);
-        let mut work = Work::new(&server, "0s", seed);
+        test(&server, &contents, &Kills { wanted, seed, other_disk, began });
+    }
+}
+
+#[test]
+fn archiving_killed_at_any_moment_loses_nothing_and_is_no_event() {
+    on_each_disk(|server, contents, &Kills { wanted, seed, other_disk, began }| {
+        let mut work = Work::new(server, "0s", seed);
         while work.killed() < wanted.div_ceil(2) {
             for _ in 0..IN_A_ROUND {
                 work.kill_one();
                 let what = format!("seed {seed}, kill {}", work.killed());
-                assert_readable(&server, &contents, &what);
+                assert_readable(server, contents, &what);
             }
             work.complete(&[0]);
             let what = format!("other disk: {other_disk}, seed {seed}, after kill {}", work.killed());
-            assert_readable(&server, &contents, &what);
+            assert_readable(server, contents, &what);
             server.assert_one_copy(&DAYS, &what);
             server.assert_no_event();
             server.assert_equal();
@@ -161,7 +175,7 @@ fn archiving_killed_at_any_moment_loses_nothing_and_is_no_event() {
         let verified = run(&mut server.on_hot("verify", &[]));
         assert_eq!(verified.code(0).count("damaged"), 0);
         work.tell(&format!("other disk: {other_disk}"), began);
-    }
+    });
 }
 
 /// What others do beside the commands.
@@ -237,21 +251,12 @@ impl Beside {
 
 #[test]
 fn readers_and_writers_beside_archiving_that_is_killed_miss_nothing_and_lose_nothing() {
-    if !is_local("archiving is killed, and that is done on one machine") {
-        return;
-    }
-    let wanted = setting("DRIFTLESS_TEST_KILLS", 24);
-    let seed = setting("DRIFTLESS_TEST_SEED", 1);
-    for other_disk in [true, false] {
-        let (server, began) = (Server::new(other_disk), Instant::now());
-        server.init();
-        let contents = fill(&server);
-        server.lab.sync(&[]).code(0);
+    on_each_disk(|server, contents, &Kills { wanted, seed, other_disk, began }| {
         let (beside, hot) = (Beside::default(), server.hot());
         // Nothing is removed that somebody may still read or write in: for so long it is kept in practice.
-        let mut work = Work::new(&server, FOR_YEARS, seed);
+        let mut work = Work::new(server, FOR_YEARS, seed);
         std::thread::scope(|scope| {
-            scope.spawn(|| beside.read(&hot, &contents));
+            scope.spawn(|| beside.read(&hot, contents));
             scope.spawn(|| beside.write(&hot));
             let kill = || {
                 while work.killed() < wanted.div_ceil(4) && beside.goes_on() {
@@ -273,7 +278,7 @@ fn readers_and_writers_beside_archiving_that_is_killed_miss_nothing_and_lose_not
             run(server.command("run", server.cold(), &["--outside-links", "rewrite"]).env("DRIFTLESS_NOW", LATER)).code(0);
         }
         server.assert_one_copy(&DAYS, "at the end");
-        assert_readable(&server, &contents, "at the end");
+        assert_readable(server, contents, "at the end");
         server.lab.sync(&[]).code(0).without_conflicts();
         server.assert_equal();
         server.assert_no_event();
@@ -291,7 +296,7 @@ fn readers_and_writers_beside_archiving_that_is_killed_miss_nothing_and_lose_not
             ),
             began,
         );
-    }
+    });
 }
 
 /// Lines of all files in the days that are written to.

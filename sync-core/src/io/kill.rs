@@ -87,6 +87,9 @@ pub const KILL_POINTS: &[&str] = &[
     "rejoin-begun",
     "rejoin-aside",
     "rejoin-replaced",
+    "cold-raised",
+    "cold-raise-remembered",
+    "claim-forgotten",
 ];
 
 /// Every place of moving days between hot and cold at which a test can end the process.

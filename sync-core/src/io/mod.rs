@@ -6,6 +6,7 @@ mod mutex;
 pub mod fs;
 pub mod watch;
 pub mod state;
+pub mod generation;
 pub mod scan;
 pub mod home;
 pub mod link;

@@ -8,6 +8,7 @@ use crate::entry::{AttrMask, Hash, Kind, Signature};
 use crate::io::fs::{
     Claim, Cold, ColdId, Dir, FsError, Placement, Root, identify_cold, is_nested, supports_exchange, synchronised_around,
 };
+use crate::io::kill::kill_point;
 use crate::io::source::kind_of;
 use crate::io::state::{Batch, Known, PlaceChange, State, StateError};
 use crate::path::{RelPath, escape};
@@ -93,7 +94,10 @@ pub fn load(root: &Root, state: &State) -> Result<(), PlaceError> {
 }
 
 /// What a root claims of its folders in cold roots.
-fn claim_of(root: &Root, state: &State) -> Result<Claim, PlaceError> {
+///
+/// # Errors
+/// The root cannot be looked at, or the state not be read.
+pub fn claim_of(root: &Root, state: &State) -> Result<Claim, PlaceError> {
     let copied = state.moved().is_some() || state.meta(COPIED)?.is_some_and(|flag| !flag.is_empty());
     Ok(Claim::of(root, state.id().to_string(), copied)?)
 }
@@ -137,7 +141,7 @@ pub fn own(root: &Root, state: &State) -> Result<Vec<FsError>, StateError> {
 }
 
 /// What lies in cold roots is this root's from now on, whosever it was: its folders there say so, and any other root that used them
-/// is shut out. Returns the cold roots.
+/// is shut out. What lies in one that is older than what was known of it is as if it had been found there. Returns the cold roots.
 ///
 /// # Errors
 /// A cold root is not there, or cannot be written: those that were not claimed before it stay as they are.
@@ -145,6 +149,20 @@ pub fn claim(root: &Root, state: &State) -> Result<Vec<PathBuf>, PlaceError> {
     if state.moved().is_some() {
         // It bears the name of the root that it was copied from, which would go on to be taken for the owner.
         state.renew_identity()?;
+    }
+    let places = root.places();
+    let mut changes = Vec::new();
+    for cold in places.colds() {
+        // One that is not there is told below.
+        if matches!(cold.is_rolled_back(), Ok(true)) {
+            let in_it = places.all().filter(|placement| placement.cold.id == cold.id);
+            changes.extend(in_it.map(|placement| Change::Forget { path: placement.path.clone() }));
+        }
+    }
+    if !changes.is_empty() {
+        // Before the cold root counts as it is: until then nothing is put there, and nothing of it is told.
+        state.commit(Batch { changes, ..Batch::default() }, true)?;
+        kill_point("claim-forgotten");
     }
     let claim = claim_of(root, state)?.undoubted();
     let places = root.places().claimed(&claim);
@@ -176,7 +194,8 @@ pub fn use_cold(root: &Root, state: &State, path: &Path) -> Result<Arc<Cold>, Pl
     let key = known.as_ref().map_or_else(drawn, |known| Ok(known.key.clone()))?;
     let claim = claim_of(root, state)?;
     // A new folder is nobody else's, whatever becomes of those that the state remembers.
-    let cold = Cold { id, path, key, claim: if known.is_some() { claim } else { claim.undoubted() } };
+    let generation = known.as_ref().map(|known| known.generation.clone()).unwrap_or_default();
+    let cold = Cold { id, path, key, claim: if known.is_some() { claim } else { claim.undoubted() }, generation };
     // Another root's is not used, also where nothing is to be made in it.
     cold.dir()?;
     let is_new = known.is_none();

@@ -1,13 +1,13 @@
 //! Hot roots that are copied whole, or brought back: what lies in a cold root belongs to one of them.
 
 use super::NOTHING;
-use super::lab::{DAYS, Lab, tree};
+use super::lab::{DAYS, Lab, rejoin, tree, write};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use sync_core::io::archive::{ArchiveError, LinkForm, MoveOptions};
-use sync_core::io::sync::{Options, Replica, Report, Sync};
+use sync_core::io::sync::{Live, Options, Replica, Report, Sync};
 use sync_core::path::RelPath;
 use sync_core::report::Silent;
 
@@ -74,7 +74,7 @@ fn a_copy_of_a_root_leaves_what_the_root_has_archived_alone_until_it_claims_it()
         assert_eq!(owners(&lab).len(), 1);
         // Who claims it has it, and nobody else.
         let replica = Replica::open(&copy, None).unwrap();
-        assert_eq!(replica.claim().unwrap(), [lab.cold()]);
+        assert_eq!(replica.claim(None).unwrap().0, [lab.cold()]);
         drop(replica);
         let report = run(&copy, &other);
         assert!(report.in_sync, "{:?}", problems(&report));
@@ -90,7 +90,7 @@ fn a_copy_that_claims_before_its_first_run_shuts_the_other_one_out() {
     lab.place(DAYS[0]);
     let copy = copy_of(&lab.b(), "copy");
     let replica = Replica::open(&copy, None).unwrap();
-    replica.claim().unwrap();
+    replica.claim(None).unwrap();
     drop(replica);
     assert!(lab.troubled().iter().any(|problem| problem.contains(TOLD)));
     let other = lab.folder().join("other");
@@ -117,6 +117,36 @@ fn a_root_whose_state_was_brought_back_where_it_stands_keeps_what_it_has_archive
     assert_eq!(lab.placed(), [DAYS[0]]);
     let owner = fs::read_to_string(&owners(&lab)[0]).unwrap();
     assert!(owner.contains(&lab.state().id().to_string()), "{owner}");
+}
+
+#[test]
+fn a_root_that_stays_open_with_a_new_identity_takes_links_of_a_user_at_once() {
+    let lab = Lab::new();
+    lab.place(DAYS[0]);
+    assert_eq!(lab.synchronise(), NOTHING);
+    let state = lab.b().join(".driftless/state.db");
+    let before = lab.state().id();
+    let bytes = fs::read(&state).unwrap();
+    fs::rename(&state, lab.folder().join("old")).unwrap();
+    fs::write(&state, bytes).unwrap();
+    let options = Options { max_delete: None, ..Options::standard() };
+    let live = Live::open("folder".parse().unwrap(), &lab.b(), options, true, &Silent).unwrap();
+    assert_ne!(live.standing().unwrap().replica, before);
+    for _ in 0..2 {
+        let scanned = live.scan(&[], &Silent).unwrap();
+        assert!(scanned.problems.is_empty(), "{:?}", scanned.problems);
+    }
+    // In the place of a directory, and where nothing was, reading as those to the archive do.
+    fs::remove_dir_all(lab.b().join(DAYS[1])).unwrap();
+    std::os::unix::fs::symlink("../../beside", lab.b().join(DAYS[1])).unwrap();
+    std::os::unix::fs::symlink(lab.cold().join("mine"), lab.b().join("mine")).unwrap();
+    let scanned = live.scan(&[], &Silent).unwrap();
+    assert!(scanned.problems.is_empty() && scanned.unavailable.is_empty(), "{:?}", scanned.problems);
+    assert_eq!(live.missing().unwrap(), []);
+    drop(live);
+    lab.synchronise();
+    assert_eq!(fs::read_link(lab.a().join(DAYS[1])).unwrap(), Path::new("../../beside"));
+    assert_eq!(fs::read_link(lab.a().join("mine")).unwrap(), lab.cold().join("mine"));
 }
 
 #[test]
@@ -160,40 +190,122 @@ fn a_day_whose_cold_root_is_gone_for_good_comes_back_from_others_once_it_is_forg
     assert!(!lab.is_link(DAYS[0]));
 }
 
+/// The state is lost, with all that the root keeps beside it or alone.
+fn lost(lab: &Lab, all: bool) {
+    let private = lab.b().join(".driftless");
+    if all {
+        fs::remove_dir_all(private).unwrap();
+        return;
+    }
+    for name in ["state.db", "state.db-wal", "state.db-shm"] {
+        let _absent = fs::remove_file(private.join(name));
+    }
+}
+
 #[test]
-fn a_root_that_lost_its_state_archives_again_what_it_had_archived() {
+fn a_root_that_lost_its_state_finds_what_it_had_archived() {
+    for all in [false, true] {
+        let lab = Lab::new();
+        lab.place(DAYS[0]);
+        lab.place(DAYS[2]);
+        assert_eq!(lab.synchronise(), NOTHING);
+        let (before, cold) = (tree(&lab.a()), tree(&lab.cold()));
+        lost(&lab, all);
+        let report = rejoin(lab.folder());
+        assert!(report.in_sync, "{:?}", problems(&report));
+        assert_eq!((tree(&lab.a()), tree(&lab.b()), tree(&lab.cold())), (before.clone(), before, cold), "all gone: {all}");
+        assert_eq!(lab.placed(), [DAYS[0], DAYS[2]]);
+        assert!(lab.is_link(DAYS[0]) && lab.is_link(DAYS[2]));
+        assert_eq!(lab.synchronise(), NOTHING);
+        // It lives: what is changed in it goes to the other side, and a day comes back.
+        write(&lab.b(), "2026/03/05/a.txt", "second");
+        assert_eq!(lab.synchronise()[0].updated, 1);
+        let replica = Replica::open(&lab.b(), None).unwrap();
+        replica.archive(&Silent).unwrap().restore_day(&RelPath::parse(DAYS[0].as_bytes()).unwrap(), Duration::ZERO).unwrap();
+        drop(replica);
+        assert_eq!(lab.synchronise(), NOTHING);
+        assert!(!lab.is_link(DAYS[0]));
+    }
+}
+
+#[test]
+fn a_link_that_was_rewritten_in_an_archived_day_is_what_it_was_after_the_state_was_lost() {
+    let lab = Lab::new();
+    std::os::unix::fs::symlink("../../../beside", lab.b().join(DAYS[0]).join("out")).unwrap();
+    lab.synchronise();
+    archive(&lab, DAYS[0], true);
+    assert_eq!(lab.sync().totals, NOTHING);
+    let before = fs::read_link(lab.a().join(DAYS[0]).join("out")).unwrap();
+    assert_ne!(fs::read_link(lab.b().join(DAYS[0]).join("out")).unwrap(), before, "it reads otherwise in the cold root");
+    lost(&lab, true);
+    let report = rejoin(lab.folder());
+    assert!(report.in_sync, "{:?}", problems(&report));
+    assert_eq!(report.totals, NOTHING);
+    assert_eq!(fs::read_link(lab.a().join(DAYS[0]).join("out")).unwrap(), before);
+    assert_eq!(lab.placed(), [DAYS[0]]);
+}
+
+#[test]
+fn a_copy_that_lost_its_state_has_what_the_root_archived_only_once_it_claims_it() {
     let lab = Lab::new();
     lab.place(DAYS[0]);
     assert_eq!(lab.synchronise(), NOTHING);
-    fs::remove_dir_all(lab.b().join(".driftless")).unwrap();
-    let join = || {
-        let options = Options { rejoin: true, max_delete: None, ..Options::standard() };
-        Sync::open(&lab.a(), &lab.b(), options, &Silent).unwrap().apply(&Silent).unwrap()
-    };
-    let before = tree(&lab.a());
-    let told = problems(&join());
-    assert!(told.iter().any(|problem| problem.contains("may be one to an archive")), "{told:?}");
-    assert_eq!(tree(&lab.a()), before);
-    // The day is put back, as it says.
-    fs::remove_file(lab.b().join(DAYS[0])).unwrap();
-    let copied = Command::new("cp").arg("-a").args([lab.cold().join(DAYS[0]), lab.b().join(DAYS[0])]).status().unwrap();
-    assert!(copied.success());
-    lab.synchronise();
-    let replica = Replica::open(&lab.b(), None).unwrap();
+    let copy = copy_of(&lab.b(), "copy");
+    fs::remove_dir_all(copy.join(".driftless")).unwrap();
+    let other = lab.folder().join("other");
+    fs::create_dir(&other).unwrap();
+    let options = || Options { rejoin: true, max_delete: None, ..Options::standard() };
+    let report = Sync::open(&copy, &other, options(), &Silent).unwrap().apply(&Silent).unwrap();
+    assert!(problems(&report).iter().any(|problem| problem.contains("archive claim")), "{:?}", problems(&report));
+    assert!(!other.join(DAYS[0]).exists() && other.join(DAYS[1]).exists());
+    assert_eq!(lab.synchronise(), NOTHING, "the root itself goes on");
+    let replica = Replica::open(&copy, None).unwrap();
+    let (claimed, notices) = replica.claim(None).unwrap();
+    assert_eq!((claimed, notices.len()), (vec![lab.cold()], 1));
+    drop(replica);
+    let report = run(&copy, &other);
+    assert!(report.in_sync, "{:?}", problems(&report));
+    assert_eq!(tree(&other), tree(&copy));
+    assert!(lab.troubled().iter().any(|problem| problem.contains(TOLD)));
+}
+
+#[test]
+fn a_root_without_a_state_that_archives_again_knows_what_it_had_archived() {
+    let lab = Lab::new();
+    archive(&lab, DAYS[0], false);
+    lost(&lab, true);
+    let replica = Replica::begin(&lab.b(), None, &Silent).unwrap();
+    assert!(replica.notices()[0].contains("was found again"), "{:?}", replica.notices());
+    assert_eq!(replica.placed().len(), 1);
+    drop(replica);
+    lost(&lab, false);
+    // A marker without a state: the disk of the state may be away, until the user says otherwise.
+    let refused = Replica::begin(&lab.b(), None, &Silent).err().unwrap().to_string();
+    assert!(refused.contains("archive claim"), "{refused}");
+    let replica = Replica::begin_anew(&lab.b(), None, &Silent).unwrap();
+    assert_eq!(replica.placed().len(), 1);
+    archive_with(&replica, &lab, DAYS[1], false);
+    assert_eq!(replica.placed().len(), 2);
+}
+
+/// Archives a day as the command does it.
+fn archive(lab: &Lab, day: &str, rewrite: bool) {
+    archive_with(&Replica::open(&lab.b(), None).unwrap(), lab, day, rewrite);
+}
+
+fn archive_with(replica: &Replica, lab: &Lab, day: &str, rewrite: bool) {
     let archive = replica.archive(&Silent).unwrap();
     let cold = archive.cold(&lab.cold()).unwrap();
-    let options = MoveOptions { form: LinkForm::Absolute, rewrite: false, keep: Duration::ZERO };
-    let day = RelPath::parse(DAYS[0].as_bytes()).unwrap();
-    let moved = loop {
+    let options = MoveOptions { form: LinkForm::Absolute, rewrite, keep: Duration::ZERO };
+    let day = RelPath::parse(day.as_bytes()).unwrap();
+    loop {
         match archive.move_day(&day, &cold, &options) {
             // What was made a moment ago may still change unseen.
             Err(ArchiveError::Changed(_)) => {}
-            answer => break answer,
+            answer => {
+                answer.unwrap();
+                break;
+            }
         }
-    };
-    assert_eq!(moved.unwrap().copied, 0);
-    drop(archive);
-    drop(replica);
-    assert_eq!(lab.synchronise(), NOTHING);
-    assert!(lab.is_link(DAYS[0]));
+    }
 }

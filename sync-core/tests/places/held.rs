@@ -1,7 +1,8 @@
 //! A run is killed, and what it must have kept until then is there.
 
+use super::NOTHING;
 use super::kills::{killed, killed_joining};
-use super::lab::{DAYS, Lab, rejoin, rel, tree, write};
+use super::lab::{DAYS, FILES, Lab, rejoin, rel, tree, write};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -94,6 +95,27 @@ fn a_removal_that_happened_is_recorded_although_its_stamp_is_gone() {
         lab.synchronise();
         assert_eq!((lab.placed(), lab.stamped()), (vec![DAYS[0].to_owned()], vec![DAYS[0].to_owned()]), "{at}");
         assert!(lab.b().join(DAYS[1]).symlink_metadata().is_err(), "{at}");
+    }
+}
+
+#[test]
+fn a_day_that_is_emptied_file_by_file_keeps_link_and_placement_together_wherever_a_run_is_killed() {
+    for at in ["unplace-empty-before", "unplace-emptied"] {
+        let lab = Lab::new();
+        lab.place(DAYS[0]);
+        // The other side knows nothing of what went here: the day does not go whole.
+        fs::remove_file(lab.b().join(DAYS[0]).join("a.txt")).unwrap();
+        fs::remove_dir_all(lab.a().join(DAYS[0])).unwrap();
+        assert!(killed(lab.folder(), at, 1), "{at} was not reached");
+        lab.synchronise();
+        // Before it went the empty directory may be taken for one that somebody touched: then both sides have it.
+        let is_left = at == "unplace-empty-before" && lab.a().join(DAYS[0]).exists();
+        let left = if is_left { vec![DAYS[0].to_owned()] } else { Vec::new() };
+        assert_eq!((lab.placed(), lab.stamped()), (left.clone(), left), "{at}");
+        assert_eq!(lab.b().join(DAYS[0]).symlink_metadata().is_ok(), is_left, "{at}");
+        assert_eq!(lab.cold().join(DAYS[0]).exists(), is_left, "{at}");
+        assert!(FILES.iter().all(|file| !lab.b().join(DAYS[0]).join(file).exists()), "{at}");
+        assert_eq!(lab.synchronise(), NOTHING, "{at}");
     }
 }
 

@@ -7,6 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::Command;
 use sync_core::io::kill::{KILL_POINTS, arm};
+use sync_core::io::sync::Replica;
 
 const CHILD: &str = "DRIFTLESS_TEST_PLACES_CHILD";
 
@@ -17,6 +18,11 @@ pub(super) fn killed(folder: &Path, place: &str, nth: u32) -> bool {
 /// A run that begins anew where something was lost.
 pub(super) fn killed_joining(folder: &Path, place: &str, nth: u32) -> bool {
     killed_at(&format!("{}\n--rejoin", folder.display()), place, nth)
+}
+
+/// What lies in the cold root is claimed for `b`.
+pub(super) fn killed_claiming(folder: &Path, place: &str, nth: u32) -> bool {
+    killed_at(&format!("{}\n--claim", folder.display()), place, nth)
 }
 
 /// A run into a root whose old days are made in the cold root.
@@ -43,6 +49,7 @@ fn child() {
     arm(place, nth.parse().unwrap());
     match cold {
         "" => drop(sync(Path::new(folder))),
+        "--claim" => drop(Replica::open(&Path::new(folder).join("b"), None).unwrap().claim(None).unwrap()),
         "--rejoin" => drop(rejoin(Path::new(folder))),
         cold => live_sync_at((Path::new(folder), Path::new(cold)), FirstDay::In2026),
     }
@@ -90,7 +97,7 @@ fn a_run_killed_anywhere_while_it_changes_placed_days_is_finished_by_the_next() 
     }
     reached.dedup();
     for place in KILL_POINTS.iter().filter(|place| place.starts_with("unplace-")) {
-        // A day goes whole, and empty only where its rows are too young to be trusted.
+        // A day goes whole here, and empty in another test.
         let elsewhere = ["unplace-put-back", "unplace-empty-before", "unplace-emptied"];
         assert!(reached.contains(place) || elsewhere.contains(place), "{place} was not reached");
     }

@@ -22,7 +22,7 @@ use tempfile::TempDir;
 /// The days of the roots.
 pub(crate) const DAYS: [&str; 3] = ["2026/03/05", "2026/03/06", "2026/04/01"];
 /// What is in each.
-const FILES: [&str; 5] = ["a.txt", "b.txt", "c.txt", "sub/deep/d.txt", "sub/e.txt"];
+pub(crate) const FILES: [&str; 5] = ["a.txt", "b.txt", "c.txt", "sub/deep/d.txt", "sub/e.txt"];
 
 /// Roots `a` and `b`, in agreement, and a cold root.
 pub(crate) struct Lab {
@@ -63,7 +63,7 @@ impl Lab {
         Lab::with_cold(TempDir::new().unwrap())
     }
 
-    fn with_cold(cold: TempDir) -> Lab {
+    pub(crate) fn with_cold(cold: TempDir) -> Lab {
         let lab = Lab::made(cold);
         lab.synchronise();
         lab
@@ -145,6 +145,15 @@ impl Lab {
     pub(crate) fn private(&self, folder: &str) -> Vec<PathBuf> {
         let keys = entries(&self.cold().join(".driftless"));
         keys.iter().flat_map(|key| entries(&key.join(folder))).collect()
+    }
+
+    /// What the folder of `b` in the cold root says of its owner.
+    pub(crate) fn owner(&self) -> String {
+        let owners = entries(&self.cold().join(".driftless")).into_iter().map(|key| key.join("owner"));
+        let mut owners = owners.filter(|owner| owner.exists());
+        let owner = fs::read_to_string(owners.next().unwrap()).unwrap();
+        assert!(owners.next().is_none());
+        owner
     }
 
     /// Of which paths the cold root bears stamps.

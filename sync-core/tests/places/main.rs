@@ -11,6 +11,7 @@ mod changes;
 mod copied;
 #[cfg(feature = "kill-points")]
 mod held;
+mod images;
 #[cfg(feature = "kill-points")]
 mod kills;
 mod lab;

@@ -44,7 +44,10 @@ pub fn adopt(root: &Root, state: &State, inherited: Inherited) -> Result<usize, 
     }
     if !inherited.places.is_empty() {
         // Else each link would be a user's, in the place of a directory that all others have.
-        inherited.places.colds().iter().try_for_each(|cold| state.put_cold(cold))?;
+        for cold in inherited.places.colds() {
+            state.put_cold(cold)?;
+            state.put_generation(cold.id, cold.generation.number())?;
+        }
         let places = inherited.places.all().map(|placement| PlaceChange::Put(Placement::clone(placement))).collect();
         state.commit(Batch { places, ..Batch::default() }, true)?;
         match places::load(root, state) {

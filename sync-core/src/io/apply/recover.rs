@@ -9,6 +9,7 @@ use super::swap::set_signature;
 use super::{ApplyError, Stop, late, place, unplace, versions};
 use crate::entry::{AttrMask, Attrs, Kind, Signature};
 use crate::io::fs::{Dir, FsError, Replace, Root, ctime_granularity};
+use crate::io::generation;
 use crate::io::kill::kill_point;
 use crate::io::source::{kind_of, same_object};
 use crate::io::stage::{Owned, owner_of, remove_all};
@@ -134,14 +135,19 @@ pub fn recover(root: &Root, state: &State, mask: AttrMask) -> Result<Recovered, 
     }
     let dropped = |change: &PlaceChange| if let PlaceChange::Drop(path) = change { places.get(path).cloned() } else { None };
     let unplaced: Vec<_> = batches.iter().flat_map(|batch| &batch.places).filter_map(dropped).collect();
+    let mut unraised = Vec::new();
     if !batches.is_empty() {
         unplace::remember_stamps(state, &unplaced)?;
+        let changes: Vec<_> = batches.iter().flat_map(|batch| &batch.changes).cloned().collect();
+        let failed = generation::raise(root, state, &changes)?.into_iter();
+        unraised.extend(failed.map(|(path, error)| Problem { path, step: "record", error: error.to_string() }));
         recovery.recovered.unexplained = record(state, batches)?;
         kill_point("recover-committed");
     }
     if recovery.recovered.problems.is_empty() && recovery.recovered.denied.is_empty() {
         recovery.sweep(state)?;
     }
+    recovery.recovered.problems.extend(unraised);
     recovery.recovered.problems.extend(unplace::drop_stamps_left(root, state)?);
     kill_point("recover-swept");
     Ok(recovery.recovered)

@@ -11,6 +11,7 @@ use super::versions::{self, VersionError};
 use super::{Applied, ApplyError, Context, Stop, check, late, place, unplace};
 use crate::entry::{AttrMask, Kind, Signature};
 use crate::io::fs::{COARSE_CLOCK_NS, Dir, FsError, Placement, Replace, coarse_now_ns};
+use crate::io::generation;
 use crate::io::kill::kill_point;
 use crate::io::source::same_object;
 use crate::io::stage::{Failure, Tree, remove_all};
@@ -176,6 +177,9 @@ impl<'a> Swapper<'a> {
         pending.changes = std::mem::take(&mut pending.raises);
         if !(changes.is_empty() && settled.is_empty() && versions.is_empty() && places.is_empty()) {
             unplace::remember_stamps(self.context.state, &unplaced)?;
+            for (path, error) in generation::raise(self.context.root, self.context.state, &changes)? {
+                self.ledger.problem(&path, "record", error.to_string());
+            }
             let batch = Batch { changes, settled, versions, places };
             self.context.state.commit(batch, self.context.state_elsewhere)?;
         }

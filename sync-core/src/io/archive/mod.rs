@@ -25,6 +25,7 @@ mod manifest;
 mod mounts;
 mod moves;
 mod recover;
+mod regain;
 mod relink;
 mod repair;
 mod restore;
@@ -37,6 +38,7 @@ pub use error::ArchiveError;
 pub use late::{Displaced, Settled};
 pub use links::LinkForm;
 pub use recover::Recovered;
+pub use regain::{Regained, Whose, regain};
 pub use scrub::{Damage, Repair, Scrub};
 pub use walk::{Contents, Obstacle};
 

@@ -10,8 +10,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::time::Instant;
 
 pub(super) const DAY: &str = "2026/03/05";
+
+/// Longest wait for what must come.
+pub(super) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What is called, and what a user does to the day.
 type Works<const N: usize> = [(&'static str, fn(&Path)); N];
@@ -62,6 +66,17 @@ impl Lab {
         let archive = self.archive();
         let cold = archive.cold(self.cold.path())?;
         archive.move_day(&day(), &cold, options)
+    }
+
+    /// Moves the day; what has just been written cannot be told from what will be, and is taken a moment later.
+    pub(super) fn moved(&self) -> Moved {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.go() {
+                Err(ArchiveError::Changed(_)) if Instant::now() < until => std::thread::yield_now(),
+                answer => return answer.unwrap(),
+            }
+        }
     }
 
     pub(super) fn is_link(&self) -> bool {

@@ -132,26 +132,38 @@ fn what_a_crash_left_of_another_link_text_goes_back_to_its_place() {
     let lab = lab(true);
     lab.write("a", b"first");
     lab.go().unwrap();
+    let archive = lab.archive();
+    dies_with_a_users_directory(&lab, ("archive-relink-announced", "archive-relink-exchanged"), || {
+        drop(archive.relink(&day(), &LinkForm::Relative));
+    });
+    assert!(lab.is_link());
+    let recovered = archive.recover().unwrap();
+    assert!(recovered.problems.is_empty(), "{recovered:?}");
+    assert_is_merged(&lab, &archive);
+}
+
+/// A user puts a directory in the place of the link at one place of what is done, and the process dies at another.
+fn dies_with_a_users_directory(lab: &Lab, (put, dies): (&'static str, &'static str), act: impl FnOnce()) {
     let path = lab.day();
-    hook::set(move |at| match at {
-        "archive-relink-announced" => {
+    hook::set(move |at| {
+        if at == put {
             fs::remove_file(&path).unwrap();
             fs::create_dir(&path).unwrap();
             fs::write(path.join("mine"), "mine").unwrap();
         }
-        "archive-relink-exchanged" => panic!("dies"),
-        _ => {}
+        assert!(at != dies, "dies");
     });
-    let archive = lab.archive();
-    let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| archive.relink(&day(), &LinkForm::Relative)));
+    let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(act));
     hook::clear();
-    assert!(died.is_err() && lab.is_link());
-    let recovered = archive.recover().unwrap();
-    assert!(recovered.problems.is_empty(), "{recovered:?}");
-    assert_eq!(fs::read_to_string(lab.day().join("mine")).unwrap(), "mine");
+    assert!(died.is_err(), "{dies} was not reached");
+}
+
+/// The user's directory stands at the path, and is one with the archived day once they are merged.
+fn assert_is_merged(lab: &Lab, archive: &Archive<'_>) {
+    let read = |name: &str| fs::read_to_string(lab.day().join(name)).unwrap();
+    assert_eq!(read("mine"), "mine");
     archive.merge_anew(&day(), Duration::ZERO).unwrap().unwrap();
-    assert_eq!(fs::read_to_string(lab.day().join("mine")).unwrap(), "mine");
-    assert_eq!(fs::read_to_string(lab.day().join("a")).unwrap(), "first");
+    assert_eq!((read("mine").as_str(), read("a").as_str()), ("mine", "first"));
 }
 
 #[test]
@@ -161,27 +173,14 @@ fn a_users_directory_that_an_exchange_brought_out_is_given_back_after_a_crash() 
     lab.go().unwrap();
     let archive = lab.archive();
     archive.settle_displaced(i64::MAX).unwrap();
-    let path = lab.day();
-    hook::set(move |at| match at {
-        "archive-restore-before-exchange" => {
-            fs::remove_file(&path).unwrap();
-            fs::create_dir(&path).unwrap();
-            fs::write(path.join("mine"), "mine").unwrap();
-        }
-        "archive-restore-exchanged" => panic!("dies"),
-        _ => {}
+    dies_with_a_users_directory(&lab, ("archive-restore-before-exchange", "archive-restore-exchanged"), || {
+        drop(archive.restore_day(&day(), Duration::ZERO));
     });
-    let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| archive.restore_day(&day(), Duration::ZERO)));
-    hook::clear();
-    assert!(died.is_err());
     let recovered = archive.recover().unwrap();
     assert!(recovered.problems.is_empty() && recovered.given_up.len() == 1, "{recovered:?}");
     archive.settle_displaced(i64::MAX).unwrap();
-    assert_eq!(fs::read_to_string(lab.day().join("mine")).unwrap(), "mine");
     assert!(lab.root.dir(&day()).unwrap_err().unavailable().is_some(), "the day is in the archive");
-    archive.merge_anew(&day(), Duration::ZERO).unwrap().unwrap();
-    assert_eq!(fs::read_to_string(lab.day().join("a")).unwrap(), "first");
-    assert_eq!(fs::read_to_string(lab.day().join("mine")).unwrap(), "mine");
+    assert_is_merged(&lab, &archive);
 }
 
 #[test]

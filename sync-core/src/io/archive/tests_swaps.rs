@@ -1,6 +1,6 @@
 //! Readers while days move, and while links get other texts: none of them ever misses a file, on real file systems.
 
-use super::tests::{DAY, Lab, day, lab, options};
+use super::tests::{DAY, Lab, PATIENCE, day, lab};
 use super::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,8 +11,6 @@ use std::time::Instant;
 
 /// Readers at work: one for each way of reading.
 const READERS: usize = 4;
-/// Longest wait for all readers to come around.
-const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What the files of the day hold, by path below it.
 type Files = BTreeMap<String, Vec<u8>>;
@@ -125,17 +123,6 @@ fn one_round(way: usize, day: &Path, files: &Files) -> Result<(), String> {
     }
 }
 
-/// Moves the day; what has just been written cannot be told from what will be, and is taken a moment later.
-fn moved(lab: &Lab) -> Moved {
-    let until = Instant::now() + PATIENCE;
-    loop {
-        match lab.go_with(&options()) {
-            Err(ArchiveError::Changed(_)) if Instant::now() < until => std::thread::yield_now(),
-            answer => return answer.unwrap(),
-        }
-    }
-}
-
 #[test]
 fn readers_never_miss_a_day_while_it_moves_there_and_back() {
     for other_disk in [true, false] {
@@ -155,7 +142,7 @@ fn readers_never_miss_a_day_while_it_moves_there_and_back() {
                     break;
                 }
                 let there = lab.cold.path().join(DAY).exists();
-                match moved(&lab).copied {
+                match lab.moved().copied {
                     0 if there => adopted += 1,
                     0 => renamed += 1,
                     _ => copied += 1,
@@ -182,7 +169,7 @@ fn readers_never_miss_a_day_while_its_link_gets_other_texts() {
     let view = tempfile::tempdir().unwrap();
     let prefix = view.path().join("as applications see it");
     std::os::unix::fs::symlink(lab.cold.path(), &prefix).unwrap();
-    moved(&lab);
+    lab.moved();
     let mut done = 0;
     let rounds = crowd.beside(&day_path, &files, || {
         let archive = lab.archive();

@@ -1,17 +1,27 @@
-//! Whose a private folder in a cold root is: one hot root's, and no copy's of it.
+//! Whose a private folder in a cold root is: one hot root's, and no copy's of it. And how far it has come.
 //!
 //! A hot root that is copied whole, with its state, remembers the same cold roots, and the same folder in each: what the copy
 //! removed or brought back would be gone for both. So the folder says whose it is. Of a root that was rolled back where it stands
 //! the directory is still the same, whatever identity it takes; a copy's is another one.
+//!
+//! A cold disk that is brought back from an image has the inodes and the stamps that it had, and days in it that are older than what
+//! is known of them: they would count as edited and deleted here. So the folder bears a number, its generation, which is raised right
+//! before anything is recorded that was found or made there. The state remembers the last one after the folder bears it, and before
+//! what it stands for: whatever a crash leaves, the folder is at the state's generation or ahead of it. One that is behind is a copy
+//! from before.
 
 use super::cold::{Cold, Unavailable, read_text, write_durably};
-use super::{Dir, FsError, Root};
+use super::{Dir, FsError, Replace, Root};
+use crate::io::kill::kill_point;
 use crate::path::{RESERVED, escape};
 use rustix::io::Errno;
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Name of the file in a hot root's private folder in a cold root that says whose the folder is.
 const OWNER: &[u8] = b"owner";
@@ -30,12 +40,46 @@ pub struct Claim {
     path: PathBuf,
 }
 
+/// How far a hot root's folder in a cold root has come for certain, as the state of the hot root knows it; 0 before anything was
+/// recorded of it. Shared by all that look at the cold root.
+#[derive(Debug, Clone, Default)]
+pub struct Generation(Arc<AtomicU64>);
+
 /// What the file says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Owner {
     replica: String,
     place: String,
     path: String,
+    generation: u64,
+}
+
+/// A cold root is the same one, however far it has come.
+impl PartialEq for Generation {
+    fn eq(&self, _other: &Generation) -> bool {
+        true
+    }
+}
+
+impl Eq for Generation {}
+
+impl Generation {
+    /// As a state remembers it.
+    #[must_use]
+    pub fn of(number: u64) -> Generation {
+        Generation(Arc::new(AtomicU64::new(number)))
+    }
+
+    /// The last one that the state remembers.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// The state remembers this one now.
+    pub(crate) fn remember(&self, number: u64) {
+        self.0.fetch_max(number, Ordering::AcqRel);
+    }
 }
 
 impl Claim {
@@ -60,8 +104,9 @@ impl Claim {
         Claim { copied: false, ..self }
     }
 
-    fn owner(&self) -> Owner {
-        Owner { replica: self.replica.clone(), place: self.place.clone(), path: escape(self.path.as_os_str().as_bytes()) }
+    fn owner(&self, generation: u64) -> Owner {
+        let path = escape(self.path.as_os_str().as_bytes());
+        Owner { replica: self.replica.clone(), place: self.place.clone(), path, generation }
     }
 
     /// A folder without an owner is from before there were any: it is that root's which was not copied.
@@ -76,26 +121,69 @@ impl Claim {
 impl Owner {
     fn parse(text: &str) -> Option<Owner> {
         let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).map(str::to_owned);
-        Some(Owner { replica: value("replica ")?, place: value("place ")?, path: value("path ")? })
+        // A folder from before there were generations has none.
+        let generation = value("generation ").map_or(Some(0), |number| number.parse().ok())?;
+        Some(Owner { replica: value("replica ")?, place: value("place ")?, path: value("path ")?, generation })
     }
 
     fn text(&self) -> String {
-        let Owner { replica, place, path } = self;
+        let Owner { replica, place, path, generation } = self;
         format!(
-            "The folder of driftless that this one belongs to. No other one uses it.\nreplica {replica}\nplace {place}\npath {path}\n"
+            "The folder of driftless that this one belongs to. No other one uses it.\n\
+             replica {replica}\nplace {place}\npath {path}\ngeneration {generation}\n"
         )
     }
 }
 
 impl Cold {
-    /// Refuses a folder that belongs to another root. The cold root is open.
+    /// Refuses a folder that belongs to another root, and one that is older than what is known of it. The cold root is open.
     pub(super) fn check_owner(&self, fd: &OwnedFd) -> Result<(), Unavailable> {
         let owner = self.owner(fd)?;
-        if self.claim.holds(owner.as_ref()) {
-            return Ok(());
+        let (cold, hot) = (|| self.path.clone(), || self.claim.path.clone());
+        if !self.claim.holds(owner.as_ref()) {
+            let path = owner.map_or_else(|| "it is not known which".into(), |owner| owner.path);
+            return Err(Unavailable::Owned { cold: cold(), owner: path, hot: hot() });
         }
-        let path = owner.map_or_else(|| "it is not known which".into(), |owner| owner.path);
-        Err(Unavailable::Owned { cold: self.path.clone(), owner: path, hot: self.claim.path.clone() })
+        let (found, known) = (owner.map_or(0, |owner| owner.generation), self.generation.number());
+        if found < known {
+            return Err(Unavailable::RolledBack { cold: cold(), found, known, hot: hot() });
+        }
+        Ok(())
+    }
+
+    /// Is it there, and older than what is known of it?
+    ///
+    /// # Errors
+    /// The cold root is not there, or what its folder says cannot be read.
+    pub fn is_rolled_back(&self) -> Result<bool, Unavailable> {
+        let owner = self.owner(&self.enter_any()?)?;
+        Ok(owner.map_or(0, |owner| owner.generation) < self.generation.number())
+    }
+
+    /// What lies there is about to be recorded as it is now: from here on the folder is newer than any copy of it that was taken so
+    /// far, durably when the call returns. The answer is for the state to remember, before anything else.
+    ///
+    /// # Errors
+    /// The cold root is not there, or may not be written.
+    pub fn raise(&self) -> Result<u64, FsError> {
+        let fd = self.enter().map_err(|why| self.unusable(why))?;
+        let owner = self.owner(&fd).map_err(|why| self.unusable(why))?;
+        // What is behind was refused; what is ahead is of a run that died, or of a state that was brought back.
+        let generation = owner.as_ref().map_or(0, |owner| owner.generation).max(self.generation.number()).saturating_add(1);
+        let owner = owner.map_or_else(|| self.claim.owner(generation), |owner| Owner { generation, ..owner });
+        let folder = Dir { fd, path: self.path.clone(), within: None }.open_or_create(RESERVED)?;
+        let folder = folder.open_or_create(self.key.as_bytes())?;
+        match folder.unlink(NEW_OWNER) {
+            Err(error) if !error.is_missing() => return Err(error),
+            _ => {}
+        }
+        let mut file = folder.create_file(NEW_OWNER)?;
+        let written = file.write_all(owner.text().as_bytes()).and_then(|()| file.sync_all());
+        written.map_err(|source| FsError { action: "write", path: folder.locate(NEW_OWNER), source })?;
+        folder.rename(NEW_OWNER, &folder, OWNER, Replace::Always)?;
+        folder.sync()?;
+        kill_point("cold-raised");
+        Ok(generation)
     }
 
     fn owner(&self, fd: &OwnedFd) -> Result<Option<Owner>, Unavailable> {
@@ -121,18 +209,21 @@ impl Cold {
     /// # Errors
     /// The cold root is not there, or the folder is another root's.
     pub fn is_owned(&self) -> Result<bool, Unavailable> {
-        Ok(self.owner(&self.enter()?)?.is_some_and(|owner| owner == self.claim.owner()))
+        Ok(self.owner(&self.enter()?)?.is_some_and(|owner| owner == self.claim.owner(owner.generation)))
     }
 
-    /// From now on the folder is this root's, whosever it was; durably when the call returns.
+    /// From now on the folder is this root's, whosever it was, and as far as this root knows it to have come; durably when the call
+    /// returns.
     ///
     /// # Errors
     /// The cold root is not there, or may not be written.
     pub fn own(&self) -> Result<(), FsError> {
         let fd = self.enter_any().map_err(|why| self.unusable(why))?;
+        let before = self.owner(&fd).map_err(|why| self.unusable(why))?.map_or(0, |owner| owner.generation);
+        let owner = self.claim.owner(before.max(self.generation.number()));
         let private = Dir { fd, path: self.path.clone(), within: None }.open_or_create(RESERVED)?;
         let folder = private.open_or_create(self.key.as_bytes())?;
-        write_durably(&folder, (NEW_OWNER, OWNER), &self.claim.owner().text())?;
+        write_durably(&folder, (NEW_OWNER, OWNER), &owner.text())?;
         private.sync()
     }
 

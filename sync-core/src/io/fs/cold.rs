@@ -4,7 +4,7 @@
 //! root that uses it has a private folder there: for content on its way, for kept versions, and for a stamp of each
 //! directory that it has placed. What is in the cold root besides is the directories themselves.
 
-use super::claim::Claim;
+use super::claim::{Claim, Generation};
 use super::{Dir, FsError, Replace, Root, failed, resolve};
 use crate::path::{RESERVED, RelPath, escape};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
@@ -65,6 +65,8 @@ pub struct Cold {
     pub key: String,
     /// Who the hot root is.
     pub claim: Claim,
+    /// How far its folder has come.
+    pub generation: Generation,
 }
 
 /// Why a cold root, or what was placed there, cannot be used.
@@ -110,6 +112,25 @@ pub enum Unavailable {
         /// Where the other root was.
         owner: String,
         /// Where this one is.
+        hot: PathBuf,
+    },
+    /// What is there of this root is older than what is known of it.
+    #[error(
+        "the cold root {} is older than what is known of it (it has generation {found}, and {known} was there): it was brought back \
+         from a snapshot, an image or a backup; nothing of it is taken for deleted or edited. Mount the newer one. If it is gone for \
+         good, run driftless archive claim '{}': what is archived there then counts as if it had been found here, so that equal files \
+         merge with those of other replicas, differing ones become conflicts, and what was deleted since comes back",
+        shown(cold),
+        shown(hot)
+    )]
+    RolledBack {
+        /// The cold root.
+        cold: PathBuf,
+        /// The generation of the folder there.
+        found: u64,
+        /// The last one that the state remembers.
+        known: u64,
+        /// Where the root is.
         hot: PathBuf,
     },
     /// The cold root knows nothing of the placement.
@@ -177,7 +198,8 @@ impl Unavailable {
             Unavailable::Closed { cold, .. }
             | Unavailable::Unmarked { cold, .. }
             | Unavailable::Other { cold, .. }
-            | Unavailable::Owned { cold, .. } => Some(cold),
+            | Unavailable::Owned { cold, .. }
+            | Unavailable::RolledBack { cold, .. } => Some(cold),
             _ => None,
         }
     }
@@ -297,7 +319,7 @@ fn stamp_name(path: &RelPath) -> Vec<u8> {
 }
 
 impl Cold {
-    /// The open directory, if it is this cold root, and what it holds for this root belongs to it.
+    /// The open directory, if it is this cold root, and what it holds for this root belongs to it and is as new as what is known of it.
     pub(super) fn enter(&self) -> Result<OwnedFd, Unavailable> {
         let fd = self.enter_any()?;
         self.check_owner(&fd)?;
@@ -445,6 +467,52 @@ pub fn is_stamped_in(cold: &Path, path: &RelPath) -> bool {
         Ok(false)
     };
     stamped().unwrap_or(true)
+}
+
+/// A stamp that says of the directory at a path in a cold root that it is that of the same path below some hot root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stamp {
+    /// Name of the hot root's private folder.
+    pub key: String,
+    /// Its id.
+    pub id: ColdId,
+    /// Whose rule placed the directory.
+    pub job: String,
+    /// Does the folder belong to who asks?
+    pub is_own: bool,
+}
+
+/// All stamps in a cold root for a path.
+///
+/// # Errors
+/// The cold root cannot be looked at.
+pub fn stamps_for(cold: &Path, path: &RelPath, claim: &Claim) -> Result<Vec<Stamp>, FsError> {
+    let (mut found, top) = (Vec::new(), Root::open(cold)?.hot(&RelPath::root())?);
+    let private = match top.open_dir(RESERVED) {
+        Err(error) if error.is_missing() => return Ok(found),
+        private => private?,
+    };
+    for key in keys(&private)? {
+        let folder = [RESERVED, &key, PLACED].join(&b'/');
+        let text = match read_text(&top.fd, &folder, &stamp_name(path)) {
+            Ok(text) => text,
+            Err(Errno::NOENT) => continue,
+            Err(error) => return Err(failed("read a stamp in", &private.locate(&key))(error)),
+        };
+        let value = |word: &str| text.lines().find_map(|line| line.strip_prefix(word));
+        let (Some(id), Some(job), Ok(key)) = (value("stamp ").and_then(parse), value("job "), String::from_utf8(key.into_vec()))
+        else {
+            continue;
+        };
+        // What was placed elsewhere than at its path cannot be told from the link.
+        if text != (Stamped { stamp: id, job, path, at: path }).text() {
+            continue;
+        }
+        let asked = Cold { id, path: cold.to_owned(), key, claim: claim.clone(), generation: Generation::default() };
+        let is_own = asked.has_owned(&top.fd, asked.key.as_bytes()).map_err(|why| asked.unusable(why))?;
+        found.push(Stamp { key: asked.key, id, job: job.to_owned(), is_own });
+    }
+    Ok(found)
 }
 
 /// Names of the folders of hot roots in the private folder of a cold root.

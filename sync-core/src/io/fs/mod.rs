@@ -10,8 +10,10 @@ mod places;
 mod probe;
 
 pub use attrs::{file_signature, finish_file};
-pub use claim::Claim;
-pub use cold::{Cold, ColdId, Unavailable, identify_cold, init_cold, is_stamped_in, synchronised_around, way_to_cold};
+pub use claim::{Claim, Generation};
+pub use cold::{
+    Cold, ColdId, Stamp, Unavailable, identify_cold, init_cold, is_stamped_in, stamps_for, synchronised_around, way_to_cold,
+};
 pub use content::{copy_hashed, hash_file};
 pub use exact::{
     Look, Xattrs, copy_sparse, copy_sparse_while, file_xattrs, finish_exactly, forget_cached, is_dir, open_named, read_small,

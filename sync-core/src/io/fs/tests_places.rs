@@ -23,7 +23,13 @@ fn lab(settled: bool) -> Lab {
     std::fs::create_dir_all(cold.path().join("y/d/sub")).unwrap();
     std::fs::write(cold.path().join("y/d/f"), b"cold").unwrap();
     let id = init_cold(cold.path()).unwrap();
-    let used = Arc::new(Cold { id, path: cold.path().to_owned(), key: "k".into(), claim: Claim::default() });
+    let used = Arc::new(Cold {
+        id,
+        path: cold.path().to_owned(),
+        key: "k".into(),
+        claim: Claim::default(),
+        generation: Generation::default(),
+    });
     let placement = Placement {
         path: path("y/d"),
         cold: used.clone(),

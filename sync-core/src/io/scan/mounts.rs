@@ -39,7 +39,8 @@ pub(super) const REPLACED: &str = "another directory lies in the cold root than 
 /// What a user is told of a link that may stand for a directory in a cold root of which the state does not know.
 pub(super) const UNKNOWN: &str = "a link stands here that may be one to an archive: a cold root holds a directory that was archived \
      from here, of which the state does not know (was it brought back from a backup?), or cannot be looked at: nothing is taken for \
-     deleted, and the link goes nowhere. Mount the cold root, or put the directory back";
+     deleted, and the link goes nowhere. Mount the cold root; if this folder is to have what is archived there, run driftless archive \
+     claim HOT";
 
 /// The mount points of one scan, and what lies elsewhere and is not there.
 #[derive(Debug)]

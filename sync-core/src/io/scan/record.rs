@@ -8,6 +8,7 @@ use super::read::{Unread, in_parallel, read_verified};
 use super::{Scan, ScanError, Scanned, Shared};
 use crate::entry::{Content, Hash, Object, Signature};
 use crate::io::fs::{Dir, FsError};
+use crate::io::generation;
 use crate::io::state::{Batch, NodeId, State};
 use crate::knowledge::{Creation, Event, Row, Vector};
 use crate::path::RelPath;
@@ -301,7 +302,15 @@ impl<'a> Recorder<'a> {
     fn commit(&mut self) -> Result<(), ScanError> {
         if !self.changes.is_empty() {
             let changes = std::mem::take(&mut self.changes);
-            self.scan.state.commit(Batch { changes, ..Batch::default() }, false)?;
+            let Scan { root, state, .. } = self.scan;
+            for (path, error) in generation::raise(root, state, &changes)? {
+                // What was found there counts if it is there.
+                if error.unavailable().is_some() {
+                    return Err(error.into());
+                }
+                self.shared.problems.add(path, "record", error);
+            }
+            state.commit(Batch { changes, ..Batch::default() }, false)?;
         }
         Ok(())
     }

@@ -2,8 +2,8 @@
 
 use super::State;
 use super::error::{Attempt, Result, StateError};
-use super::records::collect;
-use crate::io::fs::{Claim, Cold, ColdId, Placement, Places, Rewritten};
+use super::records::{collect, meta, put_meta};
+use crate::io::fs::{Claim, Cold, ColdId, Generation, Placement, Places, Rewritten};
 use crate::path::RelPath;
 use rusqlite::{Connection, params};
 use std::collections::BTreeMap;
@@ -61,6 +61,27 @@ impl State {
     }
 }
 
+impl State {
+    /// Remembers how far a cold root has come: before all that is committed after it, and durably with that.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn put_generation(&self, cold: ColdId, generation: u64) -> Result<()> {
+        self.write(false, |tx| put_meta(tx.conn, &generation_key(cold), &generation.to_le_bytes()))
+    }
+}
+
+/// Under this key it is remembered how far a cold root has come.
+fn generation_key(cold: ColdId) -> String {
+    format!("cold.generation.{cold}")
+}
+
+fn generation(conn: &Connection, cold: ColdId) -> Result<Generation> {
+    let Some(bytes) = meta(conn, &generation_key(cold))? else { return Ok(Generation::default()) };
+    let number = <[u8; 8]>::try_from(bytes.as_slice()).map(u64::from_le_bytes);
+    number.map(Generation::of).map_err(|_| StateError::Content { what: "a generation of a cold root" })
+}
+
 /// Carries out changes of one transaction.
 pub(super) fn change(conn: &Connection, changes: &[PlaceChange]) -> Result<()> {
     for change in changes {
@@ -107,11 +128,13 @@ fn forget_rewritten(conn: &Connection, path: &RelPath) -> Result<()> {
 fn colds(conn: &Connection) -> Result<Vec<Arc<Cold>>> {
     collect(conn, "SELECT id, path, key FROM cold ORDER BY id", [], |row| {
         let path: Vec<u8> = row.get(1).attempt("read a cold root")?;
+        let id = ColdId(row.get(0).attempt("read a cold root")?);
         Ok(Arc::new(Cold {
-            id: ColdId(row.get(0).attempt("read a cold root")?),
+            id,
             path: PathBuf::from(OsStr::from_bytes(&path)),
             key: row.get(2).attempt("read a cold root")?,
             claim: Claim::default(),
+            generation: generation(conn, id)?,
         }))
     })
 }

@@ -619,8 +619,13 @@ fn what_lies_elsewhere_is_read_as_it_was_recorded() {
     use std::sync::Arc;
     let root = tempfile::tempdir().unwrap();
     let state = open(root.path());
-    let cold =
-        Arc::new(Cold { id: ColdId([1; 16]), path: "/cold".into(), key: "k".into(), claim: crate::io::fs::Claim::default() });
+    let cold = Arc::new(Cold {
+        id: ColdId([1; 16]),
+        path: "/cold".into(),
+        key: "k".into(),
+        claim: crate::io::fs::Claim::default(),
+        generation: crate::io::fs::Generation::default(),
+    });
     state.put_cold(&cold).unwrap();
     let link = |disk: &[u8]| Rewritten { disk: disk.into(), target: b"../x"[..].into() };
     let mut placement = Placement {

@@ -2,11 +2,11 @@
 
 use super::by_hand::{self, Keep, KeptVersion, OpenConflict};
 use super::live::nobody;
-use super::roots::Candidate;
+use super::roots::{Candidate, Found};
 use super::{Options, SyncError, roots};
 use crate::entry::AttrMask;
 use crate::io::apply;
-use crate::io::archive::{Archive, ArchiveError};
+use crate::io::archive::{self, Archive, ArchiveError, Whose};
 use crate::io::fs::Root;
 use crate::io::places;
 use crate::io::state::State;
@@ -66,9 +66,28 @@ impl Replica {
             return Replica::open(root, state_dir);
         }
         let options = Options { state_dir: state_dir.map(Path::to_owned), ..Options::standard() };
-        let (opened, _) = Candidate::of(found, &options)?.open(&nobody(), &options, monitor)?;
+        Replica::begun(found, &options, monitor)
+    }
+
+    /// As [`Replica::begin`], also for a root whose state is gone: then a new one is begun, of which others know nothing.
+    ///
+    /// # Errors
+    /// As [`Replica::begin`].
+    pub fn begin_anew(root: &Path, state_dir: Option<&Path>, monitor: &dyn Monitor) -> Result<Replica, SyncError> {
+        let found = roots::find(root, state_dir)?;
+        if found.has_state {
+            return Replica::open(root, state_dir);
+        }
+        let options = Options { rejoin: true, state_dir: state_dir.map(Path::to_owned), ..Options::standard() };
+        Replica::begun(found, &options, monitor)
+    }
+
+    /// Archived days that this root had before are known again.
+    fn begun(found: Found, options: &Options, monitor: &dyn Monitor) -> Result<Replica, SyncError> {
+        let (opened, _) = Candidate::of(found, options)?.open(&nobody(), options, monitor)?;
         opened.state.settle()?;
-        Ok(Replica { root: opened.root, state: opened.state, notices: Vec::new() })
+        let notices = roots::regain(&opened.root, &opened.state)?;
+        Ok(Replica { root: opened.root, state: opened.state, notices })
     }
 
     /// Moves days of this root between hot and cold. The root is not scanned, and nobody else can change it, for as long as this is held.
@@ -86,12 +105,15 @@ impl Replica {
         self.root.places().all().map(|placement| (placement.path.clone(), placement.location())).collect()
     }
 
-    /// What lies in cold roots is this root's from now on, and no other one's that used it. Returns the cold roots.
+    /// What lies in cold roots is this root's from now on, and no other one's that used it; so is what links in the root lead to and
+    /// the state knows nothing of. `named`: a cold root to which links lead by a way that is not one of this machine's. Returns the
+    /// cold roots, and what a user should hear of days that were found.
     ///
     /// # Errors
     /// A cold root is not there, or cannot be written.
-    pub fn claim(&self) -> Result<Vec<PathBuf>, SyncError> {
-        Ok(places::claim(&self.root, &self.state)?)
+    pub fn claim(&self, named: Option<&Path>) -> Result<(Vec<PathBuf>, Vec<String>), SyncError> {
+        let regained = archive::regain(&self.root, &self.state, Whose::Anyones(named))?;
+        Ok((places::claim(&self.root, &self.state)?, regained.notices(self.root.path())))
     }
 
     /// What archiving remembers under a name.

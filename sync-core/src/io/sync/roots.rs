@@ -12,6 +12,7 @@ use super::{Options, SyncError};
 use crate::entry::AttrMask;
 use crate::ignore::{self, Rules};
 use crate::io::apply::{self, Inherited, LATE_AGE};
+use crate::io::archive;
 use crate::io::fs::{Dir, FsError, Root, coarse_now_ns, ctime_granularity};
 use crate::io::kill::kill_point;
 use crate::io::places;
@@ -302,7 +303,11 @@ pub(super) fn check_marker(found: &Found, rejoin: bool) -> Result<(), SyncError>
                  If it is kept elsewhere, name that place as before (--state-dir). Otherwise ",
                 found.state_dir.display()
             );
-            Err(SyncError::anew(before, BEGINS_ANEW))
+            let after = format!(
+                "{BEGINS_ANEW}. A folder that is only archived, and synchronised with no other one, begins anew with driftless \
+                 archive claim '{root}'"
+            );
+            Err(SyncError::anew(before, after))
         }
         _ => Ok(()),
     }
@@ -413,6 +418,10 @@ fn finish(found: Found, state: Standing, options: &Options, monitor: &dyn Monito
     if passing {
         return Ok(opened);
     }
+    if options.rejoin && !options.dry_run && opened.state.seq() == 0 {
+        // A state that began anew may know nothing of what lies elsewhere.
+        regain(&opened.root, &opened.state)?.iter().for_each(|notice| monitor.notice(notice));
+    }
     if let Some(difference) = opened.state.moved() {
         let reason = format!("its state was copied or brought back ({difference})");
         renew(&opened, &reason, monitor)?;
@@ -429,6 +438,11 @@ fn finish(found: Found, state: Standing, options: &Options, monitor: &dyn Monito
     }
     recover(&opened, options, monitor)?;
     Ok(opened)
+}
+
+/// Archived days that are this root's, and of which its state knows nothing, are found by their links. Returns what a user should hear.
+pub(super) fn regain(root: &Root, state: &State) -> Result<Vec<String>, SyncError> {
+    Ok(archive::regain(root, state, archive::Whose::Own)?.notices(root.path()))
 }
 
 /// A state that is ready to be used, and kept versions in it of which no record told.
