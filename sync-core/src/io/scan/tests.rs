@@ -70,6 +70,7 @@ impl Bench {
             only: &[],
             checksum: false,
             skip_placed: false,
+            watch: None,
             mask: ALL,
             granularity_ns: self.granularity_ns,
             monitor: &Silent,
