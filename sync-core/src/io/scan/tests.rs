@@ -712,3 +712,5 @@ fn recorded(bench: &Bench, path: RelPath) -> (RelPath, Kind, Vec<u8>, u32) {
     };
     (path, object.kind(), bytes, object.attrs.mode)
 }
+
+mod watched;
