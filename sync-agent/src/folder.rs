@@ -419,12 +419,12 @@ impl Shared {
             let now = self.now();
             inbox.scheduler.opened(now);
         }
-        let watching = self.watch(live);
+        let mut watching = self.watch(live);
         let archiving = self.archive(live);
         let reading = self.read_beside(live);
         let worked = unbroken(|| {
             while let Some(job) = self.next_job() {
-                let how = self.carry_out(live, job);
+                let how = self.carry_out(live, job, &mut watching);
                 let (now, jitter) = (self.now(), random_share());
                 let mut inbox = self.inbox();
                 inbox.running = None;

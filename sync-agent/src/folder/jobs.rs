@@ -1,6 +1,7 @@
 //! What is done with a folder: it is looked at, and pulled into.
 
 use super::shown::{from_peer, shown};
+use super::watching::Watching;
 use super::{Shared, Source};
 use crate::log::Level;
 use crate::permits::{Permit, Reply};
@@ -10,6 +11,7 @@ use crate::works::{Watchful, now_ns};
 use std::sync::Arc;
 use std::time::Duration;
 use sync_core::io::sync::{Brought, Live, SyncError};
+use sync_core::io::watch::Beside;
 use sync_core::path::RelPath;
 use sync_core::peer::Id;
 
@@ -19,7 +21,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 const LATE: Duration = Duration::from_secs(600);
 
 impl Shared {
-    pub(super) fn carry_out(self: &Arc<Self>, live: &Arc<Live>, job: Job<Id>) -> Ended {
+    pub(super) fn carry_out(self: &Arc<Self>, live: &Arc<Live>, job: Job<Id>, watching: &mut Watching) -> Ended {
         let monitor = Watchful::of_job(self, job);
         match job {
             Job::Look => {
@@ -30,7 +32,7 @@ impl Shared {
                     inbox.looks(now);
                     paths
                 };
-                self.look(live, &paths, &monitor)
+                self.look(live, &paths, None, &monitor)
             }
             Job::LookAtAll => {
                 {
@@ -38,7 +40,7 @@ impl Shared {
                     inbox.noticed.clear();
                     inbox.scheduler.ready_at(None);
                 }
-                self.look(live, &[], &monitor)
+                self.watch_beside(live, watching, |beside| self.look(live, &[], beside, &monitor))
             }
             Job::Pull(peer) => self.pull(live, peer, &monitor),
             Job::Tidy => {
@@ -52,11 +54,16 @@ impl Shared {
         }
     }
 
-    fn look(&self, live: &Live, paths: &[RelPath], monitor: &Watchful<'_>) -> Ended {
+    /// Looks at these paths, or at everything if there are none; `beside` is watched by that.
+    fn look(&self, live: &Live, paths: &[RelPath], beside: Option<&Beside>, monitor: &Watchful<'_>) -> Ended {
         let (rules, missing) = (live.rules_text(), live.missing().ok());
         // What lies in the cold root is looked at by whoever archives, day by day, so that nobody has to wait for it.
         let cold = paths.is_empty() && self.desk.has_rule();
-        let scanned = if cold { live.scan_hot(monitor) } else { live.scan(paths, monitor) };
+        let scanned = match beside {
+            Some(beside) => live.scan_beside(beside, cold, monitor),
+            None if cold => live.scan_hot(monitor),
+            None => live.scan(paths, monitor),
+        };
         if cold && scanned.is_ok() {
             self.desk.looked();
         }

@@ -1,15 +1,18 @@
 //! Listens for changes in a folder, and says which of them are to be looked at.
+//!
+//! The first look at everything sets the watches on its way (`watch::Beside`), so that no directory is listed twice at a start. Whatever
+//! is told meanwhile waits; nothing would be looked at before that look has ended.
 
 use super::{LONG, Shared, Source};
 use crate::log::Level;
-use crate::scheduler::Moment;
+use crate::scheduler::{Ended, Moment};
 use crate::status::Watches;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use sync_core::io::sync::Live;
-use sync_core::io::watch::{self, Watch};
+use sync_core::io::watch::{self, Beside, Watch};
 use sync_core::quiet::{Change, Limits, Quiet};
 
 /// How often directories without a watch are looked at.
@@ -19,9 +22,12 @@ const AGAIN: Duration = Duration::from_secs(30);
 /// Paths that were noticed and wait to be looked at; beyond it everything is.
 const NOTICED: usize = 65_536;
 
-/// A thread that listens for changes.
+/// What listens for changes in a root that is open.
 pub(super) struct Watching {
-    thread: JoinHandle<()>,
+    /// Watches that the first look at everything is to set, and the limit that they were begun with.
+    first: Option<(Beside, Option<u64>)>,
+    /// The thread that listens, from that look on.
+    thread: Option<JoinHandle<()>>,
     end: Arc<End>,
 }
 
@@ -54,13 +60,48 @@ impl End {
 }
 
 impl Shared {
-    /// Listens for changes, in a thread of its own; from now on, if that can be. What cannot begin, or breaks, is tried again.
+    /// Begins to listen for changes. Watches are set by the first look at everything; until then nobody listens.
     pub(super) fn watch(self: &Arc<Self>, live: &Arc<Live>) -> Watching {
         let end = Arc::<End>::default();
         self.inbox().watch = Some(Arc::clone(&end));
-        let mut begun = self.begin_watch(live);
-        let (shared, live, ending) = (Arc::clone(self), Arc::clone(live), Arc::clone(&end));
-        let thread = thread::spawn(move || {
+        let mut watching = Watching { first: None, thread: None, end };
+        match self.first_watch(live) {
+            Ok(first) => watching.first = Some(first),
+            Err(error) => self.listen_on(live, &mut watching, Err(error)),
+        }
+        watching
+    }
+
+    /// Looks at everything by `look`, which is to set the watches if they are not set yet.
+    pub(super) fn watch_beside(
+        self: &Arc<Self>,
+        live: &Arc<Live>,
+        watching: &mut Watching,
+        look: impl FnOnce(Option<&Beside>) -> Ended,
+    ) -> Ended {
+        let Some((beside, limit)) = watching.first.take() else { return look(None) };
+        let ended = look(Some(&beside));
+        let begun = if matches!(ended, Ended::Well | Ended::InPart) {
+            beside.finish().map(|watch| self.begun(watch, limit))
+        } else {
+            // Not all of it is watched.
+            drop(beside);
+            if self.is_stopping() || self.inbox().reopen {
+                return ended;
+            }
+            self.begin_watch(live)
+        };
+        if let Ok((watch, _, limit)) = &begun {
+            self.show_watches(watch, *limit);
+        }
+        self.listen_on(live, watching, begun);
+        ended
+    }
+
+    /// Listens in a thread of its own. What could not begin, or breaks, is tried again.
+    fn listen_on(self: &Arc<Self>, live: &Arc<Live>, watching: &mut Watching, mut begun: Result<Begun, watch::WatchError>) {
+        let (shared, live, ending) = (Arc::clone(self), Arc::clone(live), Arc::clone(&watching.end));
+        watching.thread = Some(thread::spawn(move || {
             loop {
                 let ended = begun.and_then(|begun| {
                     // Whoever ends it a moment before finds no waker, and it finds that it is over.
@@ -91,8 +132,7 @@ impl Shared {
                     shared.wake.notify_all();
                 }
             }
-        });
-        Watching { thread, end }
+        }));
     }
 
     /// Ends it, and waits until it has.
@@ -102,8 +142,10 @@ impl Shared {
         // Whoever looked at it a moment before waits by now, and hears of it.
         self.inbox().watch = None;
         self.wake.notify_all();
-        // A panic there is a defect that was told; the watch begins anew with the root.
-        let _ = watching.thread.join();
+        if let Some(thread) = watching.thread {
+            // A panic there is a defect that was told; the watch begins anew with the root.
+            let _ = thread.join();
+        }
         // Nothing is watched now, and what has to be may be another number by the next time.
         self.inbox().facts.watches = Watches::default();
     }
@@ -122,15 +164,32 @@ impl Shared {
         *self.watches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn first_watch(&self, live: &Arc<Live>) -> Result<(Beside, Option<u64>), watch::WatchError> {
+        let (options, ignored) = self.watch_options(live);
+        Ok((Watch::beside(live.root(), options, Some(ignored))?, options.watches))
+    }
+
     fn begin_watch(&self, live: &Arc<Live>) -> Result<Begun, watch::WatchError> {
-        let (config, watches) = (self.config(), self.watch_limit());
+        let (options, ignored) = self.watch_options(live);
+        Ok(self.begun(Watch::begin(live.root(), options, Some(ignored))?, options.watches))
+    }
+
+    fn begun(&self, watch: Watch, limit: Option<u64>) -> Begun {
+        (watch, Quiet::new(Limits { quiet: self.config().quiet, ..Limits::standard() }), limit)
+    }
+
+    fn watch_options(&self, live: &Arc<Live>) -> (watch::Options, watch::Ignored) {
         // Older days are looked at now and then by whoever archives.
         let placed_since = if self.desk.has_rule() { self.young_since() } else { i64::MIN };
+        let watches = self.watch_limit();
         let options = watch::Options { watches, gather: Duration::from_millis(5), placed_since, ..watch::Options::standard() };
         let ignoring = Arc::clone(live);
-        let ignored: watch::Ignored = Box::new(move |path, dir| ignoring.ignores(path, dir));
-        let watch = Watch::begin(live.root(), options, Some(ignored))?;
-        Ok((watch, Quiet::new(Limits { quiet: config.quiet, ..Limits::standard() }), watches))
+        (options, Box::new(move |path, dir| ignoring.ignores(path, dir)))
+    }
+
+    fn show_watches(&self, watch: &Watch, limit: Option<u64>) {
+        let (set, missing) = (watch.watched(), watch.shortage().map_or(0, |shortage| shortage.missing));
+        self.inbox().facts.watches = Watches { needed: Some(set + missing), set, limit };
     }
 
     /// Until it is to end, cannot go on, or there may be more watches or less.
@@ -145,9 +204,7 @@ impl Shared {
                     self.say(Source::Watch, Level::Warning, &shortage.to_string());
                 }
             }
-            let watched = watch.watched();
-            self.inbox().facts.watches =
-                Watches { needed: Some(watched + missing.as_ref().map_or(0, |shortage| shortage.missing)), set: watched, limit };
+            self.show_watches(&watch, limit);
             let now = self.now();
             let next = quiet.next_deadline().unwrap_or(now + LONG).min(if short { poll } else { now + LONG });
             let changes = watch.wait(next.saturating_sub(now))?;

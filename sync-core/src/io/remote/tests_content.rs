@@ -72,6 +72,7 @@ impl World {
             only: &[],
             checksum,
             skip_placed: false,
+            watch: None,
             mask: MASK,
             granularity_ns,
             monitor: &Silent,

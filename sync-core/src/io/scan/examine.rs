@@ -36,6 +36,8 @@ impl Walker<'_> {
             Found::Failed(name, error) => {
                 let path = Name::parse(name).map_or_else(|_| place.path.clone(), |name| place.path.join(&name));
                 self.shared.unknown(&path, LOOK, error);
+                // It may be a directory.
+                self.left_out(&path);
                 Ok(())
             }
         }

@@ -23,6 +23,7 @@ use crate::entry::{AttrMask, Signature};
 use crate::io::fs::{FsError, Root};
 use crate::io::mutex::{into_inner, lock};
 use crate::io::state::{NodeId, State, StateError};
+use crate::io::watch::Beside;
 use crate::knowledge::Event;
 use crate::path::{RelPath, escape};
 use crate::report::{Monitor, Problem};
@@ -63,6 +64,8 @@ pub struct Scan<'a> {
     pub checksum: bool,
     /// Directories that lie in a cold root are not looked into, if they are there and were recorded: their rows stay as they are.
     pub skip_placed: bool,
+    /// Is told of each directory before it is listed, so that it is watched by then. For scans of everything.
+    pub watch: Option<&'a Beside>,
     /// Which attributes are part of a version.
     pub mask: AttrMask,
     /// What [`ctime_granularity`](crate::io::fs::ctime_granularity) says of the root.

@@ -70,6 +70,7 @@ impl Bench {
             only: &[],
             checksum: false,
             skip_placed: false,
+            watch: None,
             mask: ALL,
             granularity_ns: self.granularity_ns,
             monitor: &Silent,
@@ -711,3 +712,5 @@ fn recorded(bench: &Bench, path: RelPath) -> (RelPath, Kind, Vec<u8>, u32) {
     };
     (path, object.kind(), bytes, object.attrs.mode)
 }
+
+mod watched;

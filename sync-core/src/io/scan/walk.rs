@@ -73,6 +73,9 @@ impl<'a> Walker<'a> {
             Ok(dir) => dir,
             Err(error) => return self.not_opened(task, error),
         };
+        if let Some(watch) = self.scan.watch {
+            watch.before_listing(&task.path, &dir);
+        }
         let listed = self.list(&mut dir, &task, names).and_then(|()| Ok((dir.stat_self()?, dir.mount()?)));
         let (now, mount) = match listed {
             Ok(listed) => listed,
@@ -84,6 +87,7 @@ impl<'a> Walker<'a> {
             self.shared.mounts.entered(&task.path);
         }
         if placed && self.scan.skip_placed && matches!(task.was, Was::Dir(..)) {
+            self.left_out(&task.path);
             return Ok(());
         }
         if placed {
@@ -130,7 +134,15 @@ impl<'a> Walker<'a> {
     fn missing(&self, task: &Task, what: &str) -> Result<(), ScanError> {
         self.problem(&task.path, LIST, what);
         self.shared.mounts.miss(&task.path);
+        self.left_out(&task.path);
         Ok(())
+    }
+
+    /// What is below a directory is not looked at now, and may be later.
+    pub(super) fn left_out(&self, path: &RelPath) {
+        if let Some(watch) = self.scan.watch {
+            watch.left_out(path);
+        }
     }
 
     fn look_inside(
@@ -291,6 +303,7 @@ impl<'a> Walker<'a> {
         }
         if [Errno::NOTDIR, Errno::LOOP].iter().any(|errno| error.source.raw_os_error() == Some(errno.raw_os_error())) {
             self.problem(&task.path, LOOK, "changes while it is looked at");
+            self.left_out(&task.path);
             return Ok(());
         }
         self.not_listed(task, error)
@@ -302,6 +315,7 @@ impl<'a> Walker<'a> {
             // Nothing at all is known of the root: that is no scan.
             return Err(error.into());
         }
+        self.left_out(&task.path);
         let unavailable = error.unavailable().is_some();
         self.shared.unknown(&task.path, LIST, error);
         if !unavailable && matches!(task.was, Was::Absent | Was::Leaf(_)) {

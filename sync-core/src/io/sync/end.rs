@@ -14,6 +14,7 @@ use crate::ignore::Rules;
 use crate::io::scan::{self, Scan, Scanned};
 use crate::io::stage::shortfall;
 use crate::io::there::There;
+use crate::io::watch::Beside;
 use crate::path::RelPath;
 use crate::plan::{Item, Open};
 use crate::report::{Monitor, Problem};
@@ -31,6 +32,8 @@ pub(super) struct ScanTerms<'a> {
     pub(super) run_rules: &'a Rules,
     /// What lies in a cold root is looked at another time.
     pub(super) skip_placed: bool,
+    /// Watches what is looked at, in a look at everything.
+    pub(super) watch: Option<&'a Beside>,
 }
 
 /// What a pull into a root would do.
@@ -185,7 +188,7 @@ impl LocalEnd {
 
     /// Finds what changed in the root, and records it. The marker is left as it is.
     pub(super) fn look(&mut self, terms: &ScanTerms<'_>, monitor: &dyn Monitor) -> Result<Scanned, SyncError> {
-        let ScanTerms { options, rules, run_rules, skip_placed } = *terms;
+        let ScanTerms { options, rules, run_rules, skip_placed, watch } = *terms;
         let opened = self.opened.clone();
         let _work = opened.work();
         let ignore = |path: &RelPath, dir: bool| rules.iter().chain([run_rules]).any(|rules| rules.ignores(path, dir));
@@ -197,6 +200,7 @@ impl LocalEnd {
             only: &options.paths,
             checksum: options.checksum,
             skip_placed,
+            watch,
             mask: options.mask,
             granularity_ns: self.opened.granularity_ns,
             monitor,

@@ -26,6 +26,7 @@ use crate::io::scan::{self, ScanError, Scanned};
 use crate::io::speaker::{self, Speaker};
 use crate::io::state::State;
 use crate::io::there::There as _;
+use crate::io::watch::Beside;
 use crate::knowledge::{ReplicaId, Vector};
 use crate::path::RelPath;
 use crate::peer::{Mode, Name};
@@ -85,6 +86,13 @@ pub struct Brought {
     pub cancelled: bool,
     /// Something here is known that was not before: others must hear of it.
     pub news: bool,
+}
+
+/// How a look differs from another one.
+#[derive(Default)]
+struct Pass<'a> {
+    skip_placed: bool,
+    watch: Option<&'a Beside>,
 }
 
 impl Live {
@@ -224,7 +232,7 @@ impl Live {
     /// # Errors
     /// As [`scan`](crate::io::scan::scan): the root is gone or was replaced, or the monitor said to stop.
     pub fn scan(&self, only: &[RelPath], monitor: &dyn Monitor) -> Result<Scanned, SyncError> {
-        self.look(only, false, monitor)
+        self.look(only, Pass::default(), monitor)
     }
 
     /// As [`Live::scan`] of everything, but for what is in directories that lie in a cold root: that those are there is seen.
@@ -232,10 +240,19 @@ impl Live {
     /// # Errors
     /// As [`Live::scan`].
     pub fn scan_hot(&self, monitor: &dyn Monitor) -> Result<Scanned, SyncError> {
-        self.look(&[], true, monitor)
+        self.look(&[], Pass { skip_placed: true, watch: None }, monitor)
     }
 
-    fn look(&self, only: &[RelPath], skip_placed: bool, monitor: &dyn Monitor) -> Result<Scanned, SyncError> {
+    /// As [`Live::scan`] of everything, or [`Live::scan_hot`] if it is `hot`, and sets the watches of the root on its way. They are
+    /// whole if it ends well.
+    ///
+    /// # Errors
+    /// As [`Live::scan`]. What a watch fails at is told by [`Beside::finish`].
+    pub fn scan_beside(&self, watch: &Beside, hot: bool, monitor: &dyn Monitor) -> Result<Scanned, SyncError> {
+        self.look(&[], Pass { skip_placed: hot, watch: Some(watch) }, monitor)
+    }
+
+    fn look(&self, only: &[RelPath], pass: Pass<'_>, monitor: &dyn Monitor) -> Result<Scanned, SyncError> {
         let rules_file = RelPath::parse(crate::ignore::FILE.as_bytes()).expect("the name of the file of rules is a path");
         if only.is_empty() || only.contains(&rules_file) {
             self.renew_rules(monitor)?;
@@ -243,7 +260,13 @@ impl Live {
         let before = self.opened.state.seq();
         let options = Options { paths: only.to_vec(), ..self.options.clone() };
         let rules = [self.rules(), self.rules()];
-        let terms = ScanTerms { options: &options, rules: &rules, run_rules: &self.run_rules, skip_placed };
+        let terms = ScanTerms {
+            options: &options,
+            rules: &rules,
+            run_rules: &self.run_rules,
+            skip_placed: pass.skip_placed,
+            watch: pass.watch,
+        };
         let scanned = self.end().look(&terms, monitor)?;
         let other = {
             let mut known = lock(&self.unavailable);

@@ -541,7 +541,7 @@ impl Sync {
         monitor.phase(Phase::Scan, None, None);
         let _working = self.working();
         let Sync { halves, rules, options, run_rules, .. } = self;
-        let terms = ScanTerms { options, rules, run_rules, skip_placed: false };
+        let terms = ScanTerms { options, rules, run_rules, skip_placed: false, watch: None };
         self.scanned = drive::scan(halves, &terms, monitor)?;
         self.unavailable = self.scanned.iter().flat_map(|scanned| scanned.unavailable.iter().cloned()).collect();
         self.scan_time = self.started.elapsed();

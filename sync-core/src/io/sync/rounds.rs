@@ -147,7 +147,7 @@ impl Rounds {
     fn look(&mut self, monitor: &dyn Monitor) -> Result<(), SyncError> {
         let Rounds { sync, near: [near_a, near_b], .. } = self;
         let Sync { halves: [a, b], rules, options, run_rules, .. } = sync;
-        let terms = ScanTerms { options, rules, run_rules, skip_placed: false };
+        let terms = ScanTerms { options, rules, run_rules, skip_placed: false, watch: None };
         let (first, second) = thread::scope(|scope| {
             let second = scope.spawn(|| look_at(&mut b.end, (near_b.as_mut(), Side::B), &terms, monitor));
             let first = look_at(&mut a.end, (near_a.as_mut(), Side::A), &terms, monitor);

@@ -117,7 +117,7 @@ impl Serving<'_> {
         let noticed = self.begin_round();
         let (opened, going): (&Opened, _) = (self.opened, self.going);
         let Serving { control, end, asked, rules, carried, .. } = self;
-        let terms = ScanTerms { options: &asked.options, rules, run_rules: &asked.run_rules, skip_placed: false };
+        let terms = ScanTerms { options: &asked.options, rules, run_rules: &asked.run_rules, skip_placed: false, watch: None };
         let (scanned, told) = while_told(control, monitor, false, |monitor| {
             going.into_iter().flat_map(Going::texts).for_each(|text| monitor.notice(&text));
             match &noticed {

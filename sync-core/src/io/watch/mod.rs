@@ -16,11 +16,14 @@
 //! stands there. Leaving it out here could leave out what a user did to the same path at the same time. Nothing below `.driftless`
 //! is watched.
 //!
+//! The watches of a root that is to be scanned anyway are set by that scan ([`Beside`]): nothing is listed twice then.
+//!
 //! Memory: some 600 bytes for each watched directory here and in `notify`, and about a kilobyte in the kernel; while watches are
 //! set, some 100 bytes for each directory that is known and waits.
 //!
 //! [`Scan::only`]: crate::io::scan::Scan::only
 
+mod beside;
 mod kernel;
 mod limits;
 mod mounts;
@@ -28,6 +31,7 @@ mod rank;
 mod set;
 mod table;
 
+pub use beside::Beside;
 pub use limits::{Limit, Shortage, enough, granted};
 
 use crate::entry::Signature;
@@ -165,6 +169,21 @@ impl Watch {
     /// # Errors
     /// See [`WatchError`]. Too few watches are none: see [`Watch::shortage`].
     pub fn begin(root: &Root, options: Options, ignored: Option<Ignored>) -> Result<Watch, WatchError> {
+        let mut watch = Watch::without_watches(root, options, ignored)?;
+        watch.set(&RelPath::root())?;
+        watch.must_stand()?;
+        Ok(watch)
+    }
+
+    /// Sets the watches while a scan looks at the root: each before its directory is listed. See [`Beside`].
+    ///
+    /// # Errors
+    /// See [`WatchError`].
+    pub fn beside(root: &Root, options: Options, ignored: Option<Ignored>) -> Result<Beside, WatchError> {
+        Watch::without_watches(root, options, ignored).map(Beside::of)
+    }
+
+    fn without_watches(root: &Root, options: Options, ignored: Option<Ignored>) -> Result<Watch, WatchError> {
         let opened = inode(&root.signature()?);
         let own = root.again()?;
         if inode(&own.signature()?) != opened {
@@ -173,7 +192,7 @@ impl Watch {
         let mounts = Mounts::open(own.dir(&RelPath::root())?.descriptor())?;
         let inbox = Inbox::new(options.queued);
         let kernel = Kernel::start(&inbox)?;
-        let mut watch = Watch {
+        Ok(Watch {
             root: own,
             identity: opened,
             options,
@@ -187,12 +206,7 @@ impl Watch {
             mounts,
             colds: colds(root),
             look: Instant::now(),
-        };
-        watch.set(&RelPath::root())?;
-        if !watch.root_stands()? {
-            return Err(WatchError::RootChanged { path: root.path().to_owned() });
-        }
-        Ok(watch)
+        })
     }
 
     /// What changed since the last call: waits until something did, at most for `wait`. Each path comes once in an answer;
@@ -352,6 +366,10 @@ impl Watch {
             Err(error) if is_no_directory(&error) => Ok(false),
             Err(error) => Err(error.into()),
         }
+    }
+
+    fn must_stand(&self) -> Result<(), WatchError> {
+        if self.root_stands()? { Ok(()) } else { Err(WatchError::RootChanged { path: self.root.path().to_owned() }) }
     }
 
     fn set_all_again(&mut self) -> Result<(), WatchError> {

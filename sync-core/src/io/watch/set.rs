@@ -1,4 +1,5 @@
-//! Sets the watches of a directory and of all below it: those that matter most first, each before its directory is listed.
+//! Sets the watches of a directory and of all below it: those that matter most first, each before its directory is listed, here or by
+//! whoever scans it (`beside`).
 
 use super::kernel::Refusal;
 use super::rank::{FIRST, rank};
@@ -16,12 +17,14 @@ use std::sync::Arc;
 
 /// What became of one directory.
 enum Set {
-    /// It has a watch now, and is open to be listed.
-    Watched(Dir),
-    /// It has had its watch since before it was told, or is to have none, or is no directory any more, which its parent's watch tells.
+    /// It has a watch now, and is to be listed.
+    Watched,
+    /// It has had its watch since before it was told, or is to have none.
     Nothing,
-    /// It has none; so many directories have none for want of watches.
-    Unwatched(u64),
+    /// It has none: it may not be read, or the same directory has one at another path.
+    Unseen,
+    /// It has none for want of watches.
+    Refused,
 }
 
 impl Watch {
@@ -32,8 +35,19 @@ impl Watch {
         let mut waiting = BinaryHeap::from([(rank(top, changed), Reverse(top.clone()))]);
         let mut buffer = Vec::with_capacity(LISTING_BYTES);
         while let Some((rank, Reverse(path))) = waiting.pop() {
-            match self.set_one(&path, rank)? {
-                Set::Watched(mut dir) => {
+            let opened = self.root.dir(&path).and_then(|dir| Ok((inode(&dir.stat_self()?), dir)));
+            let (inode, mut dir) = match opened {
+                Ok(opened) => opened,
+                Err(error) if path.is_root() => return Err(error.into()),
+                // It is no directory any more, which its parent's watch tells.
+                Err(error) if is_no_directory(&error) => continue,
+                Err(_) => {
+                    self.unwatched.insert(path, 0);
+                    continue;
+                }
+            };
+            match self.set_one(&path, &dir, inode, rank)? {
+                Set::Watched => {
                     let listed =
                         self.each_directory(&mut dir, &path, &mut buffer, |child, rank| waiting.push((rank, Reverse(child))));
                     // Unknown is never absent: it is to be looked at.
@@ -42,20 +56,51 @@ impl Watch {
                     }
                 }
                 Set::Nothing => {}
-                Set::Unwatched(missing) => self.unwatched.insert(path, missing),
+                Set::Unseen => self.unwatched.insert(path, 0),
+                Set::Refused => {
+                    let missing = self.count(&path);
+                    self.unwatched.insert(path, missing);
+                }
             }
         }
         Ok(())
     }
 
-    fn set_one(&mut self, path: &RelPath, rank: i64) -> Result<Set, WatchError> {
-        let opened = self.root.dir(path).and_then(|dir| Ok((inode(&dir.stat_self()?), dir)));
-        let (inode, dir) = match opened {
-            Ok(opened) => opened,
+    /// Watches one directory that somebody else is about to list, who comes to those below it by himself.
+    pub(super) fn set_opened(&mut self, path: &RelPath, dir: &Dir) -> Result<(), WatchError> {
+        let stat = match dir.stat_self() {
+            Ok(stat) => stat,
             Err(error) if path.is_root() => return Err(error.into()),
-            Err(error) if is_no_directory(&error) => return Ok(Set::Nothing),
-            Err(_) => return Ok(Set::Unwatched(0)),
+            Err(_) => {
+                self.unwatched.insert(path.clone(), 0);
+                return Ok(());
+            }
         };
+        let missing = match self.set_one(path, dir, inode(&stat), rank(path, || seconds(&stat)))? {
+            Set::Watched | Set::Nothing => return Ok(()),
+            Set::Unseen => 0,
+            // Those below it are asked for one by one, and may matter more.
+            Set::Refused => 1,
+        };
+        self.unwatched.insert(path.clone(), missing);
+        Ok(())
+    }
+
+    /// Watches what is below a directory, whether it has a watch itself or not, and the directory too if it has none.
+    pub(super) fn set_below(&mut self, path: &RelPath) -> Result<(), WatchError> {
+        if self.table.at(path).is_none() {
+            return self.set(path);
+        }
+        let (mut below, mut buffer) = (Vec::new(), Vec::with_capacity(LISTING_BYTES));
+        let opened = self.root.dir(path);
+        let listed = opened.and_then(|mut dir| self.each_directory(&mut dir, path, &mut buffer, |child, _| below.push(child)));
+        if listed.is_err_and(|error| !is_no_directory(&error)) {
+            self.unwatched.insert(path.clone(), 0);
+        }
+        below.iter().try_for_each(|child| self.set(child))
+    }
+
+    fn set_one(&mut self, path: &RelPath, dir: &Dir, inode: Inode, rank: i64) -> Result<Set, WatchError> {
         if dir.placement().is_some() && rank < self.options.placed_since {
             return Ok(Set::Nothing);
         }
@@ -67,7 +112,7 @@ impl Watch {
         if let Some((id, other)) = self.table.of_inode(inode) {
             // The kernel tells of a directory at one of its paths only.
             if self.stands_at(other, inode) {
-                return Ok(Set::Unwatched(0));
+                return Ok(Set::Unseen);
             }
             self.give_one_back(id)?;
         }
@@ -75,39 +120,39 @@ impl Watch {
     }
 
     /// Asks for the watch; where there are no more, in place of one that matters less.
-    fn watch(&mut self, path: &RelPath, dir: Dir, inode: Inode, rank: i64) -> Result<Set, WatchError> {
+    fn watch(&mut self, path: &RelPath, dir: &Dir, inode: Inode, rank: i64) -> Result<Set, WatchError> {
         if let Some(most) = self.options.watches.filter(|most| self.watched() >= *most) {
             self.met = Some(Limit::Asked(most));
             if !self.give_up_below(rank)? {
-                return Ok(Set::Unwatched(self.count(path)));
+                return Ok(Set::Refused);
             }
         }
         let id = self.next_id;
         let Some(next) = id.checked_add(1) else {
             self.renew();
-            return Ok(Set::Unwatched(0));
+            return Ok(Set::Unseen);
         };
         self.next_id = next;
         let mut given_up = false;
         loop {
             let Some(kernel) = &mut self.kernel else { return Err(WatchError::Over) };
-            match kernel.watch(id, &dir) {
+            match kernel.watch(id, dir) {
                 Ok(()) => break,
                 Err(Refusal::Limit) => {
                     self.met = Some(Limit::System(limits::watches()));
                     // A watch that was given up may go to another process.
                     if given_up || !self.give_up_below(rank)? {
-                        return Ok(Set::Unwatched(self.count(path)));
+                        return Ok(Set::Refused);
                     }
                     given_up = true;
                 }
-                Err(Refusal::Other(source)) if source.kind() == io::ErrorKind::PermissionDenied => return Ok(Set::Unwatched(0)),
+                Err(Refusal::Other(source)) if source.kind() == io::ErrorKind::PermissionDenied => return Ok(Set::Unseen),
                 Err(Refusal::Other(source)) => return Err(WatchError::Set { path: path.clone(), source }),
             }
         }
         let node = Node { path: Arc::new(path.clone()), inode, rank, descriptor: dir.descriptor().as_raw_fd() };
         self.table.insert(id, node);
-        Ok(Set::Watched(dir))
+        Ok(Set::Watched)
     }
 
     /// Gives the watch of the directory up that matters least, if it matters less than this.

@@ -56,3 +56,61 @@ fn a_directory_deeper_than_a_path_may_be_long_is_watched() {
     let deep = path(&format!("{}f", format!("{name}/").repeat(40)));
     assert_eq!(watch.wait(Duration::from_secs(120)).unwrap(), [Change::Touched(deep)]);
 }
+
+#[test]
+fn what_is_made_between_a_watch_and_the_listing_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir_all(folder.path().join("d")).unwrap();
+    let root = Root::open(folder.path()).unwrap();
+    let beside = Watch::beside(&root, Options::standard(), None).unwrap();
+    let pass = |at: &str| {
+        let at = path(at);
+        let dir = root.dir(&at).unwrap();
+        beside.before_listing(&at, &dir);
+        dir
+    };
+    pass("");
+    let dir = pass("d");
+    fs::write(folder.path().join("d/between"), "").unwrap();
+    assert_eq!(dir.names().unwrap(), [Box::from(*b"between")]);
+    fs::write(folder.path().join("d/after"), "").unwrap();
+    let mut watch = beside.finish().unwrap();
+    assert_eq!(watch.watched(), 2);
+    let mut told = std::collections::BTreeSet::new();
+    while told.len() < 2 {
+        let more = watch.wait(Duration::from_secs(120)).unwrap();
+        assert!(!more.is_empty(), "told: {told:?}");
+        told.extend(more);
+    }
+    assert_eq!(told, std::collections::BTreeSet::from(["d/between", "d/after"].map(|at| Change::Touched(path(at)))));
+}
+
+#[test]
+fn a_root_that_was_replaced_meanwhile_has_no_watch() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().join("root");
+    fs::create_dir(&at).unwrap();
+    let root = Root::open(&at).unwrap();
+    let beside = Watch::beside(&root, Options::standard(), None).unwrap();
+    beside.before_listing(&RelPath::root(), &root.dir(&RelPath::root()).unwrap());
+    fs::rename(&at, folder.path().join("other")).unwrap();
+    fs::create_dir(&at).unwrap();
+    assert!(matches!(beside.finish(), Err(WatchError::RootChanged { .. })));
+}
+
+#[test]
+fn what_is_left_out_is_watched_with_all_below_it() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::create_dir_all(folder.path().join("d/e/f")).unwrap();
+    fs::create_dir_all(folder.path().join("g/h")).unwrap();
+    let root = Root::open(folder.path()).unwrap();
+    let beside = Watch::beside(&root, Options::standard(), None).unwrap();
+    for at in ["", "d"] {
+        beside.before_listing(&path(at), &root.dir(&path(at)).unwrap());
+    }
+    for at in ["d", "g", "missing"] {
+        beside.left_out(&path(at));
+    }
+    let watch = beside.finish().unwrap();
+    assert_eq!((watch.watched(), watch.unwatched().count()), (6, 0));
+}

@@ -51,6 +51,7 @@ fn with_files(dir: &Path, files: usize) -> (Site, Vec<RelPath>) {
         only: &[],
         checksum: false,
         skip_placed: false,
+        watch: None,
         mask: MASK,
         granularity_ns: 0,
         monitor: &Silent,

@@ -61,6 +61,7 @@ fn scan(site: &Site) {
         only: &[],
         checksum: false,
         skip_placed: false,
+        watch: None,
         mask: MASK,
         granularity_ns: 0,
         monitor: &Silent,
