@@ -387,7 +387,7 @@ fn what_one_machine_told_of_a_replica_no_other_one_alters() -> Result<()> {
 }
 
 /// Open conflicts of a root as its user sees them: paths, and what was decided.
-fn conflicts(root: &std::path::Path) -> Result<Vec<(String, Option<&'static str>)>> {
+fn conflicts(root: &std::path::Path) -> Result<Vec<(String, Option<Keep>)>> {
     let listed = Replica::open(root, None)?.conflicts()?;
     Ok(listed.into_iter().map(|open| (open.path.to_string(), open.decided)).collect())
 }
