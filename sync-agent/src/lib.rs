@@ -8,6 +8,7 @@ pub mod archive;
 pub mod config;
 pub mod log;
 pub mod status;
+pub mod days;
 pub mod metrics;
 pub mod control;
 mod notify;

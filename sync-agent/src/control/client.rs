@@ -145,7 +145,9 @@ impl Client {
     }
 
     fn request(&self, stream: &UnixStream, request: &Request, deadline: Deadline) -> Result<(), SocketError> {
-        let request = serde_json::to_vec(request).expect("requests have text keys and plain values");
+        // A path of a rule that is no text cannot be said.
+        let request = serde_json::to_vec(request)
+            .map_err(|error| failed("ask the agent at", &self.path())(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
         if request.len() > REQUEST_BYTES {
             let most =
                 format!("{} bytes are more than the {REQUEST_BYTES} of one request: ask for fewer paths at once", request.len());

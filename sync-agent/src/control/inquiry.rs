@@ -1,6 +1,8 @@
 //! What can be asked of the root of one folder while the agent has it open: questions whose answers come piece by piece, as long as
 //! they take.
 
+use crate::archive::Terms;
+use crate::days::Piece;
 use crate::status::PathText;
 use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,6 +43,21 @@ pub enum Ask {
         /// Its number; without it the newest one.
         version: Option<i64>,
     },
+    /// Which old days would move to the cold root, and why the others would not.
+    Plan {
+        /// What is said of the rule; the rest is as the folder's own rule says it.
+        terms: Terms,
+    },
+    /// Brings archived days back.
+    Return {
+        /// At and below this path.
+        at: PathText,
+    },
+    /// Reads archived days again.
+    Verify {
+        /// Takes the bytes of damaged files from this folder of the machine.
+        repair_from: Option<PathText>,
+    },
 }
 
 /// A piece of the answer.
@@ -57,6 +74,8 @@ pub enum Tell {
     Resolved(Vec<PathText>),
     /// Kept versions; one that was brought back.
     Versions(Vec<VersionText>),
+    /// Something of old days.
+    Days(Piece),
 }
 
 /// An open conflict.

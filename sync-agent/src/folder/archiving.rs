@@ -26,6 +26,8 @@ use sync_core::path::RelPath;
 
 /// Longest wait for a moment of the day, and how often it is looked whether the cold root is there.
 const GLANCE: Duration = Duration::from_secs(30);
+/// How often whoever waits for a turn looks whether it is given up.
+const HEED: Duration = Duration::from_millis(200);
 /// How long a run that could not go on to its end is left alone, unless what was missing comes back.
 const RETRY: Duration = Duration::from_secs(600);
 /// How often days are looked for between runs, for whoever asks how it is.
@@ -58,6 +60,10 @@ pub(super) struct Wishes {
     pub(super) number: u64,
     /// A run is asked for; `true`: whatever the clock did.
     pub(super) run: Option<bool>,
+    /// So many want to do something by hand.
+    pub(super) by_hand: usize,
+    /// Something is being done, by the thread or by hand: one thing at a time.
+    busy: bool,
     /// Everything hot was looked at: what lies in the cold root may have changed as well.
     looked: bool,
 }
@@ -138,6 +144,16 @@ enum Step {
     Wait(Duration),
 }
 
+/// The turn of whoever does something with archived days.
+pub(super) struct Turn<'a>(&'a Desk);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.wishes().busy = false;
+        self.0.changed.notify_all();
+    }
+}
+
 impl Desk {
     pub(super) fn new(rule: Option<config::Archive>, clock: Clock) -> Desk {
         let wishes = Wishes { rule, ..Wishes::default() };
@@ -177,6 +193,49 @@ impl Desk {
         wishes.run = Some(accept_clock || wishes.run == Some(true));
         drop(wishes);
         self.changed.notify_all();
+    }
+
+    /// The rule, if there is one.
+    pub(super) fn rule_now(&self) -> Option<config::Archive> {
+        self.wishes().rule.clone()
+    }
+
+    /// Waits until nobody else does anything with archived days, for somebody who does it by hand; `None` once that is given up.
+    pub(super) fn turn(&self, is_over: &dyn Fn() -> bool) -> Option<Turn<'_>> {
+        let mut wishes = self.wishes();
+        wishes.by_hand += 1;
+        // Whoever reads days again, at its pace, gives way.
+        self.changed.notify_all();
+        let turn = loop {
+            drop(wishes);
+            let over = is_over();
+            wishes = self.wishes();
+            if over {
+                break None;
+            }
+            if !wishes.busy {
+                wishes.busy = true;
+                break Some(Turn(self));
+            }
+            wishes = self.changed.wait_timeout(wishes, HEED).unwrap_or_else(PoisonError::into_inner).0;
+        };
+        wishes.by_hand -= 1;
+        drop(wishes);
+        self.changed.notify_all();
+        turn
+    }
+
+    /// The same for the thread that archives: those who do something by hand come first.
+    fn own_turn(&self, over: &AtomicBool) -> Option<Turn<'_>> {
+        let mut wishes = self.wishes();
+        while wishes.busy || wishes.by_hand > 0 {
+            if over.load(Ordering::Acquire) {
+                return None;
+            }
+            wishes = self.changed.wait_timeout(wishes, HEED).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        wishes.busy = true;
+        Some(Turn(self))
     }
 
     /// Everything that is hot was looked at.
@@ -394,6 +453,7 @@ impl Archivist<'_> {
     fn work(&mut self, archive: &Archive<'_>) {
         self.recall_damage();
         loop {
+            let Some(turn) = self.shared.desk.own_turn(self.over) else { return };
             match self.next(archive) {
                 Step::Leave => return,
                 Step::Run { asked } => self.run(archive, asked),
@@ -404,10 +464,12 @@ impl Archivist<'_> {
                 Step::Mend => self.mend(archive),
                 Step::Scrub => self.scrub(archive),
                 Step::Paused => {
+                    drop(turn);
                     self.doing(ArchiveDoing::Waiting);
                     self.shared.wait_paused(self.over, &self.rule);
                 }
                 Step::Wait(wait) => {
+                    drop(turn);
                     self.doing(ArchiveDoing::Waiting);
                     self.shared.wait(self.over, &self.rule, wait);
                 }

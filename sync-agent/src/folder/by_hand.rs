@@ -1,13 +1,22 @@
 //! What a user asks of the root while it is open, or does in it by hand: it is the same as in a root that nobody has open.
 
 use super::Shared;
+use crate::archive::Terms;
+use crate::archive::run::{Ground, RunError};
 use crate::control::{Ask, Asker, ConflictText, ControlError, Refused, Tell, VersionText, path, text};
+use crate::days;
 use crate::log::Level;
 use crate::status::PathText;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
+use sync_core::entry::Hash;
+use sync_core::io::archive::ArchiveError;
+use sync_core::io::fs::Root;
 use sync_core::io::sync::{Live, SyncError};
 use sync_core::path::RelPath;
 use sync_core::peer::Id;
@@ -106,8 +115,17 @@ impl Shared {
                     live.restore(&path, *version, &monitor).map_err(failed)?
                 };
                 // A watch may have too few directories to notice it.
-                self.look_at(&path);
+                self.look_at([path]);
                 asker.tell(Tell::Versions(vec![VersionText::from(&restored)]));
+            }
+            Ask::Plan { .. } | Ask::Return { .. } | Ask::Verify { .. } => {
+                let mut hear = |piece| asker.tell(Tell::Days(piece));
+                self.do_by_hand(live, ask, &monitor, &mut hear).map_err(|error| match error {
+                    RunError::Archive(ArchiveError::Cancelled) | RunError::Root(SyncError::Cancelled) => {
+                        failed(SyncError::Cancelled)
+                    }
+                    error => ControlError::new(Refused::Failed, error.to_string()),
+                })?;
             }
         }
         Ok(())
@@ -151,10 +169,46 @@ impl Shared {
         self.wake.notify_all();
     }
 
-    fn look_at(&self, path: &RelPath) {
+    /// What has to do with old days, in turn with the thread that archives them.
+    fn do_by_hand(&self, live: &Arc<Live>, ask: &Ask, monitor: &Heeding<'_>, hear: days::Hear<'_>) -> Result<(), RunError> {
+        let note = |error: ControlError| RunError::Note(error.text);
+        let _turn = self.desk.turn(&|| monitor.cancelled()).ok_or(SyncError::Cancelled)?;
+        let archive = live.archive(monitor)?;
+        let (ground, time) = (self.grounds_with_peers(live)?, self.desk.clock.time());
+        let whole = (&ground as &dyn Ground, &archive);
+        match ask {
+            Ask::Plan { terms } => {
+                let rule = self.desk.rule_now();
+                let own = match &rule {
+                    Some(rule) => Some(Terms::of(rule)),
+                    None => days::remembered(&ground)?,
+                };
+                let mut order = terms.clone().or(own.unwrap_or_default()).order().map_err(RunError::Note)?;
+                order.rule.min_peers = rule.map_or(0, |rule| rule.min_peers);
+                days::plan(whole, &order, &time, hear)
+            }
+            Ask::Return { at } => {
+                let back = days::restore(whole, &below(at).map_err(note)?, &time, hear)?;
+                self.look_at(back);
+                Ok(())
+            }
+            Ask::Verify { repair_from } => {
+                let from = repair_from.as_ref().map(|from| Root::open(Path::new(OsStr::from_bytes(&from.bytes())))).transpose();
+                let from = from.map_err(SyncError::from)?;
+                let open = |path: &RelPath, _: Hash| {
+                    let (parent, name) = path.split().expect("a file has a name");
+                    from.as_ref().expect("only asked where there is one").dir(&parent)?.open_file(name.as_bytes())
+                };
+                days::verify(whole, from.as_ref().map(|_| &open as _), hear)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn look_at(&self, paths: impl IntoIterator<Item = RelPath>) {
         let now = self.now();
         let mut inbox = self.inbox();
-        inbox.noticed.extend([path.clone()]);
+        inbox.noticed.extend(paths);
         inbox.looks(now);
         drop(inbox);
         self.wake.notify_all();

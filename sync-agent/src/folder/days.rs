@@ -77,7 +77,7 @@ impl Shared {
     }
 
     /// With what is known of the folder's peers, which is remembered: one that is away still has what it had.
-    fn grounds_with_peers<'a>(&self, live: &'a Live) -> Result<Grounds<'a>, RunError> {
+    pub(super) fn grounds_with_peers<'a>(&self, live: &'a Live) -> Result<Grounds<'a>, RunError> {
         let wrong =
             |error: serde_json::Error| RunError::Note(format!("what is known of the peers cannot be remembered ({error})"));
         let known = live.archive_note(HOLDERS)?;

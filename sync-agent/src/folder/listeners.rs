@@ -64,7 +64,7 @@ impl Monitor for Steadily<'_> {
     fn cancelled(&self) -> bool {
         let otherwise = || {
             let wishes = self.shared.desk.wishes();
-            wishes.number != self.number || self.pace.is_some() && wishes.run.is_some()
+            wishes.number != self.number || self.pace.is_some() && (wishes.run.is_some() || wishes.by_hand > 0)
         };
         self.over.load(Ordering::Acquire) || self.shared.is_stopping() || self.shared.is_paused() || otherwise()
     }

@@ -26,6 +26,8 @@ pub(crate) enum ArchiveAction {
     #[command(after_help = "Example:\n  driftless archive init-cold /mnt/cold")]
     InitCold(ArchiveColdArgs),
     /// Show which days would move, and for the others why not; no file of yours is changed
+    ///
+    /// While an agent has the root open, it is asked: what is not said is as its configuration says.
     #[command(after_help = "Example:\n  driftless archive plan --hot /srv/hot --cold /mnt/cold --older-than 3d --quiet 24h")]
     Plan(ArchiveRuleArgs),
     /// Move the days whose time has come, and look after those that moved before
@@ -41,6 +43,9 @@ pub(crate) enum ArchiveAction {
     #[command(after_help = "Example:\n  driftless archive status /srv/hot")]
     Status(ArchiveRootArgs),
     /// Bring a day, or all days below a path, back from the cold root
+    ///
+    /// While an agent has the root open, it does it, and Ctrl-C ends it there too, after the step that has begun. The next run archives
+    /// the day again if the rule still says so.
     #[command(after_help = "Example:\n  driftless archive restore /srv/hot 2026/03/05")]
     Restore(ArchiveRestoreArgs),
     /// Use what lies in cold roots although it belongs to another folder, or is not what was archived
@@ -57,6 +62,9 @@ pub(crate) enum ArchiveAction {
                             driftless archive forget /srv/hot --cold /mnt/cold")]
     Forget(ArchiveForgetArgs),
     /// Read archived days again and tell which bytes are not those that were written
+    ///
+    /// While an agent has the root open, it does it, and Ctrl-C ends it there too. It takes the bytes of damaged files from a copy on this
+    /// machine; for one on another machine it has to be stopped.
     #[command(after_help = "Examples:\n  driftless archive verify /srv/hot\n  \
                             driftless archive verify /srv/hot --repair-from /mnt/backup/hot")]
     Verify(ArchiveVerifyArgs),

@@ -1,7 +1,7 @@
 //! `driftless archive`: days move between a root and a cold root.
 
 use super::held;
-use super::reached::by_agent;
+use super::reached::{asked, by_agent, held_by, unexpected};
 use crate::bridge::{Bridge, Route};
 use crate::cli::{
     ArchiveAction, ArchiveArgs, ArchiveClaimArgs, ArchiveForgetArgs, ArchiveRestoreArgs, ArchiveRootArgs, ArchiveRuleArgs,
@@ -18,16 +18,23 @@ use crate::values::Retention;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use sync_agent::archive::run::{self, Day, RULE, Report, Time, Told, is_held};
-use sync_agent::archive::{Decision, Order, Terms};
+use sync_agent::archive::run::{self, Day, Report, Time, Told};
+use sync_agent::archive::{Order, Terms};
+use sync_agent::control::{Ask, Tell, path, text};
+use sync_agent::days::{self, DayPiece, Piece, remembered};
+use sync_agent::status::PathText;
 use sync_core::entry::Hash;
-use sync_core::io::archive::{Archive, ArchiveError, Moved, Scrub, check_cold};
+use sync_core::io::archive::{Archive, ArchiveError, Moved, check_cold};
 use sync_core::io::fs::{FsError, Root, init_cold};
 use sync_core::io::sync::{Lender, Place, Replica};
 use sync_core::path::RelPath;
 use sync_core::report::Monitor;
+
+/// What is told of a root that this command has open.
+const OF_A_ROOT: &str = "paths of a root are paths";
 
 /// One day.
 #[derive(Debug, Serialize)]
@@ -137,10 +144,10 @@ fn with(output: &Output, work: impl FnOnce(&Listener<'_>) -> Result<Exit>) -> Re
     }
 }
 
-/// The rule that was given, and where nothing was said, the one that is remembered.
-fn terms(args: &ArchiveRuleArgs, replica: &Replica) -> Result<Terms> {
+/// The rule that was given.
+fn given(args: &ArchiveRuleArgs) -> Result<Terms> {
     let ms = |duration: Option<Duration>| duration.map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
-    let given = Terms {
+    Ok(Terms {
         cold: args.cold.as_deref().map(absolute).transpose()?,
         layout: args.layout.clone(),
         under: args.under.clone(),
@@ -152,17 +159,27 @@ fn terms(args: &ArchiveRuleArgs, replica: &Replica) -> Result<Terms> {
         outside_links: args.outside_links.clone(),
         keep_displaced_ms: ms(args.keep_displaced),
         most_days: args.max_days,
-    };
-    Ok(given.or(remembered(replica)?.unwrap_or_default()))
+    })
+}
+
+/// The rule that was given, and where nothing was said, the one that is remembered.
+fn terms(args: &ArchiveRuleArgs, replica: &Replica) -> Result<Terms> {
+    Ok(given(args)?.or(remembered(replica)?.unwrap_or_default()))
 }
 
 fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).with_context(|| format!("cannot use {}", render::root(path)))
 }
 
-fn remembered(replica: &Replica) -> Result<Option<Terms>> {
-    let bytes = replica.archive_note(RULE)?;
-    bytes.map(|bytes| Terms::recall(&bytes).map_err(|error| anyhow::anyhow!(error))).transpose()
+/// Has the agent do it that has the root open; false if none has.
+fn by_its_agent(root: &Path, ask: &Ask, listener: &Listener<'_>, hear: &mut dyn FnMut(Piece) -> Result<()>) -> Result<bool> {
+    let Some((client, folder)) = by_agent(root)? else { return Ok(false) };
+    let over = || listener.interrupt.asked();
+    let heard = asked((&client, &folder.name), ask, (listener.output, &over), &mut |piece| match piece {
+        Tell::Days(piece) => hear(piece),
+        _ => Err(unexpected()),
+    })?;
+    Ok(heard.is_some())
 }
 
 fn order(terms: &Terms) -> Result<Order> {
@@ -181,7 +198,7 @@ fn before(args: &ArchiveRuleArgs) -> Result<()> {
 }
 
 fn open(root: &Path, listener: &Listener<'_>) -> Result<Replica> {
-    let replica = Replica::begin(root, None, listener)?;
+    let replica = Replica::begin(root, None, listener).map_err(held_by)?;
     for notice in replica.notices() {
         listener.notice(notice);
     }
@@ -189,19 +206,20 @@ fn open(root: &Path, listener: &Listener<'_>) -> Result<Replica> {
 }
 
 fn plan(args: &ArchiveRuleArgs, listener: &Listener<'_>) -> Result<Exit> {
-    let time = time()?;
-    before(args)?;
-    let replica = open(&args.hot, listener)?;
-    let order = order(&terms(args, &replica)?)?;
-    let archive = replica.archive(listener)?;
-    let cold = archive.cold(&order.cold)?;
-    let days = run::look((&replica, &archive), &order, Some(&cold), &time)?;
     let output = listener.output;
     let mut summary = Summary { in_sync: true, ..Summary::default() };
-    for day in &days {
-        let moves = day.decision == Decision::Move;
-        count(&mut summary, day, moves);
-        show(output, day, if moves { "planned" } else { "skipped" }, None);
+    let mut hear = |piece| {
+        let Piece::Day(day) = piece else { return besides(output, piece) };
+        count(&mut summary, &day);
+        show(output, &day, if day.moves { "planned" } else { "skipped" }, None)
+    };
+    if !by_its_agent(&args.hot, &Ask::Plan { terms: given(args)? }, listener, &mut hear)? {
+        let time = time()?;
+        before(args)?;
+        let replica = open(&args.hot, listener)?;
+        let order = order(&terms(args, &replica)?)?;
+        let archive = replica.archive(listener)?;
+        days::plan((&replica, &archive), &order, &time, &mut |piece| hear(piece).expect(OF_A_ROOT))?;
     }
     output.line(&format!(
         "{} to archive ({} in {}), {} stay",
@@ -215,22 +233,28 @@ fn plan(args: &ArchiveRuleArgs, listener: &Listener<'_>) -> Result<Exit> {
     Ok(Exit::InSync)
 }
 
-fn count(summary: &mut Summary, day: &Day, moves: bool) {
-    let (files, bytes) = day.contents.as_ref().map_or((0, 0), |contents| (contents.files, contents.bytes));
-    if moves {
+/// What is told of days besides what was asked for.
+fn besides(output: &Output, piece: Piece) -> Result<()> {
+    match piece {
+        Piece::Problem { at, error } => problem(output, &path(&at)?, &error),
+        Piece::Notice(text) => output.talk_safely(&format!("note: {text}")),
+        _ => return Err(unexpected()),
+    }
+    Ok(())
+}
+
+fn count(summary: &mut Summary, day: &DayPiece) {
+    if day.moves {
         summary.moved += 1;
-        summary.files += files;
-        summary.bytes += bytes;
+        summary.files += day.files.unwrap_or(0);
+        summary.bytes += day.bytes.unwrap_or(0);
     } else {
         summary.skipped += 1;
     }
 }
 
-fn show(output: &Output, day: &Day, result: &'static str, why: Option<String>) {
-    let reason = why.or_else(|| match &day.decision {
-        Decision::Stay(reason) => Some(reason.to_string()),
-        Decision::Move => None,
-    });
+fn show(output: &Output, day: &DayPiece, result: &'static str, why: Option<String>) -> Result<()> {
+    let (path, reason) = (path(&day.at)?, why.or_else(|| day.reason.clone()));
     let word = match result {
         "planned" => "would move",
         "done" => "moved",
@@ -238,18 +262,19 @@ fn show(output: &Output, day: &Day, result: &'static str, why: Option<String>) {
         _ => "stays",
     };
     let text = reason.as_ref().map_or(String::new(), |reason| format!(": {reason}"));
-    output.line(&format!("{word:>10}  {}{text}", day.path));
+    output.line(&format!("{word:>10}  {path}{text}"));
     output.event(&Line {
-        path: PathFields::of(&day.path),
+        path: PathFields::of(&path),
         kind: "dir",
         action: "archive",
         direction: "none",
         result,
         reason,
-        period: Some(day.period.to_string()),
-        files: day.contents.as_ref().map(|contents| contents.files),
-        bytes: day.contents.as_ref().map(|contents| contents.bytes),
+        period: Some(day.period.clone()),
+        files: day.files,
+        bytes: day.bytes,
     });
+    Ok(())
 }
 
 /// Shows what a run tells.
@@ -259,12 +284,13 @@ struct Teller<'a> {
 
 impl Told for Teller<'_> {
     fn day(&mut self, day: &Day, result: Option<&Result<Moved, ArchiveError>>) {
-        match result {
-            None => show(self.output, day, "skipped", None),
-            Some(Ok(_)) => show(self.output, day, "done", None),
-            Some(Err(error @ ArchiveError::Changed(_))) => show(self.output, day, "skipped", Some(error.to_string())),
-            Some(Err(error)) => show(self.output, day, "failed", Some(error.to_string())),
-        }
+        let (result, why) = match result {
+            None => ("skipped", None),
+            Some(Ok(_)) => ("done", None),
+            Some(Err(error @ ArchiveError::Changed(_))) => ("skipped", Some(error.to_string())),
+            Some(Err(error)) => ("failed", Some(error.to_string())),
+        };
+        show(self.output, &DayPiece::of(day), result, why).expect(OF_A_ROOT);
     }
 
     fn problem(&mut self, path: &RelPath, error: &ArchiveError) {
@@ -376,13 +402,12 @@ fn status(args: &ArchiveRootArgs, listener: &Listener<'_>) -> Result<Exit> {
     let cold = archive.cold(&order.cold)?;
     let days = run::look((&replica, &archive), &order, Some(&cold), &time()?)?;
     let mut held = 0;
-    for day in days.iter().filter(|day| !matches!(day.decision, Decision::Stay(sync_agent::archive::Reason::Archived))) {
-        summary.oldest_unarchived.get_or_insert_with(|| day.path.to_string());
-        let moves = day.decision == Decision::Move;
-        count(&mut summary, day, moves);
-        if matches!(&day.decision, Decision::Stay(reason) if is_held(reason)) {
+    for day in days.iter().map(DayPiece::of).filter(|day| !day.archived) {
+        summary.oldest_unarchived.get_or_insert(path(&day.at)?.to_string());
+        count(&mut summary, &day);
+        if day.held {
             held += 1;
-            show(output, day, "skipped", None);
+            show(output, &day, "skipped", None)?;
         }
     }
     if let Some(oldest) = &summary.oldest_unarchived {
@@ -400,43 +425,40 @@ fn status(args: &ArchiveRootArgs, listener: &Listener<'_>) -> Result<Exit> {
     Ok(Exit::of_run(in_sync, failed))
 }
 
-/// Days at or below a path that are archived.
-fn placed_below(replica: &Replica, at: &RelPath) -> Vec<RelPath> {
-    replica.placed().into_iter().map(|(path, _)| path).filter(|path| at.contains(path)).collect()
-}
-
 fn restore(args: &ArchiveRestoreArgs, listener: &Listener<'_>) -> Result<Exit> {
-    let replica = open(&args.hot, listener)?;
-    let archive = replica.archive(listener)?;
     let output = listener.output;
-    let mut report = Report::default();
-    run::recover(&archive, &mut Teller { output }, &mut report)?;
-    let days = placed_below(&replica, &args.path);
-    anyhow::ensure!(!days.is_empty(), "{} is not archived, and nothing below it is", args.path);
-    let keep = remembered(&replica)?
-        .and_then(|terms| terms.keep_displaced_ms)
-        .map_or(Duration::from_secs(72 * 3600), Duration::from_millis);
     let mut summary = Summary { in_sync: true, ..Summary::default() };
-    for path in &days {
-        match archive.restore_day(path, keep) {
-            Ok(moved) => {
+    let mut hear = |piece| {
+        match piece {
+            Piece::Restored { at, files, bytes, copied } => {
+                let path = path(&at)?;
                 summary.moved += 1;
-                summary.files += moved.files;
-                summary.bytes += moved.bytes;
-                summary.copied += moved.copied;
+                summary.files += files;
+                summary.bytes += bytes;
+                summary.copied += copied;
                 output.line(&format!("restored {path}"));
-                output.event(&restored(path, "done", None));
+                output.event(&restored(&path, "done", None));
             }
-            Err(error) if error.ends_run() => return Err(error.into()),
-            Err(error) => {
+            Piece::Stays { at, why } => {
+                let path = path(&at)?;
                 summary.failed += 1;
-                output.talk_safely(&format!("{path}: {error}"));
-                output.event(&restored(path, "failed", Some(error.to_string())));
+                output.talk_safely(&format!("{path}: {why}"));
+                output.event(&restored(&path, "failed", Some(why)));
+            }
+            piece => {
+                summary.failed += u64::from(matches!(piece, Piece::Problem { .. }));
+                besides(output, piece)?;
             }
         }
+        Ok(())
+    };
+    if by_its_agent(&args.hot, &Ask::Return { at: text(&args.path) }, listener, &mut hear)? {
+        output.talk("the agent's next run archives it again, if the rule still says so");
+    } else {
+        let replica = open(&args.hot, listener)?;
+        let archive = replica.archive(listener)?;
+        days::restore((&replica, &archive), &args.path, &Time::now(None), &mut |piece| hear(piece).expect(OF_A_ROOT))?;
     }
-    run::settle((&replica, &archive), &Time::now(None), (&mut Teller { output }, &mut report))?;
-    summary.failed += report.failed;
     summary.in_sync = summary.failed == 0;
     let failed = summary.failed;
     output.event(&summary);
@@ -509,31 +531,51 @@ fn forget(args: &ArchiveForgetArgs, listener: &Listener<'_>) -> Result<Exit> {
 }
 
 fn verify(args: &ArchiveVerifyArgs, listener: &Listener<'_>) -> Result<Exit> {
-    let replica = open(&args.hot, listener)?;
-    let archive: Archive<'_> = replica.archive(listener)?;
     let output = listener.output;
-    let mut report = Report::default();
-    run::recover(&archive, &mut Teller { output }, &mut report)?;
-    let source = args.repair_from.as_ref().map(|from| Copy::open(from, args, &replica, listener)).transpose()?;
-    let open = |path: &RelPath, hash| source.as_ref().expect("only asked where there is one").take(path, hash);
     let mut summary = Summary { in_sync: true, damaged: Some(0), repaired: Some(0), ..Summary::default() };
     let mut unrepaired = 0;
-    for (path, _) in replica.placed() {
-        let scrubbed = archive.scrub(&path, source.as_ref().map(|_| &open as _));
-        match scrubbed {
-            Ok(scrub) => {
-                summary.files += scrub.files;
-                summary.bytes += scrub.bytes;
-                unrepaired += told(output, &mut summary, &scrub);
+    let mut hear = |piece| {
+        match piece {
+            Piece::Read { files, bytes } => {
+                summary.files += files;
+                summary.bytes += bytes;
             }
-            Err(error) if error.ends_run() => return Err(error.into()),
-            Err(error) => {
-                summary.failed += 1;
-                problem(output, &path, &error.to_string());
+            Piece::Damaged { at, repaired, why } => {
+                told_damaged(output, &path(&at)?, repaired, why.as_deref());
+                summary.damaged = summary.damaged.map(|count| count + 1);
+                summary.repaired = summary.repaired.map(|count| count + u64::from(repaired));
+                unrepaired += u64::from(!repaired);
+            }
+            piece => {
+                summary.failed += u64::from(matches!(piece, Piece::Problem { .. }));
+                besides(output, piece)?;
             }
         }
+        Ok(())
+    };
+    // An agent reads a copy on its own machine; another machine's is reached from here alone.
+    let near = match &args.repair_from {
+        None => Some(None),
+        Some(Location::Local(from)) => Some(Some(Path::new(from).to_owned())),
+        Some(_) => None,
+    };
+    let asked = match near {
+        Some(from) => {
+            let repair_from = from.map(|from| absolute(&from)).transpose()?;
+            let repair_from = repair_from.map(|from| PathText::new(from.as_os_str().as_bytes()));
+            by_its_agent(&args.hot, &Ask::Verify { repair_from }, listener, &mut hear)?
+        }
+        None => false,
+    };
+    if !asked {
+        let replica = open(&args.hot, listener)?;
+        let archive: Archive<'_> = replica.archive(listener)?;
+        let source = args.repair_from.as_ref().map(|from| Copy::open(from, args, &replica, listener)).transpose()?;
+        let open = |path: &RelPath, hash| source.as_ref().expect("only asked where there is one").take(path, hash);
+        let repair = source.as_ref().map(|_| &open as _);
+        days::verify((&replica, &archive), repair, &mut |piece| hear(piece).expect(OF_A_ROOT))?;
     }
-    summary.failed += unrepaired + report.failed;
+    summary.failed += unrepaired;
     let (damaged, repaired) = (summary.damaged.unwrap_or(0), summary.repaired.unwrap_or(0));
     output.line(&format!(
         "{} read ({}), {} damaged, {} repaired",
@@ -542,7 +584,7 @@ fn verify(args: &ArchiveVerifyArgs, listener: &Listener<'_>) -> Result<Exit> {
         render::count(damaged),
         render::count(repaired)
     ));
-    if unrepaired > 0 && args.repair_from.is_none() {
+    if summary.failed > 0 && args.repair_from.is_none() {
         output.talk("--repair-from ROOT brings the bytes back from another copy of the tree");
     }
     summary.in_sync = summary.failed == 0;
@@ -590,22 +632,10 @@ impl<'a> Copy<'a> {
     }
 }
 
-/// Returns how many files stay damaged.
-fn told(output: &Output, summary: &mut Summary, scrub: &Scrub) -> u64 {
-    let mut left = 0;
-    for damage in &scrub.damaged {
-        let (result, word) = if damage.repaired { ("done", "was damaged, and is repaired") } else { ("failed", "is damaged") };
-        let why = damage.why.as_ref().map_or(String::new(), |why| format!(": {why}"));
-        output.line(&format!("{} {word}{why}", damage.path));
-        let line = restored(&damage.path, result, Some(format!("{word}{why}")));
-        output.event(&Line { kind: "file", action: "verify", ..line });
-        summary.damaged = summary.damaged.map(|count| count + 1);
-        summary.repaired = summary.repaired.map(|count| count + u64::from(damage.repaired));
-        left += u64::from(!damage.repaired);
-    }
-    for (path, why) in &scrub.unreadable {
-        problem(output, path, why);
-        left += 1;
-    }
-    left
+fn told_damaged(output: &Output, path: &RelPath, repaired: bool, why: Option<&str>) {
+    let (result, word) = if repaired { ("done", "was damaged, and is repaired") } else { ("failed", "is damaged") };
+    let why = why.map_or(String::new(), |why| format!(": {why}"));
+    output.line(&format!("{path} {word}{why}"));
+    let line = restored(path, result, Some(format!("{word}{why}")));
+    output.event(&Line { kind: "file", action: "verify", ..line });
 }

@@ -50,7 +50,7 @@ pub(super) fn by_agent(root: &Path) -> Result<Option<(Client, FolderStatus)>> {
 pub(super) fn reach<'a>(at: &RootArgs, output: &'a Output) -> Result<Reached<'a>> {
     if at.state.state_dir.is_none()
         && let Some((client, folder)) = by_agent(&at.root)?
-        && asked(&client, &folder.name, &Ask::Open, output, &mut |_| Ok(()))?.is_some()
+        && asked((&client, &folder.name), &Ask::Open, (output, &|| false), &mut |_| Ok(()))?.is_some()
     {
         return Ok(Reached { output, by: By::Agent(client, folder.name) });
     }
@@ -70,6 +70,11 @@ pub(super) fn reach<'a>(at: &RootArgs, output: &'a Output) -> Result<Reached<'a>
     Ok(Reached { output, by: By::Itself(Box::new(replica)) })
 }
 
+/// As [`held`], of whatever went wrong when a root was opened.
+pub(super) fn held_by(error: SyncError) -> anyhow::Error {
+    if matches!(error, SyncError::State(StateError::Locked { .. })) { held(error) } else { error.into() }
+}
+
 /// Whoever has it is no agent that could be asked from here.
 pub(super) fn held(error: SyncError) -> anyhow::Error {
     anyhow::anyhow!(
@@ -77,17 +82,18 @@ pub(super) fn held(error: SyncError) -> anyhow::Error {
     )
 }
 
-/// Asks the agent that has a root open. `None`: it has not, at present. What is told besides the answer goes to stderr.
+/// Asks the agent that has a root open. `None`: it has not, at present. What is told besides the answer goes to stderr; `over` says
+/// that nobody wants to hear more, and what has begun there ends with its step.
 pub(super) fn asked(
-    client: &Client,
-    folder: &Name,
+    (client, folder): (&Client, &Name),
     ask: &Ask,
-    output: &Output,
+    (output, over): (&Output, &dyn Fn() -> bool),
     hear: &mut dyn FnMut(Tell) -> Result<()>,
 ) -> Result<Option<()>> {
     let mut failed = None;
     let mut heard = |piece| {
         match piece {
+            _ if over() => failed = Some(SyncError::Cancelled.into()),
             Tell::Beat => {}
             Tell::Notice(text) => output.talk_safely(&format!("note: {text}")),
             piece => failed = hear(piece).err(),
@@ -178,7 +184,7 @@ pub(super) fn heard(
     hear: &mut dyn FnMut(Tell) -> Result<()>,
 ) -> Result<()> {
     let closed = || anyhow::anyhow!("the agent closed the root of folder {folder} just now: try again in a moment");
-    asked(client, folder, ask, output, hear)?.ok_or_else(closed)
+    asked((client, folder), ask, (output, &|| false), hear)?.ok_or_else(closed)
 }
 
 pub(super) fn unexpected() -> anyhow::Error {
