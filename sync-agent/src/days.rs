@@ -5,12 +5,10 @@ use crate::archive::run::{self, Day, Ground, RULE, Report, RunError, Time, Told,
 use crate::archive::{Decision, Order, Reason, Terms};
 use crate::status::PathText;
 use serde::{Deserialize, Serialize};
-use std::time::Duration;
-use sync_core::io::archive::{Archive, ArchiveError, Moved, Repair};
+use std::fs::File;
+use sync_core::io::archive::{Archive, ArchiveError, Moved, Repair, Scrub};
+use sync_core::io::fs::{FsError, Root};
 use sync_core::path::RelPath;
-
-/// How long a day that came back is kept where it was, if no rule says it.
-const KEEP: Duration = Duration::from_secs(72 * 3600);
 
 /// Something that is told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +49,13 @@ pub enum Piece {
         repaired: bool,
         /// Why it has not.
         why: Option<String>,
+    },
+    /// A file of a day that could not be read again.
+    Unreadable {
+        /// Which.
+        at: PathText,
+        /// What went wrong.
+        error: String,
     },
     /// A path could not be dealt with.
     Problem {
@@ -164,7 +169,8 @@ pub fn restore(
     if days.is_empty() {
         return Err(RunError::Note(format!("{at} is not archived, and nothing below it is")));
     }
-    let keep = remembered(ground)?.and_then(|terms| terms.keep_displaced_ms).map_or(KEEP, Duration::from_millis);
+    let rule = remembered(ground)?;
+    let keep = rule.clone().unwrap_or_default().keep_displaced();
     let mut back = Vec::new();
     for day in &days {
         match archive.restore_day(day, keep) {
@@ -176,30 +182,50 @@ pub fn restore(
             Err(error) => hear(Piece::Stays { at: text(day), why: error.to_string() }),
         }
     }
-    run::settle((ground, archive), time, (&mut Teller(hear), &mut report))?;
+    run::settle((ground, archive), time, (&mut Teller(&mut *hear), &mut report))?;
+    if let Some(rule) = rule.filter(|_| !back.is_empty()) {
+        hear(Piece::Notice(format!(
+            "what came back counts as changed now: runs leave it until it was quiet for {}, as their rule says",
+            quiet(rule.quiet().as_secs())
+        )));
+    }
     back.append(&mut report.late);
     Ok(back)
 }
 
-/// Reads archived days again. `repair` opens a file that should have the bytes of a damaged one.
+fn quiet(seconds: u64) -> String {
+    if seconds.is_multiple_of(3600) { format!("{} h", seconds / 3600) } else { format!("{seconds} s") }
+}
+
+/// The file at a path in another copy of the tree on this machine.
+///
+/// # Errors
+/// It cannot be opened.
+pub fn near(copy: &Root, path: &RelPath) -> Result<File, FsError> {
+    let (parent, name) = path.split().expect("a file has a name");
+    copy.dir(&parent)?.open_file(name.as_bytes())
+}
+
+/// Reads archived days again. `repair` opens a file that should have the bytes of a damaged one; `found` is told what became of each day.
 ///
 /// # Errors
 /// What stops all of it.
 pub fn verify(
     (ground, archive): (&dyn Ground, &Archive<'_>),
     repair: Option<Repair<'_>>,
-    hear: Hear<'_>,
+    (hear, found): (Hear<'_>, &dyn Fn(&RelPath, &Scrub)),
 ) -> Result<(), RunError> {
     run::recover(archive, &mut Teller(&mut *hear), &mut Report::default())?;
     for day in ground.placed() {
         match archive.scrub(&day, repair) {
             Ok(scrub) => {
+                found(&day, &scrub);
                 hear(Piece::Read { files: scrub.files, bytes: scrub.bytes });
                 for damage in scrub.damaged {
                     hear(Piece::Damaged { at: text(&damage.path), repaired: damage.repaired, why: damage.why });
                 }
                 for (path, error) in scrub.unreadable {
-                    hear(Piece::Problem { at: text(&path), error });
+                    hear(Piece::Unreadable { at: text(&path), error });
                 }
             }
             Err(error) if error.ends_run() => return Err(error.into()),

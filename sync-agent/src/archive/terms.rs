@@ -103,6 +103,18 @@ impl Terms {
         }
     }
 
+    /// How long nothing in a day must have changed.
+    #[must_use]
+    pub fn quiet(&self) -> Duration {
+        Duration::from_millis(self.quiet_ms.unwrap_or(24 * HOUR))
+    }
+
+    /// How long the old copy of a day is kept.
+    #[must_use]
+    pub fn keep_displaced(&self) -> Duration {
+        Duration::from_millis(self.keep_displaced_ms.unwrap_or(72 * HOUR))
+    }
+
     /// What they mean.
     ///
     /// # Errors
@@ -117,7 +129,7 @@ impl Terms {
             under: self.under.as_deref().map(Under::parse).transpose()?,
             exclude: Rules::parse(&text(&self.exclude, "")).map_err(|error| error.to_string())?,
             older_than: time(self.older_than_ms, 72),
-            quiet: time(self.quiet_ms, 24),
+            quiet: self.quiet(),
             outside_links,
             min_peers: 0,
             most_days: self.most_days.filter(|most| *most > 0).map(|most| usize::try_from(most).unwrap_or(usize::MAX)),
@@ -129,7 +141,7 @@ impl Terms {
             Form::Relative => LinkForm::Relative,
             Form::Prefix(path) => LinkForm::Prefix(path),
         };
-        let keep = time(self.keep_displaced_ms, 72);
+        let keep = self.keep_displaced();
         let zone = zone(&text(&self.timezone, "local"))?;
         if let Timezone::Named(name) = &zone
             && name.parse::<chrono_tz::Tz>().is_err()

@@ -64,6 +64,8 @@ pub(super) struct Wishes {
     pub(super) by_hand: usize,
     /// Something is being done, by the thread or by hand: one thing at a time.
     busy: bool,
+    /// Something was done by hand: what is shown of days may be another thing now, and something may be damaged.
+    by_hand_done: bool,
     /// Everything hot was looked at: what lies in the cold root may have changed as well.
     looked: bool,
 }
@@ -142,6 +144,13 @@ enum Step {
     Mend,
     Scrub,
     Wait(Duration),
+}
+
+impl Wishes {
+    /// Nothing is wished for any more.
+    fn settle(&mut self) {
+        (self.run, self.looked, self.by_hand_done) = (None, false, false);
+    }
 }
 
 /// The turn of whoever does something with archived days.
@@ -236,6 +245,17 @@ impl Desk {
         }
         wishes.busy = true;
         Some(Turn(self))
+    }
+
+    /// Is a run under way? It is not kept waiting for others.
+    pub(super) fn is_running(&self) -> bool {
+        self.shown().is_some_and(|shown| shown.doing == ArchiveDoing::Running)
+    }
+
+    /// Something was done by hand.
+    pub(super) fn done_by_hand(&self) {
+        self.wishes().by_hand_done = true;
+        self.changed.notify_all();
     }
 
     /// Everything that is hot was looked at.
@@ -359,6 +379,8 @@ impl Shared {
             }
             Err(why) => {
                 self.trouble(Source::Archive, &RelPath::root(), &format!("old days cannot be archived: {why}"));
+                // What was wished for until now is answered by that: nothing but time and a new wish begins it anew.
+                self.desk.wishes().settle();
                 self.wait(over, &rule, RETRY);
             }
         }
@@ -386,7 +408,7 @@ impl Shared {
     /// Waits until the rule is another one, a run is asked for, or it is over; for so long at the most.
     fn wait(&self, over: &AtomicBool, rule: &config::Archive, wait: Duration) {
         let same = |wishes: &mut Wishes| {
-            let idle = wishes.run.is_none() && !wishes.looked;
+            let idle = wishes.run.is_none() && !wishes.looked && !wishes.by_hand_done;
             idle && wishes.rule.as_ref() == Some(rule) && !over.load(Ordering::Acquire)
         };
         let wishes = self.desk.wishes();
@@ -487,7 +509,7 @@ impl Archivist<'_> {
 
     fn next(&mut self, archive: &Archive<'_>) -> Step {
         let shared = self.shared;
-        let (run, looked) = {
+        let (run, looked, by_hand) = {
             let mut wishes = shared.desk.wishes();
             if self.over.load(Ordering::Acquire) || wishes.rule.as_ref() != Some(&self.rule) {
                 return Step::Leave;
@@ -496,7 +518,7 @@ impl Archivist<'_> {
             if shared.is_paused() {
                 return Step::Paused;
             }
-            (wishes.run.take(), std::mem::take(&mut wishes.looked))
+            (wishes.run.take(), std::mem::take(&mut wishes.looked), std::mem::take(&mut wishes.by_hand_done))
         };
         if !self.recovered {
             self.recovered = true;
@@ -504,6 +526,9 @@ impl Archivist<'_> {
         }
         if looked {
             self.look_at_young();
+        }
+        if by_hand {
+            (self.when.survey, self.when.settle) = (Moment::ZERO, Moment::ZERO);
         }
         let now = shared.now();
         if run.is_some() {

@@ -1,12 +1,14 @@
 //! What a user asks of the root while it is open, or does in it by hand: it is the same as in a root that nobody has open.
 
 use super::Shared;
-use crate::archive::Terms;
+use super::archiving::Turn;
 use crate::archive::run::{Ground, RunError};
+use crate::archive::{Order, Terms};
 use crate::control::{Ask, Asker, ConflictText, ControlError, Refused, Tell, VersionText, path, text};
 use crate::days;
 use crate::log::Level;
 use crate::status::PathText;
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
@@ -15,7 +17,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 use sync_core::entry::Hash;
-use sync_core::io::archive::ArchiveError;
+use sync_core::io::archive::{ArchiveError, Repair};
 use sync_core::io::fs::Root;
 use sync_core::io::sync::{Live, SyncError};
 use sync_core::path::RelPath;
@@ -24,6 +26,8 @@ use sync_core::report::Monitor;
 
 /// How often it is looked whether somebody still waits.
 const GLANCE: Duration = Duration::from_millis(200);
+/// Whoever waits for a run so long is told so.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Listens to what somebody asked for: it ends with its step when that one has gone, or the root is to be closed.
 struct Heeding<'a> {
@@ -115,17 +119,12 @@ impl Shared {
                     live.restore(&path, *version, &monitor).map_err(failed)?
                 };
                 // A watch may have too few directories to notice it.
-                self.look_at([path]);
+                self.look_at(vec![path]);
                 asker.tell(Tell::Versions(vec![VersionText::from(&restored)]));
             }
             Ask::Plan { .. } | Ask::Return { .. } | Ask::Verify { .. } => {
                 let mut hear = |piece| asker.tell(Tell::Days(piece));
-                self.do_by_hand(live, ask, &monitor, &mut hear).map_err(|error| match error {
-                    RunError::Archive(ArchiveError::Cancelled) | RunError::Root(SyncError::Cancelled) => {
-                        failed(SyncError::Cancelled)
-                    }
-                    error => ControlError::new(Refused::Failed, error.to_string()),
-                })?;
+                self.do_by_hand(live, ask, &monitor, &mut hear)?;
             }
         }
         Ok(())
@@ -170,42 +169,68 @@ impl Shared {
     }
 
     /// What has to do with old days, in turn with the thread that archives them.
-    fn do_by_hand(&self, live: &Arc<Live>, ask: &Ask, monitor: &Heeding<'_>, hear: days::Hear<'_>) -> Result<(), RunError> {
-        let note = |error: ControlError| RunError::Note(error.text);
-        let _turn = self.desk.turn(&|| monitor.cancelled()).ok_or(SyncError::Cancelled)?;
-        let archive = live.archive(monitor)?;
-        let (ground, time) = (self.grounds_with_peers(live)?, self.desk.clock.time());
+    fn do_by_hand(&self, live: &Arc<Live>, ask: &Ask, monitor: &Heeding<'_>, hear: days::Hear<'_>) -> Result<(), ControlError> {
+        let failed = |error: RunError| match error {
+            RunError::Archive(ArchiveError::Cancelled) | RunError::Root(SyncError::Cancelled) => {
+                let text =
+                    format!("folder {} is being closed: what was told until now was done; try again in a moment", self.name);
+                ControlError::new(Refused::Busy, text)
+            }
+            error => ControlError::new(Refused::Failed, error.to_string()),
+        };
+        let _turn = self.turn_by_hand(monitor).ok_or_else(|| failed(SyncError::Cancelled.into()))?;
+        let archive = live.archive(monitor).map_err(|error| failed(error.into()))?;
+        let (ground, time) = (self.grounds_with_peers(live).map_err(failed)?, self.desk.clock.time());
         let whole = (&ground as &dyn Ground, &archive);
-        match ask {
+        let done = match ask {
             Ask::Plan { terms } => {
-                let rule = self.desk.rule_now();
-                let own = match &rule {
-                    Some(rule) => Some(Terms::of(rule)),
-                    None => days::remembered(&ground)?,
-                };
-                let mut order = terms.clone().or(own.unwrap_or_default()).order().map_err(RunError::Note)?;
-                order.rule.min_peers = rule.map_or(0, |rule| rule.min_peers);
-                days::plan(whole, &order, &time, hear)
+                let order = self.order_by_hand(terms, &ground)?;
+                return days::plan(whole, &order, &time, hear).map_err(failed);
             }
-            Ask::Return { at } => {
-                let back = days::restore(whole, &below(at).map_err(note)?, &time, hear)?;
-                self.look_at(back);
-                Ok(())
-            }
+            Ask::Return { at } => days::restore(whole, &below(at)?, &time, hear).map(|back| self.look_at(back)),
             Ask::Verify { repair_from } => {
                 let from = repair_from.as_ref().map(|from| Root::open(Path::new(OsStr::from_bytes(&from.bytes())))).transpose();
-                let from = from.map_err(SyncError::from)?;
-                let open = |path: &RelPath, _: Hash| {
-                    let (parent, name) = path.split().expect("a file has a name");
-                    from.as_ref().expect("only asked where there is one").dir(&parent)?.open_file(name.as_bytes())
-                };
-                days::verify(whole, from.as_ref().map(|_| &open as _), hear)
+                let from = from.map_err(|error| ControlError::new(Refused::Failed, error.to_string()))?;
+                let open = |path: &RelPath, _: Hash| days::near(from.as_ref().expect("only asked where there is one"), path);
+                let repair = from.as_ref().map(|_| &open as Repair<'_>);
+                days::verify(whole, repair, (hear, &|day, scrub| self.found(live, (day, scrub), &|_| None)))
             }
             _ => Ok(()),
-        }
+        };
+        self.desk.done_by_hand();
+        done.map_err(failed)
     }
 
-    fn look_at(&self, paths: impl IntoIterator<Item = RelPath>) {
+    /// Waits until the thread that archives does nothing; `None` once whoever asked has gone, or the root is to be closed.
+    fn turn_by_hand(&self, monitor: &Heeding<'_>) -> Option<Turn<'_>> {
+        let (begun, told) = (self.now(), Cell::new(false));
+        self.desk.turn(&|| {
+            if !told.get() && self.desk.is_running() && self.now() >= begun + PATIENCE {
+                told.set(true);
+                monitor.notice("the agent archives days at present: this waits until that run has ended");
+            }
+            monitor.cancelled()
+        })
+    }
+
+    /// What was said of the rule, and for the rest the folder's own rule, or the one that is remembered.
+    fn order_by_hand(&self, terms: &Terms, ground: &dyn Ground) -> Result<Order, ControlError> {
+        let rule = self.desk.rule_now();
+        let own = match &rule {
+            Some(rule) => Some(Terms::of(rule)),
+            None => days::remembered(ground).map_err(|error| ControlError::new(Refused::Failed, error.to_string()))?,
+        };
+        let order = terms.clone().or(own.unwrap_or_default()).order();
+        let mut order = order.map_err(|why| ControlError::new(Refused::Configuration, why))?;
+        order.rule.min_peers = rule.map_or(0, |rule| rule.min_peers);
+        Ok(order)
+    }
+
+    /// Something changed there.
+    pub(super) fn look_at(&self, paths: Vec<RelPath>) {
+        if paths.is_empty() {
+            return;
+        }
         let now = self.now();
         let mut inbox = self.inbox();
         inbox.noticed.extend(paths);

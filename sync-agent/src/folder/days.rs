@@ -241,15 +241,7 @@ impl Archivist<'_> {
 
     /// Something changed there.
     pub(super) fn look_at(&self, paths: &[RelPath]) {
-        if paths.is_empty() {
-            return;
-        }
-        let now = self.shared.now();
-        let mut inbox = self.shared.inbox();
-        inbox.noticed.extend(paths.iter().cloned());
-        inbox.looks(now);
-        drop(inbox);
-        self.shared.wake.notify_all();
+        self.shared.look_at(paths.to_vec());
     }
 
     /// Days that come old are placed in the cold root, if that is there.

@@ -143,7 +143,7 @@ impl<'b> Archivist<'b> {
         for (day, files) in days {
             let repair = |path: &RelPath, hash: Hash| lenders.take(path, hash);
             match archive.mend(&day, &files, &repair) {
-                Ok(found) => self.found(&day, &found, &lenders),
+                Ok(found) => self.shared.found(self.live, (&day, &found), &|path| lenders.gave(path)),
                 Err(ArchiveError::Cancelled) => return,
                 Err(error) => {
                     let text = format!("what is damaged in {day} cannot be brought back: {error}");

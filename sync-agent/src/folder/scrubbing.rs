@@ -1,7 +1,6 @@
 //! What was archived is looked at for changes, young days often and old ones seldom, and read again against its hashes, slowly.
 
 use super::archiving::{Archivist, Damaged};
-use super::repairing::Lenders;
 use super::shown::shown;
 use super::{Shared, Source};
 use crate::archive::run::Time;
@@ -57,6 +56,62 @@ impl Shared {
         let Some(bytes) = live.archive_note(READ)? else { return Ok(BTreeMap::new()) };
         let known: Vec<(PathText, i64)> = self.recalled(READ, serde_json::from_slice(&bytes));
         Ok(known.into_iter().filter_map(|(place, at)| Some((path_of(&place)?, at))).collect())
+    }
+
+    /// What reading a day again has shown: what was damaged in it before, and is not any more, is whole.
+    pub(super) fn found(&self, live: &Live, (day, found): (&RelPath, &Scrub), gave: &dyn Fn(&RelPath) -> Option<String>) {
+        let now_ns = Time::now(None).moment.now_ns;
+        let mut damaged = self.desk.damaged();
+        let before = damaged.clone();
+        damaged.retain(|file| !day.contains(&file.path));
+        let mut repaired = Vec::new();
+        for damage in &found.damaged {
+            if damage.repaired {
+                let from = gave(&damage.path).map_or(String::new(), |name| format!(" from {name}"));
+                let text = "was damaged: its bytes in the cold root were not those that were written. It was brought back";
+                self.log(Level::Notice, &format!("{} {text}{from}", damage.path));
+                repaired.push(damage.path.clone());
+                continue;
+            }
+            let since_ns = before.iter().find(|file| file.path == damage.path).map_or(now_ns, |file| file.since_ns);
+            damaged.push(Damaged { path: damage.path.clone(), hash: damage.hash, since_ns, why: damage.why.clone() });
+        }
+        damaged.truncate(REMEMBERED);
+        self.desk.repaired.fetch_add(repaired.len() as u64, Ordering::Relaxed);
+        // Another file stands there now, with the same bytes: that is no change, and is known at once.
+        self.look_at(repaired);
+        for file in damaged.iter().filter(|file| before.iter().all(|known| known.path != file.path)) {
+            self.log(Level::Error, &told(file));
+        }
+        for (path, why) in &found.unreadable {
+            self.log(Level::Warning, &format!("{path} cannot be read again: {why}"));
+        }
+        if damaged != before {
+            let known: Vec<Known> = damaged.iter().map(known).collect();
+            let put = live.put_archive_note(DAMAGED, &serde_json::to_vec(&known).expect("texts and numbers"));
+            if let Err(error) = put {
+                self.say(Source::Scrub, Level::Warning, &format!("damaged files are not remembered: {error}"));
+            }
+            self.damaged_are(damaged);
+        }
+    }
+
+    fn damaged_are(&self, damaged: Vec<Damaged>) {
+        let problem = |file: &Damaged| PathProblem {
+            place: PathText::new(file.path.as_bytes()),
+            step: "read again".into(),
+            error: match &file.why {
+                Some(why) => format!("{DAMAGED_IS}, and it could not be brought back yet: {why}"),
+                None => DAMAGED_IS.to_owned(),
+            },
+        };
+        let listed: Vec<PathProblem> = damaged.iter().take(LISTED).map(problem).collect();
+        let facts = &mut self.inbox().facts;
+        match listed.is_empty() {
+            true => drop(facts.problems.remove(&Source::Scrub)),
+            false => drop(facts.problems.insert(Source::Scrub, (damaged.len() as u64, listed))),
+        }
+        *self.desk.damaged.lock().unwrap_or_else(PoisonError::into_inner) = damaged;
     }
 }
 
@@ -148,7 +203,7 @@ impl Archivist<'_> {
             let monitor = self.steadily(RATE);
             let repair = mends.then_some(&repair as Repair<'_>);
             let scrubbed = self.live.archive(&monitor).and_then(|archive| archive.scrub(&day, repair));
-            scrubbed.inspect(|found| self.found(&day, found, &lenders))
+            scrubbed.inspect(|found| self.shared.found(self.live, (&day, found), &|path| lenders.gave(path)))
         };
         match scrubbed {
             Ok(_) => {
@@ -177,62 +232,6 @@ impl Archivist<'_> {
         }
     }
 
-    /// What reading a day again has shown: what was damaged in it before, and is not any more, is whole.
-    pub(super) fn found(&self, day: &RelPath, found: &Scrub, lenders: &Lenders<'_, '_>) {
-        let now_ns = Time::now(None).moment.now_ns;
-        let mut damaged = self.shared.desk.damaged();
-        let before = damaged.clone();
-        damaged.retain(|file| !day.contains(&file.path));
-        let mut repaired = Vec::new();
-        for damage in &found.damaged {
-            if damage.repaired {
-                let from = lenders.gave(&damage.path).map_or(String::new(), |name| format!(" from {name}"));
-                let text = "was damaged: its bytes in the cold root were not those that were written. It was brought back";
-                self.shared.log(Level::Notice, &format!("{} {text}{from}", damage.path));
-                repaired.push(damage.path.clone());
-                continue;
-            }
-            let since_ns = before.iter().find(|file| file.path == damage.path).map_or(now_ns, |file| file.since_ns);
-            damaged.push(Damaged { path: damage.path.clone(), hash: damage.hash, since_ns, why: damage.why.clone() });
-        }
-        damaged.truncate(REMEMBERED);
-        self.shared.desk.repaired.fetch_add(repaired.len() as u64, Ordering::Relaxed);
-        // Another file stands there now, with the same bytes: that is no change, and is known at once.
-        self.look_at(&repaired);
-        for file in damaged.iter().filter(|file| before.iter().all(|known| known.path != file.path)) {
-            self.shared.log(Level::Error, &told(file));
-        }
-        for (path, why) in &found.unreadable {
-            self.shared.log(Level::Warning, &format!("{path} cannot be read again: {why}"));
-        }
-        if damaged != before {
-            let known: Vec<Known> = damaged.iter().map(known).collect();
-            let put = self.live.put_archive_note(DAMAGED, &serde_json::to_vec(&known).expect("texts and numbers"));
-            if let Err(error) = put {
-                self.shared.say(Source::Scrub, Level::Warning, &format!("damaged files are not remembered: {error}"));
-            }
-            self.damaged_are(damaged);
-        }
-    }
-
-    fn damaged_are(&self, damaged: Vec<Damaged>) {
-        let problem = |file: &Damaged| PathProblem {
-            place: PathText::new(file.path.as_bytes()),
-            step: "read again".into(),
-            error: match &file.why {
-                Some(why) => format!("{DAMAGED_IS}, and it could not be brought back yet: {why}"),
-                None => DAMAGED_IS.to_owned(),
-            },
-        };
-        let listed: Vec<PathProblem> = damaged.iter().take(LISTED).map(problem).collect();
-        let facts = &mut self.shared.inbox().facts;
-        match listed.is_empty() {
-            true => drop(facts.problems.remove(&Source::Scrub)),
-            false => drop(facts.problems.insert(Source::Scrub, (damaged.len() as u64, listed))),
-        }
-        *self.shared.desk.damaged.lock().unwrap_or_else(PoisonError::into_inner) = damaged;
-    }
-
     /// What was damaged before the agent began is damaged still.
     pub(super) fn recall_damage(&self) {
         let known: Vec<Known> = match self.live.archive_note(DAMAGED) {
@@ -244,7 +243,7 @@ impl Archivist<'_> {
             let hash = hash_of(&known.hash)?;
             Some(Damaged { path: path_of(&known.place)?, hash, since_ns: known.since_ns, why: None })
         };
-        self.damaged_are(known.into_iter().filter_map(file).collect());
+        self.shared.damaged_are(known.into_iter().filter_map(file).collect());
     }
 
     pub(super) fn show_scrub(&self) {
@@ -269,7 +268,7 @@ fn told(file: &Damaged) -> String {
         .map_or(String::new(), |why| format!("; it could not be brought back yet, and is asked for again ({why})"));
     format!(
         "{} is damaged: its bytes in the cold root are not those that were written, although nobody wrote to it{tried}. Where another \
-         copy has it, stop the agent and bring it back from there (driftless archive verify ROOT --repair-from COPY)",
+         copy has it, bring it back from there (driftless archive verify ROOT --repair-from COPY)",
         file.path
     )
 }

@@ -182,6 +182,24 @@ fn by_its_agent(root: &Path, ask: &Ask, listener: &Listener<'_>, hear: &mut dyn 
     Ok(heard.is_some())
 }
 
+/// Why something is refused while an agent has a root open that it does not do.
+const CLOSED: &str = "this is done while nobody has it open";
+
+/// What an agent does not do is refused while it has the root open, with what to do.
+fn refuse_beside_agent(root: &Path, why: &str, listener: &Listener<'_>) -> Result<()> {
+    let Some((client, folder)) = by_agent(root)? else { return Ok(()) };
+    // A root that it cannot open is free for whoever mends it.
+    if asked((&client, &folder.name), &Ask::Open, (listener.output, &|| false), &mut |_| Ok(()))?.is_none() {
+        return Ok(());
+    }
+    anyhow::bail!(
+        "the agent has {} open (folder {}): {why}. Stop it (driftless agent stop, or systemctl stop driftless), run this again, and start \
+         it again (driftless agent run, or systemctl start driftless)",
+        render::root(root),
+        folder.name
+    )
+}
+
 fn order(terms: &Terms) -> Result<Order> {
     terms.order().map_err(|error| Usage(error).into())
 }
@@ -213,9 +231,9 @@ fn plan(args: &ArchiveRuleArgs, listener: &Listener<'_>) -> Result<Exit> {
         count(&mut summary, &day);
         show(output, &day, if day.moves { "planned" } else { "skipped" }, None)
     };
+    before(args)?;
     if !by_its_agent(&args.hot, &Ask::Plan { terms: given(args)? }, listener, &mut hear)? {
         let time = time()?;
-        before(args)?;
         let replica = open(&args.hot, listener)?;
         let order = order(&terms(args, &replica)?)?;
         let archive = replica.archive(listener)?;
@@ -236,7 +254,7 @@ fn plan(args: &ArchiveRuleArgs, listener: &Listener<'_>) -> Result<Exit> {
 /// What is told of days besides what was asked for.
 fn besides(output: &Output, piece: Piece) -> Result<()> {
     match piece {
-        Piece::Problem { at, error } => problem(output, &path(&at)?, &error),
+        Piece::Problem { at, error } | Piece::Unreadable { at, error } => problem(output, &path(&at)?, &error),
         Piece::Notice(text) => output.talk_safely(&format!("note: {text}")),
         _ => return Err(unexpected()),
     }
@@ -452,9 +470,7 @@ fn restore(args: &ArchiveRestoreArgs, listener: &Listener<'_>) -> Result<Exit> {
         }
         Ok(())
     };
-    if by_its_agent(&args.hot, &Ask::Return { at: text(&args.path) }, listener, &mut hear)? {
-        output.talk("the agent's next run archives it again, if the rule still says so");
-    } else {
+    if !by_its_agent(&args.hot, &Ask::Return { at: text(&args.path) }, listener, &mut hear)? {
         let replica = open(&args.hot, listener)?;
         let archive = replica.archive(listener)?;
         days::restore((&replica, &archive), &args.path, &Time::now(None), &mut |piece| hear(piece).expect(OF_A_ROOT))?;
@@ -471,7 +487,8 @@ fn restored(path: &RelPath, result: &'static str, reason: Option<String>) -> Lin
 }
 
 fn claim(args: &ArchiveClaimArgs, listener: &Listener<'_>) -> Result<Exit> {
-    let replica = Replica::begin_anew(&args.hot, None, listener)?;
+    refuse_beside_agent(&args.hot, CLOSED, listener)?;
+    let replica = Replica::begin_anew(&args.hot, None, listener).map_err(held_by)?;
     for notice in replica.notices() {
         listener.notice(notice);
     }
@@ -498,6 +515,7 @@ fn claim(args: &ArchiveClaimArgs, listener: &Listener<'_>) -> Result<Exit> {
 }
 
 fn forget(args: &ArchiveForgetArgs, listener: &Listener<'_>) -> Result<Exit> {
+    refuse_beside_agent(&args.hot, CLOSED, listener)?;
     let replica = open(&args.hot, listener)?;
     let archive = replica.archive(listener)?;
     let output = listener.output;
@@ -546,6 +564,10 @@ fn verify(args: &ArchiveVerifyArgs, listener: &Listener<'_>) -> Result<Exit> {
                 summary.repaired = summary.repaired.map(|count| count + u64::from(repaired));
                 unrepaired += u64::from(!repaired);
             }
+            Piece::Unreadable { .. } => {
+                unrepaired += 1;
+                besides(output, piece)?;
+            }
             piece => {
                 summary.failed += u64::from(matches!(piece, Piece::Problem { .. }));
                 besides(output, piece)?;
@@ -553,27 +575,26 @@ fn verify(args: &ArchiveVerifyArgs, listener: &Listener<'_>) -> Result<Exit> {
         }
         Ok(())
     };
-    // An agent reads a copy on its own machine; another machine's is reached from here alone.
-    let near = match &args.repair_from {
-        None => Some(None),
-        Some(Location::Local(from)) => Some(Some(Path::new(from).to_owned())),
-        Some(_) => None,
-    };
-    let asked = match near {
-        Some(from) => {
-            let repair_from = from.map(|from| absolute(&from)).transpose()?;
-            let repair_from = repair_from.map(|from| PathText::new(from.as_os_str().as_bytes()));
-            by_its_agent(&args.hot, &Ask::Verify { repair_from }, listener, &mut hear)?
+    let repair_from = match &args.repair_from {
+        None => None,
+        Some(Location::Local(from)) => Some(PathText::new(absolute(Path::new(from))?.as_os_str().as_bytes())),
+        Some(_) => {
+            refuse_beside_agent(
+                &args.hot,
+                "it reads only a copy on this machine, and brings damaged files back from its peers itself",
+                listener,
+            )?;
+            None
         }
-        None => false,
     };
-    if !asked {
+    let is_near = matches!(args.repair_from, None | Some(Location::Local(_)));
+    if !is_near || !by_its_agent(&args.hot, &Ask::Verify { repair_from }, listener, &mut hear)? {
         let replica = open(&args.hot, listener)?;
         let archive: Archive<'_> = replica.archive(listener)?;
         let source = args.repair_from.as_ref().map(|from| Copy::open(from, args, &replica, listener)).transpose()?;
         let open = |path: &RelPath, hash| source.as_ref().expect("only asked where there is one").take(path, hash);
         let repair = source.as_ref().map(|_| &open as _);
-        days::verify((&replica, &archive), repair, &mut |piece| hear(piece).expect(OF_A_ROOT))?;
+        days::verify((&replica, &archive), repair, (&mut |piece| hear(piece).expect(OF_A_ROOT), &|_, _| {}))?;
     }
     summary.failed += unrepaired;
     let (damaged, repaired) = (summary.damaged.unwrap_or(0), summary.repaired.unwrap_or(0));
@@ -584,7 +605,7 @@ fn verify(args: &ArchiveVerifyArgs, listener: &Listener<'_>) -> Result<Exit> {
         render::count(damaged),
         render::count(repaired)
     ));
-    if summary.failed > 0 && args.repair_from.is_none() {
+    if unrepaired > 0 && args.repair_from.is_none() {
         output.talk("--repair-from ROOT brings the bytes back from another copy of the tree");
     }
     summary.in_sync = summary.failed == 0;
@@ -620,10 +641,7 @@ impl<'a> Copy<'a> {
     /// The file at this path, which should have this hash.
     fn take(&self, path: &RelPath, hash: Hash) -> Result<File, FsError> {
         match self {
-            Copy::Near(root) => {
-                let (parent, name) = path.split().unwrap_or_else(|| (RelPath::root(), path.name().expect("a file has a name")));
-                root.dir(&parent)?.open_file(name.as_bytes())
-            }
+            Copy::Near(root) => days::near(root, path),
             Copy::Far { lender, .. } => lender.take(path, hash).map_err(|why| {
                 let path = format!("{}/{path}", lender.shown().trim_end_matches('/')).into();
                 FsError { action: "fetch", path, source: std::io::Error::other(why) }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Until it is so.
-fn until(what: &str, mut so: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut so: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !so() {
         assert!(Instant::now() < deadline, "never: {what}");
@@ -24,7 +24,7 @@ fn until(what: &str, mut so: impl FnMut() -> bool) {
 }
 
 /// What a command says, and how it ends.
-fn told(assert: &Assert) -> (Option<i32>, String, String) {
+pub(crate) fn told(assert: &Assert) -> (Option<i32>, String, String) {
     (assert.get_output().status.code(), stdout(assert), stderr(assert))
 }
 
@@ -119,9 +119,9 @@ fn a_list_longer_than_one_answer_takes_comes_whole() {
 }
 
 /// Two machines with an agent each, and their folder `hot`: `b` listens, `a` calls.
-struct Two {
-    a: Machine,
-    b: Machine,
+pub(crate) struct Two {
+    pub(crate) a: Machine,
+    pub(crate) b: Machine,
     agents: Vec<Running>,
 }
 
@@ -134,7 +134,7 @@ fn write_config(machine: &Machine, text: &str) {
 }
 
 impl Two {
-    fn new() -> Two {
+    pub(crate) fn new() -> Two {
         let (a, b) = (Machine::new(), Machine::new());
         // Keys are made in a home that is this user's alone.
         let (id_a, id_b) = (a.id(), b.id());
@@ -154,14 +154,23 @@ impl Two {
         Two { a, b, agents: vec![agent_a, agent_b] }
     }
 
+    /// The agent of `a` archives by this rule from now on.
+    pub(crate) fn archive_on_a(&self, rule: &str) {
+        let path = self.a.home().join("agent.toml");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(path, format!("{text}{rule}")).unwrap();
+        self.a.run(&["agent", "reload"]).code(0);
+        until("the rule is known", || status(&self.a).iter().any(|line| line["archive"].is_object()));
+    }
+
     /// Both have the same files with the same bytes.
-    fn are_equal(&self) -> bool {
+    pub(crate) fn are_equal(&self) -> bool {
         let tree = |machine: &Machine| files(&machine.folder("hot"));
         tree(&self.a) == tree(&self.b)
     }
 }
 
-fn status(machine: &Machine) -> Vec<Value> {
+pub(crate) fn status(machine: &Machine) -> Vec<Value> {
     let told = driftless().env("DRIFTLESS_HOME", machine.home()).args(["agent", "status", "--json"]).output().unwrap();
     String::from_utf8(told.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
@@ -185,7 +194,8 @@ fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
         if name == ".driftless" {
             continue;
         }
-        if entry.file_type().unwrap().is_dir() {
+        // Archived days are read through their links.
+        if fs::metadata(entry.path()).is_ok_and(|meta| meta.is_dir()) {
             found.extend(files(&entry.path()).into_iter().map(|(below, bytes)| (format!("{name}/{below}"), bytes)));
         } else {
             // One that is just being replaced is looked at again.

@@ -9,6 +9,7 @@ mod conflicts;
 mod doctor;
 mod guards;
 mod held;
+mod held_days;
 mod json;
 mod machine;
 mod machines;

@@ -12,13 +12,13 @@ use std::process::Command;
 use tempfile::TempDir;
 
 /// A file system in a file, mounted; unmounted when it is dropped.
-struct Disk {
+pub(crate) struct Disk {
     dir: TempDir,
 }
 
 impl Disk {
     /// `None`, said loudly, where this may not be.
-    fn mounted() -> Option<Disk> {
+    pub(crate) fn mounted() -> Option<Disk> {
         let disk = Disk { dir: tempfile::tempdir().unwrap() };
         fs::File::create(disk.image()).unwrap().set_len(16 << 20).unwrap();
         fs::create_dir(disk.path()).unwrap();
@@ -34,7 +34,7 @@ impl Disk {
         self.dir.path().join("image")
     }
 
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.dir.path().join("disk")
     }
 
@@ -47,7 +47,7 @@ impl Disk {
     }
 
     /// Changes one byte of each place that holds these bytes, while the file system is not looking. How many there are.
-    fn damage(&self, bytes: &[u8]) -> usize {
+    pub(crate) fn damage(&self, bytes: &[u8]) -> usize {
         assert!(self.unmount());
         let image = fs::read(self.image()).unwrap();
         let file = fs::OpenOptions::new().write(true).open(self.image()).unwrap();
