@@ -44,8 +44,9 @@ pub(crate) enum ArchiveAction {
     Status(ArchiveRootArgs),
     /// Bring a day, or all days below a path, back from the cold root
     ///
-    /// While an agent has the root open, it does it, and Ctrl-C ends it there too, after the step that has begun. The next run archives
-    /// the day again if the rule still says so.
+    /// What came back counts as changed now: runs leave it until it was quiet for as long as their rule says (--quiet), and archive it
+    /// again then if the rule still says so. While an agent has the root open, it does it, and Ctrl-C ends it there too, after the step
+    /// that has begun.
     #[command(after_help = "Example:\n  driftless archive restore /srv/hot 2026/03/05")]
     Restore(ArchiveRestoreArgs),
     /// Use what lies in cold roots although it belongs to another folder, or is not what was archived
@@ -54,10 +55,12 @@ pub(crate) enum ArchiveAction {
     /// has it, and the other one not any more. Archived days of which the folder knows nothing any more are found by their links. Those
     /// in a cold root that is older than what was known of it count as if they were found there: nothing is deleted on other servers, and
     /// what differs becomes a conflict. With PATH: what lies in the cold root for that day counts as it is now, and what is
-    /// missing in it as deleted.
+    /// missing in it as deleted. While an agent has the root open it is refused, and tells how to stop it.
     #[command(after_help = "Examples:\n  driftless archive claim /srv/hot\n  driftless archive claim /srv/hot 2026/03/05")]
     Claim(ArchiveClaimArgs),
     /// Give up archived days that are gone for good: their links go, and the next sync brings the days back from other replicas
+    ///
+    /// While an agent has the root open it is refused, and tells how to stop it.
     #[command(after_help = "Examples:\n  driftless archive forget /srv/hot 2026/03/05\n  \
                             driftless archive forget /srv/hot --cold /mnt/cold")]
     Forget(ArchiveForgetArgs),
