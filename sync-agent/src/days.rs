@@ -89,6 +89,9 @@ pub struct DayPiece {
     pub bytes: Option<u64>,
 }
 
+/// Is told what became of a day that was read again.
+pub type Found<'a> = &'a dyn Fn(&RelPath, &Scrub);
+
 /// Hears it.
 pub type Hear<'a> = &'a mut dyn FnMut(Piece);
 
@@ -213,7 +216,7 @@ pub fn near(copy: &Root, path: &RelPath) -> Result<File, FsError> {
 pub fn verify(
     (ground, archive): (&dyn Ground, &Archive<'_>),
     repair: Option<Repair<'_>>,
-    (hear, found): (Hear<'_>, &dyn Fn(&RelPath, &Scrub)),
+    (hear, found): (Hear<'_>, Found<'_>),
 ) -> Result<(), RunError> {
     run::recover(archive, &mut Teller(&mut *hear), &mut Report::default())?;
     for day in ground.placed() {

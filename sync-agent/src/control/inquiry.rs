@@ -46,7 +46,7 @@ pub enum Ask {
     /// Which old days would move to the cold root, and why the others would not.
     Plan {
         /// What is said of the rule; the rest is as the folder's own rule says it.
-        terms: Terms,
+        terms: Box<Terms>,
     },
     /// Brings archived days back.
     Return {

@@ -220,7 +220,7 @@ impl Shared {
             Some(rule) => Some(Terms::of(rule)),
             None => days::remembered(ground).map_err(|error| ControlError::new(Refused::Failed, error.to_string()))?,
         };
-        let order = terms.clone().or(own.unwrap_or_default()).order();
+        let order = Terms::clone(terms).or(own.unwrap_or_default()).order();
         let mut order = order.map_err(|why| ControlError::new(Refused::Configuration, why))?;
         order.rule.min_peers = rule.map_or(0, |rule| rule.min_peers);
         Ok(order)

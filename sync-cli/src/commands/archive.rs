@@ -232,7 +232,7 @@ fn plan(args: &ArchiveRuleArgs, listener: &Listener<'_>) -> Result<Exit> {
         show(output, &day, if day.moves { "planned" } else { "skipped" }, None)
     };
     before(args)?;
-    if !by_its_agent(&args.hot, &Ask::Plan { terms: given(args)? }, listener, &mut hear)? {
+    if !by_its_agent(&args.hot, &Ask::Plan { terms: Box::new(given(args)?) }, listener, &mut hear)? {
         let time = time()?;
         let replica = open(&args.hot, listener)?;
         let order = order(&terms(args, &replica)?)?;

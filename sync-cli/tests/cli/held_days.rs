@@ -201,7 +201,7 @@ fn a_day_comes_back_while_a_peer_writes_to_it_and_while_others_are_archived() {
                 thread::sleep(Duration::from_millis(20));
             }
         });
-        for round in 0..2 {
+        for (round, other) in days.iter().take(2).enumerate() {
             until("the peer's writes come", || two.a.read("hot", &format!("{day}/sub/of b {}", round * 5)).is_some());
             // A day that changes all the time while it is copied stays where it is, which is told.
             until("the day comes back", || {
@@ -213,7 +213,6 @@ fn a_day_comes_back_while_a_peer_writes_to_it_and_while_others_are_archived() {
             // The rule takes it again at once, and another one comes back while that goes on, or after it.
             let before = runs(&two.a);
             two.a.run(&["archive", "run", "--hot", &hot]).code(0);
-            let other = &days[round];
             if is_archived(&two.a, other) {
                 let (code, _, err) = told(&two.a.run(&["archive", "restore", &hot, other]));
                 assert!(code == Some(0), "{code:?} {err}");
