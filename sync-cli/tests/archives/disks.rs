@@ -178,7 +178,7 @@ fn a_cold_root_that_may_only_be_read_is_told_and_an_agent_goes_on_when_it_may_be
                 Command::new("mount").args(["-o", "remount,bind,ro"]).arg(cold).output().unwrap().status.success()
             });
         };
-        let trouble = Trouble { told: "may only be read", begin: &read_only, end: &remount("rw"), readable: true };
+        let trouble = Trouble { told: "is read-only", begin: &read_only, end: &remount("rw"), readable: true };
         goes_on_without_its_cold_root(folder, &trouble);
     });
 }

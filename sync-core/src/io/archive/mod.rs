@@ -169,7 +169,7 @@ impl<'a> Archive<'a> {
         }
         if Root::open(path)?.volume()?.read_only {
             return Err(ArchiveError::Guard(format!(
-                "{} may only be read: mount its disk so that it may be written (mount -o remount,rw). Where nobody mounted it like \
+                "{} is read-only: mount its disk so that it may be written (mount -o remount,rw). Where nobody mounted it like \
                  this the system did so after an error of the disk, which dmesg tells",
                 escape(path.as_os_str().as_bytes())
             )));
