@@ -474,7 +474,7 @@ impl Sync {
         started: Instant,
         monitor: &dyn Monitor,
     ) -> Result<Sync, SyncError> {
-        let candidate = Candidate::of(roots::find(path, options.state_dir.as_deref())?, &options)?;
+        let candidate = Candidate::of_run(path, &options, monitor)?;
         if options.known {
             candidate.must_stand()?;
         }

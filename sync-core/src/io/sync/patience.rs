@@ -16,11 +16,30 @@ const TRY: Duration = Duration::from_millis(50);
 ///
 /// # Errors
 /// Those of the attempt; after the deadline that somebody has it. [`SyncError::Cancelled`] while it is waited.
-pub(super) fn patiently<T>(monitor: &dyn Monitor, mut attempt: impl FnMut() -> Result<T, SyncError>) -> Result<T, SyncError> {
+pub(super) fn patiently<T>(monitor: &dyn Monitor, attempt: impl FnMut() -> Result<T, SyncError>) -> Result<T, SyncError> {
+    wait(monitor, (OWN, HELD), attempt)
+}
+
+/// The same for a run that begins: one that ended elsewhere a moment before may still be closing the root. Whoever has it in this process
+/// does not let go of it while this waits.
+///
+/// # Errors
+/// As of [`patiently`].
+pub(super) fn after_others<T>(monitor: &dyn Monitor, attempt: impl FnMut() -> Result<T, SyncError>) -> Result<T, SyncError> {
+    wait(monitor, (Duration::ZERO, HELD), attempt)
+}
+
+fn wait<T>(
+    monitor: &dyn Monitor,
+    (of_own, of_others): (Duration, Duration),
+    mut attempt: impl FnMut() -> Result<T, SyncError>,
+) -> Result<T, SyncError> {
     let begun = Instant::now();
     loop {
         match attempt() {
-            Err(SyncError::State(StateError::Locked { dir, own, .. })) if begun.elapsed() < if own { OWN } else { HELD } => {
+            Err(SyncError::State(StateError::Locked { dir, own, .. }))
+                if begun.elapsed() < if own { of_own } else { of_others } =>
+            {
                 if monitor.cancelled() {
                     return Err(SyncError::Cancelled);
                 }

@@ -8,6 +8,7 @@ use super::live::nobody;
 use super::marker::{self, Marker, Unmarked};
 use super::meeting::{Overclaimed, check_lineage, forgotten, introduction, overclaimed, renew, rolled_back, same_identity};
 use super::opened::Opened;
+use super::patience::after_others;
 use super::{Options, SyncError};
 use crate::entry::AttrMask;
 use crate::ignore::{self, Rules};
@@ -75,8 +76,8 @@ pub(super) fn open(a: &Path, b: &Path, options: &Options, monitor: &dyn Monitor)
         check_marker(found, options.rejoin)?;
     }
     // Everything that may stop the run comes before anything is made, recovered or renamed on either side.
-    let [first, second] = found;
-    let (first, second) = (Candidate::of(first, options)?, Candidate::of(second, options)?);
+    let first = Candidate::of_run(a, options, monitor)?;
+    let second = Candidate::of_run(b, options, monitor)?;
     if options.known {
         first.must_stand()?;
         second.must_stand()?;
@@ -103,6 +104,11 @@ impl Candidate {
         let standing = sorted_out(&found, state, options)?;
         let rules = rules(&found.root)?;
         Ok(Candidate { found, standing, rules })
+    }
+
+    /// The same for a run that begins: where another process has the state, it may be about to let go of it.
+    pub(super) fn of_run(path: &Path, options: &Options, monitor: &dyn Monitor) -> Result<Candidate, SyncError> {
+        after_others(monitor, || Candidate::of(find(path, options.state_dir.as_deref())?, options))
     }
 
     /// Where the root is, as another root on this machine remembers it.
