@@ -96,8 +96,9 @@ fn while_a_large_file_is_read_small_ones_come_and_go_and_it_is_decided_after_the
 #[test]
 fn more_files_than_are_remembered_by_name_are_found_again_and_decided_once_they_are_read() -> Result<()> {
     let lab = Lab::new(&["a", "b"])?;
-    for number in 0..FILES {
-        for root in ["a", "b"] {
+    for root in ["a", "b"] {
+        (0..12).try_for_each(|month| fs::create_dir_all(lab.root(&format!("{root}/2026/{month:02}"))))?;
+        for number in 0..FILES {
             lab.write(&format!("{root}/2026/{:02}/{number}", number % 12), &format!("{}", number % 7))?;
         }
     }
