@@ -121,6 +121,8 @@ struct Joined {
     lacking: Option<Behind>,
     /// How often in a row nothing came of reading files for pulls from it; one where something did.
     reads: u32,
+    /// How long the last such reading took.
+    in_vain: Duration,
     /// The first path that the pull under way is to bring.
     awaited: Option<status::PathText>,
     last_sync: Option<status::Moment>,
@@ -128,6 +130,15 @@ struct Joined {
     transfers: Vec<status::Transfer>,
     /// Which accounts of members it was told.
     told: Told,
+}
+
+/// Why a job is to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Halt {
+    /// A user waits to do something by hand.
+    ForUser,
+    /// Its time is over, or nobody wants it any more.
+    Over,
 }
 
 /// Who called.
@@ -334,17 +345,17 @@ impl Shared {
         self.wake.notify_all();
     }
 
-    /// Should a job stop that holds others up since that moment?
-    pub(crate) fn is_to_stop(&self, job: Job<Id>, since: Option<Moment>) -> bool {
+    /// Should a job stop that holds others up since that moment, and why?
+    pub(crate) fn is_to_stop(&self, job: Job<Id>, since: Option<Moment>) -> Option<Halt> {
         if self.is_stopping() {
-            return true;
+            return Some(Halt::Over);
         }
         let now = self.now();
         // Whoever brings content has leave for it, and other folders may wait for that.
         let brings = matches!(job, Job::Pull(_)) && since.is_some();
         if brings && self.waiting.load(Ordering::Acquire) > 0 {
             // Somebody sits and waits: what it has brought stays, and it goes on afterwards.
-            return true;
+            return Some(Halt::ForUser);
         }
         let waited_for = brings && self.permits.are_waited_for();
         let inbox = self.inbox();
@@ -353,7 +364,8 @@ impl Shared {
             now.saturating_sub(since) > scheduler.slice(job) && (waited_for || scheduler.others_wait(job, now))
         });
         let gone = matches!(job, Job::Pull(peer) if !inbox.members.contains_key(&peer));
-        inbox.reopen || scheduler.is_paused() || gone || (matches!(job, Job::Pull(_)) && held_up)
+        let over = inbox.reopen || scheduler.is_paused() || gone || (matches!(job, Job::Pull(_)) && held_up);
+        over.then_some(Halt::Over)
     }
 
     /// Until the folder is to end: opens the root, works on it, and opens it again when it has become another.

@@ -73,6 +73,8 @@ pub(crate) enum Ended {
         /// Did anything come to its end before? Then it is no large file that needs more time.
         further: bool,
     },
+    /// It made room for a user who waits, and goes on afterwards: it did not take too long, and needs no more time than before.
+    MadeRoom,
     /// It has to wait for others that are under way elsewhere: [`Scheduler::freed`] says when it is tried again.
     Waits,
     /// It failed.
@@ -379,7 +381,7 @@ impl<P: Copy + Ord> Scheduler<P> {
     pub(crate) fn ended(&mut self, job: Job<P>, how: Ended, now: Moment, jitter: f64) {
         let again = |before: Again, well: Moment| match how {
             Ended::Well | Ended::Unread => Again { at: well, failures: 0 },
-            Ended::Stopped { .. } | Ended::Waits => Again { at: now, failures: before.failures },
+            Ended::Stopped { .. } | Ended::MadeRoom | Ended::Waits => Again { at: now, failures: before.failures },
             Ended::InPart | Ended::Badly => {
                 let failures = before.failures.saturating_add(1);
                 Again { at: now + wait_after(failures, jitter), failures }
@@ -408,7 +410,7 @@ impl<P: Copy + Ord> Scheduler<P> {
                 peer.slices = match how {
                     Ended::Stopped { further: true } => peer.slices.saturating_add(1).min(SLICES_FURTHER),
                     Ended::Stopped { further: false } => peer.slices.saturating_add(1),
-                    Ended::Waits => peer.slices,
+                    Ended::MadeRoom | Ended::Waits => peer.slices,
                     _ => 0,
                 };
                 peer.news = match how {

@@ -1,11 +1,11 @@
 //! What jobs need besides: a monitor that listens to the folder, the time, chance.
 
-use crate::folder::Shared;
+use crate::folder::{Halt, Shared};
 use crate::log::Level;
-use crate::scheduler::{Job, Moment, wait_after};
+use crate::scheduler::{Ended, Job, Moment, wait_after};
 use crate::status;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime};
 use sync_core::path::RelPath;
 use sync_core::peer::Id;
@@ -22,15 +22,31 @@ pub(crate) struct Watchful<'a> {
     bytes: AtomicU64,
     /// Paths that came to their end since then.
     files: AtomicU64,
+    /// Why it was told to stop at first, if it was.
+    halted: OnceLock<Halt>,
 }
 
 impl<'a> Watchful<'a> {
     pub(crate) fn of_root(folder: &'a Shared) -> Watchful<'a> {
-        Watchful { folder, job: None, since: Mutex::default(), bytes: AtomicU64::new(0), files: AtomicU64::new(0) }
+        Watchful {
+            folder,
+            job: None,
+            since: Mutex::default(),
+            bytes: AtomicU64::new(0),
+            files: AtomicU64::new(0),
+            halted: OnceLock::new(),
+        }
     }
 
     pub(crate) fn of_job(folder: &'a Shared, job: Job<Id>) -> Watchful<'a> {
-        Watchful { folder, job: Some(job), since: Mutex::default(), bytes: AtomicU64::new(0), files: AtomicU64::new(0) }
+        Watchful {
+            folder,
+            job: Some(job),
+            since: Mutex::default(),
+            bytes: AtomicU64::new(0),
+            files: AtomicU64::new(0),
+            halted: OnceLock::new(),
+        }
     }
 
     /// How much content was brought, and how long that took.
@@ -40,8 +56,16 @@ impl<'a> Watchful<'a> {
     }
 
     /// Did anything come to its end since then?
-    pub(crate) fn got_further(&self) -> bool {
+    fn got_further(&self) -> bool {
         self.files.load(Ordering::Relaxed) > 0
+    }
+
+    /// How a job ended that stopped because it was told to.
+    pub(crate) fn stopped(&self) -> Ended {
+        match self.halted.get() {
+            Some(Halt::ForUser) => Ended::MadeRoom,
+            _ => Ended::Stopped { further: self.got_further() },
+        }
     }
 
     fn since(&self) -> Option<Moment> {
@@ -103,7 +127,13 @@ impl Monitor for Watchful<'_> {
 
     fn cancelled(&self) -> bool {
         match self.job {
-            Some(job) => self.folder.is_to_stop(job, self.since()),
+            Some(job) => {
+                let halt = self.folder.is_to_stop(job, self.since());
+                if let Some(halt) = halt {
+                    self.halted.get_or_init(|| halt);
+                }
+                halt.is_some()
+            }
             None => self.folder.is_stopping(),
         }
     }

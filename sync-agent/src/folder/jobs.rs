@@ -208,12 +208,12 @@ impl Shared {
                 let failed = !problems.is_empty() || totals.failed > 0;
                 match (cancelled, whole) {
                     (false, false) if *unread > 0 && !failed => Ended::Unread,
-                    (true, _) => Ended::Stopped { further: monitor.got_further() },
+                    (true, _) => monitor.stopped(),
                     (false, true) => Ended::Well,
                     (false, false) => Ended::InPart,
                 }
             }
-            Err(SyncError::Cancelled) => Ended::Stopped { further: monitor.got_further() },
+            Err(SyncError::Cancelled) => monitor.stopped(),
             Err(error) => {
                 // A guard, or a root that cannot be changed, waits for somebody who looks. What fails elsewhere says nothing of either.
                 let text = from_peer(error, &self.name, &name);

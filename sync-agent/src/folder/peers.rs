@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use sync_core::io::sync::{Account, Caller, Ear, Heard, Member, Reaches, Tie, Way};
 use sync_core::peer::{Id, Mode, Name};
 
@@ -82,6 +83,7 @@ impl Shared {
             incorporated: 0,
             lacking,
             reads: 0,
+            in_vain: Duration::ZERO,
             awaited: None,
             last_sync: None,
             transfers: Vec::new(),

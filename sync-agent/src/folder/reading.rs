@@ -11,9 +11,13 @@ use crate::works::again_after;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 use sync_core::io::sync::{Live, Member, SyncError};
 use sync_core::peer::Id;
 use sync_core::report::Monitor;
+
+/// Where reading took so long and nothing came of it, it is left alone for so many times as long.
+const VAIN_SHARE: u32 = 10;
 
 /// The thread of a root that is open.
 pub(super) struct Reading {
@@ -25,7 +29,7 @@ impl Inbox {
     /// A pull from this peer left files to be read: that is done at once, and later and later where nothing comes of it.
     pub(super) fn is_to_read(&mut self, peer: Id, now: Moment) {
         if let Some(joined) = self.members.get(&peer) {
-            let at = if joined.reads == 0 { now } else { now + again_after(joined.reads) };
+            let at = if joined.reads == 0 { now } else { now + try_after(joined.reads, joined.in_vain) };
             self.unread.entry(peer).or_insert(at);
         }
     }
@@ -36,7 +40,7 @@ impl Inbox {
         self.facts.problems.remove(&Source::Read(peer));
         self.facts.said.remove(&Source::Read(peer));
         if let Some(joined) = self.members.get_mut(&peer) {
-            joined.reads = 0;
+            (joined.reads, joined.in_vain) = (0, Duration::ZERO);
         }
     }
 
@@ -81,7 +85,7 @@ impl Shared {
     fn next_to_read(&self, over: &AtomicBool) -> Option<Arc<Member>> {
         let mut inbox = self.inbox();
         loop {
-            if over.load(Ordering::Acquire) {
+            if over.load(Ordering::Acquire) || self.is_stopping() {
                 return None;
             }
             let now = self.now();
@@ -98,6 +102,7 @@ impl Shared {
     fn read_for(&self, live: &Live, member: &Arc<Member>, over: &AtomicBool) {
         let peer = member.peer();
         let monitor = Beside { shared: self, member, over };
+        let begun = self.now();
         let read = unbroken(|| Ok(live.read(member, &monitor)));
         let mut inbox = self.inbox();
         let name = inbox.name_of(peer);
@@ -123,7 +128,10 @@ impl Shared {
         };
         inbox.unread.remove(&peer);
         if let Some(joined) = inbox.members.get_mut(&peer).filter(|joined| Arc::ptr_eq(&joined.member, member)) {
-            joined.reads = if further { 1 } else { joined.reads.saturating_add(1) };
+            (joined.reads, joined.in_vain) = match further {
+                true => (1, Duration::ZERO),
+                false => (joined.reads.saturating_add(1), self.now().saturating_sub(begun)),
+            };
         }
         if still_wanted {
             // By what was read it is decided now; what could not be read it leaves again.
@@ -138,6 +146,12 @@ impl Shared {
         }
         self.wake.notify_all();
     }
+}
+
+/// When it is tried again after so many times without success, the last of which took so long: a large file that is being written
+/// is not read for nothing all the time.
+fn try_after(reads: u32, in_vain: Duration) -> Duration {
+    again_after(reads).max(in_vain.saturating_mul(VAIN_SHARE).min(LONG))
 }
 
 /// Stops the reading once nobody wants it any more.
@@ -162,5 +176,19 @@ impl Monitor for Beside<'_> {
 
     fn notice(&self, text: &str) {
         self.shared.log(Level::Notice, text);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_read_in_vain_for_long_is_left_alone_for_longer_and_for_an_hour_at_the_most() {
+        let minutes = |minutes: u64| Duration::from_secs(60 * minutes);
+        assert!(try_after(1, Duration::ZERO) < minutes(1));
+        assert_eq!(try_after(1, minutes(2)), minutes(20));
+        assert_eq!(try_after(40, minutes(300)), minutes(60));
+        assert_eq!(try_after(1, Duration::MAX), minutes(60));
     }
 }

@@ -229,6 +229,10 @@ fn who_holds_others_up_is_stopped_and_gets_more_time_the_next_time() {
         scheduler.ended(Job::Pull(1), Ended::Stopped { further: true }, at(3.0), 0.0);
     }
     assert_eq!(scheduler.slice(Job::Pull(1)), SLICE * 16);
+    // Whoever makes room for a user was not too slow.
+    scheduler.ended(Job::Pull(1), Ended::MadeRoom, at(3.0), 0.0);
+    assert_eq!(scheduler.slice(Job::Pull(1)), SLICE * 16);
+    assert_eq!(scheduler.next(at(3.0)), Next::Now(Job::Pull(1)));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::io::{Seek as _, SeekFrom, Write as _};
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
+use sync_core::io::apply::UNREAD;
 use sync_core::io::sync::{Live, Member, Read};
 use sync_core::path::RelPath;
 use sync_core::peer::Mode;
@@ -14,6 +15,8 @@ use sync_core::report::{Monitor, Silent};
 
 /// More than a pull reads itself.
 const LARGE: u64 = 80 << 20;
+/// More than pulls read themselves and remember by name: they read some two thousand each.
+const FILES: usize = 6_000;
 
 /// Stands still in the midst of the first file that is read, until it is told to go on.
 struct Halting {
@@ -87,6 +90,34 @@ fn while_a_large_file_is_read_small_ones_come_and_go_and_it_is_decided_after_the
         assert!(here.covers(&end.member)?);
     }
     assert_eq!(fs::read_dir(lab.root("b"))?.count(), 5, "no conflict copy beside four files and the private folder");
+    Ok(())
+}
+
+#[test]
+fn more_files_than_are_remembered_by_name_are_found_again_and_decided_once_they_are_read() -> Result<()> {
+    let lab = Lab::new(&["a", "b"])?;
+    for root in ["a", "b"] {
+        (0..12).try_for_each(|month| fs::create_dir_all(lab.root(&format!("{root}/2026/{month:02}"))))?;
+        for number in 0..FILES {
+            lab.write(&format!("{root}/2026/{:02}/{number}", number % 12), &format!("{}", number % 7))?;
+        }
+    }
+    let (a, b) = (lab.open("a")?, lab.open("b")?);
+    let [_ab, ba] = meet(&a, &b, [Mode::TwoWay; 2], [1, 2])?;
+    ba.hears_of(&a)?;
+    let brought = b.pull(&ba.member, &Silent)?;
+    assert!(!brought.whole && brought.unread > UNREAD as u64, "{brought:?}");
+    // What is new comes meanwhile.
+    lab.write("a/2026/05/new", "1")?;
+    a.scan(&[RelPath::parse(b"2026/05/new")?], &Silent)?;
+    ba.hears_of(&a)?;
+    assert_eq!(b.pull(&ba.member, &Silent)?.totals.created, 1);
+    assert_eq!(fs::read_to_string(lab.root("b/2026/05/new"))?, "1");
+    while b.read(&ba.member, &Silent)?.files > 0 {}
+    ba.hears_of(&a)?;
+    let brought = b.pull(&ba.member, &Silent)?;
+    assert!(brought.whole && brought.unread == 0 && brought.totals.conflicts == 0, "{brought:?}");
+    assert!(b.covers(&ba.member)?);
     Ok(())
 }
 

@@ -43,6 +43,8 @@ pub(super) struct Area {
 pub(super) struct Areas<'a> {
     root: &'a Root,
     mask: AttrMask,
+    /// Somebody else may be at work in them.
+    beside: bool,
     /// The root's own, or the refusal to make it.
     main: Result<Rc<Area>, FsError>,
     others: Vec<Rc<Area>>,
@@ -51,9 +53,9 @@ pub(super) struct Areas<'a> {
 }
 
 impl Area {
-    fn main(root: &Root, mask: AttrMask) -> Result<Area, FsError> {
+    fn main(root: &Root, mask: AttrMask, beside: bool) -> Result<Area, FsError> {
         let private = root.private(&[])?;
-        Area::open(&private, (None, None), private.mount()?, mask)
+        Area::open(&private, (None, None), private.mount()?, mask, beside)
     }
 
     fn open(
@@ -61,8 +63,10 @@ impl Area {
         (top, cold): (Option<RelPath>, Option<ColdId>),
         mount: Mount,
         mask: AttrMask,
+        beside: bool,
     ) -> Result<Area, FsError> {
-        let stage = Arc::new(Stage::open(private.open_or_create(STAGE.as_bytes())?, mask)?);
+        let folder = private.open_or_create(STAGE.as_bytes())?;
+        let stage = Arc::new(if beside { Stage::beside(folder, mask)? } else { Stage::open(folder, mask)? });
         let kept = Rc::new(private.open_or_create(VERSIONS.as_bytes())?);
         Ok(Area { top, cold, mount, stage, kept, used: Cell::new(false) })
     }
@@ -115,11 +119,15 @@ impl Area {
 impl<'a> Areas<'a> {
     /// Opens the root's own, and those in cold roots that are there.
     pub(super) fn open(root: &'a Root, mask: AttrMask) -> Result<Areas<'a>, FsError> {
-        let main = match Area::main(root, mask) {
+        Areas::open_as(root, mask, false)
+    }
+
+    fn open_as(root: &'a Root, mask: AttrMask, beside: bool) -> Result<Areas<'a>, FsError> {
+        let main = match Area::main(root, mask, beside) {
             Err(error) if !error.is_refusal() => return Err(error),
             opened => opened.map(Rc::new),
         };
-        let mut areas = Areas { root, mask, main, others: Vec::new(), refused: BTreeMap::new() };
+        let mut areas = Areas { root, mask, beside, main, others: Vec::new(), refused: BTreeMap::new() };
         for cold in root.places().colds() {
             // One that is missing or cannot be used is no obstacle to what is elsewhere.
             if let Err(error) = areas.add_cold(cold) {
@@ -137,13 +145,21 @@ impl<'a> Areas<'a> {
 
     /// The root's own, and all others that the state remembers and that are mounted.
     pub(super) fn remembered(root: &'a Root, state: &State, mask: AttrMask) -> Result<Areas<'a>, super::ApplyError> {
-        let mut areas = Areas::open(root, mask)?;
+        Areas::open(root, mask)?.with_remembered(state)
+    }
+
+    /// The same to look at, while somebody else may be at work in them: nothing goes.
+    pub(super) fn looked_at(root: &'a Root, state: &State, mask: AttrMask) -> Result<Areas<'a>, super::ApplyError> {
+        Areas::open_as(root, mask, true)?.with_remembered(state)
+    }
+
+    fn with_remembered(mut self, state: &State) -> Result<Areas<'a>, super::ApplyError> {
         for top in tops(state)? {
-            if areas.is_mounted(&top)? {
-                areas.add(top)?;
+            if self.is_mounted(&top)? {
+                self.add(top)?;
             }
         }
-        Ok(areas)
+        Ok(self)
     }
 
     /// All areas that are open.
@@ -233,14 +249,14 @@ impl<'a> Areas<'a> {
     fn add(&mut self, top: RelPath) -> Result<Rc<Area>, FsError> {
         let dir = self.root.dir(&top)?;
         let private = dir.open_or_create(RESERVED)?;
-        let area = Rc::new(Area::open(&private, (Some(top), None), dir.mount()?, self.mask)?);
+        let area = Rc::new(Area::open(&private, (Some(top), None), dir.mount()?, self.mask, self.beside)?);
         self.others.push(area.clone());
         Ok(area)
     }
 
     fn add_cold(&mut self, cold: &Cold) -> Result<Rc<Area>, FsError> {
         let private = cold.private()?;
-        let area = Rc::new(Area::open(&private, (None, Some(cold.id)), private.mount()?, self.mask)?);
+        let area = Rc::new(Area::open(&private, (None, Some(cold.id)), private.mount()?, self.mask, self.beside)?);
         self.refused.remove(&cold.id);
         self.others.push(area.clone());
         Ok(area)

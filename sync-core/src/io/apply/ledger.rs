@@ -54,7 +54,8 @@ impl<'a> Ledger<'a> {
 
     /// Is a path below this one not done?
     pub(super) fn is_open_below(&self, dir: &RelPath) -> bool {
-        self.applied.truncated || self.applied.incomplete.iter().any(|open| dir.contains(&open.path) && open.path != *dir)
+        let Applied { incomplete, truncated, unread, .. } = &self.applied;
+        *truncated || unread.is_below(dir) || incomplete.iter().any(|open| dir.contains(&open.path) && open.path != *dir)
     }
 
     /// A step was carried out.
@@ -160,6 +161,11 @@ impl<'a> Ledger<'a> {
             let done = if left { Done::Skipped } else { Done::Failed };
             self.monitor.item(item, self.side, done);
             self.monitor.advance(1, item.bytes);
+        }
+        if entry.why == Some(Open::Unread) {
+            // There may be as many as there are files.
+            self.applied.unread.note(path);
+            return;
         }
         if self.applied.incomplete.len() >= INCOMPLETE {
             self.applied.truncated = true;

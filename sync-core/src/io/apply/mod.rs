@@ -26,6 +26,7 @@ mod remove;
 mod rows;
 mod swap;
 mod unplace;
+mod unread;
 mod versions;
 
 pub use adopt::{Inherited, adopt, inherit};
@@ -33,6 +34,7 @@ pub use areas::{STAGE, VERSIONS};
 pub use late::{LATE_AGE, Late, check_late};
 pub use moves::{Moves, OFFERS};
 pub use recover::{Recovered, recover};
+pub use unread::{UNREAD, Unread};
 pub use versions::{PRUNE_OBJECTS, Pruned, VersionError, list, prune, restore};
 
 use crate::entry::{AttrMask, Content};
@@ -212,6 +214,8 @@ pub struct Applied {
     pub problems: Vec<Problem>,
     /// Paths that are not done, up to [`INCOMPLETE`].
     pub incomplete: Vec<Incomplete>,
+    /// Paths whose bytes are to be read first, which are not listed there.
+    pub unread: Unread,
     /// There were more incomplete paths than are listed.
     pub truncated: bool,
     /// The monitor asked to stop, and steps were left out.

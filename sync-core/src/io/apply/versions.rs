@@ -96,10 +96,12 @@ pub(super) fn name(path: &RelPath, now_ns: i64) -> Vec<u8> {
     names::version(now_ns, NEXT.fetch_add(1, Ordering::Relaxed), path)
 }
 
+/// What does not matter where nothing is staged.
+const STAGING: AttrMask = AttrMask { perms: true, owner: false, times: false };
+
 /// The areas in which versions may be kept.
 pub(super) fn open_areas<'a>(root: &'a Root, state: &State) -> Result<Areas<'a>, VersionError> {
-    let staging = AttrMask { perms: true, owner: false, times: false };
-    Areas::remembered(root, state, staging).map_err(|error| Stop::Run(error).into())
+    Areas::remembered(root, state, STAGING).map_err(|error| Stop::Run(error).into())
 }
 
 /// The clock that runs on between the ticks of the one that stamps changes: what was changed before bears no later time.
@@ -108,12 +110,12 @@ pub(super) fn now_ns() -> i64 {
     now.tv_sec.saturating_mul(1_000_000_000).saturating_add(now.tv_nsec)
 }
 
-/// Kept versions at or below a path that still stand on the disk, newest first.
+/// Kept versions at or below a path that still stand on the disk, newest first. A pull may be under way meanwhile.
 ///
 /// # Errors
 /// The state or the folder cannot be read.
 pub fn list(root: &Root, state: &State, at: &RelPath) -> Result<Vec<Version>, VersionError> {
-    let areas = open_areas(root, state)?;
+    let areas = Areas::looked_at(root, state, STAGING).map_err(Stop::Run)?;
     let mut there = Vec::new();
     for version in state.versions(at)? {
         if let Some((area, name)) = areas.find(&version.kept.name)

@@ -160,7 +160,7 @@ impl Walker<'_> {
         if self.buffer.is_empty() {
             self.buffer = vec![0; READ_BYTES];
         }
-        match read_verified(place.dir, name.as_bytes(), &mut self.buffer, self.shared.clock, self.scan.monitor) {
+        match read_verified(place.dir, name.as_bytes(), None, &mut self.buffer, self.shared.clock, self.scan.monitor) {
             Ok(read) => Ok(Some(read)),
             Err(Unread::Stopped) => Err(ScanError::Cancelled),
             Err(error) => {

@@ -14,6 +14,8 @@ use std::thread;
 
 /// Bytes read at once.
 pub(super) const READ_BYTES: usize = 256 * 1024;
+/// After so many bytes it is looked whether the file still stands as it did: what moved need not be read to its end.
+const LOOK_BYTES: u64 = 4 << 20;
 /// Refreshed rows per transaction.
 const BATCH: usize = 4096;
 /// Files of one directory that a thread takes at a time, at the most.
@@ -56,6 +58,9 @@ impl Clock {
 /// Why content could not be had.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unread {
+    /// It is not the file that was asked for.
+    #[error("changed since it was looked at")]
+    Stale,
     /// The file moved under the reader.
     #[error("changes while it is read")]
     Moving,
@@ -67,10 +72,21 @@ pub(super) enum Unread {
     Stopped,
 }
 
-/// A file that tells of progress and can be stopped between two reads.
+/// A file that tells of progress and can be stopped between two reads, and is not read on once it moves.
 struct Watched<'a> {
     file: File,
     monitor: &'a dyn Monitor,
+    dir: &'a Dir,
+    before: Signature,
+    /// Bytes that were read since it was looked at.
+    unseen: u64,
+    moves: bool,
+}
+
+impl Watched<'_> {
+    fn signature(&self) -> Result<Signature, FsError> {
+        file_signature(&self.file, self.dir.path())
+    }
 }
 
 impl Read for Watched<'_> {
@@ -78,31 +94,45 @@ impl Read for Watched<'_> {
         if self.monitor.cancelled() {
             return Err(io::Error::other("stopped"));
         }
+        if self.unseen >= LOOK_BYTES {
+            self.unseen = 0;
+            self.moves = self.signature().map_err(|error| error.source)? != self.before;
+            if self.moves {
+                return Err(io::Error::other("moves"));
+            }
+        }
         let count = self.file.read(buffer)?;
+        self.unseen += count as u64;
         self.monitor.advance(0, count as u64);
         Ok(count)
     }
 }
 
-/// Reads a file by name. The signature is that of the very object that was read, the same before and after.
+/// Reads a file by name. The signature is that of the very object that was read, the same before and after. Another one than
+/// `expected` is not read.
 pub(super) fn read_verified(
     dir: &Dir,
     name: &[u8],
+    expected: Option<&Signature>,
     buffer: &mut [u8],
     clock: Clock,
     monitor: &dyn Monitor,
 ) -> Result<(Signature, Hash), Unread> {
     let start = coarse_now_ns();
     let (file, before) = dir.open_file_seen(name)?;
-    let mut watched = Watched { file, monitor };
+    if expected.is_some_and(|expected| !same_signature(&before, expected)) {
+        return Err(Unread::Stale);
+    }
+    let mut watched = Watched { file, monitor, dir, before, unseen: 0, moves: false };
     let (size, hash) = match hash_file(&mut watched, buffer) {
         Ok(read) => read,
+        Err(_) if watched.moves => return Err(Unread::Moving),
         Err(_) if monitor.cancelled() => return Err(Unread::Stopped),
         Err(source) => {
             return Err(FsError { action: "read", path: dir.locate(name), source }.into());
         }
     };
-    let after = file_signature(&watched.file, dir.path())?;
+    let after = watched.signature()?;
     if before != after || size != after.size {
         return Err(Unread::Moving);
     }
@@ -192,7 +222,8 @@ fn hash_run(
     let parent = paths.first().and_then(RelPath::parent).unwrap_or_default();
     let dir = root.dir(&parent).map_err(|error| error.to_string());
     let hashed = paths.iter().zip(rows).map(|(path, row)| {
-        let answer = hash_live(dir.as_ref(), path, row, |dir, name| read_verified(dir, name, buffer, clock, monitor));
+        let answer =
+            hash_live(dir.as_ref(), path, row, |dir, name, row| read_verified(dir, name, Some(row), buffer, clock, monitor));
         monitor.advance(1, 0);
         (path.clone(), answer)
     });
@@ -203,7 +234,7 @@ fn hash_live(
     dir: Result<&Dir, &String>,
     path: &RelPath,
     row: Option<Entry>,
-    read: impl FnOnce(&Dir, &[u8]) -> Result<(Signature, Hash), Unread>,
+    read: impl FnOnce(&Dir, &[u8], &Signature) -> Result<(Signature, Hash), Unread>,
 ) -> Hashed {
     let other = || Unhashed::Path("changed since it was looked at".into());
     let (Some(Entry { row, signature: recorded, .. }), Some(name)) = (row, path.name()) else { return Err(other()) };
@@ -212,7 +243,7 @@ fn hash_live(
         return Ok(None);
     }
     let dir = dir.map_err(|error| Unhashed::Path(error.clone()))?;
-    let (signature, hash) = read(dir, name.as_bytes()).map_err(|error| match error {
+    let (signature, hash) = read(dir, name.as_bytes(), &recorded).map_err(|error| match error {
         Unread::Stopped => Unhashed::Stopped,
         error => Unhashed::Path(error.to_string()),
     })?;

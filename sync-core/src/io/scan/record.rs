@@ -199,7 +199,7 @@ impl<'a> Recorder<'a> {
                 .root
                 .dir(&parent)
                 .map_err(Unread::from)
-                .and_then(|dir| read_verified(&dir, name.as_bytes(), buffer, clock, scan.monitor));
+                .and_then(|dir| read_verified(&dir, name.as_bytes(), None, buffer, clock, scan.monitor));
             (indexes[at], read)
         };
         in_parallel(indexes.len(), job, |(index, read)| match read {
@@ -209,7 +209,7 @@ impl<'a> Recorder<'a> {
             }
             Err(Unread::Stopped) => Err(ScanError::Cancelled),
             // It is new all the same; whoever needs its bytes reads it then, and says if that fails.
-            Err(Unread::Moving | Unread::Failed(_)) => Ok(()),
+            Err(Unread::Stale | Unread::Moving | Unread::Failed(_)) => Ok(()),
         })?;
         for (index, (signature, hash)) in answers {
             let standing = &mut self.held[index];

@@ -617,6 +617,38 @@ fn reading_records_hashes_and_refuses_what_is_not_as_recorded() {
     assert_eq!((bench.hash("c"), bench.state.counter()), (None, counter));
 }
 
+/// Counts the bytes that are read, and writes into a file once some were.
+struct Writing {
+    at: PathBuf,
+    bytes: AtomicU64,
+}
+
+impl Monitor for Writing {
+    fn advance(&self, _files: u64, bytes: u64) {
+        if self.bytes.fetch_add(bytes, Ordering::Relaxed) == 0 && bytes > 0 {
+            let file = std::fs::File::options().write(true).open(&self.at).unwrap();
+            std::os::unix::fs::FileExt::write_all_at(&file, b"edited", 0).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_file_that_changes_is_not_read_to_its_end_and_one_that_changed_before_is_not_read_at_all() {
+    let bench = Bench::new();
+    let large = std::fs::File::create(bench.at("large")).unwrap();
+    large.set_len(64 << 20).unwrap();
+    bench.set_mtime("large", SystemTime::UNIX_EPOCH);
+    bench.scan();
+    for most in [(4 << 20) + read::READ_BYTES as u64, 0] {
+        let writing = Writing { at: bench.at("large"), bytes: AtomicU64::new(0) };
+        let problems = rehash(&bench.root, &bench.state, &[path("large")], bench.granularity_ns, &writing).unwrap();
+        assert!(matches!(&problems[..], [problem] if problem.path == path("large")), "{problems:?}");
+        let bytes = writing.bytes.into_inner();
+        assert!(bytes <= most, "{bytes} bytes were read");
+    }
+    assert_eq!(bench.hash("large"), None);
+}
+
 #[test]
 fn a_root_that_is_gone_is_no_empty_root() {
     let bench = Bench::with(&["a"]);

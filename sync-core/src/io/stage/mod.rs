@@ -212,7 +212,8 @@ pub fn shortfall(root: &Root, needed: u64, reserve: Reserve) -> Result<Option<u6
 fn no_room(needed: u64, left: u64, reserve: u64) -> String {
     let (needed, free, kept) = (sized(needed), sized(left.saturating_add(reserve)), sized(reserve));
     format!(
-        "no room: it needs {needed}, {free} are free, and {kept} of them are kept free (limits.reserve); make room, and it comes by          itself"
+        "no room: it needs {needed}, {free} are free, and {kept} of them are kept free (limits.reserve); make room, and it comes by \
+         itself"
     )
 }
 
@@ -253,12 +254,17 @@ pub(crate) struct Stage {
 impl Stage {
     /// A staging folder for this run. Old beginnings go: a root may stay open for months, and no recovery comes upon them.
     pub(crate) fn open(dir: Dir, mask: AttrMask) -> Result<Stage, FsError> {
+        prune(&dir)?;
+        Stage::beside(dir, mask)
+    }
+
+    /// As [`Stage::open`], where somebody else may be at work in the folder: nothing in it goes.
+    pub(crate) fn beside(dir: Dir, mask: AttrMask) -> Result<Stage, FsError> {
         let run = getrandom::u64().map_err(|error| FsError {
             action: "draw a random name for",
             path: dir.path().to_owned(),
             source: io::Error::other(error),
         })?;
-        prune(&dir)?;
         // Permissions that are not replicated are still those a new object starts with.
         let mask = AttrMask { perms: true, ..mask };
         Ok(Stage { dir, mask, run, next: AtomicU64::new(0), parts: Parts::default(), ahead: AtomicU64::new(0) })

@@ -110,6 +110,19 @@ impl State {
         Ok(pending)
     }
 
+    /// Those of them that were left for this reason.
+    ///
+    /// # Errors
+    /// What SQLite reports.
+    pub fn pending_for(&self, peer: ReplicaId, why: Open) -> Result<Vec<Pending>> {
+        let mut pending = self.read(|conn| {
+            let sql = "SELECT path, why, theirs, known, decision FROM pending WHERE peer = ?1 AND why = ?2";
+            collect(conn, sql, params![peer.0, why_number(why)], pending_of)
+        })?;
+        pending.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(pending)
+    }
+
     /// Has the user decided on any pending path, whatever peer it is pending with?
     ///
     /// # Errors

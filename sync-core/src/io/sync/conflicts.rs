@@ -17,13 +17,24 @@ use std::sync::Arc;
 pub(super) fn open(state: &State) -> Result<Vec<(ReplicaId, Pending)>, StateError> {
     let mut found = Vec::new();
     for (record, _) in state.peers()? {
-        for open in state.pending(record)?.into_iter().filter(|open| open.why == Some(Open::Conflict)) {
+        for open in state.pending_for(record, Open::Conflict)? {
             if !is_settled(state, &open)? {
                 found.push((record, open));
             }
         }
     }
     Ok(found)
+}
+
+/// What was decided about paths that are still open stands as long as it is about the version that stands there.
+pub(super) fn keep_decisions(before: &[Pending], open: &mut [Pending]) {
+    let version = |open: &Pending| open.theirs.as_ref().map(|row| row.m.clone());
+    let decided: BTreeMap<&RelPath, &Pending> =
+        before.iter().filter(|old| old.decision.is_some()).map(|old| (&old.path, old)).collect();
+    for path in open {
+        let old = decided.get(&path.path).filter(|old| version(old) == version(path));
+        path.decision = old.and_then(|old| old.decision);
+    }
 }
 
 /// Every open conflict once, by path: of several records of a replica as the one tells it that has seen most of the replica. What was

@@ -5,7 +5,7 @@
 use super::guard::Guard;
 use super::marker;
 use super::opened::Opened;
-use super::pulls::{OnePull, Terms, only_conflicts, only_ignored};
+use super::pulls::{OnePull, Terms, nothing_open, only_conflicts, only_ignored};
 use super::survey::{self, OneSurvey};
 use super::unread::Reads;
 use super::{Options, Side, SyncError, Totals};
@@ -16,7 +16,7 @@ use crate::io::stage::shortfall;
 use crate::io::there::There;
 use crate::io::watch::Beside;
 use crate::path::RelPath;
-use crate::plan::{Item, Open};
+use crate::plan::Item;
 use crate::report::{Monitor, Problem};
 use crate::reserve::Reserve;
 use crate::store::{Filter, Listing};
@@ -296,8 +296,8 @@ impl End for LocalEnd {
         let whole_walk = outcome.complete || !pull.terms.may_raise || !pull.terms.scope.is_empty();
         let whole = (applied.complete && whole_walk) || only_ignored(&applied);
         let decided = whole || only_conflicts(&applied);
-        let unread = applied.incomplete.iter().filter(|open| open.why == Some(Open::Unread)).count() as u64;
-        let again = pull.settling && applied.incomplete.is_empty();
+        let unread = applied.unread.count();
+        let again = pull.settling && nothing_open(&applied);
         let news = opened.state.counter() > counter;
         let (mut totals, mut problems) = (applied.totals, applied.problems);
         if self.pulls > 0 {

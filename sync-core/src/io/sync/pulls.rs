@@ -344,24 +344,14 @@ impl<'a> OnePull<'a> {
         let (state, id) = (&self.ours.state, self.ours.record(&self.facts)?);
         let known = state.peer(id)?;
         let mut peer = known.clone().unwrap_or_default();
-        let open: Vec<Pending> = applied
-            .incomplete
-            .iter()
-            .map(|open| Pending {
-                path: open.path.clone(),
-                why: open.why,
-                theirs: open.theirs.clone(),
-                known: open.known.clone(),
-                decision: None,
-            })
-            .collect();
         peer.instance = self.facts.identity.instance;
         let walk_next = applied.truncated
-            || open.len() > PENDING
+            || applied.incomplete.len() > PENDING
+            || applied.unread.is_everywhere()
             || !self.same_rules
             || self.terms.force.is_some()
             // All open paths are settled: one pull that looks at everything raises what is known.
-            || (self.settling && open.is_empty());
+            || (self.settling && nothing_open(applied));
         peer.incorporated = if walk_next { 0 } else { outcome.seq };
         // If only the first of the two transactions lasts, the next pull must look at too much, not at too little.
         let walk_first = walk_next && known.as_ref() != Some(&peer);
@@ -369,12 +359,9 @@ impl<'a> OnePull<'a> {
             state.put_peer(id, &peer)?;
         }
         let before = state.pending(id)?;
-        if !(before.is_empty() && open.is_empty()) {
-            let mut open = open;
-            for path in &mut open {
-                let old = before.iter().find(|old| old.path == path.path);
-                path.decision = old.filter(|old| same_version(old, path)).and_then(|old| old.decision);
-            }
+        let mut open = open_after(applied);
+        conflicts::keep_decisions(&before, &mut open);
+        if open != before {
             state.put_pending(id, &open)?;
         }
         if !walk_first && known.as_ref() != Some(&peer) {
@@ -384,8 +371,29 @@ impl<'a> OnePull<'a> {
     }
 }
 
-fn same_version(a: &Pending, b: &Pending) -> bool {
-    a.theirs.as_ref().map(|row| &row.m) == b.theirs.as_ref().map(|row| &row.m)
+/// What a pull left open, by path. What waits to be read is not told twice.
+fn open_after(applied: &Applied) -> Vec<Pending> {
+    let unread = applied.unread.paths().map(|path| Pending {
+        path: path.clone(),
+        why: Some(Open::Unread),
+        theirs: None,
+        known: Vector::new(),
+        decision: None,
+    });
+    let incomplete = applied.incomplete.iter().map(|open| Pending {
+        path: open.path.clone(),
+        why: open.why,
+        theirs: open.theirs.clone(),
+        known: open.known.clone(),
+        decision: None,
+    });
+    let open: BTreeMap<RelPath, Pending> = unread.chain(incomplete).map(|open| (open.path.clone(), open)).collect();
+    open.into_values().collect()
+}
+
+/// Was everything done?
+pub(super) fn nothing_open(applied: &Applied) -> bool {
+    applied.incomplete.is_empty() && applied.unread.count() == 0
 }
 
 /// Content that crosses a link may take long: meanwhile is told what is on its way, and the user's wish to stop does not wait for
@@ -480,11 +488,11 @@ fn policy(decision: Decision, local: End) -> reconcile::Policy {
 /// Was nothing left but what an ignore rule covers? That keeps knowledge from being raised, and is in sync all the same.
 pub(super) fn only_ignored(applied: &Applied) -> bool {
     let ignored = applied.incomplete.iter().all(|open| open.why == Some(Open::Ignored));
-    ignored && !applied.incomplete.is_empty() && !applied.truncated && !applied.cancelled
+    ignored && !applied.incomplete.is_empty() && applied.unread.count() == 0 && !applied.truncated && !applied.cancelled
 }
 
 /// Was nothing left but conflicts that somebody is to decide, and what an ignore rule covers? Nothing comes of trying those again.
 pub(super) fn only_conflicts(applied: &Applied) -> bool {
     let waits = applied.incomplete.iter().all(|open| matches!(open.why, Some(Open::Conflict | Open::Ignored)));
-    waits && !applied.incomplete.is_empty() && !applied.truncated && !applied.cancelled
+    waits && !applied.incomplete.is_empty() && applied.unread.count() == 0 && !applied.truncated && !applied.cancelled
 }

@@ -37,6 +37,19 @@ fn restore_brings_a_version_back_and_keeps_what_stands_there() {
 }
 
 #[test]
+fn a_list_takes_no_beginning_away_from_a_pull_under_way() {
+    let world = World::new();
+    replace(&world, "f", "old", "new");
+    let stage = world.root.private(&[]).unwrap().open_or_create(crate::io::apply::STAGE.as_bytes()).unwrap();
+    for number in 0..40 {
+        stage.open_or_create_file(format!("half-{number:064x}-500000").as_bytes()).unwrap();
+    }
+    let before = stage.names().unwrap().len();
+    assert_eq!(list(&world.root, world.state(), &rel("f")).unwrap().len(), 1);
+    assert_eq!(stage.names().unwrap().len(), before);
+}
+
+#[test]
 fn restore_makes_the_directories_that_are_gone() {
     let world = World::new();
     let dir = world.have("d", None);
