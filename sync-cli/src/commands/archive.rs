@@ -515,7 +515,7 @@ fn verify(args: &ArchiveVerifyArgs, listener: &Listener<'_>) -> Result<Exit> {
     let mut report = Report::default();
     run::recover(&archive, &mut Teller { output }, &mut report)?;
     let source = args.repair_from.as_ref().map(|from| Copy::open(from, args, &replica, listener)).transpose()?;
-    let open = |path: &RelPath, hash| source.as_ref().expect("only asked where there is one").take(path, hash);
+    let open = |path: &RelPath, hash, size| source.as_ref().expect("only asked where there is one").take(path, (hash, size));
     let mut summary = Summary { in_sync: true, damaged: Some(0), repaired: Some(0), ..Summary::default() };
     let mut unrepaired = 0;
     for (path, _) in replica.placed() {
@@ -575,14 +575,14 @@ impl<'a> Copy<'a> {
         }
     }
 
-    /// The file at this path, which should have this hash.
-    fn take(&self, path: &RelPath, hash: Hash) -> Result<File, FsError> {
+    /// The file at this path, which should have this hash and this size.
+    fn take(&self, path: &RelPath, (hash, size): (Hash, u64)) -> Result<File, FsError> {
         match self {
             Copy::Near(root) => {
                 let (parent, name) = path.split().unwrap_or_else(|| (RelPath::root(), path.name().expect("a file has a name")));
                 root.dir(&parent)?.open_file(name.as_bytes())
             }
-            Copy::Far { lender, .. } => lender.take(path, hash).map_err(|why| {
+            Copy::Far { lender, .. } => lender.take(path, hash, size).map_err(|why| {
                 let path = format!("{}/{path}", lender.shown().trim_end_matches('/')).into();
                 FsError { action: "fetch", path, source: std::io::Error::other(why) }
             }),
