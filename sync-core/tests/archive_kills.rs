@@ -144,7 +144,7 @@ fn work(name: &str, hot: &Path, cold: &Path) {
                 settle(archive);
             }
             "repair" => {
-                let good = |path: &RelPath, _| {
+                let good = |path: &RelPath, _, _| {
                     Ok(fs::File::open(hot.join("good").join(path.name().unwrap().as_bytes().escape_ascii().to_string())).unwrap())
                 };
                 let scrub = archive.scrub(&day(), Some(&good)).unwrap();

@@ -483,7 +483,7 @@ impl Archivist<'_> {
                 Step::Survey => self.survey(archive),
                 Step::Settle => self.settle(archive),
                 Step::Look(day) => self.look(&day),
-                Step::Mend => self.mend(archive),
+                Step::Mend => self.mend(),
                 Step::Scrub => self.scrub(archive),
                 Step::Paused => {
                     drop(turn);

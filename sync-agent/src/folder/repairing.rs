@@ -2,6 +2,7 @@
 //! when the file was read last. What nobody has stays as it is, is told, and is asked for again.
 
 use super::archiving::Archivist;
+use super::scrubbing::RATE;
 use super::{Shared, Source};
 use crate::log::Level;
 use crate::scheduler::Moment;
@@ -14,7 +15,7 @@ use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use sync_core::entry::Hash;
-use sync_core::io::archive::{Archive, ArchiveError};
+use sync_core::io::archive::ArchiveError;
 use sync_core::io::fs::FsError;
 use sync_core::io::sync::Member;
 use sync_core::path::RelPath;
@@ -22,12 +23,12 @@ use sync_core::peer::Id;
 
 /// After so long those are asked again that did not have a file as it was.
 const AGAIN: Duration = Duration::from_secs(3600);
+/// And whoever else comes is asked so long after somebody was in vain, at the earliest: each time all that is damaged is read again.
+const APART: Duration = Duration::from_secs(10 * 60);
 
 /// Who may have what was damaged here.
 pub(super) struct Lender {
     peer: Id,
-    /// Of the connection.
-    number: u64,
     name: String,
     member: Arc<Member>,
 }
@@ -35,8 +36,12 @@ pub(super) struct Lender {
 /// When whom was asked.
 #[derive(Default)]
 pub(super) struct Asked {
-    connections: BTreeSet<(Id, u64)>,
+    /// Whoever was connected then; one that comes back has nothing else.
+    peers: BTreeSet<Id>,
+    /// When they are asked again.
     again: Moment,
+    /// Nobody is asked before.
+    earliest: Moment,
 }
 
 impl Shared {
@@ -48,7 +53,7 @@ impl Shared {
             .map(|(peer, joined)| {
                 let cost = joined.quality.cost().unwrap_or(f64::INFINITY);
                 let (name, member) = (inbox.name_of(*peer), Arc::clone(&joined.member));
-                (cost, Lender { peer: *peer, number: joined.number, name, member })
+                (cost, Lender { peer: *peer, name, member })
             })
             .collect();
         drop(inbox);
@@ -73,13 +78,14 @@ pub(super) struct Lenders<'a, 'b> {
 
 impl Lenders<'_, '_> {
     /// The bytes of this file as they were.
-    pub(super) fn take(&self, path: &RelPath, hash: Hash) -> Result<File, FsError> {
+    pub(super) fn take(&self, path: &RelPath, hash: Hash, size: u64) -> Result<File, FsError> {
         let mut whys = Vec::new();
         for Lender { name, member, .. } in &self.peers {
             let desk = &self.archivist.shared.desk;
             *desk.lender.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(member));
             // Asked for the end before this, nobody leaves for it any more.
-            let taken = if self.archivist.is_over() { None } else { Some(self.archivist.live.borrow(member, path, hash)) };
+            let over = self.archivist.is_over();
+            let taken = (!over).then(|| self.archivist.live.borrow(member, path, hash, size));
             *desk.lender.lock().unwrap_or_else(PoisonError::into_inner) = None;
             match taken {
                 Some(Ok(file)) => {
@@ -103,15 +109,15 @@ impl Lenders<'_, '_> {
 }
 
 impl<'b> Archivist<'b> {
-    /// Those that are asked from now on, if damage is to be mended here.
-    pub(super) fn lenders(&mut self) -> Option<Vec<Lender>> {
-        if !self.rule.repair {
-            return None;
-        }
-        let peers = self.shared.lenders();
-        let connections = peers.iter().map(|lender| (lender.peer, lender.number)).collect();
-        self.asked = Asked { connections, again: self.shared.now() + AGAIN };
-        Some(peers)
+    /// Those that may be asked, if damage is to be mended here.
+    pub(super) fn lenders(&self) -> Option<Vec<Lender>> {
+        self.rule.repair.then(|| self.shared.lenders())
+    }
+
+    /// They are asked for all that is damaged.
+    pub(super) fn ask(&mut self, peers: &[Lender]) {
+        self.asked.peers = peers.iter().map(|lender| lender.peer).collect();
+        self.asked.again = self.shared.now() + AGAIN;
     }
 
     pub(super) fn with<'a>(&'a self, peers: Vec<Lender>) -> Lenders<'a, 'b> {
@@ -120,17 +126,19 @@ impl<'b> Archivist<'b> {
 
     /// Is something damaged, and somebody there who was not asked for it lately?
     pub(super) fn may_mend(&self, now: Moment) -> bool {
-        if !self.rule.repair || !self.shared.desk.has_damage() {
+        if !self.rule.repair || !self.shared.desk.has_damage() || now < self.asked.earliest {
             return false;
         }
         let peers = self.shared.lenders();
-        let new = |lender: &Lender| !self.asked.connections.contains(&(lender.peer, lender.number));
+        let new = |lender: &Lender| !self.asked.peers.contains(&lender.peer);
         !peers.is_empty() && (now >= self.asked.again || peers.iter().any(new))
     }
 
-    /// Asks for what is damaged, day by day.
-    pub(super) fn mend(&mut self, archive: &Archive<'_>) {
+    /// Asks for what is damaged, day by day, at the pace at which days are read again.
+    pub(super) fn mend(&mut self) {
         let Some(peers) = self.lenders() else { return };
+        self.ask(&peers);
+        self.drop_unplaced();
         let mut days: BTreeMap<RelPath, BTreeSet<RelPath>> = BTreeMap::new();
         let places = self.live.root().places();
         for file in self.shared.desk.damaged() {
@@ -139,17 +147,35 @@ impl<'b> Archivist<'b> {
             }
         }
         self.doing(ArchiveDoing::Scrubbing);
-        let lenders = self.with(peers);
-        for (day, files) in days {
-            let repair = |path: &RelPath, hash: Hash| lenders.take(path, hash);
-            match archive.mend(&day, &files, &repair) {
-                Ok(found) => self.shared.found(self.live, (&day, &found), &|path| lenders.gave(path)),
-                Err(ArchiveError::Cancelled) => return,
-                Err(error) => {
-                    let text = format!("what is damaged in {day} cannot be brought back: {error}");
-                    self.shared.say(Source::Scrub, Level::Warning, &text);
+        let mut repaired = false;
+        let mut cancelled = false;
+        {
+            let lenders = self.with(peers);
+            let repair = |path: &RelPath, hash: Hash, size: u64| lenders.take(path, hash, size);
+            for (day, files) in days {
+                let monitor = self.steadily(RATE);
+                match self.live.archive(&monitor).and_then(|archive| archive.mend(&day, &files, &repair)) {
+                    Ok(found) => {
+                        repaired |= found.damaged.iter().any(|damage| damage.repaired);
+                        self.shared.found(self.live, (&day, &found), &|path| lenders.gave(path));
+                    }
+                    Err(ArchiveError::Cancelled) => {
+                        cancelled = true;
+                        break;
+                    }
+                    Err(error) => {
+                        let text = format!("what is damaged in {day} cannot be brought back: {error}");
+                        self.shared.say(Source::Scrub, Level::Warning, &text);
+                    }
                 }
             }
+        }
+        let now = self.shared.now();
+        match (cancelled, repaired) {
+            // Something else goes first; then all of them are asked.
+            (true, _) => self.asked = Asked::default(),
+            (false, true) => self.asked.earliest = now,
+            (false, false) => self.asked.earliest = now + APART,
         }
         self.show_scrub();
     }

@@ -18,7 +18,7 @@ use sync_core::path::RelPath;
 use sync_core::report::Silent;
 
 /// Bytes that are read again a second, at the most.
-const RATE: u64 = 16 << 20;
+pub(super) const RATE: u64 = 16 << 20;
 /// After so long a day is read again.
 const EVERY: Duration = Duration::from_secs(30 * 24 * 3600);
 /// How long a day is left alone that could not be read again, and how often it is looked which day is due.
@@ -87,13 +87,17 @@ impl Shared {
             self.log(Level::Warning, &format!("{path} cannot be read again: {why}"));
         }
         if damaged != before {
-            let known: Vec<Known> = damaged.iter().map(known).collect();
-            let put = live.put_archive_note(DAMAGED, &serde_json::to_vec(&known).expect("texts and numbers"));
-            if let Err(error) = put {
-                self.say(Source::Scrub, Level::Warning, &format!("damaged files are not remembered: {error}"));
-            }
-            self.damaged_are(damaged);
+            self.remember_damage(live, damaged);
         }
+    }
+
+    fn remember_damage(&self, live: &Live, damaged: Vec<Damaged>) {
+        let known: Vec<Known> = damaged.iter().map(known).collect();
+        let put = live.put_archive_note(DAMAGED, &serde_json::to_vec(&known).expect("texts and numbers"));
+        if let Err(error) = put {
+            self.say(Source::Scrub, Level::Warning, &format!("damaged files are not remembered: {error}"));
+        }
+        self.damaged_are(damaged);
     }
 
     fn damaged_are(&self, damaged: Vec<Damaged>) {
@@ -179,6 +183,7 @@ impl Archivist<'_> {
     pub(super) fn scrub(&mut self, archive: &Archive<'_>) {
         let now_ns = Time::now(None).moment.now_ns;
         self.when.scrub = self.shared.now() + LATER;
+        self.drop_unplaced();
         let known = match self.shared.read_again(self.live) {
             Ok(known) => known,
             Err(error) => return self.shared.say(Source::Scrub, Level::Warning, &error.to_string()),
@@ -196,10 +201,16 @@ impl Archivist<'_> {
         };
         self.doing(ArchiveDoing::Scrubbing);
         let peers = self.lenders();
+        // What is known to be damaged in other days they are not asked for here.
+        if let Some(peers) = &peers
+            && !self.shared.desk.has_damage()
+        {
+            self.ask(peers);
+        }
         let scrubbed = {
             let mends = peers.is_some();
             let lenders = self.with(peers.unwrap_or_default());
-            let repair = |path: &RelPath, hash: Hash| lenders.take(path, hash);
+            let repair = |path: &RelPath, hash: Hash, size: u64| lenders.take(path, hash, size);
             let monitor = self.steadily(RATE);
             let repair = mends.then_some(&repair as Repair<'_>);
             let scrubbed = self.live.archive(&monitor).and_then(|archive| archive.scrub(&day, repair));
@@ -232,6 +243,16 @@ impl Archivist<'_> {
         }
     }
 
+    /// Of days that are not archived any more nobody reads anything again: what was damaged in them is told no longer.
+    pub(super) fn drop_unplaced(&self) {
+        let (before, places) = (self.shared.desk.damaged(), self.live.root().places());
+        let mut damaged = before.clone();
+        damaged.retain(|file| places.all().any(|placement| placement.path.contains(&file.path)));
+        if damaged != before {
+            self.shared.remember_damage(self.live, damaged);
+        }
+    }
+
     /// What was damaged before the agent began is damaged still.
     pub(super) fn recall_damage(&self) {
         let known: Vec<Known> = match self.live.archive_note(DAMAGED) {
@@ -244,6 +265,7 @@ impl Archivist<'_> {
             Some(Damaged { path: path_of(&known.place)?, hash, since_ns: known.since_ns, why: None })
         };
         self.shared.damaged_are(known.into_iter().filter_map(file).collect());
+        self.drop_unplaced();
     }
 
     pub(super) fn show_scrub(&self) {

@@ -592,7 +592,7 @@ fn verify(args: &ArchiveVerifyArgs, listener: &Listener<'_>) -> Result<Exit> {
         let replica = open(&args.hot, listener)?;
         let archive: Archive<'_> = replica.archive(listener)?;
         let source = args.repair_from.as_ref().map(|from| Copy::open(from, args, &replica, listener)).transpose()?;
-        let open = |path: &RelPath, hash| source.as_ref().expect("only asked where there is one").take(path, hash);
+        let open = |path: &RelPath, hash, size| source.as_ref().expect("only asked where there is one").take(path, (hash, size));
         let repair = source.as_ref().map(|_| &open as _);
         days::verify((&replica, &archive), repair, (&mut |piece| hear(piece).expect(OF_A_ROOT), &|_, _| {}))?;
     }
@@ -638,11 +638,11 @@ impl<'a> Copy<'a> {
         }
     }
 
-    /// The file at this path, which should have this hash.
-    fn take(&self, path: &RelPath, hash: Hash) -> Result<File, FsError> {
+    /// The file at this path, which should have this hash and this size.
+    fn take(&self, path: &RelPath, (hash, size): (Hash, u64)) -> Result<File, FsError> {
         match self {
             Copy::Near(root) => days::near(root, path),
-            Copy::Far { lender, .. } => lender.take(path, hash).map_err(|why| {
+            Copy::Far { lender, .. } => lender.take(path, hash, size).map_err(|why| {
                 let path = format!("{}/{path}", lender.shown().trim_end_matches('/')).into();
                 FsError { action: "fetch", path, source: std::io::Error::other(why) }
             }),

@@ -14,6 +14,7 @@ mod areas;
 mod check;
 mod exchange;
 mod job;
+mod keeper;
 mod late;
 mod ledger;
 mod moves;
@@ -31,6 +32,7 @@ mod versions;
 
 pub use adopt::{Inherited, adopt, inherit};
 pub use areas::{STAGE, VERSIONS};
+pub(crate) use keeper::Keeper;
 pub use late::{LATE_AGE, Late, check_late};
 pub use moves::{Moves, OFFERS};
 pub use recover::{Recovered, recover};

@@ -17,8 +17,8 @@ use std::fs::File;
 /// Behind the name of a manifest that is not whole.
 const NEW: &[u8] = b".new";
 
-/// Opens the file of a path elsewhere, which should have the bytes that it had here: those with this hash.
-pub type Repair<'a> = &'a dyn Fn(&RelPath, Hash) -> Result<File, FsError>;
+/// Opens the file of a path elsewhere, which should have the bytes that it had here: those with this hash, and as many.
+pub type Repair<'a> = &'a dyn Fn(&RelPath, Hash, u64) -> Result<File, FsError>;
 
 /// A file whose bytes are not those that were written, although nobody wrote to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,7 +88,7 @@ impl Archive<'_> {
             _ => {}
         }
         let writer = Writer::new(sealed.create_file(&new)?, &sealed.locate(&new))?;
-        let repairs = Repairs::begin(self, (path, &dir), &private, name)?;
+        let repairs = Repairs::begin(self, &placement, (&dir, &private))?;
         let (found, repaired) = (Scrub::default(), HashSet::new());
         let mut scrub = Scrubbing { archive: self, day: path, only, repair, repairs, repaired, writer, found };
         let mut known = match sealed.look(name)? {
@@ -108,7 +108,7 @@ impl Archive<'_> {
         };
         walk::compare(&dir, &mut known, copy_of, &mut |difference| scrub.each(difference, &dir))?;
         let Scrubbing { writer, found, repairs, .. } = scrub;
-        repairs.end()?;
+        repairs.end();
         writer.finish()?;
         sealed.rename(&new, &sealed, name, Replace::Always)?;
         sealed.sync()?;
@@ -245,11 +245,13 @@ impl Scrubbing<'_> {
         let mut damage = Damage { path: shown(self.day, &entry.path), hash: wanted, repaired: false, why: None };
         let mut entry = entry;
         if let Some(repair) = self.repair {
-            let source = repair(&damage.path, wanted).map_err(ArchiveError::from);
+            let source = repair(&damage.path, wanted, entry.copy.size).map_err(ArchiveError::from);
             match source.and_then(|source| self.repairs.repair(&entry.path, &entry.copy, wanted, &source)) {
-                Ok(copy) => {
+                Ok((copy, untouched)) => {
                     damage.repaired = true;
                     entry.copy = copy;
+                    // Whoever has written to it since meant that: the next look reads what it holds.
+                    entry.hash = entry.hash.filter(|_| untouched);
                     self.repaired.insert(copy.ino);
                 }
                 Err(error) => damage.why = Some(error.to_string()),

@@ -4,6 +4,7 @@ use super::manifest::{Reader, Writer};
 use super::tests::{DAY, Lab, day, lab};
 use super::*;
 use crate::entry::Hash;
+use crate::io::apply;
 use crate::io::fs::FsError;
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
@@ -49,8 +50,8 @@ fn damage(lab: &Lab, name: &str) {
     fs::rename(&new, &sealed).unwrap();
 }
 
-fn good(bytes: &'static [u8]) -> impl Fn(&RelPath, Hash) -> Result<fs::File, FsError> {
-    move |_, _| {
+fn good(bytes: &'static [u8]) -> impl Fn(&RelPath, Hash, u64) -> Result<fs::File, FsError> {
+    move |_, _, _| {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(bytes, 0).unwrap();
         Ok(file)
@@ -115,6 +116,7 @@ fn a_repair_keeps_the_names_of_a_file_together() {
         assert_eq!(read(&lab, name), "bytes of a");
         assert_eq!((of(name).ino(), of(name).nlink(), of(name).mode() & 0o777), (of("a").ino(), 3, 0o640), "{name}");
     }
+    assert_eq!(apply::list(&lab.root, &lab.state, &day()).unwrap().len(), 1, "the damaged file is kept once");
     assert!(archive.scrub(&day(), None).unwrap().damaged.is_empty());
 }
 
@@ -150,4 +152,119 @@ fn who_writes_to_a_damaged_file_while_it_is_repaired_keeps_what_he_wrote() {
     let again = lab.archive().scrub(&day(), Some(&good(b"bytes of a"))).unwrap();
     assert!(again.damaged.is_empty() && again.unreadable.is_empty(), "{again:?}");
     assert_eq!(read(&lab, "a"), "written meanwhile");
+}
+
+/// What stands beside `sub/b`: conflict copies.
+fn beside(lab: &Lab) -> Vec<String> {
+    let entries = fs::read_dir(lab.day().join("sub")).unwrap().map(|entry| entry.unwrap().path());
+    let copies = entries.filter(|path| path.to_string_lossy().contains("b.conflict-late-"));
+    copies.map(|path| fs::read_to_string(path).unwrap()).collect()
+}
+
+#[test]
+fn who_has_a_damaged_file_open_while_it_is_repaired_keeps_what_he_writes_then_and_later() {
+    for later in [false, true] {
+        let lab = archived();
+        damage(&lab, "sub/b");
+        let late = fs::OpenOptions::new().write(true).open(lab.day().join("sub/b")).unwrap();
+        let handle = late.try_clone().unwrap();
+        crate::io::kill::hook::set(move |at| {
+            if at == "archive-repaired" && !later {
+                handle.write_all_at(b"written to the old file", 0).unwrap();
+            }
+        });
+        let scrub = lab.archive().scrub(&day(), Some(&good(b"bytes of b"))).unwrap();
+        crate::io::kill::hook::clear();
+        assert!(scrub.damaged[0].repaired, "{scrub:?}");
+        assert_eq!(read(&lab, "sub/b"), "bytes of b");
+        if later {
+            assert_eq!(apply::list(&lab.root, &lab.state, &day()).unwrap().len(), 1);
+            late.write_all_at(b"written to the old file", 0).unwrap();
+            assert_eq!(apply::check_late(&lab.root, &lab.state, i64::MIN).unwrap().brought_back.len(), 1);
+        }
+        assert_eq!(beside(&lab), ["written to the old file"]);
+        assert!(apply::list(&lab.root, &lab.state, &day()).unwrap().is_empty());
+        assert!(lab.archive().scrub(&day(), None).unwrap().damaged.is_empty());
+    }
+}
+
+#[test]
+fn who_edits_a_repaired_file_at_once_has_edited_it() {
+    let lab = archived();
+    damage(&lab, "sub/b");
+    let path = lab.cold.path().join(DAY).join("sub/b");
+    crate::io::kill::hook::set(move |at| {
+        if at == "archive-repaired" {
+            fs::write(&path, "edited").unwrap();
+        }
+    });
+    let scrub = lab.archive().scrub(&day(), Some(&good(b"bytes of b"))).unwrap();
+    crate::io::kill::hook::clear();
+    assert!(scrub.damaged[0].repaired, "{scrub:?}");
+    let again = lab.archive().scrub(&day(), Some(&good(b"bytes of b"))).unwrap();
+    assert_eq!((again.damaged.len(), again.changed), (0, 1), "{again:?}");
+    assert_eq!(read(&lab, "sub/b"), "edited");
+}
+
+#[test]
+fn an_edit_right_before_the_exchange_stays_though_its_time_was_put_back() {
+    let lab = archived();
+    damage(&lab, "sub/b");
+    let path = lab.cold.path().join(DAY).join("sub/b");
+    crate::io::kill::hook::set(move |at| {
+        if at == "archive-repair-ready" {
+            let before = fs::metadata(&path).unwrap();
+            // In the clock's next tick.
+            while fs::metadata(&path).unwrap().ctime_nsec() == before.ctime_nsec() {
+                fs::write(&path, "byTes of b").unwrap();
+                fs::File::options().write(true).open(&path).unwrap().set_modified(before.modified().unwrap()).unwrap();
+            }
+        }
+    });
+    let scrub = lab.archive().scrub(&day(), Some(&good(b"bytes of b"))).unwrap();
+    crate::io::kill::hook::clear();
+    assert!(!scrub.damaged[0].repaired, "{scrub:?}");
+    assert_eq!(read(&lab, "sub/b"), "byTes of b");
+}
+
+#[test]
+fn a_repair_that_cannot_be_written_is_told_with_all_damage_and_leaves_nothing() {
+    let lab = archived();
+    damage(&lab, "a");
+    damage(&lab, "sub/b");
+    // It cannot be read.
+    let bad = |_: &RelPath, _: Hash, size: u64| {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(size).unwrap();
+        Ok(fs::OpenOptions::new().write(true).open(file.path()).unwrap())
+    };
+    let scrub = lab.archive().scrub(&day(), Some(&bad)).unwrap();
+    assert!(scrub.damaged.len() == 2 && scrub.damaged.iter().all(|damage| damage.why.is_some()), "{scrub:?}");
+    let mut folders = fs::read_dir(lab.cold.path().join(".driftless")).unwrap().map(|entry| entry.unwrap().path());
+    let repairs = folders.find_map(|path| fs::read_dir(path.join("repairs")).ok()).unwrap();
+    assert_eq!(repairs.count(), 0);
+}
+
+#[test]
+fn what_a_disk_that_failed_left_of_a_repair_is_put_away_by_the_next_look() {
+    let lab = archived();
+    let archive = lab.archive();
+    let mut folders = fs::read_dir(lab.cold.path().join(".driftless")).unwrap().map(|entry| entry.unwrap().path());
+    let private = folders.find(|path| path.join("sealed").is_dir()).unwrap();
+    let left = private.join("repairs").join(lab.root.places().get(&day()).unwrap().stamp.to_string());
+    fs::create_dir_all(&left).unwrap();
+    // The damaged file came out, and nothing waits any more; then what a user put there in the last moment.
+    let known = lab.cold.path().join(DAY).join("sub/b");
+    fs::rename(&known, left.join("out")).unwrap();
+    fs::write(&known, "bytes of b").unwrap();
+    archive.scrub(&day(), None).unwrap();
+    let [kept] = &apply::list(&lab.root, &lab.state, &day()).unwrap()[..] else { panic!("it is not kept") };
+    assert!(kept.kept.path.to_string().ends_with("sub/b") && !left.exists());
+    fs::create_dir_all(&left).unwrap();
+    fs::write(left.join("out"), "a user's").unwrap();
+    archive.scrub(&day(), None).unwrap();
+    let names = fs::read_dir(lab.day()).unwrap().map(|entry| entry.unwrap().path());
+    let copies: Vec<_> = names.filter(|path| path.to_string_lossy().contains("out.conflict-late-")).collect();
+    assert_eq!(fs::read_to_string(&copies[0]).unwrap(), "a user's");
+    assert!(!left.exists());
 }

@@ -11,13 +11,16 @@ use crate::entry::{Content, Hash};
 use crate::io::fs::{FsError, Root};
 use crate::io::remote::RemoteThere;
 use crate::io::source::{SourceError, Wanted};
+use crate::io::stage::{SPARE_BYTES, shortfall};
 use crate::io::there::There;
 use crate::path::RelPath;
 use crate::report::Monitor;
+use crate::reserve::Reserve;
 use crate::store::Filter;
 use std::fs::File;
 use std::io::{self, Seek as _};
 use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Under which names content from there is written, before it is looked at.
@@ -49,6 +52,17 @@ pub enum NotLent {
     /// It cannot be read there, it did not come, or it cannot be written here.
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// There is no room for it where it comes to first.
+    #[error(
+        "there is no room for it on the disk of {}: {missing} bytes are missing, with what stays free there (limits.reserve): make room",
+        root.display()
+    )]
+    NoRoom {
+        /// The root to which it would have come first.
+        root: PathBuf,
+        /// What is missing.
+        missing: u64,
+    },
     /// There is no place to write it to.
     #[error(transparent)]
     Fs(#[from] FsError),
@@ -78,38 +92,47 @@ impl<'a> Lender<'a> {
         &self.shown
     }
 
-    /// The bytes of the file at this path, if they have this hash. They are in a file without a name.
+    /// The bytes of the file at this path, if they have this hash and are so many. They are in a file without a name.
     ///
     /// # Errors
-    /// What stands there has other bytes, or does not come.
-    pub fn take(&self, path: &RelPath, hash: Hash) -> Result<File, NotLent> {
-        take(self.root, &*self.guest.there(), path, hash)
+    /// What stands there has other bytes, or does not come; or there is no room for it here.
+    pub fn take(&self, path: &RelPath, hash: Hash, size: u64) -> Result<File, NotLent> {
+        take((self.root, Reserve::NONE), &*self.guest.there(), path, (hash, size))
     }
 }
 
 impl Live {
-    /// The bytes that a member has at this path, if they have this hash. They are in a file without a name. Nothing changes, neither here
-    /// nor there. One at a time.
+    /// The bytes that a member has at this path, if they have this hash and are so many. They are in a file without a name. Nothing changes,
+    /// neither here nor there. One at a time.
     ///
     /// # Errors
-    /// What stands there has other bytes, or does not come.
-    pub fn borrow(&self, member: &Member, path: &RelPath, hash: Hash) -> Result<File, NotLent> {
+    /// What stands there has other bytes, or does not come; or it would take from what is to stay free here.
+    pub fn borrow(&self, member: &Member, path: &RelPath, hash: Hash, size: u64) -> Result<File, NotLent> {
         let told = member.told();
         let there = RemoteThere::new(member.connection.clone(), member.facts_of(&told), told.seq);
         let there = if member.answers { there } else { there.without_bases() };
-        take(self.root(), &there, path, hash)
+        take((self.root(), self.options.reserve), &there, path, (hash, size))
     }
 }
 
-fn take(root: &Root, there: &dyn There, path: &RelPath, hash: Hash) -> Result<File, NotLent> {
+fn take(
+    (root, reserve): (&Root, Reserve),
+    there: &dyn There,
+    path: &RelPath,
+    (hash, size): (Hash, u64),
+) -> Result<File, NotLent> {
     let (parent, name) = path.split().ok_or(NotLent::Absent)?;
     let only = Filter::Only(Arc::new([name.clone()].into()));
     let listing = there.listing(&parent, &only)?;
     let row = listing.children.into_iter().find(|child| child.name == name).and_then(|child| child.row);
     let row = row.ok_or(NotLent::Absent)?;
-    let Content::File { size, hash: recorded } = row.object.content else { return Err(NotLent::Other) };
-    if recorded.is_some_and(|recorded| recorded != hash) {
+    let Content::File { size: theirs, hash: recorded } = row.object.content else { return Err(NotLent::Other) };
+    // So much comes at the most: it was here, and nobody can fill the disk with more.
+    if theirs != size || recorded.is_some_and(|recorded| recorded != hash) {
         return Err(NotLent::Other);
+    }
+    if let Some(missing) = shortfall(root, size.saturating_add(SPARE_BYTES), reserve)? {
+        return Err(NotLent::NoRoom { root: root.path().to_owned(), missing });
     }
     let mut file = unnamed(root)?;
     let wanted = Wanted { path: path.clone(), size, hash: recorded, m: row.m, base: None, held: 0 };
