@@ -321,9 +321,9 @@ fn a_cold_root_that_is_gone_and_holds_nothing_keeps_nobody_from_claiming() {
     assert_eq!(replica.claim(None).unwrap().0, [lab.cold()]);
     drop(replica);
     // One that holds something is told.
-    let away = lab.folder().join("away");
     let copy = copy_of(&lab.b(), "another");
     let marker = lab.cold().join(".driftless/cold");
+    let away = marker.with_extension("away");
     fs::rename(&marker, &away).unwrap();
     let replica = Replica::open(&copy, None).unwrap();
     let told = replica.claim(None).unwrap_err().to_string();
