@@ -6,7 +6,8 @@
 
 use crate::entry::{AttrMask, Hash, Kind, Signature};
 use crate::io::fs::{
-    Claim, Cold, ColdId, Dir, FsError, Placement, Root, identify_cold, is_nested, supports_exchange, synchronised_around,
+    Claim, Cold, ColdId, Dir, FsError, Placement, Places, Root, Unavailable, identify_cold, is_nested, supports_exchange,
+    synchronised_around,
 };
 use crate::io::kill::kill_point;
 use crate::io::source::kind_of;
@@ -132,7 +133,8 @@ pub fn own(root: &Root, state: &State) -> Result<Vec<FsError>, StateError> {
             failed.extend(cold.own().err());
         }
     }
-    let is_owned = |cold: &Arc<Cold>| matches!(cold.is_owned(), Ok(true));
+    // One that is not there, and holds nothing of this root, may be gone for good.
+    let is_owned = |cold: &Arc<Cold>| matches!(cold.is_owned(), Ok(true)) || is_retired(&places, cold);
     if state.meta(COPIED)?.is_some_and(|flag| !flag.is_empty()) && places.colds().iter().all(is_owned) {
         // They know it by its present name, which no other root has.
         state.put_meta(COPIED, b"")?;
@@ -140,19 +142,43 @@ pub fn own(root: &Root, state: &State) -> Result<Vec<FsError>, StateError> {
     Ok(failed)
 }
 
+/// Nothing of the root lies in the cold root, and that is not there: its disk may be gone for good.
+fn is_retired(places: &Places, cold: &Arc<Cold>) -> bool {
+    let is_there = !matches!(
+        cold.is_rolled_back(),
+        Err(Unavailable::Closed { .. } | Unavailable::Unmarked { .. } | Unavailable::Other { .. })
+    );
+    !is_there && !places.all().any(|placement| placement.cold.id == cold.id)
+}
+
+/// What came of [`claim`].
+#[derive(Debug, Default)]
+pub struct Claimed {
+    /// The cold roots that are this root's now.
+    pub colds: Vec<PathBuf>,
+    /// What a user should hear.
+    pub notices: Vec<String>,
+    /// Those that are not, and why: they stay as they are.
+    pub failed: Vec<FsError>,
+}
+
 /// What lies in cold roots is this root's from now on, whosever it was: its folders there say so, and any other root that used them
-/// is shut out. What lies in one that is older than what was known of it is as if it had been found there. Returns the cold roots.
+/// is shut out. What lies in one that is older than what was known of it is as if it had been found there. One that is not there, and
+/// in which nothing of this root lies, is left out.
 ///
 /// # Errors
-/// A cold root is not there, or cannot be written: those that were not claimed before it stay as they are.
-pub fn claim(root: &Root, state: &State) -> Result<Vec<PathBuf>, PlaceError> {
+/// The root cannot be looked at, or the state not be read or written.
+pub fn claim(root: &Root, state: &State) -> Result<Claimed, PlaceError> {
     if state.moved().is_some() {
+        // What cannot be claimed now goes on to count as another root's.
+        remember_copied(state)?;
         // It bears the name of the root that it was copied from, which would go on to be taken for the owner.
         state.renew_identity()?;
     }
     let places = root.places();
-    let mut changes = Vec::new();
+    let (mut claimed, mut changes) = (Claimed::default(), Vec::new());
     for cold in places.colds() {
+        claimed.notices.extend(cold.wrong_owner().map(|why| format!("{why}; it is this folder's from now on")));
         // One that is not there is told below.
         if matches!(cold.is_rolled_back(), Ok(true)) {
             let in_it = places.all().filter(|placement| placement.cold.id == cold.id);
@@ -166,12 +192,22 @@ pub fn claim(root: &Root, state: &State) -> Result<Vec<PathBuf>, PlaceError> {
     }
     let claim = claim_of(root, state)?.undoubted();
     let places = root.places().claimed(&claim);
-    for cold in places.colds() {
-        cold.own()?;
+    for cold in places.colds().iter().filter(|cold| !is_retired(&places, cold)) {
+        match cold.own() {
+            Ok(()) => claimed.colds.push(cold.path.clone()),
+            Err(error) => claimed.failed.push(error),
+        }
     }
-    state.put_meta(COPIED, b"")?;
-    let claimed = places.colds().iter().map(|cold| cold.path.clone()).collect();
-    root.set_places(places);
+    if claimed.failed.is_empty() {
+        state.put_meta(COPIED, b"")?;
+    }
+    load(root, state)?;
+    let places = root.places();
+    for placement in places.all().filter(|placement| claimed.colds.contains(&placement.cold.path)) {
+        // What came there after the copy was taken that stands there now, as a rule.
+        let gone = root.dir(&placement.path).err();
+        claimed.notices.extend(gone.map(|why| format!("{} is archived, and not there: {why}", placement.path)));
+    }
     Ok(claimed)
 }
 

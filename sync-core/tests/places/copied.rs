@@ -1,15 +1,18 @@
 //! Hot roots that are copied whole, or brought back: what lies in a cold root belongs to one of them.
 
 use super::NOTHING;
-use super::lab::{DAYS, Lab, rejoin, tree, write};
+use super::lab::{DAYS, Lab, rejoin, rel, tree, write};
 use std::fs;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use sync_core::io::archive::{ArchiveError, LinkForm, MoveOptions};
+use sync_core::io::state::Batch;
 use sync_core::io::sync::{Live, Options, Replica, Report, Sync};
 use sync_core::path::RelPath;
 use sync_core::report::Silent;
+use sync_core::store::Change;
 
 const TOLD: &str = "belongs to another one";
 
@@ -260,13 +263,168 @@ fn a_copy_that_lost_its_state_has_what_the_root_archived_only_once_it_claims_it(
     assert!(!other.join(DAYS[0]).exists() && other.join(DAYS[1]).exists());
     assert_eq!(lab.synchronise(), NOTHING, "the root itself goes on");
     let replica = Replica::open(&copy, None).unwrap();
+    // A first look by the commands has it use the cold root, in a folder of its own.
+    replica.archive(&Silent).unwrap().cold(&lab.cold()).unwrap();
     let (claimed, notices) = replica.claim(None).unwrap();
     assert_eq!((claimed, notices.len()), (vec![lab.cold()], 1));
+    assert_eq!(replica.placed().len(), 1);
     drop(replica);
     let report = run(&copy, &other);
     assert!(report.in_sync, "{:?}", problems(&report));
     assert_eq!(tree(&other), tree(&copy));
     assert!(lab.troubled().iter().any(|problem| problem.contains(TOLD)));
+}
+
+#[test]
+fn what_was_written_of_a_day_comes_to_who_claims_it() {
+    let lab = Lab::new();
+    if moves_without_a_copy(&lab) {
+        return;
+    }
+    archive(&lab, DAYS[0], false);
+    let copy = copy_of(&lab.b(), "copy");
+    fs::remove_dir_all(copy.join(".driftless")).unwrap();
+    let replica = Replica::begin_anew(&copy, None, &Silent).unwrap();
+    replica.archive(&Silent).unwrap().cold(&lab.cold()).unwrap();
+    replica.claim(None).unwrap();
+    let with_record = records(&lab);
+    assert_eq!(with_record.len(), 1, "{with_record:?}");
+    let owner = fs::read_to_string(with_record[0].join("owner")).unwrap();
+    assert!(owner.contains(&format!("path {}", copy.display())), "{owner}");
+    let used = fs::read_dir(with_record[0].join("placed")).unwrap().count();
+    assert_eq!(used, 1, "the stamp is beside the record");
+}
+
+/// Where there is one file system alone nothing is read on the way.
+fn moves_without_a_copy(lab: &Lab) -> bool {
+    fs::metadata(lab.folder()).unwrap().dev() == fs::metadata(lab.cold()).unwrap().dev()
+}
+
+/// Folders in the cold root that hold a record of what was written.
+fn records(lab: &Lab) -> Vec<PathBuf> {
+    let folders = fs::read_dir(lab.cold().join(".driftless")).unwrap().map(|entry| entry.unwrap().path());
+    folders.filter(|folder| fs::read_dir(folder.join("sealed")).is_ok_and(|sealed| sealed.count() > 0)).collect()
+}
+
+#[test]
+fn a_cold_root_that_is_gone_and_holds_nothing_keeps_nobody_from_claiming() {
+    let lab = Lab::new();
+    let retired = tempfile::tempdir().unwrap();
+    sync_core::io::fs::init_cold(retired.path()).unwrap();
+    let replica = Replica::open(&lab.b(), None).unwrap();
+    replica.archive(&Silent).unwrap().cold(retired.path()).unwrap();
+    drop(replica);
+    lab.place(DAYS[0]);
+    let copy = copy_of(&lab.b(), "copy");
+    retired.close().unwrap();
+    let replica = Replica::open(&copy, None).unwrap();
+    assert_eq!(replica.claim(None).unwrap().0, [lab.cold()]);
+    drop(replica);
+    // One that holds something is told.
+    let copy = copy_of(&lab.b(), "another");
+    let marker = lab.cold().join(".driftless/cold");
+    let away = marker.with_extension("away");
+    fs::rename(&marker, &away).unwrap();
+    let replica = Replica::open(&copy, None).unwrap();
+    let told = replica.claim(None).unwrap_err().to_string();
+    assert!(told.contains("is its disk mounted?") && told.contains("claim again"), "{told}");
+    fs::rename(&away, &marker).unwrap();
+    assert_eq!(replica.claim(None).unwrap().0, [lab.cold()]);
+}
+
+#[test]
+fn a_folder_whose_owner_cannot_be_read_is_missed_as_a_whole_until_it_is_claimed() {
+    let lab = Lab::new();
+    lab.place(DAYS[0]);
+    lab.place(DAYS[1]);
+    assert_eq!(lab.synchronise(), NOTHING);
+    fs::write(&owners(&lab)[0], [0u8; 200]).unwrap();
+    let told = lab.troubled();
+    assert_eq!(told.iter().filter(|told| told.contains("archive claim")).count(), 1, "once: {told:?}");
+    let replica = Replica::open(&lab.b(), None).unwrap();
+    let (claimed, notices) = replica.claim(None).unwrap();
+    assert_eq!(claimed, [lab.cold()]);
+    assert!(notices.iter().any(|notice| notice.contains("cannot be read")), "{notices:?}");
+    drop(replica);
+    lab.synchronise();
+    assert_eq!(lab.synchronise(), NOTHING);
+    assert!(lab.is_link(DAYS[0]) && lab.is_link(DAYS[1]));
+}
+
+#[test]
+fn a_state_that_begins_anew_while_the_cold_root_is_away_takes_no_link_to_it_for_a_users() {
+    let lab = Lab::new();
+    lab.place(DAYS[0]);
+    assert_eq!(lab.synchronise(), NOTHING);
+    let (before, cold, away) = (tree(&lab.a()), lab.cold(), lab.cold().with_extension("away"));
+    lost(&lab, true);
+    fs::rename(&cold, &away).unwrap();
+    let report = rejoin(lab.folder());
+    assert!(problems(&report).iter().any(|problem| problem.contains("may be one to an archive")), "{:?}", problems(&report));
+    assert_eq!(tree(&lab.a()), before);
+    assert!(lab.troubled().iter().any(|problem| problem.contains("may be one to an archive")), "nor later");
+    fs::rename(&away, &cold).unwrap();
+    lab.synchronise();
+    assert_eq!(lab.placed(), [DAYS[0]]);
+    assert!(lab.is_link(DAYS[0]));
+    assert_eq!((tree(&lab.a()), tree(&lab.b())), (before.clone(), before));
+}
+
+#[test]
+fn what_a_disk_has_damaged_goes_neither_to_the_archive_nor_out_of_it() {
+    let lab = Lab::new();
+    if moves_without_a_copy(&lab) {
+        return;
+    }
+    let file = rel(&format!("{}/a.txt", DAYS[0]));
+    for archived in [false, true] {
+        if archived {
+            archive(&lab, DAYS[0], false);
+            assert_eq!(lab.sync().totals, NOTHING);
+        }
+        let path = lab.b().join(file.to_string());
+        let (good, time) = (fs::read(&path).unwrap(), fs::metadata(&path).unwrap().modified().unwrap());
+        let open = fs::OpenOptions::new().write(true).open(&path).unwrap();
+        open.write_all_at(b"X", 2).unwrap();
+        open.set_modified(time).unwrap();
+        let replica = Replica::open(&lab.b(), None).unwrap();
+        let bad = as_if_nobody_wrote(&replica, &file);
+        let mover = replica.archive(&Silent).unwrap();
+        let refused = loop {
+            let cold = mover.cold(&lab.cold()).unwrap();
+            let options = MoveOptions { form: LinkForm::Absolute, rewrite: false, keep: Duration::ZERO };
+            let answer = match archived {
+                true => mover.restore_day(&rel(DAYS[0]), Duration::ZERO),
+                false => mover.move_day(&rel(DAYS[0]), &cold, &options),
+            };
+            match answer {
+                Err(ArchiveError::Changed(_)) => {}
+                answer => break answer.unwrap_err().to_string(),
+            }
+        };
+        assert!(refused.starts_with(&format!("{file} is damaged")), "{refused}");
+        assert!(bad, "the row tells of the bytes that were there");
+        drop(mover);
+        drop(replica);
+        assert_eq!(lab.sync().totals, NOTHING, "and nobody gets the bytes");
+        assert_eq!(fs::read(lab.a().join(file.to_string())).unwrap(), good);
+        assert_eq!(lab.is_link(DAYS[0]), archived);
+        fs::write(&path, &good).unwrap();
+        open.set_modified(time).unwrap();
+        lab.synchronise();
+    }
+}
+
+/// A disk that fails changes no time: the row gets the times that the write has moved, and keeps its hash.
+fn as_if_nobody_wrote(replica: &Replica, file: &RelPath) -> bool {
+    let (root, state) = replica.parts();
+    let (above, name) = file.split().unwrap();
+    let signature = root.dir(&above).unwrap().stat(name.as_bytes()).unwrap().unwrap();
+    let node = state.node(&above).unwrap().unwrap();
+    let known = state.known(node).unwrap().into_iter().find(|known| known.name == name).unwrap();
+    let change = Change::Refresh { path: file.clone(), signature, hash: known.hash, mtime_ns: None };
+    state.commit(Batch { changes: vec![change], ..Batch::default() }, true).unwrap();
+    known.hash.is_some()
 }
 
 #[test]

@@ -55,6 +55,7 @@ impl Archive<'_> {
         pair.manifest.finish()?;
         kill_point("archive-adopt-compared");
         job.take_manifest(&self.jobs)?;
+        self.check_before_move(job)?;
         let dressing = Dressing { day: &job.path, here: source, there };
         dressing.put_on(&mut job.manifest(&self.jobs)?)?;
         kill_point("archive-adopt-dressed");

@@ -18,6 +18,7 @@ mod carry;
 mod copy;
 mod dirs;
 mod error;
+mod intact;
 mod job;
 mod late;
 mod links;

@@ -2,6 +2,7 @@
 
 use super::copy::{Copy, LinkText, reread};
 use super::error::ArchiveError;
+use super::intact::Copied;
 use super::job::{self, How, Job, Phase, SWAP, Task};
 use super::links::{self, LinkForm};
 use super::manifest::Entry;
@@ -155,6 +156,7 @@ impl Archive<'_> {
         Copy::new(&job.path, (&top, manifest), text, (self.monitor, self.granularity_ns)).run(source)?;
         kill_point("archive-manifest-written");
         job.take_manifest(&self.jobs)?;
+        self.check_before_move(job)?;
         top.sync_all()?;
         kill_point("archive-copy-durable");
         let reread = reread(&top, &mut job.manifest(&self.jobs)?, self.monitor)?;
@@ -162,6 +164,12 @@ impl Archive<'_> {
         job.enter(&self.jobs, Phase::Ready)?;
         kill_point("archive-copy-ready");
         Ok(reread)
+    }
+
+    /// A file that its disk has damaged since it was read would be taken for an edit in the cold root.
+    pub(super) fn check_before_move(&self, job: &Job) -> Result<(), ArchiveError> {
+        let way_out = "Write its good bytes over it, from another copy of the tree; if it is right as it is, touch it";
+        self.check_by_rows(Copied { day: &job.path, way_out }, &mut job.manifest(&self.jobs)?)
     }
 
     /// The copy takes its place in the cold root, the placement is announced, and the link prepared.

@@ -2,16 +2,18 @@
 
 use super::copy::{Copy, reread};
 use super::error::ArchiveError;
+use super::intact::{Copied, check_by_record, whole_record};
 use super::job::{self, How, Job, Phase, SWAP, Task};
 use super::late::LATE;
-use super::moves::{MOVING, copy_of, source_of};
+use super::moves::{MOVING, SEALED, copy_of, source_of};
 use super::{Archive, Moved, SPARE_BYTES, SPARE_INODES, walk};
 use crate::entry::Kind;
-use crate::io::fs::{Cold, Dir, Replace, coarse_now_ns, is_dir};
+use crate::io::fs::{Cold, Dir, Placement, Replace, coarse_now_ns, is_dir};
 use crate::io::kill::kill_point;
 use crate::io::places;
 use crate::io::source::kind_of;
-use crate::path::RelPath;
+use crate::path::{RelPath, escape};
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,12 +67,7 @@ impl Archive<'_> {
         }
     }
 
-    fn copy_back(
-        &self,
-        job: &mut Job,
-        source: &crate::io::fs::Dir,
-        placement: &crate::io::fs::Placement,
-    ) -> Result<Duration, ArchiveError> {
+    fn copy_back(&self, job: &mut Job, source: &Dir, placement: &Placement) -> Result<Duration, ArchiveError> {
         let folder = job.folder(&self.jobs)?;
         let top = folder.create_dir(SWAP)?;
         // A link that was written anew for the cold root, as was recorded, reads again as everybody else has it.
@@ -78,6 +75,7 @@ impl Archive<'_> {
         let manifest = job.new_manifest(&self.jobs)?;
         Copy::new(&job.path, (&top, manifest), &text, (self.monitor, self.granularity_ns)).run(source)?;
         job.take_manifest(&self.jobs)?;
+        self.check_before_restore(job, placement)?;
         top.sync_all()?;
         kill_point("archive-restore-durable");
         let reread = reread(&top, &mut job.manifest(&self.jobs)?, self.monitor)?;
@@ -85,6 +83,30 @@ impl Archive<'_> {
         job.enter(&self.jobs, Phase::Ready)?;
         kill_point("archive-restore-ready");
         Ok(reread)
+    }
+
+    /// A file that its disk has damaged since it was written there would be taken for an edit here, and go to every other replica.
+    fn check_before_restore(&self, job: &Job, placement: &Placement) -> Result<(), ArchiveError> {
+        let way_out = format!(
+            "driftless archive verify '{}' --repair-from ROOT takes its bytes from another copy of the tree; if it is right as it is, \
+             touch it through the link",
+            escape(self.hot.as_os_str().as_bytes())
+        );
+        let what = Copied { day: &job.path, way_out: &way_out };
+        self.check_by_rows(what, &mut job.manifest(&self.jobs)?)?;
+        let sealed = match placement.cold.private()?.open_dir(SEALED) {
+            Err(error) if error.is_missing() => return Ok(()),
+            sealed => sealed?,
+        };
+        match whole_record(&sealed, job.stamp.to_string().as_bytes()) {
+            Ok(Some(mut record)) => check_by_record(what, &mut job.manifest(&self.jobs)?, &mut record),
+            // It came without a copy, and was never verified.
+            Ok(None) => Ok(()),
+            Err(error) => {
+                self.monitor.notice(&format!("{}: whether its files are as they were written cannot be told: {error}", job.path));
+                Ok(())
+            }
+        }
     }
 
     /// Does the copy stand in the root?

@@ -268,3 +268,32 @@ fn what_a_disk_that_failed_left_of_a_repair_is_put_away_by_the_next_look() {
     assert_eq!(fs::read_to_string(&copies[0]).unwrap(), "a user's");
     assert!(!left.exists());
 }
+
+#[test]
+fn a_day_with_a_damaged_file_is_not_brought_back_until_that_is_repaired_or_touched() {
+    for touched in [false, true] {
+        let lab = archived();
+        damage(&lab, "a");
+        let archive = lab.archive();
+        let restored = || {
+            loop {
+                match archive.restore_day(&day(), Duration::ZERO) {
+                    // What was written a moment ago may still change unseen.
+                    Err(ArchiveError::Changed(_)) => std::thread::yield_now(),
+                    answer => return answer,
+                }
+            }
+        };
+        let error = restored().unwrap_err().to_string();
+        assert!(error.starts_with("2026/03/05/a is damaged") && error.contains("archive verify"), "{error}");
+        assert!(lab.is_link());
+        if touched {
+            let file = fs::File::open(lab.day().join("a")).unwrap();
+            file.set_modified(std::time::SystemTime::now()).unwrap();
+        } else {
+            assert!(archive.scrub(&day(), Some(&good(b"bytes of a"))).unwrap().damaged[0].repaired);
+        }
+        restored().unwrap();
+        assert_eq!(read(&lab, "z-too"), if touched { "byXes of a" } else { "bytes of a" });
+    }
+}

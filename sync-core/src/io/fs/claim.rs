@@ -154,10 +154,21 @@ impl Cold {
     /// Is it there, and older than what is known of it?
     ///
     /// # Errors
-    /// The cold root is not there, or what its folder says cannot be read.
+    /// The cold root is not there.
     pub fn is_rolled_back(&self) -> Result<bool, Unavailable> {
-        let owner = self.owner(&self.enter_any()?)?;
-        Ok(owner.map_or(0, |owner| owner.generation) < self.generation.number())
+        let found = match self.owner(&self.enter_any()?) {
+            // How old it is nobody can tell any more.
+            Err(Unavailable::Unowned { .. }) => 0,
+            owner => owner?.map_or(0, |owner| owner.generation),
+        };
+        Ok(found < self.generation.number())
+    }
+
+    /// What is wrong with what its folder says of its owner, if that cannot be read.
+    #[must_use]
+    pub fn wrong_owner(&self) -> Option<Unavailable> {
+        let owner = self.enter_any().and_then(|fd| self.owner(&fd));
+        owner.err().filter(|why| matches!(why, Unavailable::Unowned { .. }))
     }
 
     /// What lies there is about to be recorded as it is now: from here on the folder is newer than any copy of it that was taken so
@@ -196,9 +207,9 @@ impl Cold {
     }
 
     fn owner_of(&self, fd: &OwnedFd, key: &[u8]) -> Result<Option<Owner>, Unavailable> {
-        let wrong = |source| Unavailable::Unstamped { cold: self.path.clone(), source };
+        let wrong = |source| Unavailable::Unowned { cold: self.path.clone(), source, hot: self.claim.path.clone() };
         match read_text(fd, &[RESERVED, key].join(&b'/'), OWNER) {
-            Ok(text) => Owner::parse(&text).map(Some).ok_or_else(|| wrong(std::io::Error::other("its file owner is damaged"))),
+            Ok(text) => Owner::parse(&text).map(Some).ok_or_else(|| wrong(std::io::Error::other("it makes no sense"))),
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(wrong(error.into())),
         }
@@ -213,13 +224,16 @@ impl Cold {
     }
 
     /// From now on the folder is this root's, whosever it was, and as far as this root knows it to have come; durably when the call
-    /// returns.
+    /// returns. What cannot be read of its owner ([`Cold::wrong_owner`]) is written anew.
     ///
     /// # Errors
     /// The cold root is not there, or may not be written.
     pub fn own(&self) -> Result<(), FsError> {
         let fd = self.enter_any().map_err(|why| self.unusable(why))?;
-        let before = self.owner(&fd).map_err(|why| self.unusable(why))?.map_or(0, |owner| owner.generation);
+        let before = match self.owner(&fd) {
+            Err(Unavailable::Unowned { .. }) => 0,
+            owner => owner.map_err(|why| self.unusable(why))?.map_or(0, |owner| owner.generation),
+        };
         let owner = self.claim.owner(before.max(self.generation.number()));
         let private = Dir { fd, path: self.path.clone(), within: None }.open_or_create(RESERVED)?;
         let folder = private.open_or_create(self.key.as_bytes())?;

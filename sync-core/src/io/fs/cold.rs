@@ -133,10 +133,27 @@ pub enum Unavailable {
         /// Where the root is.
         hot: PathBuf,
     },
+    /// Whose its folder there is cannot be read.
+    #[error(
+        "whose the folder is that the cold root {} holds for this one cannot be read (its file owner: {source}), nor how old it is; nothing \
+         of it is touched, or taken for deleted. If it is this folder's, run driftless archive claim '{}': what is archived there then \
+         counts as if it had been found here",
+        shown(cold),
+        shown(hot)
+    )]
+    Unowned {
+        /// The cold root.
+        cold: PathBuf,
+        /// The system's answer, or what is wrong with the file.
+        source: io::Error,
+        /// Where the root is.
+        hot: PathBuf,
+    },
     /// The cold root knows nothing of the placement.
     #[error(
         "the cold root {} does not know of it ({source}): it was brought back from a backup, or somebody changed .driftless \
-         there; nothing of it is taken for deleted",
+         there; nothing of it is taken for deleted. If it is gone for good, driftless archive forget HOT PATH gives it up, and other \
+         replicas bring it again",
         shown(cold)
     )]
     Unstamped {
@@ -146,7 +163,11 @@ pub enum Unavailable {
         source: io::Error,
     },
     /// The directory is not there.
-    #[error("{} cannot be opened ({source}): what was there is not taken for deleted; bring it back", shown(at))]
+    #[error(
+        "{} cannot be opened ({source}): what was there is not taken for deleted; bring it back. If it is gone for good, \
+         driftless archive forget HOT PATH gives it up, and other replicas bring it again",
+        shown(at)
+    )]
     Gone {
         /// The directory in the cold root.
         at: PathBuf,
@@ -199,6 +220,7 @@ impl Unavailable {
             | Unavailable::Unmarked { cold, .. }
             | Unavailable::Other { cold, .. }
             | Unavailable::Owned { cold, .. }
+            | Unavailable::Unowned { cold, .. }
             | Unavailable::RolledBack { cold, .. } => Some(cold),
             _ => None,
         }
@@ -480,6 +502,8 @@ pub struct Stamp {
     pub job: String,
     /// Does the folder belong to who asks?
     pub is_own: bool,
+    /// Why nobody can tell whose the folder is, if so.
+    pub wrong: Option<String>,
 }
 
 /// All stamps in a cold root for a path.
@@ -509,8 +533,11 @@ pub fn stamps_for(cold: &Path, path: &RelPath, claim: &Claim) -> Result<Vec<Stam
             continue;
         }
         let asked = Cold { id, path: cold.to_owned(), key, claim: claim.clone(), generation: Generation::default() };
-        let is_own = asked.has_owned(&top.fd, asked.key.as_bytes()).map_err(|why| asked.unusable(why))?;
-        found.push(Stamp { key: asked.key, id, job: job.to_owned(), is_own });
+        let (is_own, wrong) = match asked.has_owned(&top.fd, asked.key.as_bytes()) {
+            Ok(is_own) => (is_own, None),
+            Err(why) => (false, Some(why.to_string())),
+        };
+        found.push(Stamp { key: asked.key, id, job: job.to_owned(), is_own, wrong });
     }
     Ok(found)
 }

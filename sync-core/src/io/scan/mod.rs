@@ -16,7 +16,7 @@ mod read;
 mod record;
 mod walk;
 
-pub use mounts::missing_mounts;
+pub use mounts::{may_miss_links, missing_mounts, remember_missed_links};
 pub use read::{Clock, rehash};
 
 use crate::entry::{AttrMask, Signature};

@@ -14,6 +14,8 @@ use std::sync::Mutex;
 
 /// Where the state remembers the mount points.
 const MOUNTS: &str = "scan.mounts";
+/// Under this key a state remembers that it began anew, and that links were there which may lead to cold roots that were not.
+const ANEW: &str = "scan.anew";
 /// Most mount points below one root.
 pub(super) const MOST: usize = 4_096;
 /// What a user is told of a missing one.
@@ -48,6 +50,8 @@ pub(super) struct Mounts<'a> {
     root: &'a Root,
     state: &'a State,
     before: BTreeSet<RelPath>,
+    /// [`may_miss_links`]
+    anew: bool,
     now: Mutex<BTreeSet<RelPath>>,
     unavailable: Mutex<BTreeSet<RelPath>>,
     /// What lies elsewhere and was looked into.
@@ -63,7 +67,8 @@ impl<'a> Mounts<'a> {
         let wrong = |_| StateError::Content { what: "a mount point" };
         let before = paths.map(|path| RelPath::parse(path).map_err(wrong)).collect::<Result<BTreeSet<_>, _>>()?;
         let now = Mutex::new(before.clone());
-        Ok(Mounts { root, state, now, before, unavailable: Mutex::default(), entered: Mutex::default(), told: Mutex::default() })
+        let (unavailable, entered, told) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Ok(Mounts { root, state, now, before, anew: may_miss_links(state)?, unavailable, entered, told })
     }
 
     /// Was another file system mounted at the path when it was seen last?
@@ -107,7 +112,8 @@ impl<'a> Mounts<'a> {
 
     /// May a link stand for a directory in a cold root, although the state says nothing of it? `tree`: the directory that has rows
     /// at its path. Of any link it may where it reads as ours do and a stamp says so; one in the place of a directory may also for as
-    /// long as a cold root cannot be looked at, and one that reads as ours do for as long as it leads nowhere.
+    /// long as a cold root cannot be looked at, and one that reads as ours do for as long as it leads nowhere. A state that began anew knows
+    /// of no directories: to it any such link may be one.
     pub(super) fn is_forgotten(&self, path: &RelPath, text: &[u8], tree: Option<NodeId>) -> Result<bool, ScanError> {
         let places = self.root.places();
         if places.above(path).is_some() {
@@ -127,7 +133,7 @@ impl<'a> Mounts<'a> {
         if is_stamped_in(&way, path) {
             return Ok(true);
         }
-        let Some(tree) = tree else { return Ok(false) };
+        let Some(tree) = tree else { return Ok(self.anew && leads_nowhere(self.root, path)?) };
         Ok(!self.state.known(tree)?.is_empty() && leads_nowhere(self.root, path)?)
     }
 
@@ -172,6 +178,26 @@ impl<'a> Mounts<'a> {
             record(self.state, &now)?;
         }
         Ok(into_inner(self.unavailable).into_iter().collect())
+    }
+}
+
+/// Did the state begin anew while links that read as those to archived days do led nowhere? They may be such links, of which the cold
+/// root is not mounted: until they are understood nobody else is to get them.
+///
+/// # Errors
+/// The state cannot be read.
+pub fn may_miss_links(state: &State) -> Result<bool, StateError> {
+    Ok(state.meta(ANEW)?.is_some_and(|flag| !flag.is_empty()))
+}
+
+/// Remembers the answer of [`may_miss_links`], durably.
+///
+/// # Errors
+/// The state cannot be read or written.
+pub fn remember_missed_links(state: &State, missed: bool) -> Result<(), StateError> {
+    match may_miss_links(state)? == missed {
+        true => Ok(()),
+        false => state.put_meta(ANEW, if missed { b"1" } else { b"" }),
     }
 }
 

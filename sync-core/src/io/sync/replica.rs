@@ -10,8 +10,9 @@ use crate::io::archive::{self, Archive, ArchiveError, Whose};
 use crate::io::fs::Root;
 use crate::io::places;
 use crate::io::state::State;
-use crate::path::RelPath;
+use crate::path::{RelPath, escape};
 use crate::report::Monitor;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 /// One root outside of a run: its conflicts, its kept versions. Holds the root's lock.
@@ -113,7 +114,15 @@ impl Replica {
     /// A cold root is not there, or cannot be written.
     pub fn claim(&self, named: Option<&Path>) -> Result<(Vec<PathBuf>, Vec<String>), SyncError> {
         let regained = archive::regain(&self.root, &self.state, Whose::Anyones(named))?;
-        Ok((places::claim(&self.root, &self.state)?, regained.notices(self.root.path())))
+        let places::Claimed { colds, notices, failed } = places::claim(&self.root, &self.state)?;
+        let notices: Vec<String> = regained.notices(self.root.path()).into_iter().chain(notices).collect();
+        if failed.is_empty() {
+            return Ok((colds, notices));
+        }
+        let shown = |path: &PathBuf| format!("what {} holds belongs to it now", escape(path.as_os_str().as_bytes()));
+        let failed = failed.iter().map(|error| format!("{error}; it was not claimed: claim again when that is mended"));
+        let told: Vec<String> = notices.into_iter().chain(colds.iter().map(shown)).chain(failed).collect();
+        Err(SyncError::Root(format!("{}: {}", escape(self.root.path().as_os_str().as_bytes()), told.join("\n"))))
     }
 
     /// What archiving remembers under a name.

@@ -16,9 +16,9 @@ use crate::io::apply::{self, Inherited, LATE_AGE};
 use crate::io::archive;
 use crate::io::fs::{Dir, FsError, Root, coarse_now_ns, ctime_granularity};
 use crate::io::kill::kill_point;
-use crate::io::places;
 use crate::io::state::{Batch, NodeId, State, StateError};
 use crate::io::there::There;
+use crate::io::{places, scan};
 use crate::knowledge::{ReplicaId, Vector};
 use crate::path::{RESERVED, RelPath, escape};
 use crate::report::Monitor;
@@ -424,8 +424,9 @@ fn finish(found: Found, state: Standing, options: &Options, monitor: &dyn Monito
     if passing {
         return Ok(opened);
     }
-    if options.rejoin && !options.dry_run && opened.state.seq() == 0 {
-        // A state that began anew may know nothing of what lies elsewhere.
+    let begins = options.rejoin && opened.state.seq() == 0;
+    if !options.dry_run && (begins || scan::may_miss_links(&opened.state)?) {
+        // A state that began anew may know nothing of what lies elsewhere, in a cold root that was not mounted then either.
         regain(&opened.root, &opened.state)?.iter().for_each(|notice| monitor.notice(notice));
     }
     if let Some(difference) = opened.state.moved() {
@@ -448,7 +449,9 @@ fn finish(found: Found, state: Standing, options: &Options, monitor: &dyn Monito
 
 /// Archived days that are this root's, and of which its state knows nothing, are found by their links. Returns what a user should hear.
 pub(super) fn regain(root: &Root, state: &State) -> Result<Vec<String>, SyncError> {
-    Ok(archive::regain(root, state, archive::Whose::Own)?.notices(root.path()))
+    let regained = archive::regain(root, state, archive::Whose::Own)?;
+    scan::remember_missed_links(state, regained.unresolved > 0)?;
+    Ok(regained.notices(root.path()))
 }
 
 /// A state that is ready to be used, and kept versions in it of which no record told.
