@@ -191,7 +191,8 @@ impl Shared {
             Ask::Verify { repair_from } => {
                 let from = repair_from.as_ref().map(|from| Root::open(Path::new(OsStr::from_bytes(&from.bytes())))).transpose();
                 let from = from.map_err(|error| ControlError::new(Refused::Failed, error.to_string()))?;
-                let open = |path: &RelPath, _: Hash| days::near(from.as_ref().expect("only asked where there is one"), path);
+                let open =
+                    |path: &RelPath, _: Hash, _: u64| days::near(from.as_ref().expect("only asked where there is one"), path);
                 let repair = from.as_ref().map(|_| &open as Repair<'_>);
                 days::verify(whole, repair, (hear, &|day, scrub| self.found(live, (day, scrub), &|_| None)))
             }
