@@ -145,7 +145,16 @@ fn what_changes_in_either_root_comes_to_the_other_until_a_signal() {
     pair.write("b", "new/deep/file", "longer");
     watching.brings("update", "new/deep/file", "b-to-a");
     pair.rename("b", "new/deep/file", "moved");
-    watching.brings("move", "moved", "b-to-a");
+    // The two halves of a rename are a moment apart: on a busy machine they may be looked at one after the other.
+    let came = watching.event("moved", |event| event["event"] == "item" && event["result"] == "done" && event["path"] == "moved");
+    let moved = match came["action"].as_str().unwrap() {
+        "move" => 1,
+        action => {
+            assert_eq!(action, "create");
+            watching.brings("delete", "new/deep/file", "b-to-a");
+            0
+        }
+    };
     pair.remove("a", "before");
     watching.brings("delete", "before", "a-to-b");
     pair.write("b", "last", "3");
@@ -153,7 +162,8 @@ fn what_changes_in_either_root_comes_to_the_other_until_a_signal() {
     let ended = watching.end(Signal::INT);
     let summary = ended.summary();
     assert_eq!((ended.code, &summary["in_sync"], &summary["error"]), (Some(130), &true.into(), &Value::Null), "{}", ended.err);
-    assert_eq!((&summary["moved"], &summary["deleted"], &summary["updated"]), (&1.into(), &1.into(), &1.into()), "{summary}");
+    let done = ["moved", "deleted", "updated"].map(|what| summary[what].as_u64().unwrap());
+    assert_eq!(done, [moved, 2 - moved, 1], "{summary}");
     pair.assert_equal();
     assert_eq!(pair.read("a", "moved").unwrap(), "longer");
     pair.sync(&[]).code(0);

@@ -113,9 +113,13 @@ impl Archive<'_> {
             // Not ours to remove: a user's directory came out of an exchange, and its place was taken meanwhile. Nothing is given up.
             return Err(left_behind(job, &folder));
         }
-        if self.root.places().get(&job.path).is_some_and(|placement| placement.stamp == job.stamp) {
+        let stamp = self.root.places().get(&job.path).map(|placement| placement.stamp);
+        if stamp == Some(job.stamp) {
             places::withdraw(self.root, self.state, &job.path, Vec::new())?;
             kill_point("archive-abandon-withdrawn");
+        } else if stamp.is_none() {
+            // It is written before the placement is recorded, and goes after that.
+            cold.drop_stamp(&job.path)?;
         }
         drop(turn);
         let private = cold.private()?;

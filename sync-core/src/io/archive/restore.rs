@@ -155,6 +155,9 @@ impl Archive<'_> {
                 Err(places::PlaceError::Fs(error)) => self.monitor.notice(&format!("{}: {error}", job.path)),
                 answer => answer?,
             }
+        } else if let Err(error) = cold.drop_stamp(&job.path) {
+            // A crash came between the two.
+            self.monitor.notice(&format!("{}: {error}", job.path));
         }
         kill_point("archive-restore-withdrawn");
         drop(turn);
