@@ -473,7 +473,11 @@ impl Runs {
 
 impl Archivist<'_> {
     fn work(&mut self, archive: &Archive<'_>) {
-        self.recall_damage();
+        {
+            // Somebody may find or mend damage by hand meanwhile.
+            let Some(_turn) = self.shared.desk.own_turn(self.over) else { return };
+            self.recall_damage();
+        }
         loop {
             let Some(turn) = self.shared.desk.own_turn(self.over) else { return };
             match self.next(archive) {

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// How a second root is reached.
@@ -81,9 +81,17 @@ impl Link {
         for entry in fs::read_dir(self.homes.path()).unwrap() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|extension| extension == "pid") {
-                let pid = fs::read_to_string(&path).unwrap();
+                // It is there a moment before it says anything.
+                let until = Instant::now() + Duration::from_secs(60);
+                let pid = loop {
+                    match fs::read_to_string(&path).unwrap().trim().parse() {
+                        Err(error) if Instant::now() >= until => panic!("{}: {error}", path.display()),
+                        Err(_) => std::thread::yield_now(),
+                        Ok(pid) => break pid,
+                    }
+                };
                 fs::remove_file(path).unwrap();
-                kill_and_wait(pid.trim().parse().unwrap());
+                kill_and_wait(pid);
             }
         }
     }

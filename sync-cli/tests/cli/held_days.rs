@@ -169,7 +169,7 @@ fn damage_that_is_found_or_repaired_by_hand_is_told_the_same_and_is_in_the_agent
     damage();
     let agent = start(&machine);
     assert_eq!(told(&machine.run(&verify)), found);
-    assert_eq!(scrubbed(&machine)["damaged"], 1);
+    until("the status tells of it", || scrubbed(&machine)["damaged"] == 1);
     assert_eq!(told(&machine.run(&repair)), repaired);
     until("the status says that it is whole", || scrubbed(&machine)["damaged"] == 0 && scrubbed(&machine)["repaired"] == 1);
     assert_eq!(machine.read("hot", "2001/03/05/sub/b.txt").unwrap(), "only sub/b.txt of 2001/03/05 has these very bytes");
