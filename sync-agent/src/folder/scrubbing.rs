@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use sync_core::entry::Hash;
 use sync_core::io::archive::{Archive, ArchiveError, Repair, Scrub};
+use sync_core::io::fs::Placement;
 use sync_core::io::sync::{Live, SyncError};
 use sync_core::path::RelPath;
 use sync_core::report::Silent;
@@ -35,6 +36,28 @@ const DAMAGED: &str = "agent.damaged";
 /// What is wrong with a damaged file.
 const DAMAGED_IS: &str = "its bytes are not those that were written, although nobody wrote to it";
 
+/// That a day was read again, as it is remembered. A day that was brought back and archived anew bears another stamp: what lies there
+/// then was never read.
+#[derive(Serialize, Deserialize)]
+struct Read {
+    #[serde(flatten)]
+    place: PathText,
+    stamp: String,
+    at_ns: i64,
+}
+
+/// When days were read again, each with the stamp that it bore.
+#[derive(Default)]
+struct ReadAgain(BTreeMap<RelPath, (String, i64)>);
+
+impl ReadAgain {
+    /// When what lies there now was read, if it was.
+    fn at(&self, placement: &Placement) -> Option<i64> {
+        let (stamp, at_ns) = self.0.get(&placement.path)?;
+        (*stamp == placement.stamp.to_string()).then_some(*at_ns)
+    }
+}
+
 /// A damaged file as it is remembered.
 #[derive(Serialize, Deserialize)]
 struct Known {
@@ -52,10 +75,12 @@ impl Shared {
     }
 
     /// Days that were read again, and when.
-    fn read_again(&self, live: &Live) -> Result<BTreeMap<RelPath, i64>, SyncError> {
-        let Some(bytes) = live.archive_note(READ)? else { return Ok(BTreeMap::new()) };
-        let known: Vec<(PathText, i64)> = self.recalled(READ, serde_json::from_slice(&bytes));
-        Ok(known.into_iter().filter_map(|(place, at)| Some((path_of(&place)?, at))).collect())
+    fn read_again(&self, live: &Live) -> Result<ReadAgain, SyncError> {
+        let Some(bytes) = live.archive_note(READ)? else { return Ok(ReadAgain::default()) };
+        let known: Vec<Read> = self.recalled(READ, serde_json::from_slice(&bytes));
+        Ok(ReadAgain(
+            known.into_iter().filter_map(|Read { place, stamp, at_ns }| Some((path_of(&place)?, (stamp, at_ns)))).collect(),
+        ))
     }
 
     /// What reading a day again has shown: what was damaged in it before, and is not any more, is whole.
@@ -188,17 +213,17 @@ impl Archivist<'_> {
             Ok(known) => known,
             Err(error) => return self.shared.say(Source::Scrub, Level::Warning, &error.to_string()),
         };
-        let at = |day: &RelPath| known.get(day).copied().unwrap_or(i64::MIN);
         let days = self.live.root().places();
         let every = i64::try_from(EVERY.as_nanos()).unwrap_or(i64::MAX);
         let is_due = |last: i64| now_ns >= last.saturating_add(every) || last > now_ns;
-        let all = days.all().map(|placement| (at(&placement.path), placement.path.clone()));
-        let mut waiting: Vec<(i64, RelPath)> = all.filter(|(last, day)| is_due(*last) && !self.unread.contains(day)).collect();
-        waiting.sort();
+        let all = days.all().map(|placement| (known.at(placement).unwrap_or(i64::MIN), placement));
+        let mut waiting: Vec<_> = all.filter(|(last, day)| is_due(*last) && !self.unread.contains(&day.path)).collect();
+        waiting.sort_by_key(|(last, day)| (*last, &day.path));
         // One that cannot be read keeps no other one from it, and has its turn again after them.
-        let Some((_, day)) = waiting.into_iter().find(|(_, day)| archive.check_placed(day).is_ok()) else {
+        let Some((_, placement)) = waiting.into_iter().find(|(_, day)| archive.check_placed(&day.path).is_ok()) else {
             return self.unread.clear();
         };
+        let day = placement.path.clone();
         self.doing(ArchiveDoing::Scrubbing);
         let peers = self.lenders();
         // What is known to be damaged in other days they are not asked for here.
@@ -219,9 +244,9 @@ impl Archivist<'_> {
         match scrubbed {
             Ok(_) => {
                 let mut known = known;
-                known.retain(|path, _| days.get(path).is_some());
-                known.insert(day, now_ns);
-                self.remember_read(&known);
+                known.0.retain(|path, _| days.get(path).is_some());
+                known.0.insert(day, (placement.stamp.to_string(), now_ns));
+                self.remember_read(known);
                 // The next one follows.
                 self.when.scrub = self.shared.now();
             }
@@ -235,8 +260,9 @@ impl Archivist<'_> {
         self.show_scrub();
     }
 
-    fn remember_read(&self, known: &BTreeMap<RelPath, i64>) {
-        let texts: Vec<(PathText, i64)> = known.iter().map(|(path, at)| (PathText::new(path.as_bytes()), *at)).collect();
+    fn remember_read(&self, known: ReadAgain) {
+        let read = |(path, (stamp, at_ns)): (RelPath, _)| Read { place: PathText::new(path.as_bytes()), stamp, at_ns };
+        let texts: Vec<Read> = known.0.into_iter().map(read).collect();
         let put = self.live.put_archive_note(READ, &serde_json::to_vec(&texts).expect("texts and numbers"));
         if let Err(error) = put {
             self.shared.say(Source::Scrub, Level::Warning, &format!("that days were read again is not remembered: {error}"));
@@ -271,7 +297,7 @@ impl Archivist<'_> {
     pub(super) fn show_scrub(&self) {
         let known = self.shared.read_again(self.live).unwrap_or_default();
         let places = self.live.root().places();
-        let read: Vec<i64> = places.all().filter_map(|placement| known.get(&placement.path).copied()).collect();
+        let read: Vec<i64> = places.all().filter_map(|placement| known.at(placement)).collect();
         let (count, oldest, last) = (read.len() as u64, read.iter().min().copied(), read.iter().max().copied());
         let damaged = self.shared.desk.damaged().len() as u64;
         let repaired = self.shared.desk.repaired.load(Ordering::Relaxed);

@@ -137,3 +137,26 @@ fn damage_is_told_once_and_remembered() {
     assert_eq!(a.says("is damaged"), 1);
     a.stop();
 }
+
+#[test]
+fn a_day_that_was_brought_back_is_read_again_when_it_has_moved_once_more() {
+    // On one file system a day moves without a copy: only reading it tells what is right.
+    let mut a = Machine::with_cold("a", false);
+    a.archive = "quiet = \"1s\"".into();
+    write_day(&a.root(), 0, 4);
+    a.start();
+    assert_eq!(a.archive_now().archived, 1);
+    wait_until("it was read again", || a.archive().scrub.never == 0);
+    let first = a.archive().scrub.last.unwrap();
+    let back = a.run(&["archive", "restore", &a.root().display().to_string(), "2026"]);
+    assert!(back.status.success() && !a.is_link(&day(0)), "{back:?}");
+    wait_until("it has moved again, and what it had left there has gone", || {
+        let archive = a.archive_now();
+        archive.archived == 1 && archive.displaced == 0
+    });
+    wait_until("it was read again", || a.archive().scrub.last.is_some_and(|last| last.0 > first.0));
+    let folders = std::fs::read_dir(a.cold.as_ref().unwrap().path().join(".driftless")).unwrap();
+    let records = folders.filter_map(|folder| std::fs::read_dir(folder.unwrap().path().join("sealed")).ok());
+    assert_eq!(records.map(Iterator::count).sum::<usize>(), 1);
+    a.stop();
+}

@@ -16,6 +16,8 @@ use std::fs::File;
 
 /// Behind the name of a manifest that is not whole.
 const NEW: &[u8] = b".new";
+/// Behind the name of an empty one, in the place of one that is not there.
+const NONE: &[u8] = b".none";
 
 /// Opens the file of a path elsewhere, which should have the bytes that it had here: those with this hash, and as many.
 pub type Repair<'a> = &'a dyn Fn(&RelPath, Hash, u64) -> Result<File, FsError>;
@@ -95,7 +97,7 @@ impl Archive<'_> {
             Some(_) => Reader::new(sealed.open_file(name)?, &sealed.locate(name))?,
             // It moved without a copy: all of it is read for the first time.
             None => {
-                let empty = [name, b".none"].concat();
+                let empty = [name, NONE].concat();
                 match sealed.unlink(&empty) {
                     Err(error) if !error.is_missing() => return Err(error.into()),
                     _ => {}
@@ -157,7 +159,7 @@ pub(super) fn seal(
 pub(super) fn forget_manifest(private: &Dir, stamp: ColdId) -> Result<(), ArchiveError> {
     let sealed = private.open_or_create(SEALED)?;
     let name = stamp.to_string().into_bytes();
-    for name in [[&name[..], NEW].concat(), name] {
+    for name in [[&name[..], NEW].concat(), [&name[..], NONE].concat(), name] {
         match sealed.unlink(&name) {
             Err(error) if !error.is_missing() => return Err(error.into()),
             _ => {}
