@@ -119,7 +119,7 @@ impl Archive<'_> {
             kill_point("archive-abandon-withdrawn");
         } else if stamp.is_none() {
             // It is written before the placement is recorded, and goes after that.
-            cold.drop_stamp(&job.path)?;
+            cold.remove_stamp(&job.path, job.stamp)?;
         }
         drop(turn);
         let private = cold.private()?;

@@ -120,7 +120,7 @@ pub fn regain(root: &Root, state: &State, whose: Whose<'_>) -> Result<Regained, 
         // What another folder said of a day is said by the one that is used; what is left there tells of nothing.
         if let Some(from) = from
             && let Err(error) = from
-                .drop_stamp(&placement.path)
+                .remove_stamp(&placement.path, placement.stamp)
                 .and_then(|()| from.private())
                 .map_err(ArchiveError::from)
                 .and_then(|private| forget_manifest(&private, placement.stamp))

@@ -155,7 +155,7 @@ impl Archive<'_> {
                 Err(places::PlaceError::Fs(error)) => self.monitor.notice(&format!("{}: {error}", job.path)),
                 answer => answer?,
             }
-        } else if let Err(error) = cold.drop_stamp(&job.path) {
+        } else if let Err(error) = cold.remove_stamp(&job.path, job.stamp) {
             // A crash came between the two.
             self.monitor.notice(&format!("{}: {error}", job.path));
         }

@@ -11,12 +11,11 @@
 //! from before.
 
 use super::cold::{Cold, Unavailable, read_text, write_durably};
-use super::{Dir, FsError, Replace, Root};
+use super::{Dir, FsError, Root, exact};
 use crate::io::kill::kill_point;
 use crate::path::{RESERVED, escape};
 use rustix::io::Errno;
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -184,15 +183,7 @@ impl Cold {
         let owner = owner.map_or_else(|| self.claim.owner(generation), |owner| Owner { generation, ..owner });
         let folder = Dir { fd, path: self.path.clone(), within: None }.open_or_create(RESERVED)?;
         let folder = folder.open_or_create(self.key.as_bytes())?;
-        match folder.unlink(NEW_OWNER) {
-            Err(error) if !error.is_missing() => return Err(error),
-            _ => {}
-        }
-        let mut file = folder.create_file(NEW_OWNER)?;
-        let written = file.write_all(owner.text().as_bytes()).and_then(|()| file.sync_all());
-        written.map_err(|source| FsError { action: "write", path: folder.locate(NEW_OWNER), source })?;
-        folder.rename(NEW_OWNER, &folder, OWNER, Replace::Always)?;
-        folder.sync()?;
+        exact::write_durably(&folder, OWNER, owner.text().as_bytes())?;
         kill_point("cold-raised");
         Ok(generation)
     }

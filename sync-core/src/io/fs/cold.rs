@@ -5,13 +5,14 @@
 //! directory that it has placed. What is in the cold root besides is the directories themselves.
 
 use super::claim::{Claim, Generation};
-use super::{Dir, FsError, Replace, Root, failed, resolve};
+use super::exact::replace_file;
+use super::{Dir, FsError, Root, failed, resolve};
 use crate::path::{RESERVED, RelPath, escape};
 use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 use std::ffi::OsStr;
 use std::fmt;
-use std::io::{self, Write as _};
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -439,9 +440,20 @@ impl Cold {
         write_durably(&folder, (NEW_STAMP, &stamped.name()), &stamped.text())
     }
 
-    /// Removes a stamp, if it is there.
-    pub(super) fn remove_stamp(&self, stamped: &Stamped<'_>) -> Result<(), FsError> {
-        self.drop_stamp(stamped.path)
+    /// Removes the stamp for a path, if it is there and is this one: another one is that of a directory that came there later.
+    ///
+    /// # Errors
+    /// The cold root is not there, or may not be read or written.
+    pub fn remove_stamp(&self, path: &RelPath, id: ColdId) -> Result<(), FsError> {
+        let fd = self.enter().map_err(|why| self.unusable(why))?;
+        let folder = [RESERVED, self.key.as_bytes(), PLACED].join(&b'/');
+        match read_text(&fd, &folder, &stamp_name(path)) {
+            Ok(text) if text.lines().find_map(|line| line.strip_prefix("stamp ")).and_then(parse) == Some(id) => {
+                self.drop_stamp(path)
+            }
+            Ok(_) | Err(Errno::NOENT) => Ok(()),
+            Err(error) => Err(failed("read a stamp in", &self.path.join(OsStr::from_bytes(&folder)))(error)),
+        }
     }
 
     /// Removes the stamp for a path, whatever it says, if it is there.
@@ -553,15 +565,8 @@ fn keys(private: &Dir) -> Result<Vec<Box<[u8]>>, FsError> {
     Ok(keys)
 }
 
-pub(super) fn write_durably(dir: &Dir, (new, name): (&[u8], &[u8]), text: &str) -> Result<(), FsError> {
-    match dir.unlink(new) {
-        Err(error) if !error.is_missing() => return Err(error),
-        _ => {}
-    }
-    let mut file = dir.create_file(new)?;
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-    written.map_err(|source| FsError { action: "write", path: dir.locate(new), source })?;
-    dir.rename(new, dir, name, Replace::Always)?;
+pub(super) fn write_durably(dir: &Dir, names: (&[u8], &[u8]), text: &str) -> Result<(), FsError> {
+    replace_file(dir, names, text.as_bytes())?;
     // The folder above, too: this one may be new.
     dir.sync_all()
 }

@@ -340,16 +340,20 @@ pub fn forget_cached(file: &File, path: &Path) -> Result<(), FsError> {
 /// # Errors
 /// The system's; the old file stands then.
 pub fn write_durably(dir: &Dir, name: &[u8], bytes: &[u8]) -> Result<(), FsError> {
-    let new = [name, b".new"].concat();
-    match dir.unlink(&new) {
+    replace_file(dir, (&[name, b".new"].concat(), name), bytes)?;
+    dir.sync()
+}
+
+/// As [`write_durably`], by way of the name `new`; that the name is the new file's now has not reached the disk yet.
+pub(super) fn replace_file(dir: &Dir, (new, name): (&[u8], &[u8]), bytes: &[u8]) -> Result<(), FsError> {
+    match dir.unlink(new) {
         Err(error) if !error.is_missing() => return Err(error),
         _ => {}
     }
-    let mut file = dir.create_file(&new)?;
+    let mut file = dir.create_file(new)?;
     let written = file.write_all(bytes).and_then(|()| file.sync_all());
-    written.map_err(|source| FsError { action: "write", path: dir.locate(&new), source })?;
-    dir.rename(&new, dir, name, super::Replace::Always)?;
-    dir.sync()
+    written.map_err(|source| FsError { action: "write", path: dir.locate(new), source })?;
+    dir.rename(new, dir, name, super::Replace::Always)
 }
 
 /// A small file of ours, if it is there.

@@ -279,7 +279,7 @@ impl Placement {
     /// # Errors
     /// The cold root is not there, or may not be written.
     pub fn remove_stamp(&self) -> Result<(), FsError> {
-        self.cold.remove_stamp(&self.stamped())
+        self.cold.remove_stamp(&self.path, self.stamp)
     }
 
     fn enter_cold(&self) -> Result<OwnedFd, Unavailable> {

@@ -221,3 +221,17 @@ fn targets_that_lead_out_of_a_day_are_told_from_others() {
     }
     assert_eq!(leads_out(&path("y/d"), &path("y/d/sub/l"), b"../f"), None);
 }
+
+#[test]
+fn a_stamp_is_removed_only_by_whom_it_belongs_to() {
+    let lab = lab(true);
+    let places = lab.root.places();
+    let Placement { cold, stamp, .. } = places.get(&path("y/d")).map(|placement| &**placement).unwrap();
+    // A move that a crash left knows of an earlier one.
+    cold.remove_stamp(&path("y/d"), ColdId([8; 16])).unwrap();
+    assert!(cold.has_stamp(&path("y/d")).unwrap());
+    for _ in 0..2 {
+        cold.remove_stamp(&path("y/d"), *stamp).unwrap();
+        assert!(!cold.has_stamp(&path("y/d")).unwrap());
+    }
+}
