@@ -624,7 +624,9 @@ fn deletions_that_the_guard_stops_come_with_leave_and_the_problem_says_how() -> 
         assert!(why.contains("the pull from a needs a decision") && folder.problems.total == 0, "{why} {:?}", folder.problems);
         Ok(why.contains("driftless agent sync hot --allow-delete") && why.contains("bring back on a what is missing"))
     })?;
-    assert!(b.lines().iter().any(|line| line.starts_with("hot: the pull from a needs a decision")), "{:?}", b.lines());
+    wait_until("it is in the log", || {
+        Ok(b.lines().iter().any(|line| line.starts_with("hot: the pull from a needs a decision")))
+    })?;
     assert!((0..9).any(|number| b.at(&format!("f{number}")).exists()));
     let agent = b.agent.as_ref().context("no agent")?;
     assert!(agent.allow_delete(&"none".parse()?).is_err());

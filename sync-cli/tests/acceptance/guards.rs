@@ -183,9 +183,11 @@ fn a_state_brought_back_alone_is_noticed() {
     let elsewhere = lab.states();
     let args = ["--state-dir", elsewhere.as_str()];
     lab.sync(&args).code(0);
+    lab.link.close();
     copy(&lab.root("states"), &lab.root("backup"));
     lab.write("a", "x", "edited later");
     lab.sync(&args).code(0);
+    lab.link.close();
     fs::remove_dir_all(lab.root("states")).unwrap();
     copy(&lab.root("backup"), &lab.root("states"));
     assert_stopped(&lab, &args, "its state is older than the folder");

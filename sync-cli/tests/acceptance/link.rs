@@ -75,6 +75,12 @@ impl Link {
         }
     }
 
+    /// Servers of second roots end, and have closed them when this returns; the next command has its own.
+    pub(crate) fn close(&self) {
+        let serving = std::mem::take(&mut *self.serving.lock().unwrap());
+        serving.into_values().for_each(end_well);
+    }
+
     /// All that serves second roots is killed, and writes nothing any more when this returns.
     pub(crate) fn kill(&self) {
         self.serving.lock().unwrap().clear();
@@ -132,12 +138,14 @@ impl Drop for Link {
     /// A server ends when it is asked to, whatever it has served.
     fn drop(&mut self) {
         let serving = std::mem::take(self.serving.get_mut().unwrap_or_else(PoisonError::into_inner));
-        for serving in serving.into_values() {
-            let ended = serving.end(Signal::TERM);
-            let well = ended.code == Some(0);
-            assert!(well || std::thread::panicking(), "a server ended with {:?}: {}{}", ended.code, ended.out, ended.err);
-        }
+        serving.into_values().for_each(end_well);
     }
+}
+
+fn end_well(serving: Serving) {
+    let ended = serving.end(Signal::TERM);
+    let well = ended.code == Some(0);
+    assert!(well || std::thread::panicking(), "a server ended with {:?}: {}{}", ended.code, ended.out, ended.err);
 }
 
 /// The other side of a command that was killed: it ends by itself, or now.

@@ -94,6 +94,7 @@ fn a_read_only_target_is_told_and_changes_nothing_until_it_can_be_written() {
     lab.sync(&[]).code(0);
     lab.write("a", "x", "edited");
     lab.write("b", "y", "edited on b");
+    lab.link.close();
     disk.remount("ro");
     let ran = lab.sync(&[]);
     assert!(matches!(ran.0.status.code(), Some(2 | 3)), "{}{}", ran.stdout(), ran.stderr());

@@ -1,5 +1,6 @@
 //! Machines with an agent each on this machine's loopback, their trees of days, and what their agents tell.
 
+use fixtures::disk::still_there;
 use rustix::process::{Pid, Signal, kill_process};
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
-use sync_agent::control::Client;
+use sync_agent::control::{Client, SocketError};
 use sync_agent::status::{ArchiveStatus, FolderStatus, Status};
 use sync_core::io::home::Home;
 use sync_core::io::link::Identity;
@@ -72,15 +73,16 @@ pub(crate) fn files(root: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     let mut waiting = vec![root.to_owned()];
     while let Some(dir) = waiting.pop() {
-        for entry in fs::read_dir(&dir).unwrap().map(Result::unwrap) {
+        for entry in still_there(fs::read_dir(&dir)).into_iter().flatten().map(Result::unwrap) {
             let path = entry.path();
             if entry.file_name() == ".driftless" {
                 continue;
             }
-            if fs::metadata(&path).unwrap().is_dir() {
+            let Some(metadata) = still_there(fs::metadata(&path)) else { continue };
+            if metadata.is_dir() {
                 waiting.push(path);
-            } else {
-                found.insert(path.strip_prefix(root).unwrap().to_owned(), fs::read(&path).unwrap());
+            } else if let Some(bytes) = still_there(fs::read(&path)) {
+                found.insert(path.strip_prefix(root).unwrap().to_owned(), bytes);
             }
         }
     }
@@ -237,7 +239,16 @@ impl Machine {
     }
 
     pub(crate) fn status(&self) -> Status {
-        Client::new(&self.home()).status().unwrap().unwrap()
+        let mut found = None;
+        // An answer that takes longer than the command's patience is one of a busy disk.
+        wait_until(&format!("the agent of {} tells how it is", self.name), || match Client::new(&self.home()).status() {
+            Err(SocketError::TooLong { .. }) => false,
+            answer => {
+                found = Some(answer.unwrap().unwrap());
+                true
+            }
+        });
+        found.unwrap()
     }
 
     pub(crate) fn folder(&self) -> FolderStatus {

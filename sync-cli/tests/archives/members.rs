@@ -33,7 +33,7 @@ fn days_go_cold_on_each_server_by_itself_and_nothing_goes_over_the_wire() {
     let expected = files(&a.root());
     assert_eq!(expected.len() as u64, days * count);
     let has_all = |machine: &Machine| files(&machine.root()) == expected;
-    wait_until("b and c have all days", || has_all(&b) && has_all(&c) && b.is_in_sync() == c.is_in_sync());
+    wait_until("b and c have all days", || has_all(&b) && has_all(&c) && b.is_in_sync() && c.is_in_sync());
     eprintln!("{days} days of {count} files are on three machines after {:.1} s", begun.elapsed().as_secs_f64());
     b.configure();
     assert!(b.run(&["agent", "reload"]).status.success());

@@ -62,6 +62,10 @@ fn a_run_that_was_missed_is_made_up_and_one_whose_hour_comes_is_made() {
     (0..2).for_each(|number| write_day(&a.root(), number, 3));
     // Two seconds before the hour.
     a.archive = "cold_schedule = \"daily 12:00\"".into();
+    a.now = "2026-04-20T11:00:00Z".into();
+    a.start();
+    wait_until("it remembers since when there is a rule", || a.archive().next.is_some());
+    a.stop();
     a.now = "2026-04-20T11:59:58Z".into();
     a.start();
     wait_until("the hour comes", || a.archive().archived == 2);

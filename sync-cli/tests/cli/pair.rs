@@ -19,7 +19,7 @@ pub(crate) struct Pair {
 /// The command, in a clean environment.
 pub(crate) fn driftless() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_driftless"));
-    command.env_remove("DRIFTLESS_HOME").timeout(Duration::from_secs(60));
+    command.env_remove("DRIFTLESS_HOME").timeout(Duration::from_secs(600));
     command
 }
 

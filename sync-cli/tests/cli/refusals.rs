@@ -488,6 +488,8 @@ struct Snapshot(Vec<(PathBuf, Vec<u8>, SystemTime)>);
 
 impl Snapshot {
     fn of(root: &Path) -> Snapshot {
+        // Whoever had it open has closed it.
+        drop(state(root));
         let own = fs::read_dir(root.join(".driftless")).unwrap().map(|entry| entry.unwrap().path());
         let tree = tree(root).into_keys().map(|path| root.join(path));
         let files = own.chain(tree).filter(|path| path.is_file());
@@ -499,6 +501,7 @@ impl Snapshot {
     }
 
     fn bring_back(&self, root: &Path) {
+        drop(state(root));
         for (path, bytes, modified) in &self.0 {
             fs::write(path, bytes).unwrap();
             fs::File::options().write(true).open(path).unwrap().set_modified(*modified).unwrap();

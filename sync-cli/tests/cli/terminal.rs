@@ -18,7 +18,7 @@ impl Terminal {
         let root = |name: &str| pair.root(name).to_string_lossy().into_owned();
         let line = format!("exec '{}' sync {} '{}' '{}'", env!("CARGO_BIN_EXE_driftless"), args.join(" "), root("a"), root("b"));
         let child = Command::new("timeout")
-            .args(["--foreground", "60", "script", "--quiet", "--return", "--flush", "--command", &line, "/dev/null"])
+            .args(["--foreground", "600", "script", "--quiet", "--return", "--flush", "--command", &line, "/dev/null"])
             .env("SHELL", "/bin/sh")
             .env("TERM", "xterm")
             .env_remove("DRIFTLESS_HOME")

@@ -384,7 +384,9 @@ fn a_signal_in_the_first_synchronisation_ends_it_after_what_it_had_begun() {
     watching.event("item", |event| event["event"] == "item");
     let ended = watching.end(Signal::INT);
     assert_eq!(ended.code, Some(130), "{}", ended.err);
-    assert_eq!(ended.summary()["in_sync"], false);
+    // A machine that is busy elsewhere may have come to the end of it before the signal.
+    let whole = ended.events.iter().any(|event| event["event"] == "watching");
+    assert_eq!(ended.summary()["in_sync"], whole);
     pair.sync(&[]).code(0);
     pair.assert_equal();
 }

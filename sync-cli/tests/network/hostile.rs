@@ -300,7 +300,9 @@ fn questions(scene: &Scene, foe: &Foe, random: &mut Random) -> Option<()> {
             heard += 1;
         }
     }
-    assert!(heard > 0 || matches!(question, Message::Also(_)), "no answer at all");
+    // A later run of the same machine ends an earlier one.
+    let ended = connection.wait_closed(Duration::ZERO).is_ok();
+    assert!(heard > 0 || ended || matches!(question, Message::Also(_)), "no answer at all");
     Some(())
 }
 

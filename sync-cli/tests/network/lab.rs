@@ -1,6 +1,7 @@
 //! Two machines with a root each, one of which serves its root to the other.
 
 use crate::serving::Serving;
+use fixtures::disk::still_there;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
@@ -108,7 +109,8 @@ impl Lab {
     pub(crate) fn begun(&self, root: &str) -> u64 {
         let Ok(stage) = fs::read_dir(self.root(root).join(".driftless/stage")) else { return 0 };
         let halves = stage.map(Result::unwrap).filter(|entry| entry.file_name().to_string_lossy().starts_with("half-"));
-        halves.map(|entry| entry.metadata().unwrap().len()).sum()
+        // One that is whole may go meanwhile.
+        halves.filter_map(|entry| still_there(entry.metadata())).map(|found| found.len()).sum()
     }
 
     /// What the files of a root hold, by their paths; as hashes.
@@ -117,13 +119,15 @@ impl Lab {
         let mut found = BTreeMap::new();
         let mut folders = vec![root.clone()];
         while let Some(folder) = folders.pop() {
-            for entry in fs::read_dir(&folder).unwrap().map(Result::unwrap) {
+            for entry in still_there(fs::read_dir(&folder)).into_iter().flatten().map(Result::unwrap) {
                 let path = entry.path();
                 match entry.file_type().unwrap() {
                     kind if kind.is_dir() && entry.file_name() != ".driftless" => folders.push(path),
                     kind if kind.is_file() => {
                         let name = path.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
-                        found.insert(name, *blake3::hash(&fs::read(path).unwrap()).as_bytes());
+                        if let Some(bytes) = still_there(fs::read(path)) {
+                            found.insert(name, *blake3::hash(&bytes).as_bytes());
+                        }
                     }
                     _ => {}
                 }

@@ -193,7 +193,7 @@ mod tests {
                     thread::yield_now();
                 }
             });
-            let waited = wait(&mut asking, &Stopped, Duration::from_millis(50), &mut |_| {});
+            let waited = wait(&mut asking, &Stopped, Duration::from_secs(2), &mut |_| {});
             assert!(matches!(waited, Ok(None)), "{waited:?}");
             near.close(CloseCode::Done);
         });
