@@ -573,3 +573,5 @@ fn unbroken<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_archiving;
