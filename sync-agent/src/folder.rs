@@ -28,7 +28,7 @@ use crate::works::{Watchful, random_share};
 use archiving::Desk;
 use noticed::Noticed;
 use shown::{Facts, Source, from_peer};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -88,6 +88,8 @@ struct Inbox {
     /// Paths that were noticed, and are quiet.
     noticed: Noticed,
     members: BTreeMap<Id, Joined>,
+    /// Peers that called, and whose connection was gone again at once: that there is another is told once it lasts.
+    fleeting: BTreeSet<Id>,
     /// What the peers are called here, and as what they may take part.
     allowed: BTreeMap<Id, (Name, Mode)>,
     /// The root is to be opened anew.
@@ -113,6 +115,8 @@ struct Joined {
     since: status::Moment,
     /// When it joined.
     at: Moment,
+    /// That it did is told once the connection lasts.
+    untold: bool,
     quality: Quality,
     /// Since the job under way began, if it is its.
     pulse: Pulse,
@@ -175,6 +179,7 @@ impl Folder {
             scheduler,
             noticed: Noticed::default(),
             members: BTreeMap::new(),
+            fleeting: BTreeSet::new(),
             allowed: BTreeMap::new(),
             reopen: false,
             rejoin: None,
@@ -568,3 +573,5 @@ fn unbroken<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_archiving;

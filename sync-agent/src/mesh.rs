@@ -2,6 +2,7 @@
 //! over them is the engine's, what is done with them the folder's.
 
 mod probing;
+mod refused;
 mod visits;
 
 use crate::folder::{Called, LASTING, Shared};
@@ -10,6 +11,7 @@ use crate::reach::{Reached, Tried};
 use crate::scheduler::{Moment, wait_after};
 use crate::status::{self, Link, Reach};
 use crate::works::{now_ns, random_share};
+use refused::Refused;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,8 +29,6 @@ use visits::{Standing, Visits};
 const CALL: Duration = Duration::from_secs(10);
 /// How often it is looked whether a connection is needed, beside being told so.
 const LOOK: Duration = Duration::from_secs(1);
-/// Refusals that are remembered, so that each is said once.
-const REFUSED: usize = 256;
 
 /// A peer as the mesh must know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +77,7 @@ pub(crate) struct Mesh {
     wakes: Mutex<u64>,
     stop: AtomicBool,
     visitors: Mutex<Visits>,
-    /// What was said last of whom who asked for which folder.
+    /// What was said of whom who asked for which folder.
     refused: Mutex<Refused>,
     reached: Reached,
     prober: Mutex<Option<JoinHandle<()>>>,
@@ -330,14 +330,12 @@ impl Mesh {
         let served = directory.host.serve_or_join(connection, &grants, &ear, &monitor);
         let asked = lock(&asked).take();
         if served.is_ok() {
-            lock(&self.refused).remove(&(id, asked.clone()));
+            lock(&self.refused).served(&id, &asked);
         }
         match served {
             Ok(Served::Joined(member)) => {
-                if let Some((shared, number)) = lock(&met).take()
-                    && shared.joined(*member, Called::ByThem, number)
-                {
-                    shared.log(Level::Notice, &format!("{shown} is connected, it called"));
+                if let Some((shared, number)) = lock(&met).take() {
+                    shared.joined(*member, Called::ByThem, number);
                 }
             }
             // Somebody looked whether this machine can be called.
@@ -350,7 +348,8 @@ impl Mesh {
                     Some(shared) => (Level::Info, format!("{shown} was refused {}: it cannot be used at present", shared.name)),
                     None => (Level::Warning, format!("{shown}: {error}")),
                 };
-                if lock(&self.refused).is_new((id, asked), &text) {
+                let said = lock(&self.refused).say(id, asked, &text, self.now());
+                if let Some(text) = said {
                     (self.log)(level, &text);
                 }
             }
@@ -425,25 +424,6 @@ impl Mesh {
     pub(crate) fn is_over(&self) -> bool {
         let callers = lock(&self.callers).values().all(|caller| caller.thread.is_finished());
         callers && lock(&self.prober).as_ref().is_none_or(JoinHandle::is_finished)
-    }
-}
-
-/// Why callers were let down, by who they are and what they asked for: who calls again and again is told of once, until that changes.
-#[derive(Default)]
-struct Refused(BTreeMap<(Id, Option<Name>), String>);
-
-impl Refused {
-    /// Was it another thing that was said of it last?
-    fn is_new(&mut self, of: (Id, Option<Name>), text: &str) -> bool {
-        // Known peers may ask for names without end.
-        if self.0.len() >= REFUSED && !self.0.contains_key(&of) {
-            self.0.pop_first();
-        }
-        self.0.insert(of, text.to_owned()).as_deref() != Some(text)
-    }
-
-    fn remove(&mut self, of: &(Id, Option<Name>)) {
-        self.0.remove(of);
     }
 }
 

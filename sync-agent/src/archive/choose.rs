@@ -1,7 +1,7 @@
 //! Days that are old when they come go into the cold root at once: what is decided of each directory that a pull makes.
 
-use super::run::{Clock, Time};
-use super::{Entry, Look, Order, Period, Rule, by_name, check_clock};
+use super::run::Clock;
+use super::{Entry, Look, Moment, Order, Period, Rule, by_name, check_clock};
 use crate::config::Timezone;
 use chrono_tz::Tz;
 use sync_core::io::archive::Linking;
@@ -14,23 +14,23 @@ pub struct Chooser {
     zone: Timezone,
     linking: Linking,
     clock: Clock,
-    /// When it was made: a clock that jumped since is not believed.
-    made: Time,
+    /// A clock that jumped since is not believed.
+    since: Moment,
     /// By which placements are known.
     name: String,
 }
 
 impl Chooser {
-    /// By this order, for the days of the rule `name`.
+    /// By this order, for the days of the rule `name`; `since`: when the clock was believed last.
     #[must_use]
-    pub fn new(order: &Order, linking: Linking, clock: Clock, name: String) -> Chooser {
-        Chooser { rule: order.rule.clone(), zone: order.zone.clone(), linking, clock, made: clock.time(), name }
+    pub fn new(order: &Order, linking: Linking, (clock, since): (Clock, Moment), name: String) -> Chooser {
+        Chooser { rule: order.rule.clone(), zone: order.zone.clone(), linking, clock, since, name }
     }
 
     fn is_old(&self, path: &RelPath, period: Period) -> bool {
         let now = self.clock.time();
         // Whoever brings it has it; more than that one is not known of. It is moved later by whoever counts them.
-        if self.rule.min_peers > 1 || check_clock(&now.moment, Some(&self.made.moment), None).is_err() {
+        if self.rule.min_peers > 1 || check_clock(&now.moment, Some(&self.since), None).is_err() {
             return false;
         }
         let entry = Entry { path: path.clone(), period, archived: false, seen: None };

@@ -151,6 +151,8 @@ pub trait Told {
     fn problem(&mut self, path: &RelPath, error: &ArchiveError);
     /// Something that concerns no single path.
     fn notice(&mut self, text: &str);
+    /// What is told from here on concerns days that moved before.
+    fn settles(&mut self) {}
 }
 
 /// The clock of a moment as it is remembered.
@@ -376,6 +378,7 @@ fn settle_by(
     accept_clock: bool,
     (told, report): (&mut dyn Told, &mut Report),
 ) -> Result<(), RunError> {
+    told.settles();
     // What is kept is kept by the machine's clock; in a trial by whichever is later.
     let real = Time::now(None);
     let now_ns = real.moment.now_ns;
@@ -436,7 +439,8 @@ fn look_at_links(
     Ok(())
 }
 
-fn last(ground: &dyn Ground, trial: bool) -> Result<Option<Moment>, RunError> {
+/// The clock of the last run that believed it, if there was one.
+pub(crate) fn last(ground: &dyn Ground, trial: bool) -> Result<Option<Moment>, RunError> {
     let Some(bytes) = ground.note(CLOCKS[usize::from(trial)])? else { return Ok(None) };
     let wrong = |error| RunError::Note(format!("the remembered clock of the last archiving run cannot be read ({error})"));
     let clock: Remembered = serde_json::from_slice(&bytes).map_err(wrong)?;

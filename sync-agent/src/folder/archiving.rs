@@ -4,7 +4,7 @@
 //! One thing is done at a time: a run when one is due, was missed or is asked for; late writes; what lies in the cold root is
 //! looked at; it is read again. The machine's clock may be set at any time, so no wait for a moment of the day is longer than [`GLANCE`].
 
-use super::listeners::{Steadily, Teller};
+use super::listeners::{Settling, Steadily, Teller};
 use super::repairing::Asked;
 use super::{Shared, Source};
 use crate::archive::run::{self, Clock, Report};
@@ -104,8 +104,12 @@ pub(super) struct Archivist<'a> {
     pub(super) live: &'a Arc<Live>,
     pub(super) over: &'a AtomicBool,
     pub(super) rule: config::Archive,
+    /// Of the rule: one that was changed and changed back is another one.
+    pub(super) number: u64,
     pub(super) order: Order,
     pub(super) runs: Runs,
+    /// What stood in the way when days that had moved before were looked after last.
+    pub(super) settling: Settling,
     /// Days in the cold root that are to be looked at.
     pub(super) looks: VecDeque<RelPath>,
     /// Days that could not be read again lately.
@@ -324,7 +328,7 @@ impl Shared {
     }
 
     /// Before anything is pulled into a root that was just opened. What stands in the way is told by the thread.
-    fn place_at_once(&self, live: &Live, over: &AtomicBool) {
+    pub(super) fn place_at_once(&self, live: &Live, over: &AtomicBool) {
         let rule = self.desk.wishes().rule.clone();
         live.root().set_chooser(None);
         let Some(order) = rule.and_then(|rule| order(&rule).ok()) else { return };
@@ -338,7 +342,7 @@ impl Shared {
 
     /// Until the rule is another one, or the root is closed.
     fn archive_by_rule(self: &Arc<Self>, live: &Arc<Live>, over: &AtomicBool) {
-        let Some(rule) = self.rule(over) else { return };
+        let Some((rule, number)) = self.rule(over) else { return };
         let path = |path: &std::path::Path| PathText::new(path.as_os_str().as_encoded_bytes());
         self.desk.begin(Some(ArchiveStatus {
             cold: path(&rule.cold),
@@ -351,7 +355,7 @@ impl Shared {
             next: None,
             scrub: ScrubStatus::default(),
         }));
-        let monitor = Steadily::new(self, over, None);
+        let monitor = Steadily::new(self, over, None).by(number);
         let begun = order(&rule).and_then(|order| {
             let archive = live.archive(&monitor).map_err(|error| error.to_string())?;
             let runs = self.recall(live, &order, &rule)?;
@@ -360,14 +364,18 @@ impl Shared {
         match begun {
             Ok((archive, order, runs)) => {
                 self.place_at_once(live, over);
-                let (looks, when) = (VecDeque::new(), When::default());
+                // One that could not go on before the root was closed or the rule was changed is made up for now.
+                let again = runs.last.as_ref().is_some_and(|last| last.error.is_some()).then_some(Moment::ZERO);
+                let (looks, when) = (VecDeque::new(), When { again, ..When::default() });
                 let mut archivist = Archivist {
                     shared: self,
                     live,
                     over,
                     rule,
+                    number,
                     order,
                     runs,
+                    settling: Settling::default(),
                     looks,
                     unread: BTreeSet::new(),
                     when,
@@ -381,43 +389,43 @@ impl Shared {
                 self.trouble(Source::Archive, &RelPath::root(), &format!("old days cannot be archived: {why}"));
                 // What was wished for until now is answered by that: nothing but time and a new wish begins it anew.
                 self.desk.wishes().settle();
-                self.wait(over, &rule, RETRY);
+                self.wait(over, number, RETRY);
             }
         }
         live.root().set_chooser(None);
-        [Source::Archive, Source::Cold, Source::ColdLook, Source::Scrub]
+        [Source::Archive, Source::Settle, Source::Cold, Source::ColdLook, Source::Scrub]
             .into_iter()
             .for_each(|source| self.trouble_no_more(source));
         self.desk.begin(None);
     }
 
-    /// Waits for a rule; `None` once it is over.
-    fn rule(&self, over: &AtomicBool) -> Option<config::Archive> {
+    /// Waits for a rule, which it returns with its number; `None` once it is over.
+    fn rule(&self, over: &AtomicBool) -> Option<(config::Archive, u64)> {
         let mut wishes = self.desk.wishes();
         loop {
             if over.load(Ordering::Acquire) {
                 return None;
             }
             if let Some(rule) = &wishes.rule {
-                return Some(rule.clone());
+                return Some((rule.clone(), wishes.number));
             }
             wishes = self.desk.changed.wait_timeout(wishes, GLANCE).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
     /// Waits until the rule is another one, a run is asked for, or it is over; for so long at the most.
-    fn wait(&self, over: &AtomicBool, rule: &config::Archive, wait: Duration) {
+    fn wait(&self, over: &AtomicBool, number: u64, wait: Duration) {
         let same = |wishes: &mut Wishes| {
             let idle = wishes.run.is_none() && !wishes.looked && !wishes.by_hand_done;
-            idle && wishes.rule.as_ref() == Some(rule) && !over.load(Ordering::Acquire)
+            idle && wishes.number == number && !over.load(Ordering::Acquire)
         };
         let wishes = self.desk.wishes();
         drop(self.desk.changed.wait_timeout_while(wishes, wait, same));
     }
 
     /// Waits until the folder is resumed, the rule is another one, or it is over; for some time at the most.
-    fn wait_paused(&self, over: &AtomicBool, rule: &config::Archive) {
-        let same = |wishes: &mut Wishes| self.is_paused() && wishes.rule.as_ref() == Some(rule) && !over.load(Ordering::Acquire);
+    fn wait_paused(&self, over: &AtomicBool, number: u64) {
+        let same = |wishes: &mut Wishes| self.is_paused() && wishes.number == number && !over.load(Ordering::Acquire);
         let wishes = self.desk.wishes();
         drop(self.desk.changed.wait_timeout_while(wishes, GLANCE, same));
     }
@@ -492,12 +500,12 @@ impl Archivist<'_> {
                 Step::Paused => {
                     drop(turn);
                     self.doing(ArchiveDoing::Waiting);
-                    self.shared.wait_paused(self.over, &self.rule);
+                    self.shared.wait_paused(self.over, self.number);
                 }
                 Step::Wait(wait) => {
                     drop(turn);
                     self.doing(ArchiveDoing::Waiting);
-                    self.shared.wait(self.over, &self.rule, wait);
+                    self.shared.wait(self.over, self.number, wait);
                 }
             }
         }
@@ -515,7 +523,7 @@ impl Archivist<'_> {
         let shared = self.shared;
         let (run, looked, by_hand) = {
             let mut wishes = shared.desk.wishes();
-            if self.over.load(Ordering::Acquire) || wishes.rule.as_ref() != Some(&self.rule) {
+            if self.over.load(Ordering::Acquire) || wishes.number != self.number {
                 return Step::Leave;
             }
             // Whoever asks while it is paused is told so; what was asked for before waits.
@@ -532,6 +540,7 @@ impl Archivist<'_> {
             self.look_at_young();
         }
         if by_hand {
+            self.drop_unplaced();
             (self.when.survey, self.when.settle) = (Moment::ZERO, Moment::ZERO);
         }
         let now = shared.now();
@@ -549,7 +558,8 @@ impl Archivist<'_> {
             self.when.survey = now + SURVEY;
             return Step::Survey;
         }
-        if now >= self.when.settle {
+        // Of what lies there the old copies can be looked after only while it is.
+        if self.is_there && now >= self.when.settle {
             return Step::Settle;
         }
         // While the cold root is not there nothing can be seen of it.
@@ -564,7 +574,8 @@ impl Archivist<'_> {
             return Step::Scrub;
         }
         let scrub = if there { self.when.scrub } else { self.when.glance };
-        let next = self.when.glance.min(self.when.survey).min(self.when.settle).min(scrub);
+        let settle = if there { self.when.settle } else { self.when.glance };
+        let next = self.when.glance.min(self.when.survey).min(settle).min(scrub);
         Step::Wait(next.saturating_sub(now).min(self.until_due()))
     }
 
@@ -612,7 +623,7 @@ impl Archivist<'_> {
     }
 
     fn recover(&mut self, archive: &Archive<'_>) {
-        let (mut told, mut report) = (Teller::new(self.shared), Report::default());
+        let (mut told, mut report) = (Teller::new(self.shared, &self.settling), Report::default());
         if let Err(error) = run::recover(archive, &mut told, &mut report) {
             self.shared.trouble(Source::Archive, &RelPath::root(), &error.to_string());
         }

@@ -2,7 +2,7 @@
 //! are placed in the cold root at once.
 
 use super::archiving::Archivist;
-use super::listeners::{Steadily, Teller};
+use super::listeners::{Settling, Steadily, Teller};
 use super::{Shared, Source};
 use crate::archive::run::{self, Day, Ground, RunError};
 use crate::archive::{Chooser, Decision, Order, Reason, end_ns};
@@ -107,9 +107,11 @@ impl Shared {
     /// From now on old days are placed in a cold root when they come; `None`: they come to the hot root, and are moved later.
     pub(super) fn place_old_days(&self, live: &Live, archive: &Archive<'_>, order: &Order, cold: Option<&Arc<Cold>>) {
         let linking = cold.and_then(|cold| archive.linking(cold, order.form.clone()).ok());
-        let chooser = linking.map(|linking| {
-            let name = format!("archive.{}", self.name);
-            Arc::new(Chooser::new(order, linking, self.desk.clock, name)) as Arc<dyn Choose>
+        let chooser = linking.and_then(|linking| {
+            // By the clock as by a run: one that jumped since the last is not believed. What stands in the way of that a run tells.
+            let (time, name) = (self.desk.clock.time(), format!("archive.{}", self.name));
+            let since = run::last(&self.grounds(live), time.trial).ok()?.unwrap_or(time.moment);
+            Some(Arc::new(Chooser::new(order, linking, (self.desk.clock, since), name)) as Arc<dyn Choose>)
         });
         live.root().set_chooser(chooser);
     }
@@ -135,10 +137,11 @@ impl Archivist<'_> {
         self.doing(ArchiveDoing::Running);
         let shared = self.shared;
         let time = shared.desk.clock.time();
-        let mut told = Teller::new(shared);
+        let mut told = Teller::new(shared, &self.settling);
         let done = shared
             .grounds_with_peers(self.live)
             .and_then(|ground| run::run((&ground, archive), &self.order, (&time, asked == Some(true)), &mut told));
+        let Teller { failed, settling, .. } = told;
         let mut last = ArchiveRun {
             at: status::Moment(time.moment.now_ns),
             moved: 0,
@@ -147,7 +150,7 @@ impl Archivist<'_> {
             copied: 0,
             held: 0,
             changed: 0,
-            failed: told.failed.len() as u64,
+            failed: failed.len() as u64,
             error: None,
         };
         let believed = !matches!(done, Err(RunError::Clock(_)));
@@ -165,7 +168,9 @@ impl Archivist<'_> {
                 self.tell(&last, report.removed);
                 self.brought(&report.late);
                 self.look_at(&report.merged);
-                self.failed(&told.failed, report.failed);
+                let settling = settling.unwrap_or_default();
+                self.failed(&failed, report.failed.saturating_sub(settling.failed.len() as u64));
+                self.settled(settling);
                 true
             }
             Err(error) => {
@@ -219,13 +224,22 @@ impl Archivist<'_> {
         if count == 0 && failed.is_empty() {
             return self.shared.trouble_no_more(Source::Archive);
         }
-        let shown = |(path, error): &(RelPath, String)| PathProblem {
-            place: PathText::new(path.as_bytes()),
-            step: "archive".into(),
-            error: error.clone(),
-        };
         let listed = failed.iter().take(LISTED).map(shown).collect();
         self.shared.inbox().facts.problems.insert(Source::Archive, (count.max(failed.len() as u64), listed));
+    }
+
+    /// Days that had moved before were looked after: what stood in the way of that is shown until the next time.
+    fn settled(&mut self, settling: Settling) {
+        let listed: Vec<PathProblem> = settling.failed.iter().take(LISTED).map(shown).collect();
+        {
+            let facts = &mut self.shared.inbox().facts;
+            facts.said.remove(&Source::Settle);
+            match listed.is_empty() {
+                true => drop(facts.problems.remove(&Source::Settle)),
+                false => drop(facts.problems.insert(Source::Settle, (settling.failed.len() as u64, listed))),
+            }
+        }
+        self.settling = settling;
     }
 
     /// Late writes came to these paths: they are changes like any other.
@@ -318,21 +332,28 @@ impl Archivist<'_> {
     pub(super) fn settle(&mut self, archive: &Archive<'_>) {
         let kept = archive.displaced().unwrap_or_default();
         if kept.is_empty() {
+            self.settled(Settling::default());
             return self.settle_after(None);
         }
-        let (mut told, mut report) = (Teller::new(self.shared), run::Report::default());
+        if self.lacks_cold(archive).is_some() {
+            // It went since that was looked at: that is told, and not each of its days.
+            return self.glance(archive);
+        }
+        let (mut told, mut report) = (Teller::new(self.shared, &self.settling), run::Report::default());
         let time = self.shared.desk.clock.time();
         let ground = self.shared.grounds(self.live);
-        match run::settle((&ground, archive), &time, (&mut told, &mut report)) {
-            Ok(()) => self.brought(&report.late),
+        let done = run::settle((&ground, archive), &time, (&mut told, &mut report));
+        let settling = told.settling.unwrap_or_default();
+        match done {
+            Ok(()) => {
+                self.brought(&report.late);
+                self.settled(settling);
+            }
             Err(RunError::Archive(ArchiveError::Cancelled)) => return,
-            Err(error) => self.shared.say(Source::Archive, Level::Warning, &error.to_string()),
+            Err(error) => self.shared.say(Source::Settle, Level::Warning, &error.to_string()),
         }
         if report.removed > 0 {
             self.shared.log(Level::Notice, &format!("{} old copies of archived days were removed", report.removed));
-        }
-        if !told.failed.is_empty() {
-            self.failed(&told.failed, report.failed);
         }
         let now_ns = run::Time::now(None).moment.now_ns;
         let age = |since_ns: i64| Duration::from_nanos(u64::try_from(now_ns.saturating_sub(since_ns)).unwrap_or(0));
@@ -343,8 +364,12 @@ impl Archivist<'_> {
 
     /// A monitor at a pace.
     pub(super) fn steadily(&self, rate: u64) -> Steadily<'_> {
-        Steadily::new(self.shared, self.over, Some(rate))
+        Steadily::new(self.shared, self.over, Some(rate)).by(self.number)
     }
+}
+
+fn shown((path, error): &(RelPath, String)) -> PathProblem {
+    PathProblem { place: PathText::new(path.as_bytes()), step: "archive".into(), error: error.clone() }
 }
 
 /// What was found, in numbers.

@@ -3,6 +3,7 @@
 use super::Shared;
 use crate::archive::run::{Day, Told};
 use crate::log::Level;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -15,11 +16,23 @@ use sync_core::report::Monitor;
 pub(super) struct Teller<'a> {
     shared: &'a Shared,
     pub(super) failed: Vec<(RelPath, String)>,
+    /// What was told the last time of days that had moved before: it is not told again.
+    before: &'a Settling,
+    /// The same now, once they are looked after.
+    pub(super) settling: Option<Settling>,
+}
+
+/// What stood in the way when days that had moved before were looked after.
+#[derive(Default)]
+pub(super) struct Settling {
+    pub(super) failed: BTreeSet<(RelPath, String)>,
+    /// No old copy of a day is removed: why differs from one time to the next by what has passed.
+    noticed: bool,
 }
 
 impl<'a> Teller<'a> {
-    pub(super) fn new(shared: &'a Shared) -> Teller<'a> {
-        Teller { shared, failed: Vec::new() }
+    pub(super) fn new(shared: &'a Shared, before: &'a Settling) -> Teller<'a> {
+        Teller { shared, failed: Vec::new(), before, settling: None }
     }
 }
 
@@ -33,12 +46,30 @@ impl Told for Teller<'_> {
     }
 
     fn problem(&mut self, path: &RelPath, error: &ArchiveError) {
-        self.shared.log(Level::Warning, &format!("{path}: {error}"));
-        self.failed.push((path.clone(), error.to_string()));
+        let problem = (path.clone(), error.to_string());
+        if self.settling.is_none() || !self.before.failed.contains(&problem) {
+            self.shared.log(Level::Warning, &format!("{path}: {error}"));
+        }
+        match &mut self.settling {
+            Some(settling) => {
+                settling.failed.insert(problem);
+            }
+            None => self.failed.push(problem),
+        }
     }
 
     fn notice(&mut self, text: &str) {
-        self.shared.log(Level::Notice, text);
+        let known = self.settling.as_mut().is_some_and(|settling| {
+            settling.noticed = true;
+            self.before.noticed
+        });
+        if !known {
+            self.shared.log(Level::Notice, text);
+        }
+    }
+
+    fn settles(&mut self) {
+        self.settling = Some(Settling::default());
     }
 }
 
@@ -57,6 +88,11 @@ impl<'a> Steadily<'a> {
         let pace = rate.map(|rate| Mutex::new(Pace::new(rate)));
         let number = shared.desk.wishes().number;
         Steadily { shared, over, number, pace }
+    }
+
+    /// By the rule of this number, which may be another one by now: then it stops at once.
+    pub(super) fn by(self, number: u64) -> Steadily<'a> {
+        Steadily { number, ..self }
     }
 }
 

@@ -5,7 +5,7 @@ use super::{Called, Joined, LASTING, Shared};
 use crate::gossip::Told;
 use crate::log::Level;
 use crate::quality::{Counters, Pulse, Quality};
-use crate::scheduler::Job;
+use crate::scheduler::{Job, Moment};
 use crate::status::{self, Behind};
 use crate::works::now_ns;
 use std::collections::BTreeMap;
@@ -70,6 +70,13 @@ impl Shared {
             drop(inbox);
             return false;
         }
+        if inbox.members.get(&peer).is_some_and(|joined| joined.is_fleeting(now)) {
+            inbox.fleeting.insert(peer);
+        }
+        let untold = called == Called::ByThem && inbox.fleeting.contains(&peer);
+        if called == Called::ByThem && !untold {
+            self.log(Level::Notice, &it_called(&inbox.name_of(peer)));
+        }
         // From whom nothing may be pulled, nothing is lacking.
         let lacking = (!member.may_be_pulled()).then_some(Behind { files: 0, bytes: 0, since: None, oldest: None });
         let joined = Joined {
@@ -78,6 +85,7 @@ impl Shared {
             called: called == Called::ByUs,
             since: now_ns(),
             at: now,
+            untold,
             quality: Quality::default(),
             pulse: Pulse::default(),
             incorporated: 0,
@@ -106,7 +114,7 @@ impl Shared {
     }
 
     fn left(&self, peer: Id, number: u64) {
-        let mut inbox = self.inbox();
+        let (now, mut inbox) = (self.now(), self.inbox());
         let same = inbox.members.get(&peer).is_some_and(|joined| joined.number == number);
         let gone = if same { inbox.members.remove(&peer) } else { None };
         if same {
@@ -115,6 +123,15 @@ impl Shared {
             inbox.facts.problems.remove(&Source::Pull(peer));
             inbox.facts.problems.remove(&Source::Read(peer));
             inbox.facts.stopped.remove(&peer);
+        }
+        match &gone {
+            Some(gone) if gone.is_fleeting(now) => {
+                inbox.fleeting.insert(peer);
+            }
+            Some(gone) if now.saturating_sub(gone.at) >= LASTING => {
+                inbox.fleeting.remove(&peer);
+            }
+            _ => {}
         }
         drop(inbox);
         if same {
@@ -128,6 +145,7 @@ impl Shared {
         let gone: Vec<_> = {
             let mut inbox = self.inbox();
             inbox.allowed = peers.clone();
+            inbox.fleeting.retain(|peer| peers.contains_key(peer));
             let stays = |id: &Id, joined: &Joined| peers.get(id).is_some_and(|(_, mode)| *mode == joined.member.mode());
             let others = inbox.members.iter().filter(|(id, joined)| !stays(id, joined));
             others.map(|(_, joined)| Arc::clone(&joined.member)).collect()
@@ -141,12 +159,21 @@ impl Shared {
         let mut inbox = self.inbox();
         let mut costs = Vec::new();
         let mut reports = Vec::new();
+        let mut lasting = Vec::new();
         for (peer, joined) in &mut inbox.members {
+            if joined.untold && !joined.is_fleeting(now) {
+                joined.untold = false;
+                lasting.push(*peer);
+            }
             let path = joined.member.quality();
             let back = joined.member.reported().map(|report| Counters { sent: report.sent, lost: report.lost });
             joined.quality.sample(path.rtt, Counters { sent: path.sent, lost: path.lost }, back, now);
             costs.extend(joined.quality.cost().map(|cost| (*peer, cost)));
             reports.push((Arc::clone(&joined.member), joined.report()));
+        }
+        for peer in lasting {
+            inbox.fleeting.remove(&peer);
+            self.log(Level::Notice, &it_called(&inbox.name_of(peer)));
         }
         inbox.scheduler.measured(costs, now);
         drop(inbox);
@@ -210,6 +237,17 @@ impl Shared {
             joined.member.leave();
         }
     }
+}
+
+impl Joined {
+    /// Did the peer call, and has the connection not lasted yet?
+    fn is_fleeting(&self, now: Moment) -> bool {
+        !self.called && now.saturating_sub(self.at) < LASTING
+    }
+}
+
+fn it_called(name: &str) -> String {
+    format!("{name} is connected, it called")
 }
 
 /// How good a path is, as others are told.

@@ -269,9 +269,17 @@ impl Archivist<'_> {
         }
     }
 
-    /// Of days that are not archived any more nobody reads anything again: what was damaged in them is told no longer.
+    /// Days that are not archived any more nobody looks at or reads again here: what was wrong in them is told no longer.
     pub(super) fn drop_unplaced(&self) {
         let (before, places) = (self.shared.desk.damaged(), self.live.root().places());
+        {
+            let facts = &mut self.shared.inbox().facts;
+            if let Some((total, known)) = facts.problems.get_mut(&Source::ColdLook) {
+                let is_placed = |path: &RelPath| places.all().any(|placement| placement.path.contains(path));
+                known.retain(|problem| path_of(&problem.place).is_none_or(|path| is_placed(&path)));
+                *total = known.len() as u64;
+            }
+        }
         let mut damaged = before.clone();
         damaged.retain(|file| places.all().any(|placement| placement.path.contains(&file.path)));
         if damaged != before {

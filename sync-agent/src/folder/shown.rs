@@ -55,6 +55,8 @@ pub(crate) enum Source {
     Read(Id),
     /// Days move.
     Archive,
+    /// Those that moved are looked after.
+    Settle,
     /// The cold root is there.
     Cold,
     /// What lies there is looked at.

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, channel};
 
 /// No wait here may take longer, on however busy a machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(super) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The name and the configuration of a folder, with more text for it.
 fn configured(root: &Path, more: &str) -> (Name, config::Folder) {
@@ -16,6 +16,16 @@ fn configured(root: &Path, more: &str) -> (Name, config::Folder) {
 
 /// A folder that is started, and what it says in the log. `known` is asked before its root is opened.
 fn started(root: &Path, known: impl Fn(bool) -> bool + Send + Sync + 'static) -> (Folder, Receiver<String>) {
+    started_by(root, (None, Clock::default()), false, known)
+}
+
+/// The same with days that are archived, or one that is paused.
+pub(super) fn started_by(
+    root: &Path,
+    archive: (Option<config::Archive>, Clock),
+    paused: bool,
+    known: impl Fn(bool) -> bool + Send + Sync + 'static,
+) -> (Folder, Receiver<String>) {
     let (tell, told) = channel();
     let tell = Mutex::new(tell);
     let setting = Setting {
@@ -28,15 +38,15 @@ fn started(root: &Path, known: impl Fn(bool) -> bool + Send + Sync + 'static) ->
         permits: Arc::new(Permits::new(1)),
         watches: None,
         reserve: Reserve::STANDARD,
-        archive: (None, Clock::default()),
-        paused: false,
+        archive,
+        paused,
         known: Box::new(known),
     };
     let (name, config) = configured(root, "");
     (Folder::start(name, config, setting, Vec::new()), told)
 }
 
-fn wait_until(folder: &Folder, holds: impl Fn() -> bool) {
+pub(super) fn wait_until(folder: &Folder, holds: impl Fn() -> bool) {
     let until = Instant::now() + PATIENCE;
     while !holds() {
         assert!(Instant::now() < until && !folder.is_over(), "{:?}", folder.shared().state());
@@ -44,7 +54,7 @@ fn wait_until(folder: &Folder, holds: impl Fn() -> bool) {
     }
 }
 
-fn end(folder: Folder) {
+pub(super) fn end(folder: Folder) {
     folder.stop();
     folder.join();
 }
