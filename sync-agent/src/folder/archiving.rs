@@ -528,12 +528,12 @@ impl Archivist<'_> {
             if shared.is_paused() {
                 return Step::Paused;
             }
-            // The root is closed in a moment: whatever would begin ended at once.
-            if shared.is_stopping() {
-                return Step::Wait(GLANCE);
-            }
             (wishes.run.take(), std::mem::take(&mut wishes.looked), std::mem::take(&mut wishes.by_hand_done))
         };
+        if shared.is_stopping() {
+            // The root is closed in a moment: whatever began now would end at once, again and again.
+            return Step::Wait(GLANCE);
+        }
         if !self.recovered {
             self.recovered = true;
             self.recover(archive);
