@@ -230,6 +230,9 @@ pub fn verify(
                 for (path, error) in scrub.unreadable {
                     hear(Piece::Unreadable { at: text(&path), error });
                 }
+                if scrub.interrupted {
+                    return Err(ArchiveError::Cancelled.into());
+                }
             }
             Err(error) if error.ends_run() => return Err(error.into()),
             Err(error) => hear(Piece::Problem { at: text(&day), error: error.to_string() }),

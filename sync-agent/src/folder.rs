@@ -333,6 +333,9 @@ impl Shared {
         self.inbox().scheduler.pause(paused);
         self.wake.notify_all();
         self.desk.wake();
+        if paused {
+            self.desk.give_up_lender();
+        }
     }
 
     pub(crate) fn is_paused(&self) -> bool {

@@ -11,6 +11,7 @@ use sync_core::io::archive::{Archive, ArchiveError, Contents, MoveOptions, Moved
 use sync_core::io::fs::Cold;
 use sync_core::io::sync::{Replica, SyncError};
 use sync_core::path::RelPath;
+use sync_core::report::Monitor;
 
 /// Under these names a root remembers the clock of the last run, and of the last trial.
 const CLOCKS: [&str; 2] = ["clock", "clock.trial"];
@@ -104,8 +105,8 @@ pub trait Ground {
     /// How many peers are known to have all of a day, as it is here.
     ///
     /// # Errors
-    /// The state cannot be read.
-    fn holders(&self, day: &RelPath) -> Result<usize, SyncError>;
+    /// The state cannot be read, or it was stopped.
+    fn holders(&self, day: &RelPath, monitor: &dyn Monitor) -> Result<usize, SyncError>;
 }
 
 impl Ground for Replica {
@@ -126,7 +127,7 @@ impl Ground for Replica {
     }
 
     /// Nobody is asked, and what was heard of others is the agent's.
-    fn holders(&self, _day: &RelPath) -> Result<usize, SyncError> {
+    fn holders(&self, _day: &RelPath, _monitor: &dyn Monitor) -> Result<usize, SyncError> {
         Ok(0)
     }
 }
@@ -248,7 +249,7 @@ fn look_in<Z: TimeZone>(
                 bytes: seen.bytes,
                 newest_ns: if time.trial { seen.newest_mtime_ns } else { seen.newest_mtime_ns.max(seen.newest_ctime_ns) },
                 open,
-                peers: if rule.min_peers > 0 { ground.holders(&entry.path)? } else { 0 },
+                peers: if rule.min_peers > 0 { ground.holders(&entry.path, archive.monitor())? } else { 0 },
                 obstacle: obstacle(&seen, one_disk),
             });
             contents.insert(entry.path.clone(), seen);

@@ -6,6 +6,7 @@
 
 use super::listeners::{Settling, Steadily, Teller};
 use super::repairing::Asked;
+use super::scrubbing::LATER;
 use super::{Shared, Source};
 use crate::archive::run::{self, Clock, Report};
 use crate::archive::{Order, Terms, next_ns};
@@ -14,7 +15,7 @@ use crate::log::Level;
 use crate::scheduler::Moment;
 use crate::status::{self, ArchiveDoing, ArchiveRun, ArchiveStatus, PathText, ScrubStatus};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -112,8 +113,10 @@ pub(super) struct Archivist<'a> {
     pub(super) settling: Settling,
     /// Days in the cold root that are to be looked at.
     pub(super) looks: VecDeque<RelPath>,
-    /// Days that could not be read again lately.
-    pub(super) unread: BTreeSet<RelPath>,
+    /// Days that could not be read again, and until when they are left alone.
+    pub(super) unread: BTreeMap<RelPath, Moment>,
+    /// Days of which reading was interrupted, and when: all others come first.
+    pub(super) interrupted: BTreeMap<RelPath, Moment>,
     pub(super) when: When,
     pub(super) asked: Asked,
     /// Is the cold root there, as far as was seen?
@@ -131,6 +134,8 @@ pub(super) struct When {
     survey: Moment,
     settle: Moment,
     pub(super) scrub: Moment,
+    /// Since when somebody could be asked for what is damaged.
+    mend: Option<Moment>,
 }
 
 /// What is next.
@@ -188,12 +193,16 @@ impl Desk {
     /// Goes over to another rule, or to none.
     pub(crate) fn configure(&self, rule: Option<config::Archive>) {
         let mut wishes = self.wishes();
-        if wishes.rule != rule {
+        let other = wishes.rule != rule;
+        if other {
             wishes.number += 1;
             wishes.rule = rule;
         }
         drop(wishes);
         self.changed.notify_all();
+        if other {
+            self.give_up_lender();
+        }
     }
 
     pub(crate) fn has_rule(&self) -> bool {
@@ -321,7 +330,7 @@ impl Shared {
     pub(super) fn archive_no_more(&self, archiving: Archiving) {
         archiving.over.store(true, Ordering::Release);
         self.desk.wake();
-        self.give_up_lender();
+        self.desk.give_up_lender();
         // A panic there is a defect that was told; what was under way is recovered when the root is opened again.
         let _ = archiving.thread.join();
         self.desk.begin(None);
@@ -377,7 +386,8 @@ impl Shared {
                     runs,
                     settling: Settling::default(),
                     looks,
-                    unread: BTreeSet::new(),
+                    unread: BTreeMap::new(),
+                    interrupted: BTreeMap::new(),
                     when,
                     asked: Asked::default(),
                     is_there: false,
@@ -494,7 +504,7 @@ impl Archivist<'_> {
                 Step::Glance => self.glance(archive),
                 Step::Survey => self.survey(archive),
                 Step::Settle => self.settle(archive),
-                Step::Look(day) => self.look(&day),
+                Step::Look(day) => self.look(archive, &day),
                 Step::Mend => self.mend(),
                 Step::Scrub => self.scrub(archive),
                 Step::Paused => {
@@ -509,10 +519,6 @@ impl Archivist<'_> {
                 }
             }
         }
-    }
-
-    pub(super) fn is_over(&self) -> bool {
-        self.over.load(Ordering::Acquire)
     }
 
     pub(super) fn doing(&self, doing: ArchiveDoing) {
@@ -532,6 +538,10 @@ impl Archivist<'_> {
             }
             (wishes.run.take(), std::mem::take(&mut wishes.looked), std::mem::take(&mut wishes.by_hand_done))
         };
+        if shared.is_stopping() {
+            // The root is closed in a moment: whatever began now would end at once, again and again.
+            return Step::Wait(GLANCE);
+        }
         if !self.recovered {
             self.recovered = true;
             self.recover(archive);
@@ -542,6 +552,7 @@ impl Archivist<'_> {
         if by_hand {
             self.drop_unplaced();
             (self.when.survey, self.when.settle) = (Moment::ZERO, Moment::ZERO);
+            self.asked.soon(shared.now());
         }
         let now = shared.now();
         if run.is_some() {
@@ -564,14 +575,18 @@ impl Archivist<'_> {
         }
         // While the cold root is not there nothing can be seen of it.
         let there = self.is_there;
-        if there && let Some(day) = self.looks.pop_front() {
-            return Step::Look(day);
-        }
-        if there && self.may_mend(now) {
+        self.when.mend = (there && self.may_mend(now)).then(|| self.when.mend.unwrap_or(now));
+        // Looks come first, but not for ever: there may be as many again when the last one ends.
+        let waits = if self.looks.is_empty() { Duration::ZERO } else { LATER };
+        if self.when.mend.is_some_and(|since| now >= since + waits) {
+            self.when.mend = None;
             return Step::Mend;
         }
-        if there && now >= self.when.scrub {
+        if there && now >= self.when.scrub + waits {
             return Step::Scrub;
+        }
+        if there && let Some(day) = self.looks.pop_front() {
+            return Step::Look(day);
         }
         let scrub = if there { self.when.scrub } else { self.when.glance };
         let settle = if there { self.when.settle } else { self.when.glance };

@@ -16,10 +16,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use sync_core::io::archive::{Archive, ArchiveError};
 use sync_core::io::fs::{Choose, Cold};
+use sync_core::io::scan::ScanError;
 use sync_core::io::sync::{Live, Member, SyncError};
 use sync_core::path::RelPath;
 use sync_core::peer::Id;
-use sync_core::report::Silent;
+use sync_core::report::Monitor;
 
 /// Under this name a root remembers up to where its peers have it.
 const HOLDERS: &str = "agent.holders";
@@ -58,12 +59,15 @@ impl Ground for Grounds<'_> {
 
     /// Who told that it has incorporated everything up to a number has all that changed here before that. Of whom nothing was heard
     /// since a day changed, it is not known.
-    fn holders(&self, day: &RelPath) -> Result<usize, SyncError> {
+    fn holders(&self, day: &RelPath, monitor: &dyn Monitor) -> Result<usize, SyncError> {
         if self.peers.is_empty() {
             return Ok(0);
         }
         // What nobody noticed yet, nobody else has.
-        self.live.scan(std::slice::from_ref(day), &Silent)?;
+        self.live.scan(std::slice::from_ref(day), monitor).map_err(|error| match error {
+            SyncError::Scan(ScanError::Cancelled) => SyncError::Cancelled,
+            error => error,
+        })?;
         let Some(newest) = self.live.newest(day)? else { return Ok(0) };
         let may_lack = |member: &Option<Arc<Member>>| member.as_ref().is_some_and(|member| member.may_lack(day));
         Ok(self.peers.iter().filter(|(seq, member)| *seq >= newest && !may_lack(member)).count())

@@ -1,6 +1,7 @@
 //! What was archived is looked at for changes, young days often and old ones seldom, and read again against its hashes, slowly.
 
 use super::archiving::{Archivist, Damaged};
+use super::repairing::Asked;
 use super::shown::shown;
 use super::{Shared, Source};
 use crate::archive::run::Time;
@@ -14,16 +15,17 @@ use std::time::Duration;
 use sync_core::entry::Hash;
 use sync_core::io::archive::{Archive, ArchiveError, Repair, Scrub};
 use sync_core::io::fs::Placement;
+use sync_core::io::scan::ScanError;
 use sync_core::io::sync::{Live, SyncError};
 use sync_core::path::RelPath;
-use sync_core::report::Silent;
 
 /// Bytes that are read again a second, at the most.
 pub(super) const RATE: u64 = 16 << 20;
 /// After so long a day is read again.
 const EVERY: Duration = Duration::from_secs(30 * 24 * 3600);
-/// How long a day is left alone that could not be read again, and how often it is looked which day is due.
-const LATER: Duration = Duration::from_secs(3600);
+/// How long a day is left alone that could not be read again, how often it is looked which day is due, and after how long what is due does
+/// not wait for looks any more.
+pub(super) const LATER: Duration = Duration::from_secs(3600);
 /// Days that are older are not watched, and looked at by one of so many runs.
 const YOUNG: Duration = Duration::from_secs(30 * 24 * 3600);
 const RUNS: u64 = 7;
@@ -83,12 +85,16 @@ impl Shared {
         ))
     }
 
-    /// What reading a day again has shown: what was damaged in it before, and is not any more, is whole.
+    /// What reading a day again has shown: what was damaged in it before, and is not any more, is whole. If it was stopped within, nothing is
+    /// said of the rest.
     pub(super) fn found(&self, live: &Live, (day, found): (&RelPath, &Scrub), gave: &dyn Fn(&RelPath) -> Option<String>) {
         let now_ns = Time::now(None).moment.now_ns;
         let mut damaged = self.desk.damaged();
         let before = damaged.clone();
-        damaged.retain(|file| !day.contains(&file.path));
+        damaged.retain(|file| match found.interrupted {
+            true => found.damaged.iter().all(|damage| damage.path != file.path),
+            false => !day.contains(&file.path),
+        });
         let mut repaired = Vec::new();
         for damage in &found.damaged {
             if damage.repaired {
@@ -98,8 +104,12 @@ impl Shared {
                 repaired.push(damage.path.clone());
                 continue;
             }
-            let since_ns = before.iter().find(|file| file.path == damage.path).map_or(now_ns, |file| file.since_ns);
-            damaged.push(Damaged { path: damage.path.clone(), hash: damage.hash, since_ns, why: damage.why.clone() });
+            let known = before.iter().find(|file| file.path == damage.path);
+            let since_ns = known.map_or(now_ns, |file| file.since_ns);
+            // Whoever was about to be asked was not: what others said still counts.
+            let said = known.filter(|_| found.interrupted).and_then(|file| file.why.clone());
+            let why = damage.why.clone().or(said);
+            damaged.push(Damaged { path: damage.path.clone(), hash: damage.hash, since_ns, why });
         }
         damaged.truncate(REMEMBERED);
         self.desk.repaired.fetch_add(repaired.len() as u64, Ordering::Relaxed);
@@ -182,13 +192,13 @@ impl Archivist<'_> {
         self.looks.extend(days);
     }
 
-    /// Finds what changed in one of them.
-    pub(super) fn look(&mut self, day: &RelPath) {
+    /// Finds what changed in one of them. One that is stopped within is the next.
+    pub(super) fn look(&mut self, archive: &Archive<'_>, day: &RelPath) {
         if self.live.root().places().get(day).is_none() {
             return;
         }
         self.doing(ArchiveDoing::Looking);
-        match self.live.scan(std::slice::from_ref(day), &Silent) {
+        match self.live.scan(std::slice::from_ref(day), archive.monitor()) {
             Ok(scanned) => {
                 let listed: Vec<PathProblem> = scanned.problems.iter().take(LISTED).map(shown).collect();
                 let facts = &mut self.shared.inbox().facts;
@@ -199,7 +209,7 @@ impl Archivist<'_> {
                 // Of those that are not listed nobody knows any more whether they are over.
                 *total = known.len() as u64;
             }
-            Err(SyncError::Cancelled) => {}
+            Err(SyncError::Cancelled | SyncError::Scan(ScanError::Cancelled)) => self.looks.push_front(day.clone()),
             Err(error) => self.shared.say(Source::ColdLook, Level::Warning, &format!("{day} cannot be looked at: {error}")),
         }
     }
@@ -217,12 +227,14 @@ impl Archivist<'_> {
         let every = i64::try_from(EVERY.as_nanos()).unwrap_or(i64::MAX);
         let is_due = |last: i64| now_ns >= last.saturating_add(every) || last > now_ns;
         let all = days.all().map(|placement| (known.at(placement).unwrap_or(i64::MIN), placement));
-        let mut waiting: Vec<_> = all.filter(|(last, day)| is_due(*last) && !self.unread.contains(&day.path)).collect();
-        waiting.sort_by_key(|(last, day)| (*last, &day.path));
-        // One that cannot be read keeps no other one from it, and has its turn again after them.
-        let Some((_, placement)) = waiting.into_iter().find(|(_, day)| archive.check_placed(&day.path).is_ok()) else {
-            return self.unread.clear();
-        };
+        // One that cannot be read keeps no other one from it.
+        let now = self.shared.now();
+        self.unread.retain(|_, until| now < *until);
+        let mut waiting: Vec<_> = all.filter(|(last, day)| is_due(*last) && !self.unread.contains_key(&day.path)).collect();
+        // Nor does one that does not come to its end: what was interrupted comes after all others, each in its turn.
+        waiting.sort_by_key(|(last, day)| (self.interrupted.get(&day.path).copied(), *last, &day.path));
+        let first = waiting.into_iter().find(|(_, day)| archive.check_placed(&day.path).is_ok());
+        let Some((_, placement)) = first else { return };
         let day = placement.path.clone();
         self.doing(ArchiveDoing::Scrubbing);
         let peers = self.lenders();
@@ -230,31 +242,40 @@ impl Archivist<'_> {
         if let Some(peers) = &peers
             && !self.shared.desk.has_damage()
         {
+            self.asked = Asked::default();
             self.ask(peers);
         }
         let scrubbed = {
             let mends = peers.is_some();
             let lenders = self.with(peers.unwrap_or_default());
             let repair = |path: &RelPath, hash: Hash, size: u64| lenders.take(path, hash, size);
-            let monitor = self.steadily(RATE);
             let repair = mends.then_some(&repair as Repair<'_>);
-            let scrubbed = self.live.archive(&monitor).and_then(|archive| archive.scrub(&day, repair));
+            let scrubbed = self.live.archive(&lenders.monitor).and_then(|archive| archive.scrub(&day, repair));
             scrubbed.inspect(|found| self.shared.found(self.live, (&day, found), &|path| lenders.gave(path)))
         };
+        let now = self.shared.now();
+        if let Ok(found) = &scrubbed
+            && found.damaged.iter().any(|damage| !damage.repaired)
+        {
+            self.asked.soon(now);
+        }
+        // The next one follows, whatever came of it.
+        self.when.scrub = now;
         match scrubbed {
+            Ok(Scrub { interrupted: true, .. }) | Err(ArchiveError::Cancelled) => {
+                self.interrupted.insert(day, now);
+            }
             Ok(_) => {
+                self.interrupted.retain(|path, _| *path != day && days.get(path).is_some());
                 let mut known = known;
                 known.0.retain(|path, _| days.get(path).is_some());
                 known.0.insert(day, (placement.stamp.to_string(), now_ns));
                 self.remember_read(known);
-                // The next one follows.
-                self.when.scrub = self.shared.now();
             }
-            Err(ArchiveError::Cancelled) => self.when.scrub = self.shared.now(),
             Err(error) => {
                 self.shared.say(Source::Scrub, Level::Warning, &format!("{day} cannot be read again: {error}"));
-                self.unread.insert(day);
-                self.when.scrub = self.shared.now();
+                self.interrupted.remove(&day);
+                self.unread.insert(day, now + LATER);
             }
         }
         self.show_scrub();

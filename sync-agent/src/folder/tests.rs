@@ -4,6 +4,9 @@
 use super::*;
 use std::sync::atomic::AtomicUsize;
 use std::sync::mpsc::{Receiver, channel};
+use sync_core::entry::Hash;
+use sync_core::io::archive::{Damage, Scrub};
+use sync_core::path::RelPath;
 
 /// No wait here may take longer, on however busy a machine.
 pub(super) const PATIENCE: Duration = Duration::from_secs(60);
@@ -107,5 +110,35 @@ fn a_root_that_something_here_still_has_is_waited_for() {
     ended.join().unwrap();
     let lines: Vec<String> = told.try_iter().filter(|line| line.contains("is held by")).collect();
     assert!(lines.is_empty(), "{lines:?}");
+    end(folder);
+}
+
+#[test]
+fn what_was_found_damaged_until_an_interruption_is_told_beside_what_is_known() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, _told) = started(dir.path(), |_| false);
+    let shared = Arc::clone(folder.shared());
+    wait_until(&folder, || shared.live().is_some());
+    let (live, day) = (shared.live().unwrap(), RelPath::parse(b"2026/03/05").unwrap());
+    let found = |names: &[&str], why: Option<&str>, (repaired, interrupted): (bool, bool)| {
+        let damage = |name: &&str| Damage {
+            path: RelPath::parse(format!("{day}/{name}").as_bytes()).unwrap(),
+            hash: Hash([1; 32]),
+            repaired,
+            why: why.map(str::to_owned),
+        };
+        let found = Scrub { damaged: names.iter().map(damage).collect(), interrupted, ..Scrub::default() };
+        shared.found(&live, (&day, &found), &|_| None);
+        let mut known: Vec<_> = shared.desk.damaged().into_iter().map(|file| (file.path.to_string(), file.why)).collect();
+        known.sort();
+        known.into_iter().map(|(path, why)| (path.rsplit('/').next().unwrap().to_owned(), why)).collect::<Vec<_>>()
+    };
+    let told = |name: &str, why: Option<&str>| (name.to_owned(), why.map(str::to_owned));
+    let no = Some("nobody has it");
+    assert_eq!(found(&["a", "b"], no, (false, false)), [told("a", no), told("b", no)]);
+    assert_eq!(found(&["a", "c"], None, (false, true)), [told("a", no), told("b", no), told("c", None)]);
+    assert_eq!(found(&["b"], None, (true, true)), [told("a", no), told("c", None)]);
+    assert_eq!(found(&["c"], None, (false, false)), [told("c", None)], "the day was read to its end");
+    drop(live);
     end(folder);
 }

@@ -224,7 +224,7 @@ impl Machine {
         agent.wait().unwrap();
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_driftless"));
         command.env("DRIFTLESS_HOME", self.home()).env("DRIFTLESS_NOW", &self.now).args(args);
         for name in ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "JOURNAL_STREAM"] {

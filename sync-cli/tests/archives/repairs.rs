@@ -1,9 +1,11 @@
 //! Archived files that are damaged come back from peers that have them as they were, and from nobody else.
 
 use crate::lab::{Machine, day, files, forget_reading, wait_until, write_day};
-use std::fs;
+use rustix::process::{Pid, Signal, kill_process};
+use std::fs::{self, File};
 use std::path::PathBuf;
-use sync_agent::status::BroughtStatus;
+use std::process::Stdio;
+use sync_agent::status::{ArchiveDoing, BroughtStatus};
 
 /// One file of day 0.
 const FILE: &str = "part-1/00001.txt";
@@ -120,4 +122,49 @@ fn nothing_is_fetched_where_the_configuration_says_so() {
     wait_until("all was read again", || a.archive().scrub.never == 0);
     assert_eq!((fs::read(&file).unwrap(), a.archive().scrub.repaired), (damaged, 0));
     [&mut a, &mut b].into_iter().for_each(Machine::stop);
+}
+
+/// One that has archived two days, the first with a file that nobody reads to its end; it was moved without a copy.
+fn one_that_never_comes_to_its_end() -> Machine {
+    let mut a = Machine::with_cold("a", false);
+    (0..2).for_each(|number| write_day(&a.root(), number, 4));
+    let dir = a.root().join(day(0));
+    let time = fs::metadata(&dir).unwrap().modified().unwrap();
+    let large = File::create(dir.join("large")).unwrap();
+    large.set_len(1 << 40).unwrap();
+    large.set_modified(time).unwrap();
+    File::open(&dir).unwrap().set_modified(time).unwrap();
+    a.start();
+    assert_eq!(a.archive_now().archived, 2);
+    a
+}
+
+#[test]
+fn a_day_that_was_interrupted_keeps_no_other_one_from_being_read_and_the_agent_ends_within_a_file() {
+    let mut a = one_that_never_comes_to_its_end();
+    wait_until("a day is read", || a.archive().doing == ArchiveDoing::Scrubbing);
+    let told = a.run(&["archive", "plan", "--hot", &a.root().display().to_string()]);
+    assert!(told.status.success(), "{told:?}");
+    wait_until("the other one was read", || a.archive().scrub.never == 1);
+    wait_until("it is the turn of the first again", || a.archive().doing == ArchiveDoing::Scrubbing);
+    a.stop();
+    let replica = sync_core::io::sync::Replica::open(&a.root(), None).unwrap();
+    let read = String::from_utf8(replica.archive_note("agent.scrubbed").unwrap().unwrap()).unwrap();
+    assert!(read.contains(&day(1)) && !read.contains(&day(0)), "{read}");
+}
+
+#[test]
+fn who_reads_days_again_by_hand_ends_it_within_a_file() {
+    let mut a = one_that_never_comes_to_its_end();
+    a.stop();
+    let mut command = a.command(&["archive", "verify", &a.root().display().to_string()]);
+    let mut verify = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let open = PathBuf::from(format!("/proc/{}/fd", verify.id()));
+    wait_until("the large file is read", || {
+        let mut files = fs::read_dir(&open).unwrap().filter_map(|entry| fs::read_link(entry.unwrap().path()).ok());
+        files.any(|path| path.ends_with("large"))
+    });
+    kill_process(Pid::from_child(&verify), Signal::INT).unwrap();
+    wait_until("it ends", || verify.try_wait().unwrap().is_some());
+    assert_eq!(verify.wait().unwrap().code(), Some(130));
 }

@@ -136,6 +136,12 @@ impl<'a> Archive<'a> {
         Ok(Archive { root, state, mask, monitor, jobs, hot, granularity_ns: ctime_granularity(root)?, work: None })
     }
 
+    /// Who listens, and stops it.
+    #[must_use]
+    pub fn monitor(&self) -> &'a dyn Monitor {
+        self.monitor
+    }
+
     /// Others scan this root and change it meanwhile, while they hold `work`.
     pub(crate) fn beside(self, work: &'a Mutex<()>) -> Archive<'a> {
         Archive { work: Some(work), ..self }

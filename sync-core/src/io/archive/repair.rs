@@ -10,10 +10,13 @@ use super::moves::SEALED;
 use super::walk::{self, sorted};
 use crate::entry::{Hash, Kind, Signature};
 use crate::io::apply::{Keeper, VersionError};
-use crate::io::fs::{ColdId, Dir, FsError, Look, Placement, Replace, copy_sparse, file_signature, file_xattrs, finish_exactly};
+use crate::io::fs::{
+    ColdId, Dir, FsError, Look, Placement, Replace, copy_sparse_while, file_signature, file_xattrs, finish_exactly,
+};
 use crate::io::kill::kill_point;
 use crate::io::source::{kind_of, with_buffer};
 use crate::path::{Name, RESERVED, RelPath};
+use std::cell::Cell;
 use std::fs::File;
 use std::io::ErrorKind;
 
@@ -191,6 +194,40 @@ impl<'a> Repairs<'a> {
         }
     }
 
+    /// Would a damaged file be repaired now? `known` is what it was when it was whole.
+    pub(super) fn check(&self, path: &RelPath, known: &Signature) -> Result<(), ArchiveError> {
+        self.names_to_exchange(path, known)?;
+        self.check_room(known.size)
+    }
+
+    /// The damaged file, if it is still the one that was read, and all of its names, if those lie in the day.
+    fn names_to_exchange(&self, path: &RelPath, known: &Signature) -> Result<(Damaged, Vec<RelPath>), ArchiveError> {
+        let whole = shown(self.day, path);
+        let (parent, name) = path.split().ok_or_else(|| ArchiveError::refused(self.day, "has no name"))?;
+        let look = self.top.below(&parent)?.look(name.as_bytes())?.filter(|look| walk::is_same(known, &look.signature));
+        let look = look.ok_or_else(|| ArchiveError::Changed(whole.clone()))?;
+        let damaged = Damaged::of(&look.signature);
+        let names = match look.links {
+            1 => vec![path.clone()],
+            _ => self.names_of(damaged.ino)?,
+        };
+        if names.len() as u64 != look.links {
+            let why = format!("has {} names, of which {} lie outside of the day", look.links, look.links - names.len() as u64);
+            return Err(ArchiveError::refused(&whole, format!("{why}: a repair would tear them apart")));
+        }
+        Ok((damaged, names))
+    }
+
+    fn check_room(&self, size: u64) -> Result<(), ArchiveError> {
+        let free = self.private.space()?.0.saturating_sub(super::SPARE_BYTES);
+        if size <= free {
+            return Ok(());
+        }
+        let text = format!("{free} bytes are free in the cold root, and {size} are needed: make room there");
+        let source = std::io::Error::new(ErrorKind::StorageFull, text);
+        Err(FsError { action: "copy to", path: self.private.locate(REPAIRS), source }.into())
+    }
+
     /// Puts the bytes of `source` in the place of a damaged file, under all names that it has, if they are the ones that were lost.
     /// `known` is what it was when it was whole. Returns what stands there then, and whether that is what was put there: somebody may have
     /// written to it since.
@@ -204,17 +241,7 @@ impl<'a> Repairs<'a> {
         let whole = shown(self.day, path);
         let (parent, name) = path.split().ok_or_else(|| ArchiveError::refused(self.day, "has no name"))?;
         let dir = self.top.below(&parent)?;
-        let look = dir.look(name.as_bytes())?.filter(|look| walk::is_same(known, &look.signature));
-        let look = look.ok_or_else(|| ArchiveError::Changed(whole.clone()))?;
-        let damaged = Damaged::of(&look.signature);
-        let names = match look.links {
-            1 => vec![path.clone()],
-            _ => self.names_of(damaged.ino)?,
-        };
-        if names.len() as u64 != look.links {
-            let why = format!("has {} names, of which {} lie outside of the day", look.links, look.links - names.len() as u64);
-            return Err(ArchiveError::refused(&whole, format!("{why}: a repair would tear them apart")));
-        }
+        let (damaged, names) = self.names_to_exchange(path, known)?;
         let folder = self.private.open_or_create(REPAIRS)?.open_or_create(&self.stamp)?;
         let ready = self.make_ready((&folder, damaged), (&dir, name.as_bytes(), &whole), (known, wanted), source);
         let done = ready.and_then(|new| {
@@ -243,13 +270,19 @@ impl<'a> Repairs<'a> {
         if source.metadata().map_err(failed)?.len() != known.size {
             return Err(other());
         }
-        let free = folder.space()?.0.saturating_sub(super::SPARE_BYTES);
-        if known.size > free {
-            let text = format!("{free} bytes are free in the cold root, and {} are needed: make room there", known.size);
-            return Err(failed(std::io::Error::new(ErrorKind::StorageFull, text)).into());
-        }
+        self.check_room(known.size)?;
         let out = folder.create_file_for(&part, known.mode)?;
-        if with_buffer(|buffer| copy_sparse(source, known.size, &out, buffer)).map_err(failed)? != wanted {
+        // A large file is stopped within, too: whoever ends the look waits for it.
+        let stopped = Cell::new(false);
+        let goes_on = || {
+            stopped.set(stopped.get() || self.archive.monitor.cancelled());
+            !stopped.get()
+        };
+        let copied = with_buffer(|buffer| copy_sparse_while(source, known.size, &out, buffer, &goes_on));
+        if stopped.get() {
+            return Err(ArchiveError::Cancelled);
+        }
+        if copied.map_err(failed)? != wanted {
             return Err(other());
         }
         let xattrs = file_xattrs(&dir.open_file(name)?, &dir.locate(name))?;

@@ -11,8 +11,10 @@ use crate::entry::{Hash, Kind, Signature};
 use crate::io::fs::{ColdId, Dir, FsError, Look, Replace, coarse_now_ns, file_signature, forget_cached, hash_file};
 use crate::io::source::{kind_of, with_buffer};
 use crate::path::RelPath;
+use crate::report::Monitor;
 use std::collections::{BTreeSet, HashSet};
 use std::fs::File;
+use std::io::{self, Read};
 
 /// Behind the name of a manifest that is not whole.
 const NEW: &[u8] = b".new";
@@ -50,11 +52,14 @@ pub struct Scrub {
     pub gone: u64,
     /// Files that cannot be read, and why.
     pub unreadable: Vec<(RelPath, String)>,
+    /// It was stopped: this is what was found until then, and what was recorded of the day before is all that is recorded.
+    pub interrupted: bool,
 }
 
 impl Archive<'_> {
     /// Reads an archived day from the disk and compares it with what was recorded when it was read last. What has no record yet gets one.
-    /// `repair` opens a file that should have the bytes of a damaged one, wherever that is.
+    /// `repair` opens a file that should have the bytes of a damaged one, wherever that is; it is not asked where a repair would be refused.
+    /// Once it is to stop it ends within a file, too.
     ///
     /// # Errors
     /// The day is not archived, or not there.
@@ -108,9 +113,16 @@ impl Archive<'_> {
                 reader
             }
         };
-        walk::compare(&dir, &mut known, copy_of, &mut |difference| scrub.each(difference, &dir))?;
+        let interrupted = match walk::compare(&dir, &mut known, copy_of, &mut |difference| scrub.each(difference, &dir)) {
+            Err(ArchiveError::Cancelled) => true,
+            compared => compared.map(|()| false)?,
+        };
         let Scrubbing { writer, found, repairs, .. } = scrub;
         repairs.end();
+        if interrupted {
+            // The next look takes away what was begun of a new record.
+            return Ok(Scrub { interrupted, ..found });
+        }
         writer.finish()?;
         sealed.rename(&new, &sealed, name, Replace::Always)?;
         sealed.sync()?;
@@ -230,7 +242,8 @@ impl Scrubbing<'_> {
             let Some(look) = dir.look(name.as_bytes())? else { return Ok(()) };
             return self.fresh(&entry.path, &dir, (&look, None));
         };
-        match read(&dir, name.as_bytes()) {
+        match read(&dir, name.as_bytes(), self.archive.monitor) {
+            Err(ArchiveError::Cancelled) => return Err(ArchiveError::Cancelled),
             Ok((found, seen)) if found == wanted && walk::is_same(&entry.copy, &seen) => {
                 self.count(entry.copy.size);
                 return self.writer.entry(&entry);
@@ -247,7 +260,9 @@ impl Scrubbing<'_> {
         let mut damage = Damage { path: shown(self.day, &entry.path), hash: wanted, repaired: false, why: None };
         let mut entry = entry;
         if let Some(repair) = self.repair {
-            let source = repair(&damage.path, wanted, entry.copy.size).map_err(ArchiveError::from);
+            // Whatever is refused anyhow need not be brought here before.
+            let source = self.repairs.check(&entry.path, &entry.copy);
+            let source = source.and_then(|()| Ok(repair(&damage.path, wanted, entry.copy.size)?));
             match source.and_then(|source| self.repairs.repair(&entry.path, &entry.copy, wanted, &source)) {
                 Ok((copy, untouched)) => {
                     damage.repaired = true;
@@ -255,6 +270,11 @@ impl Scrubbing<'_> {
                     // Whoever has written to it since meant that: the next look reads what it holds.
                     entry.hash = entry.hash.filter(|_| untouched);
                     self.repaired.insert(copy.ino);
+                }
+                // It is damaged in any case; that it was not brought back says nothing of whoever was asked.
+                Err(error) if matches!(error, ArchiveError::Cancelled) || self.archive.monitor.cancelled() => {
+                    self.found.damaged.push(damage);
+                    return Err(ArchiveError::Cancelled);
                 }
                 Err(error) => damage.why = Some(error.to_string()),
             }
@@ -266,7 +286,8 @@ impl Scrubbing<'_> {
     fn count(&mut self, size: u64) {
         self.found.files += 1;
         self.found.bytes += size;
-        self.archive.monitor.advance(1, size);
+        // Its bytes were told while they were read.
+        self.archive.monitor.advance(1, 0);
     }
 
     /// Could another change in this tick of the clock bear the same times?
@@ -293,7 +314,7 @@ impl Scrubbing<'_> {
             first,
         };
         match kind {
-            Kind::File => match read(dir, name.as_bytes()) {
+            Kind::File => match read(dir, name.as_bytes(), self.archive.monitor) {
                 Ok((hash, seen)) => {
                     self.count(seen.size);
                     self.found.changed += u64::from(known != Some(hash));
@@ -302,6 +323,7 @@ impl Scrubbing<'_> {
                     entry.hash = stood_still.then_some(hash);
                     (entry.source, entry.copy) = (seen, seen);
                 }
+                Err(ArchiveError::Cancelled) => return Err(ArchiveError::Cancelled),
                 Err(error) => {
                     self.found.unreadable.push((shown(self.day, path), error.to_string()));
                     return Ok(());
@@ -334,11 +356,34 @@ fn is_one_file(top: &Dir, entry: &Entry) -> Result<bool, FsError> {
     }
 }
 
+/// A file that is read at the pace of whoever listens, and no further once it is to stop: others wait for the end of it.
+struct Heeding<'a> {
+    file: File,
+    monitor: &'a dyn Monitor,
+    stopped: bool,
+}
+
+impl Read for Heeding<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.monitor.cancelled() {
+            self.stopped = true;
+            return Err(io::Error::other("stopped"));
+        }
+        let count = self.file.read(buffer)?;
+        self.monitor.advance(0, count as u64);
+        Ok(count)
+    }
+}
+
 /// The hash of what comes from the disk, and what the file was when all was read; what it was before is known from its name.
-fn read(dir: &Dir, name: &[u8]) -> Result<(Hash, Signature), FsError> {
-    let mut file = dir.open_file(name)?;
+fn read(dir: &Dir, name: &[u8], monitor: &dyn Monitor) -> Result<(Hash, Signature), ArchiveError> {
+    let file = dir.open_file(name)?;
     forget_cached(&file, &dir.locate(name))?;
-    let read = with_buffer(|buffer| hash_file(&mut file, buffer));
+    let mut heeding = Heeding { file, monitor, stopped: false };
+    let read = with_buffer(|buffer| hash_file(&mut heeding, buffer));
+    if heeding.stopped {
+        return Err(ArchiveError::Cancelled);
+    }
     let (_, hash) = read.map_err(|source| FsError { action: "read", path: dir.locate(name), source })?;
-    Ok((hash, file_signature(&file, &dir.locate(name))?))
+    Ok((hash, file_signature(&heeding.file, &dir.locate(name))?))
 }

@@ -8,6 +8,7 @@ use crate::io::apply;
 use crate::io::fs::FsError;
 use std::fs;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 fn archived() -> Lab {
     let lab = lab(true);
@@ -127,7 +128,8 @@ fn a_repair_that_would_tear_names_apart_is_refused() {
     let archive = lab.archive();
     archive.scrub(&day(), None).unwrap();
     damage(&lab, "a");
-    let scrub = archive.scrub(&day(), Some(&good(b"bytes of a"))).unwrap();
+    let ask = |path: &RelPath, _: Hash, _: u64| -> Result<fs::File, FsError> { panic!("{path} was asked for") };
+    let scrub = archive.scrub(&day(), Some(&ask)).unwrap();
     assert!(!scrub.damaged[0].repaired);
     assert!(scrub.damaged[0].why.as_ref().unwrap().contains("outside of the day"), "{scrub:?}");
     assert_eq!(fs::metadata(lab.day().join("a")).unwrap().nlink(), 4);
@@ -296,4 +298,73 @@ fn a_day_with_a_damaged_file_is_not_brought_back_until_that_is_repaired_or_touch
         restored().unwrap();
         assert_eq!(read(&lab, "z-too"), if touched { "byXes of a" } else { "bytes of a" });
     }
+}
+
+/// Stops whoever reads, once so many bytes were read, or now.
+#[derive(Default)]
+struct Stopping {
+    after: u64,
+    read: AtomicU64,
+    now: AtomicBool,
+}
+
+impl Monitor for Stopping {
+    fn advance(&self, _files: u64, bytes: u64) {
+        self.read.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.now.load(Ordering::Relaxed) || self.after > 0 && self.read.load(Ordering::Relaxed) >= self.after
+    }
+}
+
+fn sealed(lab: &Lab) -> Vec<u8> {
+    let mut folders = fs::read_dir(lab.cold.path().join(".driftless")).unwrap().map(|entry| entry.unwrap().path());
+    let folder = folders.find(|path| path.join("sealed").is_dir()).unwrap().join("sealed");
+    fs::read(folder.join(lab.root.places().get(&day()).unwrap().stamp.to_string())).unwrap()
+}
+
+#[test]
+fn who_is_stopped_within_a_file_tells_what_was_found_and_leaves_the_record_as_it_is() {
+    const LARGE: usize = 8 << 20;
+    let lab = lab(true);
+    lab.write("a", b"bytes of a");
+    lab.write("large", &vec![7; LARGE]);
+    lab.write("z", b"bytes of z");
+    lab.moved();
+    for name in ["a", "z"] {
+        damage(&lab, name);
+    }
+    let before = sealed(&lab);
+    let monitor = Stopping { after: 1 << 20, ..Stopping::default() };
+    let archive = Archive::open((&lab.root, &lab.state, lab.mask), &monitor).unwrap();
+    let scrub = archive.scrub(&day(), None).unwrap();
+    let damaged: Vec<String> = scrub.damaged.iter().map(|damage| damage.path.to_string()).collect();
+    assert!(scrub.interrupted && damaged == [format!("{DAY}/a")], "{scrub:?}");
+    assert!(monitor.read.load(Ordering::Relaxed) < LARGE as u64 / 2, "all of the file was read");
+    assert!(sealed(&lab) == before);
+    let scrub = lab.archive().scrub(&day(), None).unwrap();
+    assert!(!scrub.interrupted && scrub.damaged.len() == 2 && scrub.changed == 0, "{scrub:?}");
+}
+
+#[test]
+fn a_repair_that_is_stopped_leaves_nothing_and_is_done_by_the_next() {
+    let lab = archived();
+    damage(&lab, "sub/b");
+    let damaged = read(&lab, "sub/b");
+    let monitor = Stopping::default();
+    let archive = Archive::open((&lab.root, &lab.state, lab.mask), &monitor).unwrap();
+    let bring = good(b"bytes of b");
+    let stop = |path: &RelPath, hash: Hash, size: u64| {
+        monitor.now.store(true, Ordering::Relaxed);
+        bring(path, hash, size)
+    };
+    let scrub = archive.scrub(&day(), Some(&stop)).unwrap();
+    assert!(scrub.interrupted && scrub.damaged.len() == 1 && !scrub.damaged[0].repaired, "{scrub:?}");
+    assert_eq!(read(&lab, "sub/b"), damaged);
+    let mut folders = fs::read_dir(lab.cold.path().join(".driftless")).unwrap().map(|entry| entry.unwrap().path());
+    let repairs = folders.find_map(|path| fs::read_dir(path.join("repairs")).ok()).unwrap();
+    assert_eq!(repairs.count(), 0);
+    assert!(lab.archive().scrub(&day(), Some(&good(b"bytes of b"))).unwrap().damaged[0].repaired);
+    assert_eq!(read(&lab, "sub/b"), "bytes of b");
 }

@@ -267,7 +267,12 @@ impl Live {
             skip_placed: pass.skip_placed,
             watch: pass.watch,
         };
-        let scanned = self.end().look(&terms, monitor)?;
+        let scanned = self.end().look(&terms, monitor);
+        if scanned.is_err() && self.opened.state.seq() != before {
+            // What was recorded until it stopped is news that the next look does not find again.
+            self.tell();
+        }
+        let scanned = scanned?;
         let other = {
             let mut known = lock(&self.unavailable);
             let now = still_missing(&known, only, &scanned.unavailable);
