@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use sync_core::io::archive::{Archive, ArchiveError};
 use sync_core::io::fs::{Choose, Cold};
-use sync_core::io::scan::ScanError;
 use sync_core::io::sync::{Live, Member, SyncError};
 use sync_core::path::RelPath;
 use sync_core::peer::Id;
@@ -64,10 +63,7 @@ impl Ground for Grounds<'_> {
             return Ok(0);
         }
         // What nobody noticed yet, nobody else has.
-        self.live.scan(std::slice::from_ref(day), monitor).map_err(|error| match error {
-            SyncError::Scan(ScanError::Cancelled) => SyncError::Cancelled,
-            error => error,
-        })?;
+        self.live.scan(std::slice::from_ref(day), monitor)?;
         let Some(newest) = self.live.newest(day)? else { return Ok(0) };
         let may_lack = |member: &Option<Arc<Member>>| member.as_ref().is_some_and(|member| member.may_lack(day));
         Ok(self.peers.iter().filter(|(seq, member)| *seq >= newest && !may_lack(member)).count())

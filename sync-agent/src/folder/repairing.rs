@@ -184,8 +184,7 @@ impl<'b> Archivist<'b> {
     }
 
     pub(super) fn with<'a>(&'a self, peers: Vec<Lender>) -> Lenders<'a, 'b> {
-        let number = self.shared.desk.wishes().number;
-        let (shared, over, paced) = (self.shared, self.over, self.steadily(RATE));
+        let (shared, over, number, paced) = (self.shared, self.over, self.number, self.steadily(RATE));
         let monitor = Mending { shared, over, paced, number, has_come: AtomicBool::new(false) };
         Lenders { archivist: self, monitor, peers, gave: RefCell::default() }
     }

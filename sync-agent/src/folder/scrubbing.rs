@@ -15,7 +15,6 @@ use std::time::Duration;
 use sync_core::entry::Hash;
 use sync_core::io::archive::{Archive, ArchiveError, Repair, Scrub};
 use sync_core::io::fs::Placement;
-use sync_core::io::scan::ScanError;
 use sync_core::io::sync::{Live, SyncError};
 use sync_core::path::RelPath;
 
@@ -209,7 +208,7 @@ impl Archivist<'_> {
                 // Of those that are not listed nobody knows any more whether they are over.
                 *total = known.len() as u64;
             }
-            Err(SyncError::Cancelled | SyncError::Scan(ScanError::Cancelled)) => self.looks.push_front(day.clone()),
+            Err(SyncError::Cancelled) => self.looks.push_front(day.clone()),
             Err(error) => self.shared.say(Source::ColdLook, Level::Warning, &format!("{day} cannot be looked at: {error}")),
         }
     }

@@ -178,7 +178,7 @@ pub enum SyncError {
     Place(#[from] PlaceError),
     /// A root could not be walked.
     #[error(transparent)]
-    Scan(#[from] ScanError),
+    Scan(ScanError),
     /// The other machine cannot be worked with.
     #[error("{}: {source}", escape(shown.as_bytes()))]
     Remote {
@@ -249,6 +249,16 @@ pub struct Report {
     pub scan: Duration,
     /// Time of it all.
     pub total: Duration,
+}
+
+impl From<ScanError> for SyncError {
+    /// One that was stopped is no failure.
+    fn from(error: ScanError) -> SyncError {
+        match error {
+            ScanError::Cancelled => SyncError::Cancelled,
+            error => SyncError::Scan(error),
+        }
+    }
 }
 
 impl Side {
