@@ -242,7 +242,7 @@ fn look_in<Z: TimeZone>(
 ) -> Result<Vec<Day>, RunError> {
     let (rule, now_ns) = (&order.rule, time.moment.now_ns);
     let back = i64::try_from(super::BACK.as_nanos()).unwrap_or(i64::MAX);
-    let tells = |ctime_ns: i64| !time.trial && !(accept_clock && ctime_ns > now_ns.saturating_add(back));
+    let tells = |ctime_ns: i64| !time.trial && (!accept_clock || ctime_ns <= now_ns.saturating_add(back));
     let search = |path: &RelPath| match rule.look(path) {
         Look::Day(_) => Search::Day,
         Look::Onward => Search::Onward,

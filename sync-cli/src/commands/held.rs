@@ -5,9 +5,10 @@ use super::reached::{asked, unexpected};
 use crate::cli::ArchiveRuleArgs;
 use crate::exit::{Exit, Usage, words};
 use crate::glance;
+use crate::progress::Stopwatch;
 use crate::render;
 use anyhow::{Context as _, Result, bail};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use sync_agent::control::{Ask, Client, ControlError, Refused, Tell, path};
 use sync_agent::days::{DayPiece, Piece};
 use sync_agent::status::{ArchiveDoing, ArchiveRun, DaysSeen, FolderState, FolderStatus, Moment, Status};
@@ -113,10 +114,11 @@ fn wait(
     listener: &Listener<'_>,
     is_so: &dyn Fn(&FolderStatus) -> bool,
 ) -> Result<Option<FolderStatus>> {
-    let (mut pause, mut told) = (TICK, Instant::now());
+    let watch = Stopwatch::start();
+    let (mut pause, mut told) = (TICK, Duration::ZERO);
     loop {
-        let until = Instant::now() + pause;
-        while Instant::now() < until {
+        let until = watch.elapsed() + pause;
+        while watch.elapsed() < until {
             if listener.interrupt.asked() {
                 return Ok(None);
             }
@@ -134,14 +136,14 @@ fn wait(
             return Ok(Some(folder.clone()));
         }
         if folder.archive.is_some() {
-            told = Instant::now();
+            told = watch.elapsed();
         }
         match &folder.state {
             FolderState::Paused => {
                 bail!("folder {name} was paused before the run had ended: it goes on after driftless agent resume {name}")
             }
             FolderState::Unavailable { why } => bail!("nothing is archived while folder {name} cannot be used: {why}"),
-            _ if told.elapsed() > SILENT => {
+            _ if watch.elapsed() - told > SILENT => {
                 bail!(
                     "the agent tells nothing of the archive of folder {name}: is there an [archive.{name}] in its configuration?"
                 )
@@ -205,8 +207,8 @@ struct Unseen {
 
 /// The days as they are now.
 fn look((client, name): (&Client, &Name), listener: &Listener<'_>) -> Result<Result<Vec<DayPiece>, Unseen>> {
-    let (begun, mut days) = (Instant::now(), Vec::new());
-    let is_late = || begun.elapsed() > LOOK;
+    let (watch, mut days) = (Stopwatch::start(), Vec::new());
+    let is_late = || watch.elapsed() > LOOK;
     let over = || listener.interrupt.asked() || is_late();
     let ask = Ask::Plan { terms: Box::default(), accept_clock: false };
     let heard = asked((client, name), &ask, (listener.output, &over), &mut |piece| match piece {
