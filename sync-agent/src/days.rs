@@ -79,6 +79,9 @@ pub struct DayPiece {
     pub moves: bool,
     /// Why it would not.
     pub reason: Option<String>,
+    /// One word for that, by which days are counted.
+    #[serde(default)]
+    pub word: Option<String>,
     /// It is archived already.
     pub archived: bool,
     /// Something in it keeps it, that somebody should look at.
@@ -108,6 +111,7 @@ impl DayPiece {
             period: day.period.to_string(),
             moves,
             reason: reason.map(ToString::to_string),
+            word: reason.map(|reason| reason.word().to_owned()),
             archived: reason == Some(&Reason::Archived),
             held: reason.is_some_and(is_held),
             files: day.contents.as_ref().map(|contents| contents.files),
@@ -144,13 +148,18 @@ pub fn remembered(ground: &dyn Ground) -> Result<Option<Terms>, RunError> {
     bytes.map(|bytes| Terms::recall(&bytes).map_err(RunError::Note)).transpose()
 }
 
-/// Which days would move, and for the others why not. No file of the user's is changed.
+/// Which days would move, and for the others why not. No file of the user's is changed. `accept_clock`: as for a run.
 ///
 /// # Errors
 /// The tree, the state, the clock or the cold root.
-pub fn plan((ground, archive): (&dyn Ground, &Archive<'_>), order: &Order, time: &Time, hear: Hear<'_>) -> Result<(), RunError> {
+pub fn plan(
+    (ground, archive): (&dyn Ground, &Archive<'_>),
+    order: &Order,
+    (time, accept_clock): (&Time, bool),
+    hear: Hear<'_>,
+) -> Result<(), RunError> {
     let cold = archive.cold(&order.cold)?;
-    for day in &run::look((ground, archive), order, Some(&cold), time)? {
+    for day in &run::look_by((ground, archive), order, Some(&cold), (time, accept_clock))? {
         hear(Piece::Day(DayPiece::of(day)));
     }
     Ok(())

@@ -3,6 +3,7 @@
 use super::layout::Period;
 use chrono::{LocalResult, NaiveDate, NaiveTime, TimeDelta, TimeZone};
 use std::time::Duration;
+use sync_core::path::RelPath;
 
 /// So far may the clock be behind the last run, or behind changes that the machine itself has stamped.
 pub const BACK: Duration = Duration::from_secs(3600);
@@ -23,25 +24,25 @@ pub struct Moment {
 }
 
 /// Why the clock is not believed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Jump {
     /// It was later before.
     #[error("the clock is {} behind the last archiving run", words(.0))]
     BehindLast(Duration),
-    /// Files bear change times that have not come yet.
-    #[error("the clock is {} behind the newest change in the tree", words(.0))]
-    BehindChanges(Duration),
+    /// Something bears a change time that has not come yet, this the latest.
+    #[error("the clock is {} behind the newest change in the tree, that of {}", words(.0), .1)]
+    BehindChanges(Duration, RelPath),
     /// It went on faster than the machine ran.
     #[error("the clock went {} ahead since the last archiving run, beyond the time that the machine ran", words(.0))]
     Ahead(Duration),
 }
 
-/// Can the clock be believed? `newest_ctime_ns` is the latest time by which the machine itself stamped a change in the tree; the
+/// Can the clock be believed? `newest` is the latest time by which the machine itself stamped a change in the tree, ns, and of what; the
 /// modification times of files are whatever their writers say, and no evidence.
 ///
 /// # Errors
 /// What speaks against it.
-pub fn check(now: &Moment, last: Option<&Moment>, newest_ctime_ns: Option<i64>) -> Result<(), Jump> {
+pub fn check(now: &Moment, last: Option<&Moment>, newest: Option<(i64, &RelPath)>) -> Result<(), Jump> {
     if let Some(last) = last {
         let behind = between(now.now_ns, last.now_ns);
         if behind > BACK {
@@ -55,8 +56,8 @@ pub fn check(now: &Moment, last: Option<&Moment>, newest_ctime_ns: Option<i64>) 
             }
         }
     }
-    let behind = newest_ctime_ns.map_or(Duration::ZERO, |newest| between(now.now_ns, newest));
-    if behind > BACK { Err(Jump::BehindChanges(behind)) } else { Ok(()) }
+    let behind = newest.map(|(newest_ns, path)| (between(now.now_ns, newest_ns), path)).filter(|(behind, _)| *behind > BACK);
+    behind.map_or(Ok(()), |(behind, path)| Err(Jump::BehindChanges(behind, path.clone())))
 }
 
 /// How much later the second time is; nothing if it is not.
@@ -144,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_jumped_is_not_believed() {
-        let last = moment(1000, 10, "a");
+        let (last, path) = (moment(1000, 10, "a"), RelPath::parse(b"2026/03/05/x").unwrap());
         for (now, newest, fine) in [
             (moment(1000, 10, "a"), None, true),
             (moment(999, 10, "a"), None, true),
@@ -159,11 +160,14 @@ mod tests {
             (moment(1000, 10, "a"), Some(1002), false),
             (moment(1000, 10, "a"), Some(5), true),
         ] {
-            assert_eq!(check(&now, Some(&last), newest.map(|hours: i64| hours * HOUR)).is_ok(), fine, "{now:?} {newest:?}");
+            let newest = newest.map(|hours: i64| (hours * HOUR, &path));
+            assert_eq!(check(&now, Some(&last), newest).is_ok(), fine, "{now:?} {newest:?}");
         }
         assert!(check(&moment(5, 1, "a"), None, None).is_ok());
         let told = check(&moment(990, 10, "a"), Some(&last), None).unwrap_err().to_string();
         assert_eq!(told, "the clock is 10 h 0 min behind the last archiving run");
+        let told = check(&last, None, Some((1050 * HOUR, &path))).unwrap_err().to_string();
+        assert_eq!(told, "the clock is 2 d 2 h behind the newest change in the tree, that of 2026/03/05/x");
     }
 
     proptest! {
@@ -181,7 +185,7 @@ mod tests {
         #[test]
         fn whatever_the_times_the_check_answers(a in any::<i64>(), b in any::<i64>(), c in any::<i64>(), d in any::<i64>()) {
             let moment = |now_ns, up_ns| Moment { now_ns, up_ns, boot: "x".into() };
-            let answer = check(&moment(a, b), Some(&moment(c, d)), Some(d));
+            let answer = check(&moment(a, b), Some(&moment(c, d)), Some((d, &RelPath::root())));
             prop_assert!(answer.is_err() || c.saturating_sub(a) <= HOUR);
         }
     }

@@ -215,6 +215,19 @@ pub fn look(
     cold: Option<&Arc<Cold>>,
     time: &Time,
 ) -> Result<Vec<Day>, RunError> {
+    look_by((ground, archive), order, cold, (time, false))
+}
+
+/// The same. `accept_clock`: the clock is right; change times that have not come yet are from when it was not, and tell nothing.
+///
+/// # Errors
+/// As [`look`].
+pub fn look_by(
+    (ground, archive): (&dyn Ground, &Archive<'_>),
+    order: &Order,
+    cold: Option<&Arc<Cold>>,
+    time: (&Time, bool),
+) -> Result<Vec<Day>, RunError> {
     match &order.zone {
         Timezone::Local => look_in((ground, archive), order, cold, (time, &chrono::Local)),
         Timezone::Named(name) => {
@@ -228,9 +241,11 @@ fn look_in<Z: TimeZone>(
     (ground, archive): (&dyn Ground, &Archive<'_>),
     order: &Order,
     cold: Option<&Arc<Cold>>,
-    (time, zone): (&Time, &Z),
+    ((time, accept_clock), zone): ((&Time, bool), &Z),
 ) -> Result<Vec<Day>, RunError> {
     let (rule, now_ns) = (&order.rule, time.moment.now_ns);
+    let back = i64::try_from(super::BACK.as_nanos()).unwrap_or(i64::MAX);
+    let tells = |ctime_ns: i64| !time.trial && (!accept_clock || ctime_ns <= now_ns.saturating_add(back));
     let search = |path: &RelPath| match rule.look(path) {
         Look::Day(_) => Search::Day,
         Look::Onward => Search::Onward,
@@ -247,7 +262,10 @@ fn look_in<Z: TimeZone>(
             let open = conflicts.iter().filter(|conflict| entry.path.contains(conflict)).count() as u64;
             entry.seen = Some(Seen {
                 bytes: seen.bytes,
-                newest_ns: if time.trial { seen.newest_mtime_ns } else { seen.newest_mtime_ns.max(seen.newest_ctime_ns) },
+                newest_ns: match tells(seen.newest_ctime_ns) {
+                    true => seen.newest_mtime_ns.max(seen.newest_ctime_ns),
+                    false => seen.newest_mtime_ns,
+                },
                 open,
                 peers: if rule.min_peers > 0 { ground.holders(&entry.path, archive.monitor())? } else { 0 },
                 obstacle: obstacle(&seen, one_disk),
@@ -256,8 +274,8 @@ fn look_in<Z: TimeZone>(
         }
         entries.push(entry);
     }
-    if !time.trial {
-        check_clock(&time.moment, None, contents.values().map(|seen| seen.newest_ctime_ns).max())?;
+    if !time.trial && !accept_clock {
+        check_clock(&time.moment, None, contents.values().map(|seen| (seen.newest_ctime_ns, &seen.newest)).max())?;
     }
     let verdicts = super::decide(&entries, rule, zone, now_ns).into_iter();
     let day = |verdict: super::Verdict| {
@@ -301,7 +319,7 @@ pub fn run(
         check_clock(&time.moment, last(ground, time.trial)?.as_ref(), None)?;
     }
     look_at_links(ground, archive, order, (&mut *told, &mut report))?;
-    let days = look((ground, archive), order, Some(&cold), time)?;
+    let days = look_by((ground, archive), order, Some(&cold), (time, accept_clock))?;
     remember(ground, time)?;
     let options = MoveOptions {
         form: order.form.clone(),

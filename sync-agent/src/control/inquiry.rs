@@ -47,6 +47,9 @@ pub enum Ask {
     Plan {
         /// What is said of the rule; the rest is as the folder's own rule says it.
         terms: Box<Terms>,
+        /// The clock is right, whatever speaks against it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        accept_clock: bool,
     },
     /// Brings archived days back.
     Return {

@@ -396,7 +396,11 @@ impl Shared {
                 archivist.work(&archive);
             }
             Err(why) => {
-                self.trouble(Source::Archive, &RelPath::root(), &format!("old days cannot be archived: {why}"));
+                let why = format!("old days cannot be archived: {why}");
+                self.trouble(Source::Archive, &RelPath::root(), &why);
+                // Whoever asked for a run is told by that.
+                let at = status::Moment(self.desk.clock.time().moment.now_ns);
+                self.desk.show(|shown| shown.last = Some(ArchiveRun::failed(at, why)));
                 // What was wished for until now is answered by that: nothing but time and a new wish begins it anew.
                 self.desk.wishes().settle();
                 self.wait(over, number, RETRY);

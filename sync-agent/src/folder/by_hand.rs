@@ -183,9 +183,9 @@ impl Shared {
         let (ground, time) = (self.grounds_with_peers(live).map_err(failed)?, self.desk.clock.time());
         let whole = (&ground as &dyn Ground, &archive);
         let done = match ask {
-            Ask::Plan { terms } => {
+            Ask::Plan { terms, accept_clock } => {
                 let order = self.order_by_hand(terms, &ground)?;
-                return days::plan(whole, &order, &time, hear).map_err(failed);
+                return days::plan(whole, &order, (&time, *accept_clock), hear).map_err(failed);
             }
             Ask::Return { at } => days::restore(whole, &below(at)?, &time, hear).map(|back| self.look_at(back)),
             Ask::Verify { repair_from } => {

@@ -92,6 +92,14 @@ pub struct ArchiveRun {
     pub error: Option<String>,
 }
 
+impl ArchiveRun {
+    /// One that could not begin.
+    #[must_use]
+    pub fn failed(at: Moment, why: String) -> ArchiveRun {
+        ArchiveRun { at, moved: 0, files: 0, bytes: 0, copied: 0, held: 0, changed: 0, failed: 0, error: Some(why) }
+    }
+}
+
 /// How well what is archived was read again.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScrubStatus {

@@ -1,6 +1,6 @@
 //! Old days on the command line.
 
-use super::ReachArgs;
+use super::{ReachArgs, StateArgs};
 use crate::location::Location;
 use crate::values;
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -34,6 +34,9 @@ pub(crate) enum ArchiveAction {
     ///
     /// The rule is remembered: later runs need --hot alone. Exits with 1 if something in an old day keeps it where it is, with 2 if a day
     /// could not be moved, with 3 if nothing could (the cold root is missing or has no marker, the clock jumped).
+    ///
+    /// While an agent has the root open, it does it, by the rule of its configuration, and this waits for the end; Ctrl-C ends the waiting
+    /// alone.
     #[command(
         after_help = "Examples:\n  driftless archive run --hot /srv/hot --cold /mnt/cold --layout %Y/%m/%d --older-than 3d\n  \
                             driftless archive run --hot /srv/hot"
@@ -139,9 +142,11 @@ pub(crate) struct ArchiveRuleArgs {
     /// Most days of one run, the oldest first; 0 for all [default: 0]
     #[arg(long, value_name = "N")]
     pub(crate) max_days: Option<u64>,
-    /// Go on although the clock is not where it should be, by the last run
+    /// Go on although the clock is not where it should be, by the last run or by the newest change in an old day
     #[arg(long)]
     pub(crate) accept_clock: bool,
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
     /// Print JSON lines; the last one is the summary
     #[arg(long)]
     pub(crate) json: bool,
@@ -154,6 +159,8 @@ pub(crate) struct ArchiveRootArgs {
     #[arg(value_name = "HOT", value_hint = ValueHint::DirPath,
           value_parser = OsStringValueParser::new().try_map(values::local_root))]
     pub(crate) hot: PathBuf,
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
     /// Print JSON lines; the last one is the summary
     #[arg(long)]
     pub(crate) json: bool,
@@ -172,6 +179,8 @@ pub(crate) struct ArchiveClaimArgs {
     /// The cold root to which links of a forgotten archive lead by a path that only applications know
     #[arg(long, value_name = "COLD", value_hint = ValueHint::DirPath, conflicts_with = "path")]
     pub(crate) cold: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
     /// Print JSON lines; the last one is the summary
     #[arg(long)]
     pub(crate) json: bool,
@@ -190,6 +199,8 @@ pub(crate) struct ArchiveForgetArgs {
     /// Days in this cold root only; all of them if no PATH is given
     #[arg(long, value_name = "COLD", value_hint = ValueHint::DirPath)]
     pub(crate) cold: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
     /// Print JSON lines; the last one is the summary
     #[arg(long)]
     pub(crate) json: bool,
@@ -205,6 +216,8 @@ pub(crate) struct ArchiveRestoreArgs {
     /// The day below the root, or a folder with days
     #[arg(value_name = "PATH", value_parser = OsStringValueParser::new().try_map(values::below))]
     pub(crate) path: RelPath,
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
     /// Print JSON lines; the last one is the summary
     #[arg(long)]
     pub(crate) json: bool,
@@ -224,6 +237,8 @@ pub(crate) struct ArchiveVerifyArgs {
     pub(crate) repair_from: Option<Location>,
     #[command(flatten)]
     pub(crate) reach: ReachArgs,
+    #[command(flatten)]
+    pub(crate) state: StateArgs,
     /// Print JSON lines; the last one is the summary
     #[arg(long)]
     pub(crate) json: bool,

@@ -5,9 +5,9 @@ use super::reached::{asked, by_agent, held_by, unexpected};
 use crate::bridge::{Bridge, Route};
 use crate::cli::{
     ArchiveAction, ArchiveArgs, ArchiveClaimArgs, ArchiveForgetArgs, ArchiveRestoreArgs, ArchiveRootArgs, ArchiveRuleArgs,
-    ArchiveVerifyArgs,
+    ArchiveVerifyArgs, StateArgs,
 };
-use crate::exit::{Exit, Usage};
+use crate::exit::{self, Exit, Usage};
 use crate::json::PathFields;
 use crate::location::Location;
 use crate::output::Output;
@@ -23,9 +23,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use sync_agent::archive::run::{self, Day, Report, Time, Told};
 use sync_agent::archive::{Order, Terms};
-use sync_agent::control::{Ask, Tell, path, text};
+use sync_agent::control::{Ask, Client, ControlError, Tell, path, text};
 use sync_agent::days::{self, DayPiece, Piece, remembered};
-use sync_agent::status::PathText;
+use sync_agent::status::{FolderStatus, PathText};
 use sync_core::entry::Hash;
 use sync_core::io::archive::{Archive, ArchiveError, Moved, check_cold};
 use sync_core::io::fs::{FsError, Root, init_cold};
@@ -96,12 +96,15 @@ pub(super) struct Summary {
     pub(super) repaired: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) oldest_unarchived: Option<String>,
+    /// Why it did not come to its end; everything else is what was done until then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) error: Option<String>,
 }
 
 /// Ctrl-C and TERM end a run after the step that has begun.
-struct Listener<'a> {
-    output: &'a Output,
-    interrupt: Interrupt,
+pub(super) struct Listener<'a> {
+    pub(super) output: &'a Output,
+    pub(super) interrupt: Interrupt,
 }
 
 impl Monitor for Listener<'_> {
@@ -114,33 +117,41 @@ impl Monitor for Listener<'_> {
     }
 }
 
-/// Runs one of them.
+/// Runs one of them. Its last JSON line is its summary, whatever came of it.
 pub(super) fn run(args: &ArchiveArgs, output: &Output) -> Result<Exit> {
-    match &args.action {
+    let mut summary = Summary { in_sync: true, ..Summary::default() };
+    let done = act(args, output, &mut summary);
+    if let Err(error) = &done {
+        (summary.in_sync, summary.error) = (false, Some(exit::words(error)));
+    }
+    output.event(&summary);
+    done
+}
+
+fn act(args: &ArchiveArgs, output: &Output, summary: &mut Summary) -> Result<Exit> {
+    let listener = &Listener { output, interrupt: Interrupt::install()? };
+    let done = match &args.action {
         ArchiveAction::InitCold(args) => {
             let id = init_cold(&args.cold)?;
             output.line(&format!("{} is a cold root ({id})", render::root(&args.cold)));
-            output.event(&Summary { in_sync: true, ..Summary::default() });
             Ok(Exit::InSync)
         }
-        ArchiveAction::Plan(args) => with(output, |listener| plan(args, listener)),
-        ArchiveAction::Run(args) => with(output, |listener| move_days(args, listener)),
-        ArchiveAction::Status(args) => with(output, |listener| status(args, listener)),
-        ArchiveAction::Restore(args) => with(output, |listener| restore(args, listener)),
-        ArchiveAction::Verify(args) => with(output, |listener| verify(args, listener)),
-        ArchiveAction::Claim(args) => with(output, |listener| claim(args, listener)),
-        ArchiveAction::Forget(args) => with(output, |listener| forget(args, listener)),
-    }
-}
-
-fn with(output: &Output, work: impl FnOnce(&Listener<'_>) -> Result<Exit>) -> Result<Exit> {
-    let listener = Listener { output, interrupt: Interrupt::install()? };
-    match work(&listener) {
+        ArchiveAction::Plan(args) => plan(args, listener, summary),
+        ArchiveAction::Run(args) => move_days(args, listener, summary),
+        ArchiveAction::Status(args) => status(args, listener, summary),
+        ArchiveAction::Restore(args) => restore(args, listener, summary),
+        ArchiveAction::Verify(args) => verify(args, listener, summary),
+        ArchiveAction::Claim(args) => claim(args, listener),
+        ArchiveAction::Forget(args) => forget(args, listener, summary),
+    };
+    match done {
         Err(_) if listener.interrupt.asked() => {
-            output.talk("interrupted; what was begun is finished by the next run");
+            let text = "interrupted; what was begun is finished by the next run";
+            output.talk(text);
+            (summary.in_sync, summary.error) = (false, Some(text.to_owned()));
             Ok(Exit::Interrupted)
         }
-        answer => answer,
+        done => done,
     }
 }
 
@@ -171,13 +182,28 @@ fn absolute(path: &Path) -> Result<PathBuf> {
     std::path::absolute(path).with_context(|| format!("cannot use {}", render::root(path)))
 }
 
+/// A root, and where its state is.
+type At<'a> = (&'a Path, &'a StateArgs);
+
+/// The agent that may have it open. A state that was named may be another one than the agent's.
+fn agent_of((root, state): At<'_>) -> Result<Option<(Client, FolderStatus)>> {
+    if state.state_dir.is_some() { Ok(None) } else { by_agent(root) }
+}
+
 /// Has the agent do it that has the root open; false if none has.
-fn by_its_agent(root: &Path, ask: &Ask, listener: &Listener<'_>, hear: &mut dyn FnMut(Piece) -> Result<()>) -> Result<bool> {
-    let Some((client, folder)) = by_agent(root)? else { return Ok(false) };
+fn by_its_agent(at: At<'_>, ask: &Ask, listener: &Listener<'_>, hear: &mut dyn FnMut(Piece) -> Result<()>) -> Result<bool> {
+    let Some((client, folder)) = agent_of(at)? else { return Ok(false) };
     let over = || listener.interrupt.asked();
     let heard = asked((&client, &folder.name), ask, (listener.output, &over), &mut |piece| match piece {
         Tell::Days(piece) => hear(piece),
         _ => Err(unexpected()),
+    });
+    let heard = heard.map_err(|error| match error.downcast_ref::<ControlError>() {
+        // What would be remembered without an agent has to stand in its configuration.
+        Some(refused) if Terms::default().order().is_err_and(|lacking| lacking == refused.text) => {
+            Usage(held::by_configuration(&folder.name)).into()
+        }
+        _ => error,
     })?;
     Ok(heard.is_some())
 }
@@ -186,8 +212,8 @@ fn by_its_agent(root: &Path, ask: &Ask, listener: &Listener<'_>, hear: &mut dyn 
 const CLOSED: &str = "this is done while nobody has it open";
 
 /// What an agent does not do is refused while it has the root open, with what to do.
-fn refuse_beside_agent(root: &Path, why: &str, listener: &Listener<'_>) -> Result<()> {
-    let Some((client, folder)) = by_agent(root)? else { return Ok(()) };
+fn refuse_beside_agent(at: At<'_>, why: &str, listener: &Listener<'_>) -> Result<()> {
+    let Some((client, folder)) = agent_of(at)? else { return Ok(()) };
     // A root that it cannot open is free for whoever mends it.
     if asked((&client, &folder.name), &Ask::Open, (listener.output, &|| false), &mut |_| Ok(()))?.is_none() {
         return Ok(());
@@ -195,7 +221,7 @@ fn refuse_beside_agent(root: &Path, why: &str, listener: &Listener<'_>) -> Resul
     anyhow::bail!(
         "the agent has {} open (folder {}): {why}. Stop it (driftless agent stop, or systemctl stop driftless), run this again, and start \
          it again (driftless agent run, or systemctl start driftless)",
-        render::root(root),
+        render::root(at.0),
         folder.name
     )
 }
@@ -215,29 +241,30 @@ fn before(args: &ArchiveRuleArgs) -> Result<()> {
     Ok(args.cold.as_deref().map_or(Ok(()), |cold| check_cold(&args.hot, cold))?)
 }
 
-fn open(root: &Path, listener: &Listener<'_>) -> Result<Replica> {
-    let replica = Replica::begin(root, None, listener).map_err(held_by)?;
+fn open((root, state): At<'_>, listener: &Listener<'_>) -> Result<Replica> {
+    let begun = Replica::begin(root, state.state_dir.as_deref(), listener);
+    let replica = begun.map_err(|error| held_by(error, root))?;
     for notice in replica.notices() {
         listener.notice(notice);
     }
     Ok(replica)
 }
 
-fn plan(args: &ArchiveRuleArgs, listener: &Listener<'_>) -> Result<Exit> {
-    let output = listener.output;
-    let mut summary = Summary { in_sync: true, ..Summary::default() };
+fn plan(args: &ArchiveRuleArgs, listener: &Listener<'_>, summary: &mut Summary) -> Result<Exit> {
+    let (output, at) = (listener.output, (args.hot.as_path(), &args.state));
     let mut hear = |piece| {
         let Piece::Day(day) = piece else { return besides(output, piece) };
-        count(&mut summary, &day);
+        count(summary, &day);
         show(output, &day, if day.moves { "planned" } else { "skipped" }, None)
     };
     before(args)?;
-    if !by_its_agent(&args.hot, &Ask::Plan { terms: Box::new(given(args)?) }, listener, &mut hear)? {
-        let time = time()?;
-        let replica = open(&args.hot, listener)?;
+    let ask = Ask::Plan { terms: Box::new(given(args)?), accept_clock: args.accept_clock };
+    if !by_its_agent(at, &ask, listener, &mut hear)? {
+        let time = (&time()?, args.accept_clock);
+        let replica = open(at, listener)?;
         let order = order(&terms(args, &replica)?)?;
         let archive = replica.archive(listener)?;
-        days::plan((&replica, &archive), &order, &time, &mut |piece| hear(piece).expect(OF_A_ROOT))?;
+        days::plan((&replica, &archive), &order, time, &mut |piece| hear(piece).expect(OF_A_ROOT))?;
     }
     output.line(&format!(
         "{} to archive ({} in {}), {} stay",
@@ -247,12 +274,11 @@ fn plan(args: &ArchiveRuleArgs, listener: &Listener<'_>) -> Result<Exit> {
         render::count(summary.skipped)
     ));
     summary.in_sync = summary.moved == 0;
-    output.event(&summary);
     Ok(Exit::InSync)
 }
 
 /// What is told of days besides what was asked for.
-fn besides(output: &Output, piece: Piece) -> Result<()> {
+pub(super) fn besides(output: &Output, piece: Piece) -> Result<()> {
     match piece {
         Piece::Problem { at, error } | Piece::Unreadable { at, error } => problem(output, &path(&at)?, &error),
         Piece::Notice(text) => output.talk_safely(&format!("note: {text}")),
@@ -261,7 +287,7 @@ fn besides(output: &Output, piece: Piece) -> Result<()> {
     Ok(())
 }
 
-fn count(summary: &mut Summary, day: &DayPiece) {
+pub(super) fn count(summary: &mut Summary, day: &DayPiece) {
     if day.moves {
         summary.moved += 1;
         summary.files += day.files.unwrap_or(0);
@@ -271,7 +297,7 @@ fn count(summary: &mut Summary, day: &DayPiece) {
     }
 }
 
-fn show(output: &Output, day: &DayPiece, result: &'static str, why: Option<String>) -> Result<()> {
+pub(super) fn show(output: &Output, day: &DayPiece, result: &'static str, why: Option<String>) -> Result<()> {
     let (path, reason) = (path(&day.at)?, why.or_else(|| day.reason.clone()));
     let word = match result {
         "planned" => "would move",
@@ -295,23 +321,32 @@ fn show(output: &Output, day: &DayPiece, result: &'static str, why: Option<Strin
     Ok(())
 }
 
-/// Shows what a run tells.
+/// Shows what a run tells, and counts it for one that does not come to its end.
 struct Teller<'a> {
     output: &'a Output,
+    summary: &'a mut Summary,
 }
 
 impl Told for Teller<'_> {
     fn day(&mut self, day: &Day, result: Option<&Result<Moved, ArchiveError>>) {
-        let (result, why) = match result {
+        let (word, why) = match result {
             None => ("skipped", None),
             Some(Ok(_)) => ("done", None),
             Some(Err(error @ ArchiveError::Changed(_))) => ("skipped", Some(error.to_string())),
             Some(Err(error)) => ("failed", Some(error.to_string())),
         };
-        show(self.output, &DayPiece::of(day), result, why).expect(OF_A_ROOT);
+        let piece = DayPiece::of(day);
+        match result {
+            Some(Ok(moved)) => add(self.summary, moved),
+            Some(Err(ArchiveError::Changed(_))) => self.summary.skipped += 1,
+            Some(Err(_)) => self.summary.failed += 1,
+            None => self.summary.skipped += u64::from(piece.held),
+        }
+        show(self.output, &piece, word, why).expect(OF_A_ROOT);
     }
 
     fn problem(&mut self, path: &RelPath, error: &ArchiveError) {
+        self.summary.failed += 1;
         problem(self.output, path, &error.to_string());
     }
 
@@ -320,18 +355,26 @@ impl Told for Teller<'_> {
     }
 }
 
-fn problem(output: &Output, path: &RelPath, error: &str) {
+pub(super) fn problem(output: &Output, path: &RelPath, error: &str) {
     output.talk_safely(&format!("{path}: {error}"));
     output.event(&ProblemLine { path: PathFields::of(path), step: "archive", error: error.to_owned() });
 }
 
-fn move_days(args: &ArchiveRuleArgs, listener: &Listener<'_>) -> Result<Exit> {
-    if let Some((client, folder)) = by_agent(&args.hot)? {
-        return held::run(args, &client, &folder, listener.output);
+fn add(summary: &mut Summary, moved: &Moved) {
+    summary.moved += 1;
+    summary.files += moved.files;
+    summary.bytes += moved.bytes;
+    summary.copied += moved.copied;
+}
+
+fn move_days(args: &ArchiveRuleArgs, listener: &Listener<'_>, summary: &mut Summary) -> Result<Exit> {
+    let at = (args.hot.as_path(), &args.state);
+    if let Some((client, folder)) = agent_of(at)? {
+        return held::run(args, (&client, &folder.name), listener, summary);
     }
     let time = time()?;
     before(args)?;
-    let replica = open(&args.hot, listener)?;
+    let replica = open(at, listener)?;
     let terms = terms(args, &replica)?;
     let order = order(&terms)?;
     let archive = replica.archive(listener)?;
@@ -339,11 +382,12 @@ fn move_days(args: &ArchiveRuleArgs, listener: &Listener<'_>) -> Result<Exit> {
     archive.cold(&order.cold)?;
     run::remember_rule(&replica, &terms)?;
     let output = listener.output;
-    let report = run::run((&replica, &archive), &order, (&time, args.accept_clock), &mut Teller { output })?;
-    Ok(ended(output, &report))
+    let mut teller = Teller { output, summary };
+    let report = run::run((&replica, &archive), &order, (&time, args.accept_clock), &mut teller)?;
+    Ok(ended(output, &report, summary))
 }
 
-fn ended(output: &Output, report: &Report) -> Exit {
+fn ended(output: &Output, report: &Report, summary: &mut Summary) -> Exit {
     for path in &report.late {
         output.talk_safely(&format!("note: {path} was written to after its day had moved: it was brought over"));
     }
@@ -352,17 +396,7 @@ fn ended(output: &Output, report: &Report) -> Exit {
     }
     let total = report.total;
     let skipped = report.held + report.changed;
-    output.line(&format!(
-        "{} archived ({} in {}, {} copied), {} held up, {} failed, {} of old copies removed",
-        render::counted(report.moved, "day", "days"),
-        render::bytes(total.bytes),
-        render::counted(total.files, "file", "files"),
-        render::bytes(total.copied),
-        render::count(skipped),
-        render::count(report.failed),
-        render::count(report.removed)
-    ));
-    output.event(&Summary {
+    *summary = Summary {
         in_sync: skipped + report.failed == 0,
         moved: report.moved,
         skipped,
@@ -375,25 +409,40 @@ fn ended(output: &Output, report: &Report) -> Exit {
         merged: Some(report.merged.len() as u64),
         removed: Some(report.removed),
         ..Summary::default()
-    });
+    };
+    output.line(&format!("{}, {} of old copies removed", of_run(summary), render::count(report.removed)));
     Exit::of_run(skipped == 0, report.failed)
 }
 
-fn status(args: &ArchiveRootArgs, listener: &Listener<'_>) -> Result<Exit> {
-    if let Some((_, folder)) = by_agent(&args.hot)? {
-        return Ok(held::status(&folder, listener.output));
+/// What a run did, for people.
+pub(super) fn of_run(summary: &Summary) -> String {
+    format!(
+        "{} archived ({} in {}, {} copied), {} held up, {} failed",
+        render::counted(summary.moved, "day", "days"),
+        render::bytes(summary.bytes),
+        render::counted(summary.files, "file", "files"),
+        render::bytes(summary.copied),
+        render::count(summary.skipped),
+        render::count(summary.failed)
+    )
+}
+
+fn status(args: &ArchiveRootArgs, listener: &Listener<'_>, summary: &mut Summary) -> Result<Exit> {
+    let at = (args.hot.as_path(), &args.state);
+    if let Some((client, folder)) = agent_of(at)? {
+        return held::status((&client, &folder), listener, summary);
     }
-    let replica = open(&args.hot, listener)?;
+    let replica = open(at, listener)?;
     let output = listener.output;
     let archive = replica.archive(listener)?;
     let placed = replica.placed();
+    summary.archived = Some(placed.len() as u64);
     let Some(terms) = remembered(&replica)? else {
         let what = match placed.len() {
             0 => "nothing is archived".to_owned(),
             count => format!("{} archived", render::counted(count as u64, "day is", "days are")),
         };
         output.line(&format!("{what}, and no rule is remembered: driftless archive run --hot HOT --cold COLD"));
-        output.event(&Summary { in_sync: true, archived: Some(placed.len() as u64), ..Summary::default() });
         return Ok(Exit::InSync);
     };
     let order = order(&terms)?;
@@ -409,12 +458,10 @@ fn status(args: &ArchiveRootArgs, listener: &Listener<'_>) -> Result<Exit> {
             .min()
             .map_or(String::new(), |until| format!(", the first until {}", render::moment(until)))
     ));
-    let mut summary = Summary { in_sync: true, archived: Some(placed.len() as u64), ..Summary::default() };
-    let mut failed = 0;
     for (path, _) in &placed {
         if let Err(error) = archive.check_placed(path) {
             problem(output, path, &error.to_string());
-            failed += 1;
+            summary.failed += 1;
         }
     }
     let cold = archive.cold(&order.cold)?;
@@ -422,7 +469,7 @@ fn status(args: &ArchiveRootArgs, listener: &Listener<'_>) -> Result<Exit> {
     let mut held = 0;
     for day in days.iter().map(DayPiece::of).filter(|day| !day.archived) {
         summary.oldest_unarchived.get_or_insert(path(&day.at)?.to_string());
-        count(&mut summary, &day);
+        count(summary, &day);
         if day.held {
             held += 1;
             show(output, &day, "skipped", None)?;
@@ -436,24 +483,17 @@ fn status(args: &ArchiveRootArgs, listener: &Listener<'_>) -> Result<Exit> {
             render::count(held)
         ));
     }
-    summary.failed = failed;
-    summary.in_sync = failed + held + summary.moved == 0;
-    let in_sync = summary.in_sync;
-    output.event(&summary);
-    Ok(Exit::of_run(in_sync, failed))
+    summary.in_sync = summary.failed + held + summary.moved == 0;
+    Ok(Exit::of_run(summary.in_sync, summary.failed))
 }
 
-fn restore(args: &ArchiveRestoreArgs, listener: &Listener<'_>) -> Result<Exit> {
-    let output = listener.output;
-    let mut summary = Summary { in_sync: true, ..Summary::default() };
+fn restore(args: &ArchiveRestoreArgs, listener: &Listener<'_>, summary: &mut Summary) -> Result<Exit> {
+    let (output, at) = (listener.output, (args.hot.as_path(), &args.state));
     let mut hear = |piece| {
         match piece {
             Piece::Restored { at, files, bytes, copied } => {
                 let path = path(&at)?;
-                summary.moved += 1;
-                summary.files += files;
-                summary.bytes += bytes;
-                summary.copied += copied;
+                add(summary, &Moved { files, bytes, copied, ..Moved::default() });
                 output.line(&format!("restored {path}"));
                 output.event(&restored(&path, "done", None));
             }
@@ -470,15 +510,13 @@ fn restore(args: &ArchiveRestoreArgs, listener: &Listener<'_>) -> Result<Exit> {
         }
         Ok(())
     };
-    if !by_its_agent(&args.hot, &Ask::Return { at: text(&args.path) }, listener, &mut hear)? {
-        let replica = open(&args.hot, listener)?;
+    if !by_its_agent(at, &Ask::Return { at: text(&args.path) }, listener, &mut hear)? {
+        let replica = open(at, listener)?;
         let archive = replica.archive(listener)?;
         days::restore((&replica, &archive), &args.path, &Time::now(None), &mut |piece| hear(piece).expect(OF_A_ROOT))?;
     }
     summary.in_sync = summary.failed == 0;
-    let failed = summary.failed;
-    output.event(&summary);
-    Ok(Exit::of_run(true, failed))
+    Ok(Exit::of_run(true, summary.failed))
 }
 
 fn restored(path: &RelPath, result: &'static str, reason: Option<String>) -> Line {
@@ -487,8 +525,9 @@ fn restored(path: &RelPath, result: &'static str, reason: Option<String>) -> Lin
 }
 
 fn claim(args: &ArchiveClaimArgs, listener: &Listener<'_>) -> Result<Exit> {
-    refuse_beside_agent(&args.hot, CLOSED, listener)?;
-    let replica = Replica::begin_anew(&args.hot, None, listener).map_err(held_by)?;
+    refuse_beside_agent((&args.hot, &args.state), CLOSED, listener)?;
+    let begun = Replica::begin_anew(&args.hot, args.state.state_dir.as_deref(), listener);
+    let replica = begun.map_err(|error| held_by(error, &args.hot))?;
     for notice in replica.notices() {
         listener.notice(notice);
     }
@@ -510,13 +549,12 @@ fn claim(args: &ArchiveClaimArgs, listener: &Listener<'_>) -> Result<Exit> {
             output.line("nothing was ever archived here");
         }
     }
-    output.event(&Summary { in_sync: true, ..Summary::default() });
     Ok(Exit::InSync)
 }
 
-fn forget(args: &ArchiveForgetArgs, listener: &Listener<'_>) -> Result<Exit> {
-    refuse_beside_agent(&args.hot, CLOSED, listener)?;
-    let replica = open(&args.hot, listener)?;
+fn forget(args: &ArchiveForgetArgs, listener: &Listener<'_>, summary: &mut Summary) -> Result<Exit> {
+    refuse_beside_agent((&args.hot, &args.state), CLOSED, listener)?;
+    let replica = open((&args.hot, &args.state), listener)?;
     let archive = replica.archive(listener)?;
     let output = listener.output;
     let cold = args.cold.as_deref().map(absolute).transpose()?;
@@ -526,7 +564,6 @@ fn forget(args: &ArchiveForgetArgs, listener: &Listener<'_>) -> Result<Exit> {
     let of_cold = |location: &Path| cold.as_ref().is_none_or(|cold| location.starts_with(cold));
     let days: Vec<_> = placed.iter().filter(|(path, location)| at.contains(path) && of_cold(location)).collect();
     anyhow::ensure!(!days.is_empty(), "nothing there is archived");
-    let mut summary = Summary { in_sync: true, ..Summary::default() };
     for (path, _) in days {
         match archive.forget(path) {
             Ok(kept) => {
@@ -543,14 +580,12 @@ fn forget(args: &ArchiveForgetArgs, listener: &Listener<'_>) -> Result<Exit> {
         }
     }
     summary.in_sync = summary.failed == 0;
-    let failed = summary.failed;
-    output.event(&summary);
-    Ok(Exit::of_run(true, failed))
+    Ok(Exit::of_run(true, summary.failed))
 }
 
-fn verify(args: &ArchiveVerifyArgs, listener: &Listener<'_>) -> Result<Exit> {
-    let output = listener.output;
-    let mut summary = Summary { in_sync: true, damaged: Some(0), repaired: Some(0), ..Summary::default() };
+fn verify(args: &ArchiveVerifyArgs, listener: &Listener<'_>, summary: &mut Summary) -> Result<Exit> {
+    let (output, at) = (listener.output, (args.hot.as_path(), &args.state));
+    (summary.damaged, summary.repaired) = (Some(0), Some(0));
     let mut unrepaired = 0;
     let mut hear = |piece| {
         match piece {
@@ -563,9 +598,11 @@ fn verify(args: &ArchiveVerifyArgs, listener: &Listener<'_>) -> Result<Exit> {
                 summary.damaged = summary.damaged.map(|count| count + 1);
                 summary.repaired = summary.repaired.map(|count| count + u64::from(repaired));
                 unrepaired += u64::from(!repaired);
+                summary.failed += u64::from(!repaired);
             }
             Piece::Unreadable { .. } => {
                 unrepaired += 1;
+                summary.failed += 1;
                 besides(output, piece)?;
             }
             piece => {
@@ -580,7 +617,7 @@ fn verify(args: &ArchiveVerifyArgs, listener: &Listener<'_>) -> Result<Exit> {
         Some(Location::Local(from)) => Some(PathText::new(absolute(Path::new(from))?.as_os_str().as_bytes())),
         Some(_) => {
             refuse_beside_agent(
-                &args.hot,
+                at,
                 "it reads only a copy on this machine, and brings damaged files back from its peers itself",
                 listener,
             )?;
@@ -588,15 +625,14 @@ fn verify(args: &ArchiveVerifyArgs, listener: &Listener<'_>) -> Result<Exit> {
         }
     };
     let is_near = matches!(args.repair_from, None | Some(Location::Local(_)));
-    if !is_near || !by_its_agent(&args.hot, &Ask::Verify { repair_from }, listener, &mut hear)? {
-        let replica = open(&args.hot, listener)?;
+    if !is_near || !by_its_agent(at, &Ask::Verify { repair_from }, listener, &mut hear)? {
+        let replica = open(at, listener)?;
         let archive: Archive<'_> = replica.archive(listener)?;
         let source = args.repair_from.as_ref().map(|from| Copy::open(from, args, &replica, listener)).transpose()?;
         let open = |path: &RelPath, hash, size| source.as_ref().expect("only asked where there is one").take(path, (hash, size));
         let repair = source.as_ref().map(|_| &open as _);
         days::verify((&replica, &archive), repair, (&mut |piece| hear(piece).expect(OF_A_ROOT), &|_, _| {}))?;
     }
-    summary.failed += unrepaired;
     let (damaged, repaired) = (summary.damaged.unwrap_or(0), summary.repaired.unwrap_or(0));
     output.line(&format!(
         "{} read ({}), {} damaged, {} repaired",
@@ -609,9 +645,7 @@ fn verify(args: &ArchiveVerifyArgs, listener: &Listener<'_>) -> Result<Exit> {
         output.talk("--repair-from ROOT brings the bytes back from another copy of the tree");
     }
     summary.in_sync = summary.failed == 0;
-    let failed = summary.failed;
-    output.event(&summary);
-    Ok(Exit::of_run(true, failed))
+    Ok(Exit::of_run(true, summary.failed))
 }
 
 /// Another copy of the tree.

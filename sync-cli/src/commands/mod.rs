@@ -21,7 +21,7 @@ mod sync;
 mod versions;
 mod watch;
 
-use crate::cli::Command;
+use crate::cli::{Command, RunArgs};
 use crate::exit::{self, Exit};
 use crate::output::Output;
 use anyhow::Result;
@@ -45,9 +45,9 @@ pub(crate) fn run(command: Command) -> Exit {
 
 fn dispatch(command: Command, output: &Output) -> Result<Exit> {
     match command {
-        Command::Sync(args) => sync::run(&args, output),
-        Command::Watch(args) => watch::run(&args, output),
-        Command::Status(args) => status::run(&args, output),
+        Command::Sync(args) => beside_agent(&args.run, sync::run(&args, output)),
+        Command::Watch(args) => beside_agent(&args.run, watch::run(&args, output)),
+        Command::Status(args) => beside_agent(&args.run, status::run(&args, output)),
         Command::Conflicts(args) => listed(output, conflicts::run(&args, output)),
         Command::Resolve(args) => listed(output, resolve::run(&args, output)),
         Command::Versions(args) => listed(output, versions::run(&args, output)),
@@ -58,10 +58,15 @@ fn dispatch(command: Command, output: &Output) -> Result<Exit> {
         Command::Pair(args) => listed(output, pair::run(&args, output)),
         Command::Agent(args) => listed(output, agent::run(&args, output)),
         Command::Doctor(args) => apart::apart(output, || listed(output, doctor::run(&args, output))),
-        Command::Archive(args) => listed(output, archive::run(&args, output)),
+        Command::Archive(args) => archive::run(&args, output),
         Command::Completions(args) => completions::run(&args, output),
         Command::Man(args) => man::run(&args, output),
     }
+}
+
+/// A root that an agent has open is synchronised by that: whoever comes upon it is told so.
+fn beside_agent(args: &RunArgs, ended: Result<Exit>) -> Result<Exit> {
+    ended.map_err(|error| reached::held_of(error, [&args.a, &args.b]))
 }
 
 fn wants_json(command: &Command) -> bool {

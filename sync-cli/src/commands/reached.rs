@@ -1,13 +1,15 @@
 //! A root that was named: opened here, or asked of the agent of this machine that has it open. Whoever uses it sees no difference.
 
 use crate::cli::RootArgs;
+use crate::exit::words;
 use crate::home;
+use crate::location::Location;
 use crate::output::Output;
 use anyhow::Result;
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
-use sync_agent::control::{Ask, Client, ControlError, NoPath, Refused, SOCKET_FILE, Tell, path, text};
+use sync_agent::control::{Ask, Client, ControlError, NoPath, Refused, SOCKET_FILE, SocketError, Tell, path, text};
 use sync_agent::status::FolderStatus;
 use sync_core::io::state::StateError;
 use sync_core::io::sync::{Keep, KeptVersion, OpenConflict, Replica, SyncError};
@@ -30,26 +32,51 @@ enum By {
     Agent(Client, Name),
 }
 
+/// What agents of this machine tell of a root.
+#[derive(Default)]
+pub(super) struct Agents {
+    /// The folder whose root it is, and the agent that has it open, or will have.
+    found: Option<(Client, FolderStatus)>,
+    /// Why others did not tell.
+    silent: Vec<String>,
+}
+
 /// The folder of a running agent whose root this is: the agent has it open, or will have.
 pub(super) fn by_agent(root: &Path) -> Result<Option<(Client, FolderStatus)>> {
-    let Ok(root) = root.canonicalize() else { return Ok(None) };
+    Ok(agents(root)?.found)
+}
+
+fn agents(root: &Path) -> Result<Agents> {
+    let mut silent = Vec::new();
+    let Ok(root) = root.canonicalize() else { return Ok(Agents::default()) };
     let is_it =
         |folder: &FolderStatus| Path::new(OsStr::from_bytes(&folder.place.bytes())).canonicalize().is_ok_and(|path| path == root);
     for place in home::places()? {
         let client = Client::new(&place);
-        // Where no agent answers, nobody but this command has the root; if somebody has, opening it tells.
-        let Ok(Ok(status)) = client.status() else { continue };
+        // Where no agent answers, nobody but this command has the root; if somebody has, opening it tells, and then why it was not told.
+        let status = match client.status() {
+            Ok(Ok(status)) => status,
+            Ok(Err(refused)) => {
+                silent.push(refused.to_string());
+                continue;
+            }
+            Err(SocketError::NoAgent(_)) => continue,
+            Err(error) => {
+                silent.push(error.to_string());
+                continue;
+            }
+        };
         if let Some(folder) = status.folders.into_iter().find(is_it) {
-            return Ok(Some((client, folder)));
+            return Ok(Agents { found: Some((client, folder)), silent });
         }
     }
-    Ok(None)
+    Ok(Agents { found: None, silent })
 }
 
 /// Reaches a root that was synchronised before. A state that was named may be another one than the agent's.
 pub(super) fn reach<'a>(at: &RootArgs, output: &'a Output) -> Result<Reached<'a>> {
-    if at.state.state_dir.is_none()
-        && let Some((client, folder)) = by_agent(&at.root)?
+    let Agents { found, silent } = if at.state.state_dir.is_none() { agents(&at.root)? } else { Agents::default() };
+    if let Some((client, folder)) = found
         && asked((&client, &folder.name), &Ask::Open, (output, &|| false), &mut |_| Ok(()))?.is_some()
     {
         return Ok(Reached { output, by: By::Agent(client, folder.name) });
@@ -57,9 +84,11 @@ pub(super) fn reach<'a>(at: &RootArgs, output: &'a Output) -> Result<Reached<'a>
     let replica = match Replica::open(&at.root, at.state.state_dir.as_deref()) {
         Err(error @ SyncError::State(StateError::Locked { .. })) => {
             // It has just come to have it, or has it with the state that was named.
-            return match by_agent(&at.root)? {
-                Some((client, folder)) => Ok(Reached { output, by: By::Agent(client, folder.name) }),
-                None => Err(held(error)),
+            // One that did not answer is not waited for again.
+            let now = if silent.is_empty() { agents(&at.root)? } else { Agents { found: None, silent } };
+            return match now {
+                Agents { found: Some((client, folder)), .. } => Ok(Reached { output, by: By::Agent(client, folder.name) }),
+                nobody => Err(held(&error.into(), &nobody)),
             };
         }
         opened => opened?,
@@ -71,15 +100,47 @@ pub(super) fn reach<'a>(at: &RootArgs, output: &'a Output) -> Result<Reached<'a>
 }
 
 /// As [`held`], of whatever went wrong when a root was opened.
-pub(super) fn held_by(error: SyncError) -> anyhow::Error {
-    if matches!(error, SyncError::State(StateError::Locked { .. })) { held(error) } else { error.into() }
+pub(super) fn held_by(error: SyncError, root: &Path) -> anyhow::Error {
+    if !matches!(error, SyncError::State(StateError::Locked { .. })) {
+        return error.into();
+    }
+    agents(root).map_or_else(|other| other, |agents| held(&error.into(), &agents))
 }
 
-/// Whoever has it is no agent that could be asked from here.
-pub(super) fn held(error: SyncError) -> anyhow::Error {
-    anyhow::anyhow!(
-        "{error}. If that is an agent, it is asked through {SOCKET_FILE} in its home: run this as its user, with its DRIFTLESS_HOME"
-    )
+/// The same of two roots that were to be synchronised; an error that says no more than who holds one is left as it is.
+pub(super) fn held_of(error: anyhow::Error, roots: [&Location; 2]) -> anyhow::Error {
+    let Some(SyncError::State(StateError::Locked { dir, .. })) = error.downcast_ref() else { return error };
+    let state = dir.canonicalize().unwrap_or_else(|_| dir.clone());
+    let near = roots.into_iter().filter_map(|root| match root {
+        Location::Local(path) => Path::new(path).canonicalize().ok(),
+        _ => None,
+    });
+    for root in near.filter(|root| state.starts_with(root)) {
+        match agents(&root) {
+            Ok(agents) if agents.found.is_some() || !agents.silent.is_empty() => return held(&error, &agents),
+            Ok(_) => {}
+            Err(other) => return other,
+        }
+    }
+    error
+}
+
+/// Somebody has a root: what agents tell of that, and what to do.
+fn held(error: &anyhow::Error, agents: &Agents) -> anyhow::Error {
+    let error = words(error);
+    match agents {
+        Agents { found: Some((_, folder)), .. } => anyhow::anyhow!(
+            "{error}. The agent keeps it in sync (folder {name}): driftless agent sync {name} has it exchanged with its peers now; driftless \
+             agent stop ends the agent",
+            name = folder.name
+        ),
+        Agents { silent, .. } if !silent.is_empty() => {
+            anyhow::anyhow!("{error}. If that is an agent, it could not be asked: {}", silent.join("; "))
+        }
+        Agents { .. } => anyhow::anyhow!(
+            "{error}. If that is an agent, it is asked through {SOCKET_FILE} in its home: run this as its user, with its DRIFTLESS_HOME"
+        ),
+    }
 }
 
 /// Asks the agent that has a root open. `None`: it has not, at present. What is told besides the answer goes to stderr; `over` says

@@ -1,10 +1,12 @@
 //! `driftless archive`, on one server without agent or peers.
 
 use crate::pair::{driftless, lines, stderr, stdout};
+use crate::repair::Disk;
 use assert_cmd::assert::Assert;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 
 const NOW: &str = "2026-03-20T12:00:00Z";
@@ -322,4 +324,61 @@ fn archiving_is_no_change_to_a_synchronised_copy() {
     for key in ["created", "updated", "deleted", "moved", "conflicts", "failed"] {
         assert_eq!(summary[key], 0, "{key}: {summary}");
     }
+}
+
+#[test]
+fn a_change_time_that_has_not_come_yet_is_named_and_an_accepted_clock_goes_over_it() {
+    let Some(disk) = Disk::mounted() else { return };
+    let cold = tempfile::tempdir().unwrap();
+    let (hot, cold) = (disk.path().join("hot"), cold.path().display().to_string());
+    for day in ["2001/03/05", "2001/03/06"] {
+        fs::create_dir_all(hot.join(day)).unwrap();
+        fs::write(hot.join(day).join("x.txt"), day).unwrap();
+    }
+    let year = Duration::from_secs(365 * 24 * 3600);
+    disk.stamp("hot/2001/03/06/x.txt", (SystemTime::now().duration_since(UNIX_EPOCH).unwrap() + year).as_secs());
+    let hot_text = hot.display().to_string();
+    let run = |what: &str, more: &[&str]| {
+        let rule = ["archive", what, "--hot", &hot_text, "--cold", &cold, "--timezone", "UTC", "--quiet", "0s"];
+        driftless().args([&rule, more].concat()).assert()
+    };
+    driftless().args(["archive", "init-cold", &cold]).assert().code(0);
+    for what in ["plan", "run"] {
+        let told = stderr(&run(what, &[]).code(3));
+        assert!(told.contains("that of 2001/03/06/x.txt") && told.contains("--accept-clock"), "{told}");
+    }
+    assert_eq!(lines(&run("plan", &["--accept-clock", "--json"]).code(0)).last().unwrap()["moved"], 2);
+    assert_eq!(lines(&run("run", &["--accept-clock", "--json"]).code(0)).last().unwrap()["moved"], 2);
+    for day in ["2001/03/05", "2001/03/06"] {
+        assert!(hot.join(day).symlink_metadata().unwrap().is_symlink());
+        assert_eq!(fs::read_to_string(hot.join(day).join("x.txt")).unwrap(), day);
+    }
+    // Once is enough.
+    run("run", &[]).code(0);
+}
+
+#[test]
+fn a_command_that_fails_tells_it_in_its_summary() {
+    let server = Server::new(&["2026/03/05"]);
+    let told = lines(&server.rule("run", &["--json"]).code(3));
+    let summary = told.last().unwrap();
+    assert_eq!((&summary["event"], &summary["in_sync"], &summary["moved"]), (&"summary".into(), &false.into(), &0.into()));
+    assert!(summary["error"].as_str().unwrap().contains("no marker"), "{summary}");
+}
+
+#[test]
+fn a_root_whose_state_is_elsewhere_is_archived_with_that() {
+    let server = Server::new(&["2026/03/05"]);
+    server.init();
+    let (other, states) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (hot, states) = (server.hot(), states.path().display().to_string());
+    let state = ["--state-dir", &states];
+    driftless().args(["sync", "--batch", &hot, &other.path().display().to_string()]).args(state).assert().code(0);
+    server.rule("run", &[]).code(3);
+    server.rule("run", &state).code(0);
+    assert!(server.is_link("2026/03/05"));
+    for what in [&["status", &hot][..], &["verify", &hot], &["restore", &hot, "2026/03/05"], &["plan", "--hot", &hot]] {
+        server.run(&[what, &state].concat()).code(0);
+    }
+    assert!(!server.is_link("2026/03/05"));
 }

@@ -4,10 +4,14 @@ use crate::agent::{Running, configure};
 use crate::machine::Machine;
 use crate::pair::{driftless, lines, stderr, stdout};
 use assert_cmd::assert::Assert;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -72,6 +76,11 @@ fn a_root_that_an_agent_has_open_tells_and_does_the_same_as_without() {
     let stranger = Machine::new();
     let refused = stderr(&stranger.run(&["conflicts", hot]).code(3));
     assert!(refused.contains("is held by process") && refused.contains("DRIFTLESS_HOME"), "{refused}");
+    // Nor is it synchronised beside the agent, which is told with what to do instead.
+    for synced in [machine.sync("hot", &other, &[]), machine.run(&["status", &other, hot])] {
+        let refused = stderr(&synced.code(3));
+        assert!(refused.contains("is held by process") && refused.contains("driftless agent sync hot"), "{refused}");
+    }
     // A state that is named may be another one.
     let elsewhere = machine.folder("elsewhere").display().to_string();
     let refused = stderr(&machine.run(&["conflicts", hot, "--state-dir", &elsewhere]).code(3));
@@ -116,6 +125,55 @@ fn a_list_longer_than_one_answer_takes_comes_whole() {
     until("the root is open", || stdout(&machine.run(&["agent", "status"])).contains("watching"));
     assert_eq!(told(&machine.run(&["conflicts", &hot, "--json"])), alone);
     assert_eq!(lines(&machine.run(&["resolve", &hot, ".", "--keep", "newer", "--json"]).code(0)).len(), 451);
+}
+
+/// Somebody who answers in the place of an agent, and not as one does.
+fn impostor(machine: &Machine) -> UnixListener {
+    machine.folder("home");
+    UnixListener::bind(machine.home().join("agent.sock")).unwrap()
+}
+
+/// Answers one question.
+fn answer(listener: &UnixListener, meanwhile: impl FnOnce()) {
+    let (stream, _) = listener.accept().unwrap();
+    BufReader::new(&stream).read_line(&mut String::new()).unwrap();
+    meanwhile();
+    (&stream).write_all(b"{\"version\":999}\n").unwrap();
+}
+
+#[test]
+fn why_an_agent_could_not_be_asked_is_told_with_whoever_has_the_root() {
+    let (machine, other) = with_conflicts();
+    let hot = machine.folder("hot");
+    let _held = sync_core::io::sync::Replica::open(&hot, None).unwrap();
+    let listener = impostor(&machine);
+    // It ends with the process.
+    thread::spawn(move || {
+        loop {
+            answer(&listener, || {});
+        }
+    });
+    let hot = hot.display().to_string();
+    for asked in [&["conflicts", &hot][..], &["archive", "status", &hot], &["status", &hot, &other]] {
+        let refused = stderr(&machine.run(asked).code(3));
+        assert!(refused.contains("is held by process") && refused.contains("speaks version 999"), "{asked:?}: {refused}");
+    }
+}
+
+#[test]
+fn an_interrupted_command_of_the_archive_ends_with_its_summary() {
+    let machine = Machine::new();
+    let hot = machine.folder("hot");
+    let listener = impostor(&machine);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_driftless"));
+    command.env("DRIFTLESS_HOME", machine.home()).args(["archive", "plan", "--json", "--hot"]).arg(&hot);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // By the time at which it asks an agent, it listens to signals.
+    answer(&listener, || kill_process(Pid::from_child(&child), Signal::INT).unwrap());
+    let ended = child.wait_with_output().unwrap();
+    let line: Value = serde_json::from_slice(&ended.stdout).unwrap();
+    assert_eq!((ended.status.code(), &line["event"], &line["moved"]), (Some(130), &"summary".into(), &0.into()), "{ended:?}");
+    assert!(line["in_sync"] == false && line["error"].as_str().unwrap().contains("interrupted"), "{line}");
 }
 
 /// Two machines with an agent each, and their folder `hot`: `b` listens, `a` calls.

@@ -8,7 +8,7 @@ use crate::repair::Disk;
 use serde_json::Value;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -66,11 +66,11 @@ fn scrubbed(machine: &Machine) -> Value {
     shown(machine)["scrub"].clone()
 }
 
-/// A run of the agent, from its beginning to its end.
+/// A run of the agent, from its beginning to its end: the command waits for that.
 fn run_of_agent(machine: &Machine, hot: &str) {
     let before = runs(machine);
     machine.run(&["archive", "run", "--hot", hot]).code(0);
-    until("the run has ended", || runs(machine) != before);
+    assert_ne!(runs(machine), before);
 }
 
 #[test]
@@ -131,6 +131,57 @@ fn what_is_asked_of_old_days_says_the_same_with_an_agent_and_without() {
     // A day that is there is not forgotten.
     let (code, _, why) = run(refused[1]);
     assert!(code == Some(2) && why.contains("2001/03/06 is there"), "{why}");
+}
+
+#[test]
+fn a_run_of_the_agent_is_waited_for_and_ends_as_one_without_it() {
+    let place = tempfile::tempdir().unwrap();
+    let cold = place.path().join("cold");
+    fs::create_dir(&cold).unwrap();
+    let (machine, hot) = with_days(&["2001/03/05"], &cold);
+    let agent = start(&machine);
+    let ran = |code: i32| lines(&machine.run(&["archive", "run", "--hot", &hot, "--json"]).code(code)).pop().unwrap();
+    let status = |code: i32| lines(&machine.run(&["archive", "status", &hot, "--json"]).code(code));
+    fill(&machine, "2001/03/06");
+    assert_eq!((&ran(0)["moved"], is_archived(&machine, "2001/03/06")), (&1.into(), true));
+
+    fill(&machine, "2001/03/07");
+    let pipe = Path::new(&hot).join("2001/03/07/pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    fill(&machine, "2001/03/08");
+    // Days are told as they are, and not as they were seen an hour ago.
+    let told = status(1);
+    let summary = told.last().unwrap();
+    assert_eq!((&summary["moved"], &summary["skipped"], &summary["in_sync"]), (&1.into(), &1.into(), &false.into()), "{told:?}");
+    assert!(told.iter().any(|line| line["path"] == "2001/03/07" && line["result"] == "skipped"), "{told:?}");
+    let summary = ran(1);
+    assert_eq!((&summary["moved"], &summary["skipped"], &summary["in_sync"]), (&1.into(), &1.into(), &false.into()), "{summary}");
+    fs::remove_file(&pipe).unwrap();
+
+    // The disk goes: an empty mount point is left.
+    let away = place.path().join("away");
+    fs::rename(&cold, &away).unwrap();
+    fs::create_dir(&cold).unwrap();
+    let summary = ran(3);
+    let error = summary["error"].as_str().unwrap();
+    assert!(error.contains("no marker") && summary["in_sync"] == false, "{summary}");
+    status(2);
+    fs::remove_dir(&cold).unwrap();
+    fs::rename(&away, &cold).unwrap();
+    ran(0);
+    assert!(is_archived(&machine, "2001/03/07"));
+    drop(agent);
+}
+
+#[test]
+fn what_an_agent_without_a_rule_is_asked_of_old_days_has_to_be_said_in_its_configuration() {
+    let machine = Machine::new();
+    configure(&machine, "");
+    let hot = machine.folder("hot").display().to_string();
+    let agent = start(&machine);
+    let (code, _, why) = told(&machine.run(&["archive", "plan", "--hot", &hot]));
+    assert!(code == Some(64) && why.contains("say it in [archive.hot]") && !why.contains("--cold"), "{code:?} {why}");
+    drop(agent);
 }
 
 #[test]
@@ -211,16 +262,18 @@ fn a_day_comes_back_while_a_peer_writes_to_it_and_while_others_are_archived() {
                 code == Some(0)
             });
             // The rule takes it again at once, and another one comes back while that goes on, or after it.
-            let before = runs(&two.a);
-            two.a.run(&["archive", "run", "--hot", &hot]).code(0);
+            let mut run = Command::new(env!("CARGO_BIN_EXE_driftless"));
+            run.env("DRIFTLESS_HOME", two.a.home()).args(["archive", "run", "--hot", &hot]).stdout(Stdio::null());
+            let mut run = run.stderr(Stdio::null()).spawn().unwrap();
             if is_archived(&two.a, other) {
                 let (code, _, err) = told(&two.a.run(&["archive", "restore", &hot, other]));
                 assert!(code == Some(0), "{code:?} {err}");
             }
-            until("the run has ended", || runs(&two.a) != before);
+            // A day that was written to while it was copied stays for later.
+            assert!(run.wait().unwrap().code().is_some_and(|code| code < 3));
             until("the day is archived again", || {
                 is_archived(&two.a, day) || {
-                    run_of_agent(&two.a, &hot);
+                    two.a.run(&["archive", "run", "--hot", &hot]);
                     false
                 }
             });

@@ -46,6 +46,14 @@ impl Disk {
         Command::new("umount").arg(self.path()).status().is_ok_and(|done| done.success())
     }
 
+    /// Gives a file this change time, seconds since 1970, as a clock that ran ahead does.
+    pub(crate) fn stamp(&self, file: &str, seconds: u64) {
+        assert!(self.unmount());
+        let change = format!("set_inode_field /{file} ctime @{seconds}");
+        let done = Command::new("debugfs").args(["-w", "-R", &change]).arg(self.image()).output().unwrap();
+        assert!(done.status.success() && self.mount(), "{done:?}");
+    }
+
     /// Changes one byte of each place that holds these bytes, while the file system is not looking. How many there are.
     pub(crate) fn damage(&self, bytes: &[u8]) -> usize {
         assert!(self.unmount());

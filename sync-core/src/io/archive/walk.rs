@@ -24,6 +24,8 @@ pub struct Contents {
     pub newest_mtime_ns: i64,
     /// The latest change time of anything, by the clock of the machine, ns.
     pub newest_ctime_ns: i64,
+    /// What bears it.
+    pub newest: RelPath,
     /// The first thing that cannot be moved as it is.
     pub obstacle: Option<Obstacle>,
     /// The first relative link that leads out of the day, if it can be written for another place.
@@ -65,7 +67,7 @@ pub(super) enum Difference<'a> {
 pub(super) fn contents(dir: &Dir, day: &RelPath) -> Result<Contents, ArchiveError> {
     let own = dir.stat_self()?;
     let mut walk = Examine { day, mount: dir.mount()?, names: HashMap::new(), found: Contents::default() };
-    walk.count(&own, 0);
+    walk.count(&RelPath::root(), &own, 0);
     walk.dir(dir, &RelPath::root())?;
     let outside = walk.names.into_values().find(|(_, found, links)| found < links);
     if let Some((path, ..)) = outside {
@@ -83,12 +85,14 @@ struct Examine<'a> {
 }
 
 impl Examine<'_> {
-    fn count(&mut self, signature: &Signature, allocated: u64) {
+    fn count(&mut self, path: &RelPath, signature: &Signature, allocated: u64) {
+        if signature.ctime_ns > self.found.newest_ctime_ns {
+            (self.found.newest_ctime_ns, self.found.newest) = (signature.ctime_ns, self.shown(path));
+        }
         let found = &mut self.found;
         found.objects += 1;
         found.allocated = found.allocated.saturating_add(allocated.max(4096));
         found.newest_mtime_ns = found.newest_mtime_ns.max(signature.mtime_ns);
-        found.newest_ctime_ns = found.newest_ctime_ns.max(signature.ctime_ns);
     }
 
     fn obstacle(&mut self, obstacle: Obstacle) {
@@ -122,7 +126,7 @@ impl Examine<'_> {
                 }
             };
             let kind = kind_of(&look.signature);
-            self.count(&look.signature, look.allocated);
+            self.count(&child, &look.signature, look.allocated);
             match kind {
                 None => self.obstacle(Obstacle::Special(self.shown(&child))),
                 Some(Kind::File) => self.file(&child, &look),
