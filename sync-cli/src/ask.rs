@@ -156,6 +156,7 @@ mod tests {
     fn what_can_be_chosen_follows_from_the_plan() {
         let create = ("a", Verb::Create, None);
         let conflict = ("b", Verb::Conflict, Some("both sides changed it"));
+        let settled = ("b", Verb::Update, Some("both sides changed it"));
         let unreadable = ("c", Verb::Conflict, Some("cannot be read"));
         for (policy, given, items, keys) in [
             (Policy::Skip, false, vec![create], "a"),
@@ -163,6 +164,8 @@ mod tests {
             (Policy::Skip, false, vec![conflict], "bn"),
             (Policy::Skip, true, vec![conflict], ""),
             (Policy::Newer, true, vec![create, conflict], "aw"),
+            (Policy::Newer, true, vec![settled], "aw"),
+            (Policy::Skip, false, vec![settled], "a"),
             (Policy::Newer, true, vec![unreadable], ""),
         ] {
             let found: String = choices(&view(policy, &items), given).iter().map(|(key, _, _)| *key).collect();
