@@ -48,12 +48,10 @@ impl View {
     /// Takes the next item of the plan.
     pub(crate) fn add(&mut self, side: Side, item: &Item) {
         let done = foresee(item, self.policy);
-        if !self.tally.add(side, item, done) || done == Done::Skipped {
-            return;
-        }
+        let Some(item) = self.tally.add(side, item, done).filter(|_| done != Done::Skipped) else { return };
         let at = index(side);
         if self.shown[at].len() < self.limit {
-            self.shown[at].push(render::planned_item(item));
+            self.shown[at].push(render::planned_item(&item));
         } else {
             self.hidden[at] += 1;
         }
@@ -74,8 +72,9 @@ impl View {
             }
         }
         render::conflicts_left(&self.tally, false).iter().for_each(|line| output.talk(line));
-        let size = plan.totals.iter().map(|totals| totals.bytes).sum();
-        output.talk(&render::plan_total(&plan.totals, self.tally.skipped(), size));
+        let totals = self.tally.with_conflicts(plan.totals);
+        let size = totals.iter().map(|totals| totals.bytes).sum();
+        output.talk(&render::plan_total(&totals, self.tally.skipped(), size));
     }
 }
 
@@ -126,7 +125,8 @@ fn choices(view: &View, policy_given: bool) -> Vec<(&'static str, &'static str, 
         let text = if open { "[a]pply and leave the conflicts open" } else { "[a]pply all" };
         choices.push(("a", text, view.policy));
     }
-    if !view.tally.settled.is_empty() {
+    // What a user decided path by path is carried out under every policy.
+    if !view.tally.settled.is_empty() && view.policy != Policy::Skip {
         choices.push(("w", "apply [w]ithout the conflicts", Policy::Skip));
     }
     if open && !policy_given {
@@ -156,6 +156,7 @@ mod tests {
     fn what_can_be_chosen_follows_from_the_plan() {
         let create = ("a", Verb::Create, None);
         let conflict = ("b", Verb::Conflict, Some("both sides changed it"));
+        let settled = ("b", Verb::Update, Some("both sides changed it"));
         let unreadable = ("c", Verb::Conflict, Some("cannot be read"));
         for (policy, given, items, keys) in [
             (Policy::Skip, false, vec![create], "a"),
@@ -163,6 +164,8 @@ mod tests {
             (Policy::Skip, false, vec![conflict], "bn"),
             (Policy::Skip, true, vec![conflict], ""),
             (Policy::Newer, true, vec![create, conflict], "aw"),
+            (Policy::Newer, true, vec![settled], "aw"),
+            (Policy::Skip, false, vec![settled], "a"),
             (Policy::Newer, true, vec![unreadable], ""),
         ] {
             let found: String = choices(&view(policy, &items), given).iter().map(|(key, _, _)| *key).collect();

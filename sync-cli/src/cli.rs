@@ -64,7 +64,7 @@ pub(crate) enum Command {
     /// all is looked at every 30 seconds, and seldom (once an hour) anyway.
     ///
     /// Ctrl-C finishes what has begun and ends it with 130, a second one at once; TERM ends it with 0 if both roots were in sync, with 1
-    /// or 2 if conflicts or failed paths were left.
+    /// or 2 if conflicts or failed paths were left. So does the end of the pipe to which it writes.
     #[command(after_help = "Examples:\n  driftless watch /srv/photos /mnt/backup/photos\n  \
                             driftless watch --conflicts keep-both /srv/hot quic://web2.example.net/hot\n  \
                             driftless watch --quiet 2s /srv/hot me@web2.example.net:/srv/hot")]
@@ -175,6 +175,8 @@ pub(crate) struct WatchArgs {
     /// How long nothing more must change before a change is brought over (200ms, 2s); longer for what goes on changing
     #[arg(long, value_name = "DURATION", default_value = "200ms", value_parser = sync_agent::values::duration)]
     pub(crate) quiet: Duration,
+    #[command(flatten)]
+    pub(crate) _asks_nothing: AsksNothing,
 }
 
 /// Arguments of `status`.
@@ -182,6 +184,30 @@ pub(crate) struct WatchArgs {
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     pub(crate) run: RunArgs,
+    #[command(flatten)]
+    pub(crate) _asks_nothing: AsksNothing,
+    /// It only looks anyway
+    #[arg(long = "dry-run", short = 'n', hide = true)]
+    pub(crate) _dry_run: bool,
+}
+
+/// What may be said to commands that never ask, because it is true of them.
+#[derive(Debug, Args)]
+pub(crate) struct AsksNothing {
+    /// No question is asked anyway
+    #[arg(long = "batch", hide = true)]
+    pub(crate) _batch: bool,
+}
+
+/// What may be said of attributes, because every run does it.
+#[derive(Debug, Args)]
+pub(crate) struct AttributeArgs {
+    /// Permissions are synchronised anyway
+    #[arg(long = "perms", hide = true)]
+    pub(crate) _perms: bool,
+    /// Modification times are synchronised anyway
+    #[arg(long = "times", hide = true)]
+    pub(crate) _times: bool,
 }
 
 /// What `sync`, `watch` and `status` share.
@@ -235,6 +261,8 @@ pub(crate) struct RunArgs {
     /// Equal files merge, differing ones become conflicts, and what was deleted may come back; nothing is lost.
     #[arg(long)]
     pub(crate) rejoin: bool,
+    #[command(flatten)]
+    pub(crate) _attributes: AttributeArgs,
     #[command(flatten)]
     pub(crate) reach: ReachArgs,
 }

@@ -42,13 +42,20 @@ pub(crate) fn configuration(home: &Path, asked: Option<&Path>) -> Result<PathBuf
     if let Some(path) = asked {
         return Ok(path.to_owned());
     }
-    let places = [home.join(CONFIG_FILE), Path::new(SYSTEM_FOLDER).join(CONFIG_FILE)];
-    let there = |path: &&PathBuf| path.try_exists().unwrap_or(true);
-    if let Some(path) = places.iter().find(there) {
-        return Ok(path.clone());
+    if let Some(path) = configuration_there(home) {
+        return Ok(path);
     }
-    let [own, system] = places.map(|path| root(&path));
+    let [own, system] = configurations(home).map(|path| root(&path));
     bail!("no configuration: neither {own} nor {system} is there; driftless agent init writes a first one")
+}
+
+/// The agent's configuration, if there is one.
+pub(crate) fn configuration_there(home: &Path) -> Option<PathBuf> {
+    configurations(home).into_iter().find(|path| path.try_exists().unwrap_or(true))
+}
+
+fn configurations(home: &Path) -> [PathBuf; 2] {
+    [home.join(CONFIG_FILE), Path::new(SYSTEM_FOLDER).join(CONFIG_FILE)]
 }
 
 /// Whoever supervises this process, as systemd tells by the environment.

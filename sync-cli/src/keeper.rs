@@ -81,7 +81,11 @@ impl<'a> Keeper<'a> {
         }
         let mut met = self.met();
         let conflicts = std::mem::take(&mut met.conflicts);
-        self.tally().left.retain(|path, _| conflicts.contains(path));
+        {
+            let mut tally = self.tally();
+            tally.left.retain(|path, _| conflicts.contains(path));
+            tally.round_ended();
+        }
         let mut failing = std::mem::take(&mut met.failing);
         for (path, failure) in &mut failing {
             let before = met.failed.get(path);
@@ -157,12 +161,10 @@ impl Monitor for Keeper<'_> {
             Done::Failed => return self.failed(&item.path, |failure| failure.item = Some((item.clone(), side))),
             Done::Done => {}
         }
-        if !self.tally().add(side, item, done) {
-            return;
-        }
+        let Some(item) = self.tally().add(side, item, done) else { return };
         let (side, result) = if done == Done::Done { (Some(side), "done") } else { (None, "skipped") };
-        self.output.event(&Event::Item(ItemLine::of(item, side, result)));
-        self.output.line(&render::done_item(item, side, done));
+        self.output.event(&Event::Item(ItemLine::of(&item, side, result)));
+        self.output.line(&render::done_item(&item, side, done));
     }
 
     fn notice(&self, text: &str) {

@@ -12,6 +12,9 @@ use sync_core::io::sync::Side;
 use sync_core::plan::Item;
 use sync_core::report::{Done, Monitor, Phase, Problem};
 
+/// Problems that are listed in the form for people; the JSON lines have them all.
+pub(crate) const PROBLEMS_LISTED: usize = 100;
+
 /// What one run told so far.
 pub(crate) struct Listener<'a> {
     pub(crate) output: &'a Output,
@@ -20,6 +23,7 @@ pub(crate) struct Listener<'a> {
     verbose: bool,
     tally: Mutex<Tally>,
     problems: AtomicU64,
+    first_problems: Mutex<Vec<Problem>>,
 }
 
 impl<'a> Listener<'a> {
@@ -32,12 +36,19 @@ impl<'a> Listener<'a> {
             verbose,
             tally: Mutex::default(),
             problems: AtomicU64::new(0),
+            first_problems: Mutex::default(),
         })
     }
 
     /// How many paths failed so far.
     pub(crate) fn problems(&self) -> u64 {
         self.problems.load(Ordering::Relaxed)
+    }
+
+    /// The first [`PROBLEMS_LISTED`] of them.
+    pub(crate) fn first_problems(&self) -> MutexGuard<'_, Vec<Problem>> {
+        // A list that only grows: a panic elsewhere leaves it usable.
+        self.first_problems.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What was counted so far.
@@ -59,21 +70,23 @@ impl Monitor for Listener<'_> {
     fn problem(&self, problem: &Problem) {
         self.problems.fetch_add(1, Ordering::Relaxed);
         self.output.event(&Event::Problem(ProblemLine::of(problem)));
+        let mut first = self.first_problems();
+        if first.len() < PROBLEMS_LISTED {
+            first.push(problem.clone());
+        }
     }
 
     fn item(&self, item: &Item, here: usize, done: Done) {
         let side = if here == 0 { Side::A } else { Side::B };
-        if !self.tally().add(side, item, done) {
-            return;
-        }
+        let Some(item) = self.tally().add(side, item, done) else { return };
         let (side, result) = match done {
             Done::Done => (Some(side), "done"),
             Done::Failed => (Some(side), "failed"),
             Done::Skipped => (None, "skipped"),
         };
-        self.output.event(&Event::Item(ItemLine::of(item, side, result)));
+        self.output.event(&Event::Item(ItemLine::of(&item, side, result)));
         if self.verbose {
-            self.output.line(&render::done_item(item, side, done));
+            self.output.line(&render::done_item(&item, side, done));
         }
     }
 

@@ -4,6 +4,8 @@
 
 use crate::exit::Exit;
 use indicatif::ProgressBar;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FileType, fstat};
 use serde::Serialize;
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -20,6 +22,7 @@ struct ResultStream {
     out: BufWriter<Stdout>,
     /// People read along; a file or pipe is flushed when the stream says so.
     flush_lines: bool,
+    is_pipe: bool,
     broken: Option<io::Error>,
 }
 
@@ -28,7 +31,8 @@ impl Output {
     pub(crate) fn new(json: bool) -> Output {
         let out = io::stdout();
         let flush_lines = out.is_terminal();
-        let result = ResultStream { out: BufWriter::new(out), flush_lines, broken: None };
+        let is_pipe = fstat(&out).is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::Fifo);
+        let result = ResultStream { out: BufWriter::new(out), flush_lines, is_pipe, broken: None };
         Output { json, result: Mutex::new(result), bar: OnceLock::new() }
     }
 
@@ -92,6 +96,13 @@ impl Output {
         self.stream().flush();
     }
 
+    /// Did whoever read the results from a pipe go away?
+    pub(crate) fn is_abandoned(&self) -> bool {
+        let mut stream = self.stream();
+        stream.look();
+        stream.broken.as_ref().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
     /// The end of all results. A reader that went away is no error: it had enough.
     pub(crate) fn finish(&self) -> io::Result<()> {
         let mut stream = self.stream();
@@ -129,6 +140,18 @@ impl ResultStream {
             done = done.and_then(|()| self.out.flush());
         }
         self.broken = done.err();
+    }
+
+    /// A pipe tells that nobody reads from it any more also while nothing is written.
+    fn look(&mut self) {
+        if self.broken.is_some() || !self.is_pipe {
+            return;
+        }
+        let mut stdout = [PollFd::new(self.out.get_ref(), PollFlags::empty())];
+        let looked = poll(&mut stdout, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
+        if looked.is_ok() && stdout[0].revents().contains(PollFlags::ERR) {
+            self.broken = Some(io::ErrorKind::BrokenPipe.into());
+        }
     }
 
     fn flush(&mut self) {

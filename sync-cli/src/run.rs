@@ -94,21 +94,19 @@ impl<'a> Run<'a> {
         let (mut tally, mut last) = (Tally::default(), None);
         let mut each = |side, item: &Item| {
             let done = foresee(item, policy);
-            if !tally.add(side, item, done) {
-                return;
-            }
+            let Some(item) = tally.add(side, item, done) else { return };
             let (side, result) = match done {
                 Done::Skipped => (None, "skipped"),
                 Done::Done | Done::Failed => (Some(side), "planned"),
             };
-            output.event(&Event::Item(ItemLine::of(item, side, result)));
+            output.event(&Event::Item(ItemLine::of(&item, side, result)));
             // Open conflicts change neither side: they have a list of their own below.
             if let Some(side) = side {
                 if last != Some(side) {
                     output.line(&render::direction(side, self.roots()));
                     last = Some(side);
                 }
-                output.line(&render::planned_item(item));
+                output.line(&render::planned_item(&item));
             }
         };
         let plan = self.step(&mut sync, |sync| sync.plan(&self.listener, &mut each))?;
@@ -132,7 +130,7 @@ impl<'a> Run<'a> {
         let failed: u64 = report.totals.iter().map(|totals| totals.failed).sum();
         Outcome {
             in_sync: report.in_sync,
-            totals: report.totals,
+            totals: tally.with_conflicts(report.totals),
             conflicts: tally.conflicts(),
             skipped: tally.skipped(),
             failed: failed.max(report.problems.len() as u64),
@@ -174,7 +172,7 @@ impl<'a> Run<'a> {
         let problems = self.listener.problems();
         Outcome {
             in_sync: tally.items == 0 && problems == 0,
-            totals: plan.totals,
+            totals: tally.with_conflicts(plan.totals),
             conflicts: tally.conflicts(),
             skipped: tally.skipped(),
             failed: problems,
@@ -202,7 +200,24 @@ impl<'a> Run<'a> {
             return self.tell_nothing_to_do();
         }
         let size: u64 = outcome.totals.iter().map(|totals| totals.bytes).sum();
-        self.output().line(&render::plan_total(&outcome.totals, tally.skipped(), size));
+        if tally.items > 0 {
+            self.output().line(&render::plan_total(&outcome.totals, tally.skipped(), size));
+        }
+        self.tell_failed(outcome.failed);
+    }
+
+    /// What failed while it was only looked at: the first problems, and how many there are. JSON lines have told of each.
+    fn tell_failed(&self, failed: u64) {
+        if failed == 0 || self.output().is_json() {
+            return;
+        }
+        let told = self.listener.first_problems();
+        told.iter().for_each(|problem| self.output().talk(&render::problem_alone(problem)));
+        if failed > told.len() as u64 {
+            let more = render::count(failed - told.len() as u64);
+            self.output().talk(&format!("… and {more} more failed; --json lists them all"));
+        }
+        self.output().line(&format!("{} failed", render::counted(failed, "path", "paths")));
     }
 
     fn summary(&self, outcome: &Outcome) -> SummaryLine {

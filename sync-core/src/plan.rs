@@ -68,6 +68,8 @@ pub enum Action {
         learn: Option<Arc<Vector>>,
         /// Where the old object goes.
         displaced: Displaced,
+        /// Both sides had changed the path, and what stands here loses: by a policy or by a user's decision, not in a mirror run.
+        settles: bool,
     },
     /// The object stays, or changes its attributes only; its version changes.
     Restamp {
@@ -269,24 +271,28 @@ impl Totals {
 
 impl Step {
     /// What a user sees of this step; `None` for pure bookkeeping. Moves are recognised elsewhere.
+    ///
+    /// A conflict that this side wins changes nothing of a user's here: it is told without bytes and without a reason, so that
+    /// whoever counts knows that the path is settled, also where the write on the other side, of a later pull, does not show it.
     #[must_use]
     pub fn item(&self) -> Option<Item> {
         let item = |kind, verb, bytes, reason| Some(Item { path: self.path.clone(), kind, verb, from: None, bytes, reason });
         match &self.action {
-            Action::Write { row, expect, from, displaced, .. } => {
+            Action::Write { row, expect, from, displaced, settles, .. } => {
                 let bytes = size(row);
                 match expect {
                     _ if *from != self.path => item(row.object.kind(), Verb::Conflict, bytes, Some("conflict copy")),
                     Some(_) if *displaced != Displaced::Versions => {
                         item(row.object.kind(), Verb::Conflict, bytes, Some("both sides changed it"))
                     }
+                    Some(_) if *settles => item(row.object.kind(), Verb::Update, bytes, Some("both sides changed it")),
                     Some(old) if hash(old).is_some() && hash(old) == hash(row) => item(row.object.kind(), Verb::Meta, 0, None),
                     Some(_) => item(row.object.kind(), Verb::Update, bytes, None),
                     None => item(row.object.kind(), Verb::Create, bytes, None),
                 }
             }
             Action::Restamp { expect, attrs, why, .. } => match why {
-                Why::ConflictWon => item(expect.object.kind(), Verb::Conflict, 0, Some("both sides changed it")),
+                Why::ConflictWon => item(expect.object.kind(), Verb::Conflict, 0, None),
                 _ if attrs.is_some() => item(expect.object.kind(), Verb::Meta, 0, None),
                 _ => None,
             },

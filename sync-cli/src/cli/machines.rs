@@ -50,7 +50,7 @@ pub(crate) struct PeerArgs {
 /// What can be done with peers.
 #[derive(Debug, Subcommand)]
 pub(crate) enum PeerAction {
-    /// Add a machine that was not known
+    /// Add a machine that was not known, or addresses and grants of one that is
     #[command(after_help = "Example:\n  driftless peer add web2 ID web2.example.net:4477 203.0.113.9:4477 --grant hot=two-way")]
     Add(PeerAddArgs),
     /// List the known machines
@@ -122,6 +122,12 @@ pub(crate) struct PairArgs {
     /// Show a code, and wait for the other machine at this IP:PORT
     #[arg(long, value_name = "ADDR")]
     pub(crate) listen: Option<SocketAddr>,
+    /// Where the other machine listens from now on, HOST:PORT, if that is not where it showed its code; may be repeated
+    ///
+    /// Only such addresses are stored. A machine on which an agent runs shows its code at another port than the agent's. On the machine
+    /// that shows the code: where the one on which it is typed listens.
+    #[arg(long = "address", value_name = "ADDR")]
+    pub(crate) addresses: Vec<Address>,
     /// What the other machine is called here; without it, what its host is called
     #[arg(long)]
     pub(crate) name: Option<Name>,

@@ -2,7 +2,7 @@
 
 use crate::cli::PairArgs;
 use crate::commands::{Summary, peer};
-use crate::exit::{Exit, Usage};
+use crate::exit::{self, Exit, Usage};
 use crate::home;
 use crate::output::Output;
 use crate::signals::Interrupt;
@@ -11,6 +11,7 @@ use serde::Serialize;
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use sync_agent::config;
 use sync_core::io::home::Home;
 use sync_core::io::link::{Identity, Introduction, Network, PairError, Paired, PairingDesk, join};
 use sync_core::pairing::{Code, LIFETIME, Refusal};
@@ -50,7 +51,11 @@ impl Storing<'_> {
             return Err("it is this very machine".into());
         }
         let wanted = self.args.name.as_ref().unwrap_or(&paired.name);
-        let addresses = paired.address.iter().cloned().collect();
+        // Where it listens for its work may be another place than where it showed its code.
+        let addresses = match self.args.addresses.as_slice() {
+            [] => paired.address.iter().cloned().collect(),
+            given => given.to_vec(),
+        };
         let peer = Peer { id: paired.key.id(), addresses, grants: peer::grants(&self.args.grants) };
         let name = self.home.change_book(|book| book.merge(wanted, peer)).map_err(|error| error.to_string())?;
         *self.name.lock().unwrap_or_else(PoisonError::into_inner) = Some(name);
@@ -70,7 +75,7 @@ pub(super) fn run(args: &PairArgs, output: &Output) -> Result<Exit> {
     // The folder changes as a whole or not at all, so that the process may end at any moment.
     let paired = interrupt.end_at_once_during(|| match (&args.code, &args.address, args.listen) {
         (Some(code), Some(address), None) => type_code(&network, code, address, own),
-        (None, None, Some(address)) => show_code(&network, address, own, output),
+        (None, None, Some(address)) => show_code(&home, &network, address, own, output),
         _ => Err(Usage("give CODE and ADDR, or --listen ADDR".into()).into()),
     })?;
     let name = storing.name.into_inner().unwrap_or_else(PoisonError::into_inner).unwrap_or_else(|| paired.name.clone());
@@ -92,14 +97,63 @@ fn type_code(network: &Network, code: &Code, address: &Address, own: Introductio
     })
 }
 
-fn show_code(network: &Network, address: SocketAddr, own: Introduction<'_>, output: &Output) -> Result<Paired> {
-    let desk = PairingDesk::open(network, address)?;
+fn show_code(home: &Home, network: &Network, address: SocketAddr, own: Introduction<'_>, output: &Output) -> Result<Paired> {
+    let works_at = works_at(home);
+    let desk = PairingDesk::open(network, address)
+        .map_err(|error| if_in_use(error, address, works_at.as_deref().unwrap_or_default()))?;
     let (code, address) = (desk.code().to_string(), desk.address());
     output.line(&format!("code {code}\nlistening on {address}"));
     output.event(&CodeLine { code: code.clone(), address, seconds: LIFETIME.as_secs() });
-    let host = if address.ip().is_unspecified() { format!("HOST:{}", address.port()) } else { address.to_string() };
-    output.talk(&format!("within {} minutes, on the other machine: driftless pair {code} {host}", LIFETIME.as_secs() / 60));
+    let (host, works) = match &works_at {
+        Ok(works_at) => (reached_at(address, address), elsewhere(address, works_at)),
+        Err(error) => {
+            let error = exit::words(error);
+            output
+                .talk_safely(&format!("note: {error}; if an agent listens here at another port, give --address HOST:PORT there"));
+            (reached_at(address, address), None)
+        }
+    };
+    let works = works.map_or(String::new(), |works| format!(" --address {works}"));
+    output
+        .talk(&format!("within {} minutes, on the other machine: driftless pair {code} {host}{works}", LIFETIME.as_secs() / 60));
     desk.wait(own).context("the code is of no use any more; nothing was stored")
+}
+
+/// Where the agent of this machine listens by its configuration; nowhere without one.
+fn works_at(home: &Home) -> Result<Vec<SocketAddr>> {
+    match home::configuration_there(home.folder()) {
+        Some(path) => Ok(config::load(&path, home)?.listen),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// An address as the other machine is to call it, where the code is shown at `shown`.
+fn reached_at(address: SocketAddr, shown: SocketAddr) -> String {
+    match (address.ip().is_unspecified(), shown.ip().is_unspecified()) {
+        (false, _) => address.to_string(),
+        (true, false) => SocketAddr::new(shown.ip(), address.port()).to_string(),
+        (true, true) => format!("HOST:{}", address.port()),
+    }
+}
+
+/// Where the other machine is to call later, if that is not where the code is shown.
+fn elsewhere(shown: SocketAddr, works_at: &[SocketAddr]) -> Option<String> {
+    let same = works_at.iter().any(|address| address.port() == shown.port());
+    works_at.first().filter(|_| !same).map(|address| reached_at(*address, shown))
+}
+
+/// What can be done where something listens already: most likely the agent, which does not end for a pairing.
+fn if_in_use(error: PairError, address: SocketAddr, works_at: &[SocketAddr]) -> anyhow::Error {
+    let in_use = std::io::Error::from(rustix::io::Errno::ADDRINUSE).to_string();
+    if !error.to_string().contains(&in_use) {
+        return error.into();
+    }
+    let works = elsewhere(SocketAddr::new(address.ip(), 0), works_at).unwrap_or_else(|| reached_at(address, address));
+    let free = SocketAddr::new(address.ip(), 0);
+    anyhow::anyhow!(
+        "{error}: an agent, or another program, listens there. Show the code at a free port, `driftless pair --listen {free}`, and type \
+         it on the other machine with `--address {works}`, where it is to call this one from then on"
+    )
 }
 
 /// What the other machine may call this one: the host's name.

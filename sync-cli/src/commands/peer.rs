@@ -11,7 +11,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use sync_core::io::home::HomeError;
 use sync_core::io::link::Identity;
-use sync_core::peer::{Address, BookError, Id, Mode, Name, Peer};
+use sync_core::peer::{Address, Book, BookError, Id, Mode, Name, Peer};
 
 /// One peer, as it is added, listed or removed.
 #[derive(Debug, Serialize)]
@@ -45,15 +45,28 @@ fn add(args: &PeerAddArgs, output: &Output) -> Result<u64> {
         bail!("{} is the id of this machine", args.id);
     }
     let peer = Peer { id: args.id, addresses: args.addresses.clone(), grants: grants(&args.grants) };
-    match home.change_book(|book| book.add(args.name.clone(), peer.clone())) {
+    let known = match home.change_book(|book| add_or_merge(book, &args.name, peer.clone())) {
         Err(HomeError::Book(error @ (BookError::NameTaken(..) | BookError::IdTaken(_)))) => {
             let known = if let BookError::IdTaken(name) = &error { name } else { &args.name };
             bail!("{error}; to replace it: driftless peer remove {known}");
         }
         done => done?,
+    };
+    match &known {
+        Some(known) => tell(&args.name, known, output, "known already, now: "),
+        None => tell(&args.name, &peer, output, "added "),
     }
-    tell(&args.name, &peer, output, "added ");
     Ok(1)
+}
+
+/// The same machine under the same name gets what was given besides what it has, and is returned as it is now: one more grant must not
+/// cost the others.
+fn add_or_merge(book: &mut Book, name: &Name, peer: Peer) -> Result<Option<Peer>, BookError> {
+    if book.named(&peer.id) != Some(name) {
+        return book.add(name.clone(), peer).map(|()| None);
+    }
+    book.merge(name, peer)?;
+    Ok(book.peers().get(name).cloned())
 }
 
 fn list(output: &Output) -> Result<u64> {

@@ -4,6 +4,7 @@ use crate::ask::{self, Answer, View};
 use crate::cli::SyncArgs;
 use crate::exit::{Exit, Usage};
 use crate::location::Location;
+use crate::monitor::PROBLEMS_LISTED;
 use crate::output::Output;
 use crate::render;
 use crate::run::{Outcome, Run, policy};
@@ -13,9 +14,6 @@ use std::io::IsTerminal;
 use std::time::Duration;
 use sync_core::io::sync::{Report, Side, Sync};
 use sync_core::plan::Item;
-
-/// Problems that are listed in the form for people; the JSON lines have them all.
-const PROBLEMS_LISTED: usize = 100;
 
 enum Mode {
     Look,

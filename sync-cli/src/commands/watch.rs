@@ -73,7 +73,7 @@ struct Last {
 
 /// Why roots that were open are so no more.
 enum Ended {
-    /// A signal came.
+    /// A signal came, or nobody reads what is told.
     Stopped,
     /// They are to be opened anew: the ignore rules changed, or the deletion guard stands again.
     Anew,
@@ -88,9 +88,9 @@ enum Failed {
 }
 
 impl Watching<'_> {
-    /// Until a signal comes.
+    /// Until a signal comes, or nobody reads what is told.
     fn work(&mut self) -> Result<()> {
-        while !self.keeper.interrupt.asked() {
+        while !self.is_over() {
             match self.stay() {
                 Ok(Ended::Stopped) => break,
                 Ok(Ended::Anew) => {}
@@ -128,17 +128,22 @@ impl Watching<'_> {
             paths = if rounds.is_unfinished() { paths + 1 } else { 0 };
             let again = (paths > 0).then(|| self.watch.elapsed() + again_after(paths).max(PATHS));
             while !rounds.wait(TICK) {
-                if self.keeper.interrupt.asked() {
+                if self.is_over() {
                     return Ok(Ended::Stopped);
                 }
                 if again.is_some_and(|again| self.watch.elapsed() >= again) {
                     break;
                 }
             }
-            if self.keeper.interrupt.asked() {
+            if self.is_over() {
                 return Ok(Ended::Stopped);
             }
         }
+    }
+
+    /// Was it asked to end, or is whoever read what it tells gone?
+    fn is_over(&self) -> bool {
+        self.keeper.interrupt.asked() || self.keeper.output.is_abandoned()
     }
 
     fn open(&self) -> Result<(Vec<Bridge>, Rounds)> {
@@ -198,7 +203,7 @@ impl Watching<'_> {
         let near = [&self.args.a, &self.args.b].iter().all(|root| matches!(root, Location::Local(_)));
         let wait = again_after(self.failures);
         let until = self.watch.elapsed() + if near { wait.min(NEAR) } else { wait };
-        while !self.keeper.interrupt.asked() {
+        while !self.is_over() {
             let left = until.saturating_sub(self.watch.elapsed());
             if left.is_zero() {
                 return;
@@ -237,6 +242,8 @@ impl Watching<'_> {
         let done = if done == render::NOTHING { String::new() } else { format!("; {done}") };
         self.keeper.output.line(&format!("watched for {}{done}", render::duration(self.watch.elapsed())));
         ended?;
-        Ok(if self.keeper.interrupt.is_term() { Exit::of_run(in_sync, failed) } else { Exit::Interrupted })
+        // Who went away had enough, as TERM says it: only Ctrl-C interrupts.
+        let interrupt = &self.keeper.interrupt;
+        Ok(if interrupt.asked() && !interrupt.is_term() { Exit::Interrupted } else { Exit::of_run(in_sync, failed) })
     }
 }

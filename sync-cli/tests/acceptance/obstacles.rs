@@ -259,8 +259,13 @@ fn give_to_nobody(path: &Path) {
     assert!(Command::new("chown").args(["-R", "65534:65534"]).arg(path).status().unwrap().success());
 }
 
-/// The command as somebody who is not root.
+/// A run as somebody who is not root.
 fn sync_as_nobody(lab: &Lab, args: &[&str]) -> Ran {
+    as_nobody(lab, &["sync", "--batch", "--json"], args)
+}
+
+/// The command as somebody who is not root.
+fn as_nobody(lab: &Lab, command_words: &[&str], args: &[&str]) -> Ran {
     let program = lab.root("driftless");
     if !program.exists() {
         // The build's folder may be closed to others. What this process itself wrote could not be run while it starts another one.
@@ -272,7 +277,7 @@ fn sync_as_nobody(lab: &Lab, args: &[&str]) -> Ran {
     }
     let mut command = Command::new(program);
     command.env_remove("DRIFTLESS_HOME").current_dir("/").uid(NOBODY).gid(NOBODY);
-    run(command.args(["sync", "--batch", "--json"]).args([lab.root("a"), lab.root("b")]).args(args))
+    run(command.args(command_words).args([lab.root("a"), lab.root("b")]).args(args))
 }
 
 fn chmod(path: PathBuf, mode: u32) {
@@ -319,6 +324,30 @@ fn an_unreadable_folder_or_file_is_no_deletion_and_stops_nothing_else() {
         ("edited on b".into(), "edited, and closed".into())
     );
     sync_as_nobody(&lab, &[]).code(0).changed_nothing();
+}
+
+#[test]
+fn a_look_says_which_paths_it_could_not_look_at() {
+    if !can_be_nobody() {
+        return;
+    }
+    let lab = Lab::new();
+    for path in ["closed/1", "r/1", "r/2"] {
+        lab.write("a", path, path);
+    }
+    for root in ["a", "b"] {
+        give_to_nobody(&lab.root(root));
+    }
+    sync_as_nobody(&lab, &[]).code(0);
+    chmod(lab.at("a", "closed"), 0o000);
+    for command in [&["status"][..], &["sync", "--dry-run"]] {
+        let ran = as_nobody(&lab, command, &[]);
+        ran.code(2);
+        let (out, err) = (ran.stdout(), ran.stderr());
+        assert!(err.contains("failed: closed: ") && err.contains("denied"), "{out}{err}");
+        assert!(out.contains("1 path failed") && !out.contains("nothing"), "{out}{err}");
+    }
+    chmod(lab.at("a", "closed"), 0o755);
 }
 
 #[test]

@@ -42,7 +42,9 @@ fn every_policy_does_what_its_name_says_and_is_done() {
             if skipped_before {
                 lab.sync(&[]).code(1);
             }
-            lab.sync(&["--conflicts", policy]).code(0);
+            let ran = lab.sync(&["--conflicts", policy]);
+            let counts = ["conflicts", "updated", "skipped"].map(|field| ran.code(0).count(field));
+            assert_eq!(counts, [2, 2, 0], "{policy}: {}", ran.stdout());
             lab.assert_settled();
             for path in ["x", "d/y"] {
                 assert_eq!(lab.read("a", path).unwrap(), winner, "{policy}");

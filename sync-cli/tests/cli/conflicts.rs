@@ -1,6 +1,8 @@
 //! Paths that both sides changed: every policy, and deciding them afterwards.
 
-use crate::pair::{Pair, lines, stderr, stdout, summary};
+use crate::pair::{Pair, driftless, lines, stderr, stdout, summary};
+use assert_cmd::assert::Assert;
+use serde_json::{Value, json};
 
 /// Both sides changed `x`; b's version is newer.
 fn in_conflict() -> Pair {
@@ -45,10 +47,111 @@ fn a_policy_decides_who_wins_and_the_loser_is_kept() {
         assert_eq!(summary["in_sync"], true, "{policy}");
         pair.assert_equal();
         assert_eq!(pair.read("a", "x").unwrap(), winner, "{policy}");
-        let versions = crate::pair::driftless().arg("versions").arg(pair.root(loser)).assert().code(0);
+        let versions = driftless().arg("versions").arg(pair.root(loser)).assert().code(0);
         assert!(stdout(&versions).contains("  x  "), "{policy}: {}", stdout(&versions));
         pair.sync(&[]).code(0);
     }
+}
+
+fn items(assert: &Assert) -> Vec<Value> {
+    lines(assert).into_iter().filter(|line| line["event"] == "item").collect()
+}
+
+/// The one item of a decided conflict: the write on the side that loses.
+fn settled(direction: &str, result: &str) -> [Value; 1] {
+    [json!({
+        "event": "item", "path": "x", "kind": "file", "action": "update", "direction": direction, "result": result,
+        "reason": "both sides changed it",
+    })]
+}
+
+fn status(pair: &Pair, args: &[&str]) -> Assert {
+    driftless().arg("status").args(args).args([pair.root("a"), pair.root("b")]).assert()
+}
+
+#[test]
+fn a_decided_conflict_is_one_item_of_the_side_that_loses_and_counts_as_settled_whoever_wins() {
+    for (policy, direction, arrow) in
+        [("a", "a-to-b", "A → B"), ("b", "b-to-a", "B → A"), ("newer", "b-to-a", "B → A"), ("older", "a-to-b", "A → B")]
+    {
+        for open_before in [false, true] {
+            let pair = in_conflict();
+            if open_before {
+                pair.sync(&[]).code(1);
+            }
+            let planned = status(&pair, &["--json", "--conflicts", policy]).code(1);
+            assert_eq!(items(&planned), settled(direction, "planned"), "{policy}");
+            let text = stdout(&status(&pair, &["--conflicts", policy]).code(1));
+            assert!(
+                text.contains(&format!("\n{arrow}: 1 to update; ")) && text.matches("[both sides").count() == 1,
+                "{policy}: {text}"
+            );
+            let text = stdout(&pair.sync(&["--conflicts", policy, "-v"]).code(0));
+            assert!(
+                text.contains(&format!("\n{arrow}: 1 updated ")) && text.contains("\n1 conflict settled\n"),
+                "{policy}: {text}"
+            );
+            assert!(
+                text.starts_with(&format!("{arrow}  update    x  ")) && text.matches("  x  ").count() == 1,
+                "{policy}: {text}"
+            );
+            let pair = in_conflict();
+            let done = pair.sync(&["--json", "--conflicts", policy]).code(0);
+            assert_eq!(items(&done), settled(direction, "done"), "{policy}");
+            let plan = lines(&done).into_iter().find(|line| line["event"] == "plan").unwrap();
+            assert_eq!(plan["items"], 1, "{policy}");
+            for summary in [summary(&planned), summary(&done)] {
+                let counts =
+                    ["conflicts", "updated", "created", "skipped", "failed"].map(|field| summary[field].as_u64().unwrap());
+                assert_eq!(counts, [1, 1, 0, 0, 0], "{policy}: {summary}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_conflict_that_was_decided_by_hand_is_told_in_the_same_way() {
+    for (keep, direction) in [("local", "a-to-b"), ("remote", "b-to-a")] {
+        let pair = in_conflict();
+        pair.sync(&[]).code(1);
+        pair.on_a("resolve", &["x", "--keep", keep]).code(0);
+        let planned = status(&pair, &["--json"]).code(1);
+        assert_eq!(items(&planned), settled(direction, "planned"), "{keep}");
+        let done = pair.sync(&["--json"]).code(0);
+        assert_eq!(items(&done), settled(direction, "done"), "{keep}");
+        for summary in [summary(&planned), summary(&done)] {
+            assert_eq!((&summary["conflicts"], &summary["skipped"]), (&1.into(), &0.into()), "{keep}: {summary}");
+        }
+    }
+}
+
+#[test]
+fn a_mirror_run_settles_no_conflicts() {
+    for (force, direction) in [("a", "a-to-b"), ("b", "b-to-a")] {
+        let pair = in_conflict();
+        pair.write("b", "other", "changed on this side only");
+        for (assert, result) in [
+            (status(&pair, &["--json", "--force", force]).code(1), "planned"),
+            (pair.sync(&["--json", "--force", force]).code(0), "done"),
+        ] {
+            assert_eq!(summary(&assert)["conflicts"], 0, "{force}");
+            let items = items(&assert);
+            let is = |item: &Value| item["action"] == "update" && item["direction"] == direction && item["result"] == result;
+            assert!(items.len() == 2 && items.iter().all(|item| is(item) && item["reason"].is_null()), "{items:?}");
+        }
+    }
+}
+
+#[test]
+fn a_plan_that_keeps_both_says_what_the_run_does() {
+    let pair = in_conflict();
+    let text = stdout(&status(&pair, &["--conflicts", "keep-both"]).code(1));
+    assert!(text.contains("\nA → B: 1 to create; B → A: 1 to create, 1 to update; "), "{text}");
+    let text = stdout(&pair.sync(&["--conflicts", "keep-both"]).code(0));
+    assert!(
+        text.contains("A → B: 1 created; B → A: 1 created, 1 updated (") && text.contains("\n1 conflict settled\n"),
+        "{text}"
+    );
 }
 
 #[test]

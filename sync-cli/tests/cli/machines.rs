@@ -1,7 +1,7 @@
 //! Two machines that synchronise: one serves, the other one runs the command.
 
 use crate::machine::Machine;
-use crate::pair::summary;
+use crate::pair::{lines, summary};
 use crate::serving::Serving;
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
@@ -95,6 +95,42 @@ fn a_part_of_a_folder_is_a_root_of_its_own() {
     laptop.write("march", "y", "3");
     laptop.sync("march", &format!("{}/2026/03/", hot(&serving)), &PEER).code(0);
     assert_eq!(server.read("hot", "2026/03/y").unwrap(), "3");
+}
+
+#[test]
+fn a_conflict_that_is_decided_is_told_once_whichever_side_loses_and_wherever_it_is() {
+    let (server, laptop) = acquainted("two-way");
+    let serving = server.serve(&["hot"], &[]);
+    let (near, far) = (laptop.folder("hot").display().to_string(), hot(&serving));
+    laptop.write("hot", "x", "x");
+    laptop.sync("hot", &far, &PEER).code(0);
+    for (at, (policy, direction, roots)) in [
+        ("a", "a-to-b", [&near, &far]),
+        ("b", "b-to-a", [&near, &far]),
+        ("a", "a-to-b", [&far, &near]),
+        ("b", "b-to-a", [&far, &near]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        laptop.write("hot", "x", &format!("from the laptop, {at}"));
+        server.write("hot", "x", &format!("from the server's side, {at}"));
+        for (command, result) in [(&["status"][..], "planned"), (&["sync", "--batch"], "done")] {
+            let args = [command, &["--json", "--conflicts", policy], &PEER, &roots.map(String::as_str)].concat();
+            let told = lines(&laptop.run(&args));
+            let items: Vec<_> = told.iter().filter(|line| line["event"] == "item").collect();
+            assert!(
+                items.len() == 1 && items[0]["action"] == "update" && items[0]["result"] == result,
+                "{policy} {roots:?}: {told:?}"
+            );
+            assert_eq!(
+                (&items[0]["direction"], &items[0]["reason"]),
+                (&direction.into(), &"both sides changed it".into()),
+                "{told:?}"
+            );
+            assert_eq!(told.last().unwrap()["conflicts"], 1, "{policy} {roots:?}: {told:?}");
+        }
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Identities, peers and pairing: every machine is a folder of its own.
 
+use crate::agent::configure;
 use crate::machine::Machine;
 use crate::pair::{driftless, lines, stderr, stdout, summary};
 use serde_json::json;
@@ -58,6 +59,12 @@ fn peers_are_added_listed_and_removed() {
         let text = stderr(&machine.run(&again).code(3));
         assert!(text.contains("known already") && text.contains("driftless peer remove web2"), "{text}");
     }
+    // More about the same machine costs nothing of what was known.
+    let more = ["peer", "add", "web2", &id, "[::1]:1", "[::1]:2", "--grant", "cold=no-delete"];
+    assert!(stdout(&machine.run(&more).code(0)).starts_with(&format!("known already, now: web2  {id}")));
+    let known = &machine.peers()[0];
+    assert_eq!(known["addresses"], json!(["web2.example.net:4477", "[::1]:1", "[::1]:2"]));
+    assert_eq!(known["grants"], json!({"hot": "two-way", "cold": "no-delete"}));
     assert_eq!(summary(&machine.run(&["peer", "remove", "web2", "--json"]).code(0))["count"], 1);
     assert!(machine.peers().is_empty());
     assert!(stderr(&machine.run(&["peer", "remove", "web2"]).code(3)).contains("no peer is named web2"));
@@ -124,6 +131,26 @@ fn two_machines_pair_by_a_code() {
         laptop.peers(),
         [json!({"event": "peer", "name": "server", "id": server.id(), "addresses": [address], "grants": {"hot": "two-way"}})]
     );
+}
+
+#[test]
+fn where_an_agent_listens_elsewhere_that_is_the_address_which_is_stored() {
+    let (server, laptop) = (Machine::new(), Machine::new());
+    configure(&server, "");
+    let config = server.home().join("agent.toml");
+    let agent = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let works_at = agent.local_addr().unwrap().to_string();
+    fs::write(&config, format!("listen = [\"{works_at}\"]\n{}", fs::read_to_string(&config).unwrap())).unwrap();
+    let refused = stderr(&server.run(&["pair", "--listen", &works_at]).code(3));
+    let advice = ["pair --listen 127.0.0.1:0", &format!("--address {works_at}")];
+    assert!(refused.contains("already in use") && advice.iter().all(|word| refused.contains(word)), "{refused}");
+    let showing = server.show_code(&["--name", "laptop", "--address", "laptop.example.net:4477"]);
+    let shown = showing.address.clone();
+    laptop.run(&["pair", &showing.code, &shown, "--name", "server", "--address", &works_at]).code(0);
+    let (code, _, err) = showing.end();
+    assert!(code == 0 && err.contains(&format!("{shown} --address {works_at}")), "{err}");
+    assert_eq!(laptop.peers()[0]["addresses"], json!([works_at]));
+    assert_eq!(server.peers()[0]["addresses"], json!(["laptop.example.net:4477"]));
 }
 
 #[test]

@@ -125,6 +125,17 @@ fn the_newer_version_or_both_can_be_chosen() {
 }
 
 #[test]
+fn the_plan_that_is_asked_about_tells_what_keeping_both_changes() {
+    let pair = to_ask_about();
+    let mut terminal = Terminal::sync(&pair, &["--conflicts", "keep-both"]);
+    terminal.until("[q]uit?");
+    assert!(terminal.seen.contains("A → B: 2 to create; B → A: 1 to create, 1 to update; "), "{}", terminal.seen);
+    terminal.typed("q\n");
+    assert_eq!(terminal.end().1, Some(1));
+    assert_untouched(&pair);
+}
+
+#[test]
 fn quit_changes_nothing() {
     let pair = to_ask_about();
     let mut terminal = Terminal::sync(&pair, &[]);

@@ -1,6 +1,6 @@
 //! The command line itself: help, mistakes, completions, manual pages, broken outputs.
 
-use crate::pair::{driftless, stderr, stdout};
+use crate::pair::{Pair, driftless, stderr, stdout};
 use std::fs::File;
 use std::process::{Command, Stdio};
 
@@ -35,7 +35,8 @@ fn mistakes_exit_with_64() {
         &["sync", "--batch", "--conflicts", "newer", "--force", "a", "a", "b"],
         &["sync", "--batch", "--force", "c", "a", "b"],
         &["sync", "--batch", "", "b"],
-        &["status", "--batch", "a", "b"],
+        &["watch", "--dry-run", "a", "b"],
+        &["sync", "--batch", "--no-perms", "a", "b"],
         &["resolve", "a", "x"],
         &["resolve", "a", "--keep", "local"],
         &["sync", "--batch", "--peer", "web2", "a", "b"],
@@ -52,6 +53,21 @@ fn mistakes_exit_with_64() {
         let assert = driftless().args(args).assert().code(64);
         assert!(stdout(&assert).is_empty() && !stderr(&assert).is_empty(), "{args:?}");
     }
+}
+
+#[test]
+fn what_is_true_anyway_may_be_said() {
+    let pair = Pair::synced(&["x"]);
+    for args in [
+        &["sync", "--batch", "--perms", "--times"][..],
+        &["status", "--batch", "--dry-run", "--perms", "--times"],
+        &["status", "-n"],
+    ] {
+        driftless().args(args).args([pair.root("a"), pair.root("b")]).assert().code(0);
+    }
+    // That there are no such roots is found once the command line was understood.
+    let missing = [pair.root("missing"), pair.root("gone")];
+    driftless().args(["watch", "--batch", "--perms", "--times"]).args(missing).assert().code(3);
 }
 
 #[test]

@@ -222,15 +222,43 @@ fn a_conflict_is_told_once_stays_as_it_is_and_ends_the_run_with_1() {
 }
 
 #[test]
-fn conflicts_are_decided_by_the_policy_that_was_given() {
+fn conflicts_are_decided_by_the_policy_that_was_given_and_told_where_they_change_something() {
+    for (policy, winner, direction) in [("a", "this side", "a-to-b"), ("b", "the other one", "b-to-a")] {
+        let pair = Pair::synced(&["x"]);
+        pair.write("a", "x", "this side");
+        pair.write("b", "x", "the other one");
+        let mut watching = Watching::of(&pair, &["--conflicts", policy]);
+        let is_item = |event: &Value| event["event"] == "item";
+        let item = watching.event("item", is_item);
+        assert_eq!(
+            (&item["action"], &item["direction"], &item["result"]),
+            (&"update".into(), &direction.into(), &"done".into()),
+            "{item}"
+        );
+        assert_eq!(item["reason"], "both sides changed it");
+        assert_eq!(watching.watches()["in_sync"], true);
+        let ended = watching.end(Signal::TERM);
+        assert!(!ended.events.iter().any(is_item), "{:?}", ended.events);
+        assert_eq!((ended.code, &ended.summary()["conflicts"], &ended.summary()["skipped"]), (Some(0), &1.into(), &0.into()));
+        assert_eq!(pair.read("a", "x").unwrap(), winner);
+        pair.assert_equal();
+    }
+}
+
+#[test]
+fn it_ends_when_nobody_reads_what_it_tells() {
     let pair = Pair::synced(&["x"]);
-    pair.write("a", "x", "this side");
-    pair.write("b", "x", "the other one");
-    let mut watching = Watching::of(&pair, &["--conflicts", "b"]);
-    assert_eq!(watching.watches()["in_sync"], true);
-    assert_eq!(watching.end(Signal::TERM).code, Some(0));
-    assert_eq!(pair.read("a", "x").unwrap(), "the other one");
-    pair.assert_equal();
+    let mut command = Command::new("timeout");
+    command.args(["120", env!("CARGO_BIN_EXE_driftless"), "watch"]).args([pair.root("a"), pair.root("b")]);
+    let mut child = Killed(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    let mut out = BufReader::new(child.0.stdout.take().unwrap());
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    assert!(line.starts_with("watching "), "{line}");
+    drop(out);
+    let mut err = String::new();
+    child.0.stderr.take().unwrap().read_to_string(&mut err).unwrap();
+    assert_eq!((child.0.wait().unwrap().code(), err.as_str()), (Some(0), ""));
 }
 
 #[test]

@@ -104,6 +104,8 @@ impl Pull {
         let Some(row) = theirs.row.clone() else { unreachable!("something stands there") };
         let copy = ours.row.as_ref().filter(|_| copy_ours).and_then(|loser| conflict_path(path, loser));
         let now = Now::of(Some(&row));
+        // Who replaces what was changed here, and is not told to mirror, does so by an event of its own only if it decided a conflict.
+        let settles = ours.row.is_some() && self.terms.force.is_none() && matches!(stamp, Stamp::Fresh { .. });
         let action = Action::Write {
             row,
             from: path.clone(),
@@ -111,6 +113,7 @@ impl Pull {
             stamp,
             learn: Some(theirs.own.clone()),
             displaced: copy.map_or(Displaced::Versions, Displaced::Copy),
+            settles,
         };
         self.emit(path, action);
         Settled { now, touched: true, complete: true }
@@ -120,11 +123,9 @@ impl Pull {
     pub(super) fn copy_theirs(&mut self, path: &RelPath, theirs: &Side) -> bool {
         let Some(row) = theirs.row.clone() else { return false };
         let Some(to) = conflict_path(path, &row) else { return false };
-        let stamp = Stamp::Fresh { c: None };
-        self.emit(
-            &to,
-            Action::Write { row, from: path.clone(), expect: None, stamp, learn: None, displaced: Displaced::Versions },
-        );
+        let (stamp, displaced) = (Stamp::Fresh { c: None }, Displaced::Versions);
+        let action = Action::Write { row, from: path.clone(), expect: None, stamp, learn: None, displaced, settles: false };
+        self.emit(&to, action);
         true
     }
 

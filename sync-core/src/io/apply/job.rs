@@ -208,7 +208,7 @@ fn normalise(step: Step) -> Normal {
     let item = step.item();
     let Step { ticket, path, action } = step;
     match action {
-        Action::Write { row, from, expect, stamp, learn, displaced } => {
+        Action::Write { row, from, expect, stamp, learn, displaced, .. } => {
             if let Some(old) = &expect
                 && from == path
                 && only_attributes(&row.object, &old.object)

@@ -102,7 +102,8 @@ fn create(here: &World, there: &World, source: &RemoteSource) -> Result<Applied,
     let mut apply = Apply::new(context, Moves::new()).unwrap();
     let stamp = Stamp::Given { m: row.m.clone(), c: row.c.clone() };
     let learn = Some(Arc::new(row.m.clone()));
-    let action = Action::Write { row, from: path.clone(), expect: None, stamp, learn, displaced: Displaced::Versions };
+    let (displaced, settles) = (Displaced::Versions, false);
+    let action = Action::Write { row, from: path.clone(), expect: None, stamp, learn, displaced, settles };
     apply.push(Step { ticket: 1, path, action })?;
     apply.finish()
 }

@@ -234,6 +234,7 @@ impl World {
                 stamp,
                 learn: Some(self.known()),
                 displaced: Displaced::Versions,
+                settles: false,
             },
         )
     }
