@@ -80,7 +80,7 @@ fn size(bytes: u64) -> String {
 }
 
 /// A number with what it counts.
-fn counted(number: u64, one: &str, many: &str) -> String {
+pub(crate) fn counted(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 

@@ -7,6 +7,7 @@ use super::{Shared, Source};
 use crate::archive::run::{self, Day, Ground, RunError};
 use crate::archive::{Chooser, Decision, Order, Reason, end_ns};
 use crate::config::Timezone;
+use crate::doctor::counted;
 use crate::log::Level;
 use crate::status::{self, ArchiveDoing, ArchiveRun, DaysSeen, LISTED, PathProblem, PathText};
 use chrono_tz::Tz;
@@ -211,10 +212,11 @@ impl Archivist<'_> {
 
     fn tell(&self, last: &ArchiveRun, removed: u64) {
         if last.moved + last.changed + last.failed + removed > 0 {
-            let ArchiveRun { moved, files, bytes, changed, failed, .. } = last;
+            let ArchiveRun { bytes, changed, failed, .. } = last;
+            let (days, files) = (counted(last.moved, "day", "days"), counted(last.files, "file", "files"));
+            let removed = old_copies(removed);
             let text = format!(
-                "archived {moved} days ({files} files, {bytes} bytes); {changed} changed meanwhile, {failed} failed, \
-                 {removed} old copies removed"
+                "archived {days} ({files}, {bytes} bytes); {changed} changed meanwhile, {failed} failed, {removed} removed"
             );
             self.shared.log(Level::Notice, &text);
         }
@@ -353,7 +355,7 @@ impl Archivist<'_> {
             Err(error) => self.shared.say(Source::Settle, Level::Warning, &error.to_string()),
         }
         if report.removed > 0 {
-            self.shared.log(Level::Notice, &format!("{} old copies of archived days were removed", report.removed));
+            self.shared.log(Level::Notice, &format!("{} of archived days removed", old_copies(report.removed)));
         }
         let now_ns = run::Time::now(None).moment.now_ns;
         let age = |since_ns: i64| Duration::from_nanos(u64::try_from(now_ns.saturating_sub(since_ns)).unwrap_or(0));
@@ -366,6 +368,10 @@ impl Archivist<'_> {
     pub(super) fn steadily(&self, rate: u64) -> Steadily<'_> {
         Steadily::new(self.shared, self.over, Some(rate)).by(self.number)
     }
+}
+
+fn old_copies(number: u64) -> String {
+    counted(number, "old copy", "old copies")
 }
 
 fn shown((path, error): &(RelPath, String)) -> PathProblem {
