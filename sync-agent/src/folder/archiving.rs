@@ -61,6 +61,9 @@ pub(super) struct Wishes {
     pub(super) number: u64,
     /// A run is asked for; `true`: whatever the clock did.
     pub(super) run: Option<bool>,
+    /// How many runs were asked for, and up to which of them they have ended.
+    asked: u64,
+    answered: u64,
     /// So many want to do something by hand.
     pub(super) by_hand: usize,
     /// Something is being done, by the thread or by hand: one thing at a time.
@@ -109,6 +112,8 @@ pub(super) struct Archivist<'a> {
     pub(super) number: u64,
     pub(super) order: Order,
     pub(super) runs: Runs,
+    /// So many runs had been asked for when the last one began.
+    pub(super) answers: u64,
     /// What stood in the way when days that had moved before were looked after last.
     pub(super) settling: Settling,
     /// Days in the cold root that are to be looked at.
@@ -156,9 +161,14 @@ enum Step {
 }
 
 impl Wishes {
+    fn wish(&mut self, accept_clock: bool) {
+        self.run = Some(accept_clock || self.run == Some(true));
+    }
+
     /// Nothing is wished for any more.
     fn settle(&mut self) {
         (self.run, self.looked, self.by_hand_done) = (None, false, false);
+        self.answered = self.asked;
     }
 }
 
@@ -212,9 +222,21 @@ impl Desk {
     /// A run, now.
     pub(crate) fn ask(&self, accept_clock: bool) {
         let mut wishes = self.wishes();
-        wishes.run = Some(accept_clock || wishes.run == Some(true));
+        wishes.asked += 1;
+        wishes.wish(accept_clock);
         drop(wishes);
         self.changed.notify_all();
+    }
+
+    /// A run that was asked for could not come to its end: it is made later.
+    pub(super) fn ask_again(&self, accept_clock: bool) {
+        self.wishes().wish(accept_clock);
+        self.changed.notify_all();
+    }
+
+    /// All runs that were asked for until one began have ended with it, and its end is shown.
+    pub(super) fn answer(&self, asked: u64) {
+        self.wishes().answered = asked;
     }
 
     /// The rule, if there is one.
@@ -265,6 +287,11 @@ impl Desk {
         self.shown().is_some_and(|shown| shown.doing == ArchiveDoing::Running)
     }
 
+    /// Waits until somebody begins or ends something, for a moment at the most.
+    pub(super) fn wait_for_change(&self) {
+        drop(self.changed.wait_timeout(self.wishes(), HEED));
+    }
+
     /// Something was done by hand.
     pub(super) fn done_by_hand(&self) {
         self.wishes().by_hand_done = true;
@@ -293,7 +320,13 @@ impl Desk {
     }
 
     pub(super) fn shown(&self) -> Option<ArchiveStatus> {
-        self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        // Whose answer is known is shown with it.
+        let (asked, answered) = {
+            let wishes = self.wishes();
+            (wishes.asked, wishes.answered)
+        };
+        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        shown.map(|shown| ArchiveStatus { asked, answered, ..shown })
     }
 
     /// Changes what is shown, once there is something.
@@ -363,6 +396,8 @@ impl Shared {
             last: None,
             next: None,
             scrub: ScrubStatus::default(),
+            asked: 0,
+            answered: 0,
         }));
         let monitor = Steadily::new(self, over, None).by(number);
         let begun = order(&rule).and_then(|order| {
@@ -384,6 +419,7 @@ impl Shared {
                     number,
                     order,
                     runs,
+                    answers: 0,
                     settling: Settling::default(),
                     looks,
                     unread: BTreeMap::new(),
@@ -540,6 +576,7 @@ impl Archivist<'_> {
             if shared.is_paused() {
                 return Step::Paused;
             }
+            self.answers = wishes.asked;
             (wishes.run.take(), std::mem::take(&mut wishes.looked), std::mem::take(&mut wishes.by_hand_done))
         };
         if shared.is_stopping() {
@@ -626,6 +663,11 @@ impl Archivist<'_> {
         let next = self.runs.next_ns(&self.rule, &self.order);
         let next = if whole { next } else { next.min(self.shared.desk.clock.time().moment.now_ns + RETRY.as_nanos() as i64) };
         self.shared.desk.show(|shown| shown.next = Some(status::Moment(next)));
+    }
+
+    /// Days are looked for again before anything else is done that can wait.
+    pub(super) fn survey_soon(&mut self) {
+        self.when.survey = Moment::ZERO;
     }
 
     /// What was missing is there again: what could not go on is tried now.

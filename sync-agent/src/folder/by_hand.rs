@@ -29,6 +29,9 @@ const GLANCE: Duration = Duration::from_millis(200);
 /// Whoever waits for a run so long is told so.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// What is said then.
+const RUNNING: &str = "the agent archives days at present: this waits until that run has ended";
+
 /// Listens to what somebody asked for: it ends with its step when that one has gone, or the root is to be closed.
 struct Heeding<'a> {
     shared: &'a Shared,
@@ -178,7 +181,12 @@ impl Shared {
             }
             error => ControlError::new(Refused::Failed, error.to_string()),
         };
-        let _turn = self.turn_by_hand(monitor).ok_or_else(|| failed(SyncError::Cancelled.into()))?;
+        let turn = match ask {
+            // It changes nothing: whoever reads days again, perhaps for hours, need not begin anew for it.
+            Ask::Plan { .. } => self.while_nothing_moves(monitor).then_some(None),
+            _ => self.turn_by_hand(monitor).map(Some),
+        };
+        let _turn = turn.ok_or_else(|| failed(SyncError::Cancelled.into()))?;
         let archive = live.archive(monitor).map_err(|error| failed(error.into()))?;
         let (ground, time) = (self.grounds_with_peers(live).map_err(failed)?, self.desk.clock.time());
         let whole = (&ground as &dyn Ground, &archive);
@@ -202,13 +210,29 @@ impl Shared {
         done.map_err(failed)
     }
 
+    /// Waits until no run is under way; false once whoever asked has gone, or the root is to be closed.
+    fn while_nothing_moves(&self, monitor: &Heeding<'_>) -> bool {
+        let (begun, mut told) = (self.now(), false);
+        while self.desk.is_running() {
+            if monitor.cancelled() {
+                return false;
+            }
+            if !told && self.now() >= begun + PATIENCE {
+                told = true;
+                monitor.notice(RUNNING);
+            }
+            self.desk.wait_for_change();
+        }
+        true
+    }
+
     /// Waits until the thread that archives does nothing; `None` once whoever asked has gone, or the root is to be closed.
     fn turn_by_hand(&self, monitor: &Heeding<'_>) -> Option<Turn<'_>> {
         let (begun, told) = (self.now(), Cell::new(false));
         self.desk.turn(&|| {
             if !told.get() && self.desk.is_running() && self.now() >= begun + PATIENCE {
                 told.set(true);
-                monitor.notice("the agent archives days at present: this waits until that run has ended");
+                monitor.notice(RUNNING);
             }
             monitor.cancelled()
         })

@@ -159,7 +159,7 @@ impl Archivist<'_> {
             // Whoever stopped it has it go on: it is as if it had not begun.
             Err(RunError::Archive(ArchiveError::Cancelled) | RunError::Root(SyncError::Cancelled)) => {
                 if let Some(accept_clock) = asked {
-                    shared.desk.ask(accept_clock);
+                    shared.desk.ask_again(accept_clock);
                 }
                 return;
             }
@@ -200,6 +200,7 @@ impl Archivist<'_> {
             );
         }
         shared.desk.show(|shown| shown.last = Some(last));
+        shared.desk.answer(self.answers);
         self.ended(whole);
         self.see(archive);
         self.settle_after(Some(Duration::ZERO));
@@ -319,6 +320,10 @@ impl Archivist<'_> {
         let kept = archive.displaced().map_or(0, |kept| kept.len() as u64);
         let days = match seen {
             Ok(days) => Some(days_seen(&days, &self.order)),
+            // What was seen before is shown until it is looked for again, as soon as that can be.
+            Err(RunError::Archive(ArchiveError::Cancelled) | RunError::Root(SyncError::Cancelled)) => {
+                return self.survey_soon();
+            }
             // A run tells it, and goes on about it.
             Err(_) => None,
         };

@@ -74,9 +74,7 @@ impl Shared {
             inbox.fleeting.insert(peer);
         }
         let untold = called == Called::ByThem && inbox.fleeting.contains(&peer);
-        if called == Called::ByThem && !untold {
-            self.log(Level::Notice, &it_called(&inbox.name_of(peer)));
-        }
+        let told = (called == Called::ByThem && !untold).then(|| it_called(&inbox.name_of(peer)));
         // From whom nothing may be pulled, nothing is lacking.
         let lacking = (!member.may_be_pulled()).then_some(Behind { files: 0, bytes: 0, since: None, oldest: None });
         let joined = Joined {
@@ -100,6 +98,7 @@ impl Shared {
         let replaced = inbox.members.insert(peer, joined);
         inbox.scheduler.joined(peer, now);
         drop(inbox);
+        told.iter().for_each(|text| self.log(Level::Notice, text));
         // A pull over the old connection may be under way, and would wait for an answer that nobody gives any more.
         if let Some(replaced) = &replaced {
             replaced.member.leave();
@@ -171,12 +170,14 @@ impl Shared {
             costs.extend(joined.quality.cost().map(|cost| (*peer, cost)));
             reports.push((Arc::clone(&joined.member), joined.report()));
         }
+        let mut told = Vec::new();
         for peer in lasting {
             inbox.fleeting.remove(&peer);
-            self.log(Level::Notice, &it_called(&inbox.name_of(peer)));
+            told.push(it_called(&inbox.name_of(peer)));
         }
         inbox.scheduler.measured(costs, now);
         drop(inbox);
+        told.iter().for_each(|text| self.log(Level::Notice, text));
         reports.into_iter().for_each(|(member, report)| member.report(report));
     }
 

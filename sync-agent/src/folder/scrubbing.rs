@@ -78,7 +78,14 @@ impl Shared {
     /// Days that were read again, and when.
     fn read_again(&self, live: &Live) -> Result<ReadAgain, SyncError> {
         let Some(bytes) = live.archive_note(READ)? else { return Ok(ReadAgain::default()) };
-        let known: Vec<Read> = self.recalled(READ, serde_json::from_slice(&bytes));
+        let known: Vec<Read> = match serde_json::from_slice(&bytes) {
+            Ok(known) => known,
+            Err(error) => {
+                // That is told once.
+                live.put_archive_note(READ, b"[]")?;
+                self.recalled(READ, Err(error))
+            }
+        };
         Ok(ReadAgain(
             known.into_iter().filter_map(|Read { place, stamp, at_ns }| Some((path_of(&place)?, (stamp, at_ns)))).collect(),
         ))

@@ -25,6 +25,12 @@ pub struct ArchiveStatus {
     pub next: Option<Moment>,
     /// How well what is archived was read again.
     pub scrub: ScrubStatus,
+    /// How many runs were asked for since the agent began.
+    #[serde(default)]
+    pub asked: u64,
+    /// So many of them have ended, and the last run is that one or a later one.
+    #[serde(default)]
+    pub answered: u64,
 }
 
 /// What it is doing.

@@ -157,6 +157,8 @@ impl World {
                 error: None,
             }),
             next: Some(self.ago(-56_000)),
+            asked: 2,
+            answered: 2,
             scrub: ScrubStatus {
                 never: 12,
                 oldest: Some(self.ago(2_000_000)),

@@ -329,6 +329,10 @@ struct Teller<'a> {
 
 impl Told for Teller<'_> {
     fn day(&mut self, day: &Day, result: Option<&Result<Moved, ArchiveError>>) {
+        if let Some(Err(ArchiveError::Cancelled)) = result {
+            // The day is where it was: nothing has failed.
+            return;
+        }
         let (word, why) = match result {
             None => ("skipped", None),
             Some(Ok(_)) => ("done", None),

@@ -74,36 +74,26 @@ fn of<'a>(status: &'a Status, name: &Name) -> Result<&'a FolderStatus> {
     found.with_context(|| format!("the agent has no folder {name} any more"))
 }
 
-/// The last run, once it is known whether there was one.
-fn last(folder: &FolderStatus) -> Option<Option<&ArchiveRun>> {
-    let archive = folder.archive.as_ref()?;
-    (archive.last.is_some() || archive.next.is_some()).then_some(archive.last.as_ref())
-}
-
 /// Has the agent make a run, and waits for its end; `None`: a signal came meanwhile.
 fn wait_for_run(
     (client, name): (&Client, &Name),
     accept_clock: bool,
     listener: &Listener<'_>,
 ) -> Result<Option<(ArchiveRun, FolderStatus)>> {
-    let status = client.status()??;
-    let (since, mut before) = (status.since, of(&status, name)?.clone());
+    let since = client.status()??.since;
     client.archive(Some(name.clone()), accept_clock)??;
     listener.output.talk_safely(&format!(
         "begun by the agent (folder {name}): this waits for the end of the run, and Ctrl-C ends the waiting alone"
     ));
-    if last(&before).is_none() {
-        // It has just opened the root. Which run was the last one before is told now, so that the next one is known for another.
-        let Some(known) = wait((client, name), since, listener, &|folder| last(folder).is_some())? else { return Ok(None) };
-        before = known;
-        client.archive(Some(name.clone()), accept_clock)??;
-    }
-    let at = |folder: &FolderStatus| last(folder).flatten().map(|run| run.at);
-    let is_running =
-        |folder: &FolderStatus| folder.archive.as_ref().is_some_and(|archive| archive.doing == ArchiveDoing::Running);
-    let has_ended = |folder: &FolderStatus| at(folder).is_some() && at(folder) != at(&before) && !is_running(folder);
+    // One that has just opened the root tells nothing of its archive yet.
+    let Some(asked) = wait((client, name), since, listener, &|folder| folder.archive.is_some())? else { return Ok(None) };
+    let asked = asked.archive.map_or(0, |archive| archive.asked);
+    let has_ended = |folder: &FolderStatus| {
+        let archive = folder.archive.as_ref();
+        archive.is_some_and(|archive| archive.answered >= asked && archive.doing != ArchiveDoing::Running)
+    };
     let after = wait((client, name), since, listener, &has_ended)?;
-    Ok(after.and_then(|folder| Some((last(&folder).flatten()?.clone(), folder))))
+    Ok(after.and_then(|folder| Some((folder.archive.as_ref()?.last.clone()?, folder))))
 }
 
 /// Waits until a folder is as it should be in the agent that began at this moment, as long as it takes. What keeps the agent from archiving

@@ -143,8 +143,14 @@ fn one_that_never_comes_to_its_end() -> Machine {
 fn a_day_that_was_interrupted_keeps_no_other_one_from_being_read_and_the_agent_ends_within_a_file() {
     let mut a = one_that_never_comes_to_its_end();
     wait_until("a day is read", || a.archive().doing == ArchiveDoing::Scrubbing);
-    let told = a.run(&["archive", "plan", "--hot", &a.root().display().to_string()]);
+    let root = a.root().display().to_string();
+    // Who only looks interrupts nobody.
+    let told = a.run(&["archive", "plan", "--hot", &root]);
     assert!(told.status.success(), "{told:?}");
+    assert_eq!((a.archive().doing, a.archive().scrub.never), (ArchiveDoing::Scrubbing, 2));
+    // Who wants to change something does, whatever comes of it.
+    let told = a.run(&["archive", "restore", &root, "2025"]);
+    assert_eq!(told.status.code(), Some(3), "{told:?}");
     wait_until("the other one was read", || a.archive().scrub.never == 1);
     wait_until("it is the turn of the first again", || a.archive().doing == ArchiveDoing::Scrubbing);
     a.stop();
