@@ -313,6 +313,8 @@ fn a_cold_root_that_others_fill_while_a_day_is_copied_holds_nothing_of_that_day(
         disk.mount(&cold);
         let (mut a, mut b) = pair(&cold, "", |root| (0..3).for_each(|number| write_large(root, number, 24 << 20)));
         let whole = files(&a.root());
+        // Most of what the days do not need is full before, so that little is left to fill meanwhile.
+        fs::write(cold.join("other"), vec![0x5a; 16 << 20]).unwrap();
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 wait_until("a day is being copied", || !left_there(&cold).is_empty() || cold.join(day(0)).exists());

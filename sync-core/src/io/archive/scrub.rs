@@ -89,12 +89,7 @@ impl Archive<'_> {
         let sealed = private.open_or_create(SEALED)?;
         let name = placement.stamp.to_string();
         let name = name.as_bytes();
-        let new = [name, NEW].concat();
-        match sealed.unlink(&new) {
-            Err(error) if !error.is_missing() => return Err(error.into()),
-            _ => {}
-        }
-        let writer = Writer::new(sealed.create_file(&new)?, &sealed.locate(&new))?;
+        let (half, writer) = Half::begin(&sealed, [name, NEW].concat())?;
         let repairs = Repairs::begin(self, &placement, (&dir, &private))?;
         let (found, repaired) = (Scrub::default(), HashSet::new());
         let mut scrub = Scrubbing { archive: self, day: path, only, repair, repairs, repaired, writer, found };
@@ -102,15 +97,9 @@ impl Archive<'_> {
             Some(_) => Reader::new(sealed.open_file(name)?, &sealed.locate(name))?,
             // It moved without a copy: all of it is read for the first time.
             None => {
-                let empty = [name, NONE].concat();
-                match sealed.unlink(&empty) {
-                    Err(error) if !error.is_missing() => return Err(error.into()),
-                    _ => {}
-                }
-                Writer::new(sealed.create_file(&empty)?, &sealed.locate(&empty))?.finish()?;
-                let reader = Reader::new(sealed.open_file(&empty)?, &sealed.locate(&empty))?;
-                sealed.unlink(&empty)?;
-                reader
+                let (empty, nothing) = Half::begin(&sealed, [name, NONE].concat())?;
+                nothing.finish()?;
+                Reader::new(sealed.open_file(&empty.name)?, &sealed.locate(&empty.name))?
             }
         };
         let interrupted = match walk::compare(&dir, &mut known, copy_of, &mut |difference| scrub.each(difference, &dir)) {
@@ -120,13 +109,46 @@ impl Archive<'_> {
         let Scrubbing { writer, found, repairs, .. } = scrub;
         repairs.end();
         if interrupted {
-            // The next look takes away what was begun of a new record.
             return Ok(Scrub { interrupted, ..found });
         }
         writer.finish()?;
-        sealed.rename(&new, &sealed, name, Replace::Always)?;
-        sealed.sync()?;
+        half.takes_place_of(name)?;
         Ok(found)
+    }
+}
+
+/// A record that is being written. It goes again where it does not come to be whole; what a crash leaves, the next one removes.
+struct Half<'a> {
+    dir: &'a Dir,
+    name: Vec<u8>,
+    whole: bool,
+}
+
+impl<'a> Half<'a> {
+    fn begin(dir: &'a Dir, name: Vec<u8>) -> Result<(Half<'a>, Writer), ArchiveError> {
+        match dir.unlink(&name) {
+            Err(error) if !error.is_missing() => return Err(error.into()),
+            _ => {}
+        }
+        let half = Half { dir, name, whole: false };
+        let writer = Writer::new(dir.create_file(&half.name)?, &dir.locate(&half.name))?;
+        Ok((half, writer))
+    }
+
+    /// Durably, when the call returns.
+    fn takes_place_of(mut self, name: &[u8]) -> Result<(), ArchiveError> {
+        self.dir.rename(&self.name, self.dir, name, Replace::Always)?;
+        self.whole = true;
+        Ok(self.dir.sync()?)
+    }
+}
+
+impl Drop for Half<'_> {
+    fn drop(&mut self) {
+        if !self.whole {
+            // Where that fails, it is as after a crash; what led here is told.
+            let _ = self.dir.unlink(&self.name);
+        }
     }
 }
 
@@ -145,12 +167,7 @@ pub(super) fn seal(
             several.insert(entry.first);
         }
     }
-    let new = [name, NEW].concat();
-    match sealed.unlink(&new) {
-        Err(error) if !error.is_missing() => return Err(error.into()),
-        _ => {}
-    }
-    let mut out = Writer::new(sealed.create_file(&new)?, &sealed.locate(&new))?;
+    let (half, mut out) = Half::begin(sealed, [name, NEW].concat())?;
     let mut entries = open()?;
     while let Some(mut entry) = entries.next()? {
         if (!entry.first.is_root() || several.contains(&entry.path))
@@ -163,8 +180,7 @@ pub(super) fn seal(
         out.entry(&entry)?;
     }
     out.finish()?;
-    sealed.rename(&new, sealed, name, Replace::Always)?;
-    Ok(sealed.sync()?)
+    half.takes_place_of(name)
 }
 
 /// Nothing is known any more of what a placement brought there, of which this is the stamp; also if that was half written.
