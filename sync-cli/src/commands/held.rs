@@ -88,12 +88,17 @@ fn wait_for_run(
     // One that has just opened the root tells nothing of its archive yet.
     let Some(asked) = wait((client, name), since, listener, &|folder| folder.archive.is_some())? else { return Ok(None) };
     let asked = asked.archive.map_or(0, |archive| archive.asked);
+    // A folder that a changed configuration has begun anew knows of nothing that was asked for before.
+    let is_anew = |folder: &FolderStatus| folder.archive.as_ref().is_some_and(|archive| asked == 0 || archive.asked < asked);
     let has_ended = |folder: &FolderStatus| {
         let archive = folder.archive.as_ref();
         archive.is_some_and(|archive| archive.answered >= asked && archive.doing != ArchiveDoing::Running)
     };
-    let after = wait((client, name), since, listener, &has_ended)?;
-    Ok(after.and_then(|folder| Some((folder.archive.as_ref()?.last.clone()?, folder))))
+    let after = wait((client, name), since, listener, &|folder| is_anew(folder) || has_ended(folder))?;
+    let Some(after) = after else { return Ok(None) };
+    let run = after.archive.as_ref().and_then(|archive| archive.last.clone()).filter(|_| !is_anew(&after));
+    let run = run.with_context(|| format!("folder {name} was begun anew before the run had ended: run this again"))?;
+    Ok(Some((run, after)))
 }
 
 /// Waits until a folder is as it should be in the agent that began at this moment, as long as it takes. What keeps the agent from archiving
