@@ -8,13 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use sync_core::entry::Kind;
 use sync_core::io::sync::{Policy, Side, Totals};
 use sync_core::path::RelPath;
-use sync_core::plan::{Item, Verb};
+use sync_core::plan::{BOTH_CHANGED, CONFLICT_COPY, Item, Verb};
 use sync_core::report::Done;
 
-/// The reason that the engine gives to the second file of a resolved conflict.
-const CONFLICT_COPY: &str = "conflict copy";
-/// The reason that the engine gives to a conflict, and to the write that settles it.
-const BOTH_CHANGED: &str = "both sides changed it";
 /// The reason that no policy can change.
 const UNREADABLE: &str = "cannot be read";
 

@@ -7,6 +7,11 @@ use crate::knowledge::{Creation, Row, Vector};
 use crate::path::RelPath;
 use std::sync::Arc;
 
+/// The reason of the second file of a decided conflict.
+pub const CONFLICT_COPY: &str = "conflict copy";
+/// The reason of a conflict, and of the write that settles it.
+pub const BOTH_CHANGED: &str = "both sides changed it";
+
 /// One step of a pull, to be carried out at the pulling replica (B, "here"); A, "there", is the source.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Step {
@@ -281,11 +286,11 @@ impl Step {
             Action::Write { row, expect, from, displaced, settles, .. } => {
                 let bytes = size(row);
                 match expect {
-                    _ if *from != self.path => item(row.object.kind(), Verb::Conflict, bytes, Some("conflict copy")),
+                    _ if *from != self.path => item(row.object.kind(), Verb::Conflict, bytes, Some(CONFLICT_COPY)),
                     Some(_) if *displaced != Displaced::Versions => {
-                        item(row.object.kind(), Verb::Conflict, bytes, Some("both sides changed it"))
+                        item(row.object.kind(), Verb::Conflict, bytes, Some(BOTH_CHANGED))
                     }
-                    Some(_) if *settles => item(row.object.kind(), Verb::Update, bytes, Some("both sides changed it")),
+                    Some(_) if *settles => item(row.object.kind(), Verb::Update, bytes, Some(BOTH_CHANGED)),
                     Some(old) if hash(old).is_some() && hash(old) == hash(row) => item(row.object.kind(), Verb::Meta, 0, None),
                     Some(_) => item(row.object.kind(), Verb::Update, bytes, None),
                     None => item(row.object.kind(), Verb::Create, bytes, None),
@@ -303,7 +308,7 @@ impl Step {
             Action::Leave { why, ours, theirs, .. } => {
                 let kind = ours.as_ref().or(theirs.as_ref()).map_or(Kind::File, |row| row.object.kind());
                 match why {
-                    Open::Conflict => item(kind, Verb::Conflict, 0, Some("both sides changed it")),
+                    Open::Conflict => item(kind, Verb::Conflict, 0, Some(BOTH_CHANGED)),
                     Open::Ignored | Open::Unread => None,
                 }
             }

@@ -37,7 +37,7 @@ const STEPS: [&str; 20] = [
     "hash",
 ];
 /// What a user is told of an item.
-const REASONS: [&str; 4] = ["conflict copy", "both sides changed it", "something below it survives", "cannot be read"];
+const REASONS: [&str; 4] = [plan::CONFLICT_COPY, plan::BOTH_CHANGED, "something below it survives", "cannot be read"];
 
 /// What a scan found.
 #[derive(Debug, Clone, PartialEq, Eq)]

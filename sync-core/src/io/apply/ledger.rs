@@ -5,7 +5,7 @@ use super::{Applied, Context, INCOMPLETE, Incomplete, PROBLEMS};
 use crate::io::stage::{Failure, Incoming, Tree};
 use crate::knowledge::{Row, Vector};
 use crate::path::RelPath;
-use crate::plan::{Action, Item, Open, Verb};
+use crate::plan::{Action, BOTH_CHANGED, Item, Open, Verb};
 use crate::report::{Done, Monitor, Problem};
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -189,7 +189,7 @@ impl<'a> Ledger<'a> {
 /// Why a path is left, in words.
 pub(super) fn left(why: Open) -> &'static str {
     match why {
-        Open::Conflict => "both sides changed it",
+        Open::Conflict => BOTH_CHANGED,
         Open::Ignored => "an ignore rule covers it on one side",
         Open::Unread => "the bytes that decide were not read yet",
     }
